@@ -1,0 +1,1 @@
+"""MNIST (teacher) paired with MNIST-M (student)."""

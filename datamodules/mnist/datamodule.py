@@ -1,0 +1,339 @@
+"""MNIST teaches MNIST-M: noisy pairs of the same digit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ntdh_bench.batch import Inputs, Split
+from ntdh_bench.cache import build_once, default_cache_dir, digest
+from ntdh_bench.datasets import data_root, is_simulated
+from ntdh_bench.errors import UserError
+from ntdh_bench.seeding import generator, uniform
+
+from ..paired import (
+    PairedDataModule,
+    PairedDataset,
+    TensorPairs,
+    blocks,
+    check_at_least,
+    check_within,
+)
+from .idx import Bytes, read_images, read_labels
+from .layout import (
+    ARCHIVE_FOLDER,
+    IDX_FOLDER,
+    PHOTO_FOLDER,
+    content_digests,
+    idx_file,
+    photographs,
+)
+from .mnist_m import archive_files, build_mnist_m, read_archive, save_array
+from .simulate import simulated_root
+
+_BLOCK = 128  # samples whose noise is made at once: the counters stay in the processor's cache
+
+
+def add_noise(images: Tensor, level: float, noise: Tensor | None) -> Tensor:
+    """Return ``clip(x / 255 + level * noise, 0, 1)`` scaled to [-1, 1]: float32, shape of images.
+
+    Source: the authors' experiment (level 4 on MNIST, 1 on MNIST-M), and (x - 0.5) / 0.5.
+
+    Args:
+        images: uint8 (n, ...).
+        level: at least 0.
+        noise: U[0, 1) of the same shape, overwritten; None for no noise.
+    """
+    values = images.float().div_(255)
+    if noise is not None:
+        values = noise.mul_(level).add_(values).clamp_(max=1)
+    return values.sub_(0.5).div_(0.5)
+
+
+class NoisyPairs(PairedDataset):
+    """Pairs of images kept as bytes; fresh noise in every epoch, the same whatever the batch.
+
+    Args:
+        teacher: uint8 (N, 1, 28, 28).
+        student: uint8 (N, C, 28, 28).
+        target: int64 (N,).
+        levels: noise levels of the teacher's and the student's modality, at least 0.
+        seed: of the noise.
+        purpose: names the noise; a different split needs a different name.
+    """
+
+    def __init__(
+        self,
+        teacher: Tensor,
+        student: Tensor,
+        target: Tensor,
+        levels: tuple[float, float],
+        seed: int,
+        purpose: str = "noise",
+    ) -> None:
+        super().__init__(target)
+        self.images = {"teacher": teacher, "student": student}
+        self.levels = dict(zip(self.images, levels, strict=True))
+        self.seed = seed
+        self.purpose = purpose
+        self.fixed = not any(levels)
+
+    def inputs(self, indices: Tensor | None, epoch: int) -> tuple[Inputs, Inputs]:
+        """Return noisy float32 images in [-1, 1] of both modalities."""
+        if indices is None:
+            indices = torch.arange(len(self))
+        return self._noisy("teacher", indices, epoch), self._noisy("student", indices, epoch)
+
+    def _noisy(self, modality: str, indices: Tensor, epoch: int) -> Tensor:
+        parts = [self._block(modality, part, epoch) for part in blocks(indices, _BLOCK)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _block(self, modality: str, indices: Tensor, epoch: int) -> Tensor:
+        images, level = self.images[modality][indices], self.levels[modality]
+        if not level:
+            return add_noise(images, 0, None)
+        shape = tuple(images.shape[1:])
+        noise = uniform(self.seed, f"{self.purpose}/{modality}", epoch, indices, shape)
+        return add_noise(images, level, noise)
+
+    def frozen(self) -> TensorPairs:
+        """Return the pairs of epoch 0, made once and kept."""
+        teacher, student = self.inputs(None, 0)
+        return TensorPairs(teacher, student, self.target, self.ignore_index)
+
+
+class MNISTPairDataModule(PairedDataModule):
+    """MNIST (teacher) and MNIST-M (student), pairs of the same digit.
+
+    The teacher's input is float32 (B, 1, 28, 28), the student's the same (``grey``: ITU-R BT.601
+    luma) or (B, 3, 28, 28) (``rgb``), both in [-1, 1] after uniform noise. Training noise is new
+    in every epoch and derived from (seed, epoch, sample); that of validation and test samples is
+    fixed by ``data_seed``, so that every run is tested on the same pixels, as are MNIST-M itself
+    and the validation split (stratified by digit).
+
+    Files are read in torchvision's layout of MNIST and the published one of BSDS500 or of the
+    MNIST-M archive; the built MNIST-M is kept in the cache.
+
+    Source: LeCun et al. 1998; Ganin and Lempitsky 2015; noise as in the authors' experiment.
+
+    Args:
+        root: folder with ``mnist/`` and ``bsds500/``; default $NTDH_DATA, else ``data``.
+        source: ``real`` reads ``root``; ``simulated`` writes small generated files to the cache
+            once and reads those instead, whatever ``root`` is.
+        teacher_noise: noise level on MNIST, at least 0.
+        student_noise: noise level on MNIST-M, at least 0.
+        student_input: ``grey`` (784 values) or ``rgb``.
+        mnist_m: ``build`` from photographs, or read the published ``archive``; the archive is
+            shorter than MNIST, of which the first as many are used then.
+        val_size: validation samples taken from the training split; 0 for none.
+        data_seed: of everything that is the same in all runs.
+        batch_size: samples per step; None for full-batch training.
+        seed: of the order of training samples and of their noise (the run's seed).
+        cache_dir: where derived files go; default $NTDH_CACHE, else the user's cache folder.
+        num_workers: processes that prepare batches; results do not depend on it.
+        simulated_train: training samples of the simulated source.
+        simulated_test: test samples of the simulated source.
+
+    Raises:
+        UserError: an argument is out of range; at ``setup``, files are missing or broken.
+    """
+
+    name = "mnist"
+    num_classes = 10
+
+    def __init__(
+        self,
+        root: str | None = None,
+        source: Literal["real", "simulated"] = "real",
+        teacher_noise: float = 4.0,
+        student_noise: float = 1.0,
+        student_input: Literal["grey", "rgb"] = "grey",
+        mnist_m: Literal["build", "archive"] = "build",
+        val_size: int = 6000,
+        data_seed: int = 0,
+        batch_size: int | None = 128,
+        seed: int = 0,
+        cache_dir: str | None = None,
+        num_workers: int = 0,
+        simulated_train: int = 4000,
+        simulated_test: int = 1000,
+    ) -> None:
+        super().__init__(batch_size, seed, num_workers)
+        check_within("data.teacher_noise", teacher_noise, 0, 1e6)
+        check_within("data.student_noise", student_noise, 0, 1e6)
+        check_at_least("data.val_size", val_size, 0)
+        _check_choice("data.source", source, ("real", "simulated"))
+        _check_choice("data.student_input", student_input, ("grey", "rgb"))
+        _check_choice("data.mnist_m", mnist_m, ("build", "archive"))
+        if source == "simulated" and mnist_m == "archive":
+            raise UserError("data.source simulated has no archive: set data.mnist_m to build")
+        self.root = root
+        self.source = source
+        self.levels = (teacher_noise, student_noise)
+        self.rgb = student_input == "rgb"
+        self.mnist_m = mnist_m
+        self.val_size = val_size
+        self.data_seed = data_seed
+        self.cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
+        self.simulated_sizes = (simulated_train, simulated_test)
+        self._files: dict[str, str] = {}
+
+    def load(self) -> dict[Split, PairedDataset]:
+        """Read the pairs, hold out the validation samples and fix their noise."""
+        root = self._locate()
+        inside = PHOTO_FOLDER if self.mnist_m == "build" else ARCHIVE_FOLDER
+        if is_simulated(root / IDX_FOLDER, root) or is_simulated(root / inside, root):
+            self.source = "simulated"
+        teacher, student, target = self._pairs(root, "train")
+        chosen = stratified(target, self.val_size, self.data_seed)
+        kept = torch.ones(len(target), dtype=torch.bool)
+        kept[chosen] = False
+        train = kept.nonzero().flatten()
+        splits: dict[Split, PairedDataset] = {
+            "train": NoisyPairs(
+                teacher[train], student[train], target[train], self.levels, self.seed
+            )
+        }
+        if self.val_size:
+            splits["val"] = self._fixed("val", teacher[chosen], student[chosen], target[chosen])
+        splits["test"] = self._fixed("test", *self._pairs(root, "test"))
+        return splits
+
+    def _locate(self) -> Path:
+        if self.source == "simulated":
+            return simulated_root(self.cache_dir, *self.simulated_sizes, seed=self.data_seed)
+        return data_root(self.root)
+
+    def _fixed(self, split: str, teacher: Tensor, student: Tensor, target: Tensor) -> TensorPairs:
+        purpose = f"noise/{split}"
+        noisy = NoisyPairs(teacher, student, target, self.levels, self.data_seed, purpose)
+        return noisy.frozen()
+
+    def _pairs(self, root: Path, split: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Return uint8 MNIST and MNIST-M images and int64 digits of a published split."""
+        images_file, labels_file = idx_file(root, split, "images"), idx_file(root, split, "labels")
+        digits, labels = read_images(images_file), read_labels(labels_file)
+        if len(digits) != len(labels):
+            raise UserError(
+                f"{labels_file}: {len(labels)} labels, but {images_file} has {len(digits)} images; "
+                "get both again with `ntdh-bench data prepare mnist`"
+            )
+        if not len(digits):
+            raise UserError(f"{images_file}: no images; get it again")
+        self._files |= content_digests([images_file, labels_file], root)
+        if self.mnist_m == "build":
+            blended = self._built(root, split, digits)
+        else:
+            blended = self._archived(root, split, labels)
+        count = len(blended)
+        return (
+            torch.from_numpy(digits[:count])[:, None],
+            torch.from_numpy(blended),
+            torch.from_numpy(labels[:count].astype(np.int64)),
+        )
+
+    def _built(self, root: Path, split: str, digits: Bytes) -> Bytes:
+        """Return MNIST-M of a split from the cache, built there first if it is not yet."""
+        paths = photographs(root)
+        photo_digests = {name: content_digests(paths[name], root) for name in paths}
+        shared = set(photo_digests["train"].values()) & set(photo_digests["test"].values())
+        if shared:
+            raise UserError(
+                f"{root / PHOTO_FOLDER}: {len(shared)} training photographs are test photographs "
+                "as well, so test backgrounds would be trained on; get BSDS500 again with "
+                "`ntdh-bench data prepare mnist`"
+            )
+        used = [idx_file(root, split, "images"), *paths[split]]
+        files = content_digests(used, root)
+        key = digest({"files": files, "rgb": self.rgb, "seed": self.data_seed, "version": 1})
+        path = self.cache_dir / "mnist_m" / f"{split}-{key}.npy"
+        build_once(
+            path,
+            save_array(
+                lambda: build_mnist_m(
+                    digits, paths[split], rgb=self.rgb, data_seed=self.data_seed, split=split
+                )
+            ),
+        )
+        self._files |= files
+        # Mapped, not read: the splits copy what they need. Torch wants writable: copy-on-write.
+        blended: Bytes = np.load(path, mmap_mode="c", allow_pickle=False)
+        return blended
+
+    def _archived(self, root: Path, split: str, labels: Bytes) -> Bytes:
+        """Return the archive's images, whose labels must be those of MNIST's first images."""
+        listed = archive_files(root, split)
+        wrong = [
+            number
+            for number, (_, label) in enumerate(listed)
+            if number >= len(labels) or label != labels[number]
+        ]
+        if wrong or not listed:
+            what = f"image {wrong[0]} has another label than MNIST's" if wrong else "no images"
+            raise UserError(
+                f"{root / ARCHIVE_FOLDER}: {what} in the {split} split, so these are not pairs; "
+                "unpack the published archive again, or use `--data.mnist_m build`"
+            )
+        paths = [path for path, _ in listed]
+        missing = [path for path in paths if not path.is_file()]
+        if missing:
+            raise UserError(f"{missing[0]} is missing ({len(missing)} images in all); unpack again")
+        files = content_digests(paths, root)
+        key = digest({"files": files, "rgb": self.rgb, "version": 1})
+        path = self.cache_dir / "mnist_m" / f"archive-{split}-{key}.npy"
+        build_once(path, save_array(lambda: read_archive(paths, rgb=self.rgb)))
+        self._files[f"archive-{split}"] = digest(files)
+        archived: Bytes = np.load(path, mmap_mode="c", allow_pickle=False)
+        return archived
+
+    def identity(self) -> dict[str, Any]:
+        """Return file digests and parameters; the run's seed counts if there is training noise."""
+        return {
+            "files": self._files,
+            "mnist_m": self.mnist_m,
+            "rgb": self.rgb,
+            "levels": [float(level) for level in self.levels],
+            "val_size": self.val_size,
+            "data_seed": self.data_seed,
+            "seed": self.seed if any(self.levels) else None,
+        }
+
+
+def stratified(target: Tensor, size: int, seed: int) -> Tensor:
+    """Choose ``size`` positions with the class shares of ``target``: int64 (size,), sorted.
+
+    Each class gives its share rounded down; what is then missing comes from the classes with the
+    largest remainders.
+
+    Args:
+        target: int64 (N,).
+        size: in [0, N).
+        seed: of the choice.
+
+    Raises:
+        UserError: ``size`` leaves nothing.
+    """
+    if size >= len(target):
+        raise UserError(
+            f"data.val_size is {size}, but there are only {len(target)} training samples to take "
+            f"them from: choose less than {len(target)}"
+        )
+    shares = torch.bincount(target).double() * size / len(target)
+    counts = shares.floor().long()
+    largest = (shares - counts).argsort(descending=True, stable=True)
+    counts[largest[: size - int(counts.sum())]] += 1
+    order = torch.randperm(len(target), generator=generator(seed, "validation split"))
+    shuffled = target[order]
+    parts = [
+        order[shuffled == label][:count] for label, count in enumerate(counts.tolist()) if count
+    ]
+    return torch.cat(parts).sort().values if parts else torch.empty(0, dtype=torch.int64)
+
+
+def _check_choice(name: str, value: str, valid: tuple[str, ...]) -> None:
+    if value not in valid:
+        raise UserError(f"{name} is {value!r}: choose one of {', '.join(valid)}")

@@ -1,0 +1,90 @@
+"""Where the files of MNIST, BSDS500 and the MNIST-M archive lie, and what identifies them."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from ntdh_bench.errors import UserError
+
+IDX_FOLDER = Path("mnist", "MNIST", "raw")
+PHOTO_FOLDER = Path("bsds500", "BSDS500", "data", "images")
+ARCHIVE_FOLDER = Path("mnist_m_archive", "mnist_m")
+
+#: Name and MD5 of the published files (the ones torchvision checks).
+IDX_MD5 = {
+    "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+    "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+    "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+    "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+}
+#: MD5 of the same files unpacked.
+UNPACKED_MD5 = {
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+}
+IDX_PREFIX = {"train": "train", "test": "t10k"}
+IDX_COUNT = {"train": 60_000, "test": 10_000}
+PHOTO_COUNT = {"train": 200, "test": 200, "val": 100}
+
+LAYOUT = f"""expected below the root:
+  {IDX_FOLDER}/{{train,t10k}}-{{images-idx3,labels-idx1}}-ubyte[.gz]
+  {PHOTO_FOLDER}/{{train,test}}/*.jpg
+get them with `ntdh-bench data prepare mnist --root ROOT`, or use `--data.source simulated`"""
+
+
+def idx_file(root: Path, split: str, kind: str) -> Path:
+    """Return the IDX file of a split ("train", "test") and kind ("images", "labels").
+
+    Raises:
+        UserError: it is not there, gzipped or not.
+    """
+    dims = "images-idx3" if kind == "images" else "labels-idx1"
+    plain = root / IDX_FOLDER / f"{IDX_PREFIX[split]}-{dims}-ubyte"
+    for path in (plain.with_name(plain.name + ".gz"), plain):
+        if path.is_file():
+            return path
+    raise UserError(f"MNIST is missing: no {plain}[.gz]; {LAYOUT}")
+
+
+def photographs(root: Path) -> dict[str, list[Path]]:
+    """Return the BSDS500 photographs for the backgrounds of "train" and "test", in order of name.
+
+    Test backgrounds come from the test folder, or from the validation folder if that is empty.
+
+    Raises:
+        UserError: there are none for a split.
+    """
+    folder = root / PHOTO_FOLDER
+    found = {
+        "train": jpegs(folder / "train"),
+        "test": jpegs(folder / "test") or jpegs(folder / "val"),
+    }
+    for split, paths in found.items():
+        if not paths:
+            raise UserError(
+                f"BSDS500 is missing: no *.jpg in {folder / split}; MNIST-M is built from them; "
+                f"{LAYOUT}"
+            )
+    return found
+
+
+def jpegs(folder: Path) -> list[Path]:
+    """Return the JPEG files of a folder in order of name; none if it does not exist."""
+    return sorted(folder.glob("*.jpg"))
+
+
+def file_digest(path: Path, algorithm: str = "md5") -> str:
+    """Return the hexadecimal digest of a file's content."""
+    with path.open("rb") as file:
+        content = hashlib.new(algorithm, usedforsecurity=False)
+        while chunk := file.read(1 << 20):
+            content.update(chunk)
+    return content.hexdigest()
+
+
+def content_digests(paths: list[Path], root: Path) -> dict[str, str]:
+    """Return the digest of every file by its path below ``root``."""
+    return {path.relative_to(root).as_posix(): file_digest(path) for path in paths}

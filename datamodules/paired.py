@@ -1,0 +1,339 @@
+"""What every data module shares: paired splits in tensors, fetched a batch at a time."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from ntdh_bench.batch import Inputs, PairedBatch, Split
+from ntdh_bench.cache import digest
+from ntdh_bench.errors import UserError
+from ntdh_bench.seeding import generator
+
+IGNORE_INDEX = 255
+
+
+class Request(NamedTuple):
+    """One batch to fetch.
+
+    It carries its epoch, so that a worker process, which holds a copy of the data set, makes the
+    noise of the right epoch. ``indices`` is int64 ``(B,)`` or None for the whole split in order;
+    ``-(i + 1)`` asks for sample i as padding, with its target ignored.
+    """
+
+    epoch: int
+    indices: Tensor | None
+
+
+class PairedDataset(Dataset[PairedBatch], ABC):
+    """One split of paired samples; its keys are :class:`Request`, not single positions.
+
+    Args:
+        target: int64 ``(N,)`` or ``(N, *spatial)``.
+        ignore_index: the target of padding.
+    """
+
+    #: whether a position gives the same inputs in every epoch
+    fixed = True
+
+    def __init__(self, target: Tensor, ignore_index: int = IGNORE_INDEX) -> None:
+        self.target = target
+        self.ignore_index = ignore_index
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    @abstractmethod
+    def inputs(self, indices: Tensor | None, epoch: int) -> tuple[Inputs, Inputs]:
+        """Return the teacher's and the student's inputs ``(B, ...)`` at ``indices``, None for all.
+
+        Each sample may depend on its position and the epoch only, never on the rest of the batch.
+        """
+
+    def __getitem__(self, request: Request) -> PairedBatch:
+        epoch, indices = request
+        if indices is None:
+            teacher, student = self.inputs(None, epoch)
+            return PairedBatch(
+                teacher=teacher,
+                student=student,
+                target=self.target,
+                index=torch.arange(len(self)),
+            )
+        padding = indices < 0
+        index = torch.where(padding, -indices - 1, indices)
+        teacher, student = self.inputs(index, epoch)
+        target = self.target[index]
+        if padding.any():
+            target[padding] = self.ignore_index
+        return PairedBatch(teacher=teacher, student=student, target=target, index=index)
+
+
+class TensorPairs(PairedDataset):
+    """Paired samples held as they are fed to the networks.
+
+    Args:
+        teacher: float32 ``(N, ...)``, or a dict of such tensors.
+        student: likewise.
+        target: int64 ``(N,)`` or ``(N, *spatial)``.
+        ignore_index: the target of padding.
+    """
+
+    def __init__(
+        self, teacher: Inputs, student: Inputs, target: Tensor, ignore_index: int = IGNORE_INDEX
+    ) -> None:
+        super().__init__(target, ignore_index)
+        self.teacher = teacher
+        self.student = student
+
+    def inputs(self, indices: Tensor | None, epoch: int) -> tuple[Inputs, Inputs]:
+        """Return the stored tensors themselves for the whole split, else the rows asked for."""
+        if indices is None:
+            return self.teacher, self.student
+        return _rows(self.teacher, indices), _rows(self.student, indices)
+
+
+def _rows(inputs: Inputs, indices: Tensor) -> Inputs:
+    if isinstance(inputs, Tensor):
+        return inputs[indices]
+    return {name: value[indices] for name, value in inputs.items()}
+
+
+def blocks(indices: Tensor, size: int) -> Iterator[Tensor]:
+    """Yield ``indices`` (N,) in pieces of ``size``, the last one shorter."""
+    return (indices[first : first + size] for first in range(0, len(indices), size))
+
+
+class RequestSampler(DistributedSampler[Request]):
+    """Yields one :class:`Request` per batch of this rank; every rank gets as many of each size.
+
+    The order of an epoch is derived from (seed, epoch), so that resuming repeats it. Where the
+    ranks do not divide the split, a shuffled order wraps around; an unshuffled one is padded with
+    samples marked as padding, so that metrics do not count them twice.
+
+    It is a ``DistributedSampler`` because Lightning leaves those alone.
+
+    Args:
+        size: number of samples in the split.
+        batch_size: samples per batch and rank, or None for the whole share of the rank.
+        shuffle: new order in every epoch.
+        seed: of the order.
+        rank: of this process, in [0, world_size).
+        world_size: number of processes.
+        repeats: how often an epoch goes over the split.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        batch_size: int | None,
+        *,
+        shuffle: bool,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        repeats: int = 1,
+    ) -> None:
+        positions: Any = range(size)
+        super().__init__(positions, world_size, rank, shuffle, seed)
+        self.size = size
+        self.batch_size = batch_size
+        self.repeats = repeats
+
+    def __iter__(self) -> Iterator[Request]:
+        for _ in range(self.repeats):
+            if self.batch_size is None and self.num_replicas == 1:
+                yield Request(self.epoch, None)  # order means nothing to a full batch: no copy
+                continue
+            for indices in blocks(self._share(), self.batch_size or self.num_samples):
+                yield Request(self.epoch, indices)
+
+    def __len__(self) -> int:
+        batch_size = self.batch_size or self.num_samples
+        return self.repeats * -(-self.num_samples // batch_size)
+
+    def _share(self) -> Tensor:
+        """Return this rank's indices of the epoch."""
+        if self.shuffle:
+            order = torch.randperm(self.size, generator=generator(self.seed, "shuffle", self.epoch))
+        else:
+            order = torch.arange(self.size)
+        missing = self.total_size - self.size
+        if missing:
+            extra = order.repeat(-(-missing // self.size))[:missing]
+            order = torch.cat([order, extra if self.shuffle else -(extra + 1)])
+        return order[self.rank :: self.num_replicas]
+
+
+class PairedDataModule(LightningDataModule, ABC):
+    """Base of all data modules: splits, loaders, and what identifies the data.
+
+    A subclass sets ``name`` and ``num_classes`` and implements :meth:`load` and :meth:`identity`.
+    After ``setup``: ``source`` is ``"real"`` or ``"simulated"``, ``num_train`` the size of the
+    training split.
+
+    Args:
+        batch_size: samples per step (and process), or None for the whole training split.
+        seed: of the order of training samples and of training noise (the run's seed).
+        num_workers: processes that prepare batches; results do not depend on it.
+        repeats: how often a training epoch goes over the split.
+
+    Raises:
+        UserError: an argument is out of range, or (at ``setup``) larger than the data.
+    """
+
+    name: str
+    num_classes: int
+    ignore_index = IGNORE_INDEX
+    source: str = "real"
+
+    def __init__(
+        self,
+        batch_size: int | None = None,
+        seed: int = 0,
+        num_workers: int = 0,
+        repeats: int = 1,
+    ) -> None:
+        super().__init__()
+        check_at_least("data.batch_size", batch_size, 1)
+        check_at_least("data.num_workers", num_workers, 0)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.num_workers = num_workers
+        self.repeats = repeats
+        self.splits: dict[Split, PairedDataset] = {}
+
+    @abstractmethod
+    def load(self) -> dict[Split, PairedDataset]:
+        """Read the data, set ``source``, and return the splits: train, test, and val if any."""
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """Return plain values that change whenever the data do (called after :meth:`load`)."""
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load all splits, once.
+
+        Raises:
+            UserError: data are missing or broken, or ``batch_size`` is larger than the data.
+        """
+        if self.splits:
+            return
+        splits = self.load()
+        size = len(splits["train"])
+        if self.batch_size is not None and self.batch_size > size:
+            raise UserError(
+                f"data.batch_size is {self.batch_size}, but there are only {size} training "
+                f"samples: choose at most {size}"
+            )
+        self.splits = splits
+
+    @property
+    def num_train(self) -> int:
+        """Number of training samples."""
+        return len(self._split("train"))
+
+    def split_size(self, split: Split) -> int:
+        """Return the number of samples of a split."""
+        return len(self._split(split))
+
+    @property
+    def has_validation(self) -> bool:
+        """Whether there is a validation split."""
+        self._split("train")
+        return "val" in self.splits
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that identify the data: every input file and parameter that changes it."""
+        self._split("train")
+        return digest({"name": self.name, "source": self.source, **self.identity()})
+
+    def cacheable(self, split: Split) -> bool:
+        """Return whether a position of ``split`` gives the same inputs in every epoch."""
+        return self._split(split).fixed
+
+    def batches(
+        self, split: Split, batch_size: int | None = None, epoch: int = 0
+    ) -> Iterator[PairedBatch]:
+        """Yield all samples of ``split`` in index order, whatever the number of processes.
+
+        Args:
+            split: ``"train"``, ``"val"`` or ``"test"``.
+            batch_size: None means the data module's own.
+            epoch: whose training noise to give.
+
+        Raises:
+            UserError: there is no such split.
+        """
+        dataset = self._split(split)
+        sampler = RequestSampler(len(dataset), batch_size or self.batch_size, shuffle=False)
+        sampler.set_epoch(epoch)
+        return (dataset[request] for request in sampler)
+
+    def train_dataloader(self) -> DataLoader[PairedBatch]:
+        """Return shuffled training batches, in an order derived from (seed, epoch)."""
+        return self._loader("train", shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[PairedBatch] | list[Any]:
+        """Return validation batches in order; an empty list if there is no such split."""
+        return self._loader("val") if self.has_validation else []
+
+    def test_dataloader(self) -> DataLoader[PairedBatch]:
+        """Return test batches in order."""
+        return self._loader("test")
+
+    def predict_dataloader(self) -> DataLoader[PairedBatch]:
+        """Return the test batches."""
+        return self._loader("test")
+
+    def _split(self, split: Split) -> PairedDataset:
+        self.setup()
+        if split not in self.splits:
+            there = ", ".join(self.splits)
+            raise UserError(f"{self.name} has no {split!r} split: choose one of {there}")
+        return self.splits[split]
+
+    def _loader(self, split: Split, shuffle: bool = False) -> DataLoader[PairedBatch]:
+        dataset = self._split(split)
+        sampler = RequestSampler(
+            len(dataset),
+            self.batch_size,
+            shuffle=shuffle,
+            seed=self.seed,
+            rank=self.trainer.global_rank if self.trainer else 0,
+            world_size=self.trainer.world_size if self.trainer else 1,
+            repeats=self.repeats if split == "train" else 1,
+        )
+        requests: Any = sampler  # DataLoader's types know sampled positions only
+        as_it_is: Any = _as_it_is
+        return DataLoader(
+            dataset,
+            batch_size=None,  # a request is a batch already
+            sampler=requests,
+            num_workers=self.num_workers,
+            collate_fn=as_it_is,
+            persistent_workers=self.num_workers > 0,
+        )
+
+
+def _as_it_is(batch: PairedBatch) -> PairedBatch:
+    return batch
+
+
+def check_at_least(name: str, value: float | None, least: float) -> None:
+    """Raise a UserError if ``value`` is given and below ``least``."""
+    if value is not None and value < least:
+        raise UserError(f"{name} is {value}: it must be at least {least}")
+
+
+def check_within(name: str, value: float, low: float, high: float) -> None:
+    """Raise a UserError if ``value`` is not in [low, high]."""
+    if not low <= value <= high:
+        raise UserError(f"{name} is {value}: it must lie in [{low}, {high}]")

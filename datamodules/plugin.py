@@ -1,0 +1,8 @@
+"""The plug-in entry point: importing it makes the data modules' short names known in configs."""
+
+from __future__ import annotations
+
+from .mnist.datamodule import MNISTPairDataModule
+from .synthetic import SyntheticDataModule
+
+__all__ = ["MNISTPairDataModule", "SyntheticDataModule"]

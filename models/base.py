@@ -1,0 +1,141 @@
+"""What every LightningModule here shares: optimiser, finite loss, epoch seeds, plain settings."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from ntdh_bench.errors import UserError
+from ntdh_bench.seeding import derive_seed, seeded
+
+NetworkCallable: TypeAlias = Callable[[], nn.Module]
+
+
+def build_network(factory: NetworkCallable, seed: int, purpose: str) -> nn.Module:
+    """Build a network whose initial weights depend on (seed, purpose) alone.
+
+    So the student starts from the same weights with and without distillation.
+    """
+    with seeded(seed, f"initialise/{purpose}"):
+        return factory()
+
+
+def frozen(network: nn.Module) -> nn.Module:
+    """Return ``network`` in eval mode with no gradients."""
+    return network.eval().requires_grad_(False)
+
+
+def task_loss(logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
+    """Cross entropy, mean over the targets that count; 0 if none does.
+
+    Args:
+        logits: ``(B, C, *spatial)``.
+        target: int64 ``(B, *spatial)``.
+        ignore_index: value of targets that do not count.
+    """
+    total = F.cross_entropy(
+        logits.float(), target, ignore_index=ignore_index, reduction="sum"
+    )
+    return total / (target != ignore_index).sum().clamp(min=1)
+
+
+class TrainableModule(LightningModule):
+    """LightningModule with an injected optimiser that stops at the first loss that is not finite.
+
+    Args:
+        optimizer: from parameters to an optimiser.
+        scheduler: from an optimiser to a schedule stepped every epoch, or ``None``.
+        seed: the run's seed.
+        ignore_index: targets that do not count.
+    """
+
+    stage_name = "training"
+
+    def __init__(
+        self,
+        optimizer: OptimizerCallable,
+        scheduler: LRSchedulerCallable | None,
+        seed: int,
+        ignore_index: int,
+    ) -> None:
+        super().__init__()
+        self.optimizer_factory = optimizer
+        self.scheduler_factory = scheduler
+        self.seed = seed
+        self.ignore_index = ignore_index
+        self._loss_sum = torch.zeros(())
+        self._loss_count = 0
+
+    def remember_settings(self) -> None:
+        """Save the constructor's arguments as hyperparameters, those that are plain values.
+
+        From the command line all are plain (the parsed config). From Python, networks and
+        optimisers are objects, which ``weights_only`` loading refuses: give them again to
+        ``load_from_checkpoint``.
+        """
+        frame = inspect.currentframe()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*is an instance of `nn.Module`.*")
+            self.save_hyperparameters(frame=frame.f_back if frame else None)
+        plain = {name: value for name, value in self.hparams.items() if _is_plain(value)}
+        self.hparams.clear()
+        self.save_hyperparameters(plain)
+
+    def trainable_parameters(self) -> Iterable[nn.Parameter]:
+        """Return the parameters that the optimiser updates."""
+        return self.parameters()
+
+    def configure_optimizers(self) -> Any:
+        """Build the optimiser and the schedule (Lightning hook)."""
+        optimizer = self.optimizer_factory(self.trainable_parameters())
+        if self.scheduler_factory is None:
+            return optimizer
+        return [optimizer], [self.scheduler_factory(optimizer)]
+
+    def on_train_epoch_start(self) -> None:
+        """Seed the global generators for this epoch and rank (Lightning hook).
+
+        Derived rather than saved: dropout repeats after a resume on every rank.
+        """
+        torch.manual_seed(
+            derive_seed(self.seed, "epoch", self.current_epoch, self.trainer.global_rank)
+        )
+        self._loss_sum = torch.zeros((), device=self.device)
+        self._loss_count = 0
+
+    def checked(self, loss: Tensor, batch_idx: int) -> Tensor:
+        """Return ``loss``, added to the epoch's mean.
+
+        Raises:
+            UserError: the loss is not finite.
+        """
+        if not torch.isfinite(loss):
+            raise UserError(
+                f"the loss is {loss.item()} in {self.stage_name}, step {self.global_step} (epoch "
+                f"{self.current_epoch}, batch {batch_idx}): lower the learning rate or the weight "
+                "of the distillation term, or check the data; checkpoints of earlier epochs are kept"
+            )
+        self._loss_sum += loss.detach()
+        self._loss_count += 1
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Log the mean loss (Lightning hook); logging each step would cost 1.5 ms a step."""
+        if self._loss_count:
+            self.log("train/loss", self._loss_sum / self._loss_count, sync_dist=True)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(_is_plain(item) for item in value.values())
+    if isinstance(value, (list, tuple)):
+        return all(_is_plain(item) for item in value)
+    return value is None or isinstance(value, (bool, int, float, str))

@@ -1,0 +1,343 @@
+"""Distilling a frozen teacher on one modality into a student on the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torch.optim import SGD
+from torchmetrics.classification import MulticlassAccuracy
+
+from ntdh_bench.batch import Inputs, PairedBatch, PairedData, Split
+from ntdh_bench.cache import write_atomic
+from ntdh_bench.checkpoints import load_network, read_checkpoint, state_hash
+from ntdh_bench.distillers import Distiller
+from ntdh_bench.divergence import flatten_dense
+from ntdh_bench.errors import UserError
+from ntdh_bench.layers import LOGITS, FeatureTap, find_layer
+from ntdh_bench.masks import SampleMask
+from ntdh_bench.metrics import NonTargetJSD, TargetJSD
+from ntdh_bench.teacher_outputs import TeacherOutputs
+
+from .base import NetworkCallable, TrainableModule, build_network, frozen, task_loss
+from .joint import JointModule
+from .teacher import TeacherModule
+
+
+class DistillationModule(TrainableModule):
+    """Trains a student with ``task_weight * CE + distill_weight * distiller`` (Eq. 4).
+
+    The teacher is frozen and in eval mode whatever the Trainer does, and is not part of the
+    checkpoint (its hash is). ``ntdh-bench fit`` trains it first; from Python, call
+    :meth:`load_teacher`.
+
+    Args:
+        teacher_network: builds the teacher, on the teacher's modality.
+        student_network: builds the student, on the student's modality.
+        num_classes: C, linked to the data by the command line.
+        distiller: the KD objective; ``None`` trains the student without KD.
+        task_weight: weight of the cross entropy.
+        distill_weight: weight of the distiller.
+        lam: sets the weights to 1 - lam and lam; in [0, 1].
+        teacher: ``joint`` is f_a of Algorithm 1, ``independent`` is trained alone.
+        teacher_checkpoint: a checkpoint of TeacherModule or JointModule to use instead of training.
+        teacher_epochs: epochs of the teacher's training; ``None``: as many as the student's.
+        optimizer: from parameters to an optimiser; the teacher is trained with the same.
+        scheduler: from an optimiser to an epoch-wise schedule, likewise.
+        seed: of the initial weights, linked to ``seed_everything`` by the command line.
+        ignore_index: targets that do not count.
+
+    Raises:
+        UserError: ``lam`` outside [0, 1], a negative weight, or an unknown layer of the distiller.
+    """
+
+    stage_name = "distillation"
+
+    def __init__(
+        self,
+        teacher_network: NetworkCallable,
+        student_network: NetworkCallable,
+        num_classes: int,
+        distiller: Distiller | None = None,
+        task_weight: float = 1.0,
+        distill_weight: float = 1.0,
+        lam: float | None = None,
+        teacher: Literal["joint", "independent"] = "joint",
+        teacher_checkpoint: str | None = None,
+        teacher_epochs: int | None = None,
+        optimizer: OptimizerCallable = SGD,
+        scheduler: LRSchedulerCallable | None = None,
+        seed: int = 0,
+        ignore_index: int = 255,
+    ) -> None:
+        super().__init__(optimizer, scheduler, seed, ignore_index)
+        self.remember_settings()
+        self.task_weight, self.distill_weight = _loss_weights(task_weight, distill_weight, lam)
+        self.num_classes = num_classes
+        self.teacher_kind: Literal["joint", "independent"] = teacher
+        self.teacher_checkpoint = teacher_checkpoint
+        self.teacher_epochs = teacher_epochs
+        self.teacher_network = teacher_network
+        self.student_network = student_network
+        self.student = build_network(student_network, seed, "student")
+        self.distiller = distiller
+        self.sample_mask: SampleMask | None = None
+        self.teacher_hash = ""
+        # Outside the module tree: Lightning must neither train, save nor synchronise them.
+        self._frozen: dict[str, nn.Module] = {}
+        self._distiller_sizes: list[int] = []
+        self._outputs: TeacherOutputs | None = None
+        self._student_tap = FeatureTap(self.student, [distiller.student_layer] if distiller else [])
+        if distiller is not None:
+            find_layer(build_network(teacher_network, seed, "teacher"), distiller.teacher_layer)
+        self.val_metrics = _pair_metrics(num_classes, ignore_index)
+        self.test_metrics = _pair_metrics(num_classes, ignore_index)
+
+    # -- the teacher -------------------------------------------------------------------------------
+
+    @property
+    def teacher(self) -> nn.Module:
+        """The frozen teacher.
+
+        Raises:
+            UserError: none was loaded.
+        """
+        if "teacher" not in self._frozen:
+            raise UserError(
+                "the DistillationModule has no teacher: `ntdh-bench fit` trains it, from Python "
+                "call load_teacher(checkpoint) first"
+            )
+        return self._frozen["teacher"]
+
+    @property
+    def companion(self) -> nn.Module | None:
+        """f_b of Algorithm 1, frozen; ``None`` with an independent teacher."""
+        return self._frozen.get("companion")
+
+    def teacher_module(self) -> TeacherModule | JointModule:
+        """Return the untrained module whose training gives this module's teacher."""
+        if self.teacher_kind == "independent":
+            return self.lone_teacher_module()
+        return JointModule(self.teacher_network, self.student_network, **self._teacher_settings())
+
+    def lone_teacher_module(self) -> TeacherModule:
+        """Return the untrained module of a teacher trained alone."""
+        return TeacherModule(self.teacher_network, **self._teacher_settings())
+
+    def _teacher_settings(self) -> dict[str, Any]:
+        return {
+            "num_classes": self.num_classes,
+            "optimizer": self.optimizer_factory,
+            "scheduler": self.scheduler_factory,
+            "seed": self.seed,
+            "ignore_index": self.ignore_index,
+        }
+
+    def load_teacher(self, path: str | Path) -> None:
+        """Load the teacher from a checkpoint of TeacherModule or JointModule.
+
+        Raises:
+            UserError: the file is damaged, belongs to another network, or holds no joint pair
+                although ``teacher: joint`` asks for one.
+        """
+        weights = read_checkpoint(path)["state_dict"]
+        joint = any(name.startswith("companion.") for name in weights)
+        if self.teacher_kind == "joint" and not joint:
+            raise UserError(
+                f"{path} holds a teacher trained alone, but model.teacher is joint: give a "
+                "checkpoint of JointModule, or set model.teacher to independent"
+            )
+        networks = {"teacher": build_network(self.teacher_network, self.seed, "teacher")}
+        load_network(networks["teacher"], weights, "teacher" if joint else "network", str(path))
+        if self.teacher_kind == "joint":
+            networks["companion"] = build_network(self.student_network, self.seed, "companion")
+            load_network(networks["companion"], weights, "companion", str(path))
+        self._frozen = {name: frozen(network) for name, network in networks.items()}
+        self.teacher_hash = state_hash(networks)
+
+    def replace_teacher(self, path: str | Path) -> None:
+        """Replace the teacher by one trained alone (a masked one, say), keeping its companion.
+
+        Raises:
+            UserError: the file is damaged or belongs to another network.
+        """
+        weights = read_checkpoint(path)["state_dict"]
+        load_network(self.teacher, weights, "network", str(path))
+        self.teacher_hash = state_hash(self._frozen)
+
+    def save_teacher(self, path: Path) -> None:
+        """Write the frozen networks as a checkpoint that :meth:`load_teacher` reads, whole."""
+        prefixes = {"teacher": "teacher" if self.companion else "network", "companion": "companion"}
+        state = {
+            f"{prefixes[name]}.{key}": value.cpu()
+            for name, network in self._frozen.items()
+            for key, value in network.state_dict().items()
+        }
+        with write_atomic(path) as temporary:
+            torch.save({"state_dict": state}, temporary)
+
+    def teacher_outputs(self, batch: PairedBatch, split: Split) -> dict[str, Tensor]:
+        """Return the frozen teacher's logits and tapped features, from the cache where it can."""
+        if self._outputs is None:
+            layers = [self.distiller.teacher_layer] if self.distiller else []
+            teacher = self.teacher.to(self.device)
+            self._outputs = TeacherOutputs(teacher, layers, self._data, self.device)
+        return self._outputs(batch, split)
+
+    @property
+    def _data(self) -> PairedData:
+        return cast(PairedData, self.trainer.datamodule)  # type: ignore[attr-defined]
+
+    # -- set-up ------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Check that data, networks and distiller fit, and size the distiller (Lightning hook)."""
+        split: Split = "train" if stage == "fit" else "val" if stage == "validate" else "test"
+        batch = next(self._data.batches(split, batch_size=2))
+        with torch.no_grad():
+            student = self._student_tap(batch["student"])
+            teacher = self._tap_teacher_once(batch["teacher"])
+        for name, outputs in (("student", student), ("teacher", teacher)):
+            if outputs[LOGITS].shape[1] != self.num_classes:
+                raise UserError(
+                    f"the {name}_network returns {outputs[LOGITS].shape[1]} logits, but the data "
+                    f"has {self.num_classes} classes: set model.{name}_network.num_classes"
+                )
+        if self.distiller is not None and not self._distiller_sizes:
+            self._build_distiller(
+                student[self.distiller.student_layer].shape[1],
+                teacher[self.distiller.teacher_layer].shape[1],
+                self._data.num_train,
+            )
+
+    def _tap_teacher_once(self, inputs: Inputs) -> dict[str, Tensor]:
+        tap = FeatureTap(self.teacher, [self.distiller.teacher_layer] if self.distiller else [])
+        try:
+            return tap(inputs)
+        finally:
+            tap.close()
+
+    def _build_distiller(self, student_dim: int, teacher_dim: int, num_train: int) -> None:
+        assert self.distiller is not None
+        self._distiller_sizes = [student_dim, teacher_dim, num_train]
+        self.distiller.build(student_dim, teacher_dim, num_train, self.seed)
+
+    def teardown(self, stage: str) -> None:
+        """Forget cached teacher outputs (Lightning hook)."""
+        if self._outputs is not None:
+            self._outputs.close()
+            self._outputs = None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save which teacher it was and the distiller's sizes (Lightning hook)."""
+        checkpoint["teacher_hash"] = self.teacher_hash
+        checkpoint["distiller_sizes"] = self._distiller_sizes
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse another teacher; size the distiller before its weights come (Lightning hook)."""
+        saved = checkpoint.get("teacher_hash", "")
+        if self._frozen and saved != self.teacher_hash:
+            raise UserError(
+                f"the checkpoint was trained with the teacher {saved or '(none)'}, but the teacher "
+                f"in use is {self.teacher_hash}: set model.teacher_checkpoint to the run's "
+                "teacher.ckpt"
+            )
+        sizes = checkpoint.get("distiller_sizes")
+        if self.distiller is not None and sizes and not self._distiller_sizes:
+            self._build_distiller(*sizes)
+
+    # -- steps -------------------------------------------------------------------------------------
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        """Return the student's logits."""
+        logits: Tensor = self.student(inputs)
+        return logits
+
+    def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
+        """Weighted sum of task and distillation loss of one batch (Lightning hook)."""
+        student = self._student_tap(batch["student"])
+        loss = self.task_weight * task_loss(student[LOGITS], batch["target"], self.ignore_index)
+        if self.distiller is not None:
+            teacher = self.teacher_outputs(batch, "train")
+            distilled = self._distill(self.distiller, student, teacher, batch, batch_idx)
+            loss = loss + self.distill_weight * distilled
+        return self.checked(loss, batch_idx)
+
+    def _distill(
+        self,
+        distiller: Distiller,
+        student: Mapping[str, Tensor],
+        teacher: Mapping[str, Tensor],
+        batch: PairedBatch,
+        batch_idx: int,
+    ) -> Tensor:
+        target, index = batch["target"], batch["index"]
+        if target.dim() > 1:
+            raise UserError("dense targets are not supported by DistillationModule yet")
+        if self.sample_mask is not None:
+            rows = self.sample_mask.keep_rows(
+                teacher[LOGITS], student[LOGITS], target, self.current_epoch, batch_idx
+            )
+            student = {name: values[rows] for name, values in student.items()}
+            teacher = {name: values[rows] for name, values in teacher.items()}
+            target, index = target[rows], index[rows]
+        if not len(target):
+            return student[LOGITS].sum() * 0.0
+        return distiller.distill(student, teacher, target, index)
+
+    def validation_step(self, batch: PairedBatch, batch_idx: int) -> None:
+        """Accuracies and divergences on validation data (Lightning hook)."""
+        self._evaluate(batch, "val", self.val_metrics)
+
+    def test_step(self, batch: PairedBatch, batch_idx: int) -> None:
+        """Accuracies and divergences on test data (Lightning hook)."""
+        self._evaluate(batch, "test", self.test_metrics)
+
+    def _evaluate(
+        self, batch: PairedBatch, split: Literal["val", "test"], metrics: nn.ModuleDict
+    ) -> None:
+        student, target = self.student(batch["student"]), batch["target"]
+        teacher = self.teacher_outputs(batch, split)[LOGITS]
+        metrics["accuracy"].update(student, target)
+        metrics["teacher_accuracy"].update(teacher, target)
+        metrics["tcjsd"].update(teacher, student, target)
+        metrics["ncjsd"].update(teacher, student, target)
+        self.log_dict(
+            {f"{split}/{name}": metric for name, metric in metrics.items()},
+            on_step=False,
+            on_epoch=True,
+        )
+
+    def predict_step(self, batch: PairedBatch, batch_idx: int) -> dict[str, Tensor]:
+        """Return the student's logits, target and index of one batch (Lightning hook)."""
+        logits = self(batch["student"])
+        return {"logits": logits, "target": batch["target"], "index": batch["index"]}
+
+
+def _loss_weights(task: float, distill: float, lam: float | None) -> tuple[float, float]:
+    if lam is not None:
+        if not 0 <= lam <= 1:
+            raise UserError(f"model.lam is {lam}: choose a value in [0, 1] (Eq. 4)")
+        return 1 - lam, lam
+    if task < 0 or distill < 0:
+        raise UserError(
+            f"model.task_weight is {task} and model.distill_weight is {distill}: "
+            "weights are not negative"
+        )
+    return task, distill
+
+
+def _pair_metrics(num_classes: int, ignore_index: int) -> nn.ModuleDict:
+    accuracy = {"average": "micro", "ignore_index": ignore_index, "validate_args": False}
+    return nn.ModuleDict(
+        {
+            "accuracy": MulticlassAccuracy(num_classes, **accuracy),
+            "teacher_accuracy": MulticlassAccuracy(num_classes, **accuracy),
+            "tcjsd": TargetJSD(ignore_index=ignore_index),
+            "ncjsd": NonTargetJSD(ignore_index=ignore_index),
+        }
+    )

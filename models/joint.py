@@ -1,0 +1,69 @@
+"""Step 4 of Algorithm 1: two unimodal networks trained together."""
+
+from __future__ import annotations
+
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor
+from torch.optim import SGD
+from torchmetrics.classification import MulticlassAccuracy
+
+from ntdh_bench.batch import PairedBatch
+from ntdh_bench.distillers.functional import kd
+from ntdh_bench.divergence import flatten_dense
+
+from .base import NetworkCallable, TrainableModule, build_network, task_loss
+
+
+class JointModule(TrainableModule):
+    """Trains f_a and f_b with CE + CE + Dist (Eq. 26), Dist = KL(f_a || f_b) at T = 1.
+
+    The gradient of Dist reaches both networks.
+
+    Args:
+        teacher_network: builds f_a, on the teacher's modality.
+        student_network: builds f_b, on the student's modality; not the student that is distilled
+            later, which starts fresh.
+        num_classes: C, linked to the data by the command line.
+        optimizer: from parameters to an optimiser.
+        scheduler: from an optimiser to an epoch-wise schedule.
+        seed: of the initial weights, linked to ``seed_everything`` by the command line.
+        ignore_index: targets that do not count.
+    """
+
+    stage_name = "joint training (Algorithm 1)"
+
+    def __init__(
+        self,
+        teacher_network: NetworkCallable,
+        student_network: NetworkCallable,
+        num_classes: int,
+        optimizer: OptimizerCallable = SGD,
+        scheduler: LRSchedulerCallable | None = None,
+        seed: int = 0,
+        ignore_index: int = 255,
+    ) -> None:
+        super().__init__(optimizer, scheduler, seed, ignore_index)
+        self.remember_settings()
+        self.teacher = build_network(teacher_network, seed, "teacher")
+        self.companion = build_network(student_network, seed, "companion")
+        self.accuracy = MulticlassAccuracy(
+            num_classes, average="micro", ignore_index=ignore_index, validate_args=False
+        )
+
+    def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
+        """CE + CE + Dist of one batch (Lightning hook)."""
+        logits_a, logits_b = self.teacher(batch["teacher"]), self.companion(batch["student"])
+        target = batch["target"]
+        rows_a, _ = flatten_dense(logits_a, target, self.ignore_index)
+        rows_b, _ = flatten_dense(logits_b, target, self.ignore_index)
+        loss = (
+            task_loss(logits_a, target, self.ignore_index)
+            + task_loss(logits_b, target, self.ignore_index)
+            + kd(rows_b, rows_a, temperature=1.0)
+        )
+        return self.checked(loss, batch_idx)
+
+    def validation_step(self, batch: PairedBatch, batch_idx: int) -> None:
+        """Accuracy of f_a on validation data (Lightning hook)."""
+        self.accuracy.update(self.teacher(batch["teacher"]), batch["target"])
+        self.log("val/accuracy", self.accuracy, on_step=False, on_epoch=True)

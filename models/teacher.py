@@ -1,0 +1,74 @@
+"""One network on one modality: the independent teacher, or a student trained alone."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor
+from torch.optim import SGD
+from torchmetrics.classification import MulticlassAccuracy
+
+from ntdh_bench.batch import Inputs, PairedBatch
+
+from .base import NetworkCallable, TrainableModule, build_network, task_loss
+
+
+class TeacherModule(TrainableModule):
+    """Trains one network with cross entropy on one of the two modalities.
+
+    Args:
+        network: builds the network; logits ``(B, C, *spatial)``.
+        num_classes: C, linked to the data by the command line.
+        modality: which half of the pair the network sees.
+        optimizer: from parameters to an optimiser.
+        scheduler: from an optimiser to an epoch-wise schedule.
+        seed: of the initial weights, linked to ``seed_everything`` by the command line.
+        ignore_index: targets that do not count.
+    """
+
+    def __init__(
+        self,
+        network: NetworkCallable,
+        num_classes: int,
+        modality: Literal["teacher", "student"] = "teacher",
+        optimizer: OptimizerCallable = SGD,
+        scheduler: LRSchedulerCallable | None = None,
+        seed: int = 0,
+        ignore_index: int = 255,
+    ) -> None:
+        super().__init__(optimizer, scheduler, seed, ignore_index)
+        self.remember_settings()
+        self.stage_name = f"training on the {modality}'s modality"
+        self.modality: Literal["teacher", "student"] = modality
+        self.network = build_network(network, seed, modality)
+        self.accuracy = MulticlassAccuracy(
+            num_classes, average="micro", ignore_index=ignore_index, validate_args=False
+        )
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        """Return the network's logits."""
+        logits: Tensor = self.network(inputs)
+        return logits
+
+    def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
+        """Cross entropy of one batch (Lightning hook)."""
+        logits = self(batch[self.modality])
+        return self.checked(task_loss(logits, batch["target"], self.ignore_index), batch_idx)
+
+    def validation_step(self, batch: PairedBatch, batch_idx: int) -> None:
+        """Accuracy on validation data (Lightning hook)."""
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: PairedBatch, batch_idx: int) -> None:
+        """Accuracy on test data (Lightning hook)."""
+        self._evaluate(batch, "test")
+
+    def predict_step(self, batch: PairedBatch, batch_idx: int) -> dict[str, Any]:
+        """Return logits, target and index of one batch (Lightning hook)."""
+        logits = self(batch[self.modality])
+        return {"logits": logits, "target": batch["target"], "index": batch["index"]}
+
+    def _evaluate(self, batch: PairedBatch, split: str) -> None:
+        self.accuracy.update(self(batch[self.modality]), batch["target"])
+        self.log(f"{split}/accuracy", self.accuracy, on_step=False, on_epoch=True)

@@ -1,0 +1,59 @@
+"""The interface between data modules and LightningModules: the batch format and its provider."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, Protocol, TypeAlias, TypedDict
+
+from torch import Tensor
+
+Inputs: TypeAlias = Tensor | dict[str, Tensor]
+Split: TypeAlias = Literal["train", "val", "test"]
+
+
+class PairedBatch(TypedDict):
+    """A batch of paired samples of the teacher's (a) and the student's (b) modality.
+
+    ``teacher`` and ``student`` are a tensor ``(B, ...)`` or a dict of such tensors, ``target`` is
+    int64 ``(B,)``, ``(B, H, W)`` or ``(B, D, H, W)``, and ``index`` (int64, ``(B,)``) is the
+    position in the split.
+    """
+
+    teacher: Inputs
+    student: Inputs
+    target: Tensor
+    index: Tensor
+
+
+class PairedData(Protocol):
+    """What training, caching and Algorithm 1 need of a data module beside its loaders."""
+
+    num_classes: int
+    ignore_index: int
+
+    @property
+    def source(self) -> str:
+        """``"real"`` or ``"simulated"``."""
+
+    @property
+    def num_train(self) -> int:
+        """Number of training samples."""
+
+    @property
+    def has_validation(self) -> bool:
+        """Whether there is a validation split."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the input files and of every parameter that changes the data."""
+
+    def setup(self, stage: str) -> None:
+        """Load the splits."""
+
+    def cacheable(self, split: Split) -> bool:
+        """Whether a sample of ``split`` gives the same inputs at every look."""
+
+    def batches(
+        self, split: Split, batch_size: int | None = None, epoch: int = 0
+    ) -> Iterator[PairedBatch]:
+        """Yield all samples of ``split`` in the order of their index."""

@@ -1,0 +1,64 @@
+"""Trained networks on disk: reading them safely, telling one from another."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ntdh_bench.errors import UserError
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Load a Lightning checkpoint on the CPU, tensors and plain values only.
+
+    Raises:
+        UserError: the file is missing, damaged, or holds something else.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"no checkpoint {path}: give the path of a .ckpt file")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many types for a damaged file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"cannot read the checkpoint {path}: {reason}") from None
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise UserError(f"{path} is not a checkpoint of Lightning: it has no state_dict")
+    return checkpoint
+
+
+def load_network(network: nn.Module, weights: Mapping[str, Tensor], prefix: str, path: str) -> None:
+    """Load the entries ``prefix.*`` of a state dict into ``network``.
+
+    Raises:
+        UserError: they belong to another network.
+    """
+    own = {name.removeprefix(f"{prefix}."): value for name, value in weights.items()
+           if name.startswith(f"{prefix}.")}  # fmt: skip
+    expected = network.state_dict()
+    for name in sorted(expected.keys() | own.keys()):
+        here, there = _shape(expected, name), _shape(own, name)
+        if here != there:
+            raise UserError(
+                f"{path} is a checkpoint of another network: {prefix}.{name} is {there} in it, "
+                f"but {here} in the configured {type(network).__name__}"
+            )
+    network.load_state_dict(own)
+
+
+def _shape(state: Mapping[str, Tensor], name: str) -> str:
+    return str(tuple(state[name].shape)) if name in state else "absent"
+
+
+def state_hash(networks: Mapping[str, nn.Module]) -> str:
+    """Return 16 hex digits that identify the weights and buffers of some networks."""
+    digest = hashlib.sha256()
+    for prefix, network in sorted(networks.items()):
+        for name, value in sorted(network.state_dict().items()):
+            digest.update(f"{prefix}.{name}{tuple(value.shape)}{value.dtype}".encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,84 @@
+"""The ``ntdh-bench`` command: one help page, commands imported only when they are called."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from importlib import import_module
+from typing import NamedTuple
+
+from ntdh_bench import __version__
+from ntdh_bench.errors import UserError
+
+
+class Command(NamedTuple):
+    """A command: its line of help, and where its ``main(argv)`` is."""
+
+    help: str
+    module: str
+
+
+COMMANDS = {
+    "fit": Command("train the teacher if need be, distil the student, test it", "fit"),
+    "validate": Command("measure a checkpoint on validation data", "evaluate"),
+    "test": Command("measure a checkpoint on test data", "evaluate"),
+    "predict": Command("write a checkpoint's logits on test data", "evaluate"),
+    "saliency": Command("Algorithm 1 alone: which teacher features diverge, with plots", "saliency"),
+    "data": Command("list, prepare, verify or simulate data sets", "data"),
+}
+
+HELP = f"""\
+usage: ntdh-bench COMMAND [OPTIONS]
+
+Benchmarks of cross-modal knowledge distillation under the Non-target Divergence Hypothesis.
+
+commands:
+{chr(10).join(f"  {name:<10}{command.help}" for name, command in COMMANDS.items())}
+
+examples:
+  ntdh-bench fit --config configs/quickstart.yaml
+  ntdh-bench fit --config configs/mnist_dkd.yaml --data.source simulated
+  ntdh-bench fit --config configs/mnist_dkd.yaml --mask FeatureMask --mask.ratio 0.25
+  ntdh-bench test --ckpt_path runs/.../checkpoints/last.ckpt
+
+`ntdh-bench COMMAND --help` lists the options of a command, `ntdh-bench --version` the version.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: the words after ``ntdh-bench``; default: those of this process.
+
+    Returns:
+        The exit status: 0, 1 if the command failed, 2 if it was misspelt.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0
+    if words[0] == "--version":
+        print(f"ntdh-bench {__version__}")
+        return 0
+    if words[0] not in COMMANDS:
+        close = get_close_matches(words[0], COMMANDS, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        return _fail(f"unknown command {words[0]!r}: {hint}choose one of {', '.join(COMMANDS)}", 2)
+    run: Callable[[list[str]], int] = import_module(
+        f"ntdh_bench.commands.{COMMANDS[words[0]].module}"
+    ).main
+    try:
+        return run(words)
+    except UserError as error:
+        return _fail(str(error), 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+
+
+def _fail(message: str, status: int) -> int:
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # one line, not one a process
+        print(f"ntdh-bench: error: {message}", file=sys.stderr)
+    return status

@@ -1,0 +1,128 @@
+"""``ntdh-bench data``: list, get, check and simulate data sets. Imports no torch."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ntdh_bench.datasets import FileCheck, catalogue, data_root, find_dataset, state_of
+from ntdh_bench.errors import UserError
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``ntdh-bench data``.
+
+    Args:
+        argv: the words after ``ntdh-bench``, ``data`` included or not.
+
+    Returns:
+        The exit status: 1 if ``verify`` found anything wrong.
+
+    Raises:
+        UserError: the data set is unknown, or the action failed.
+    """
+    words = list(argv)
+    arguments = _parser().parse_args(words[1:] if words[:1] == ["data"] else words)
+    action: Callable[[argparse.Namespace], int] = arguments.action
+    return action(arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ntdh-bench data", description="Data sets.")
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    listing = actions.add_parser("list", help="data sets, and which of them are there")
+    listing.set_defaults(action=_list)
+    prepare = _add(actions, "prepare", "download the published files and check them", _prepare)
+    prepare.add_argument(
+        "--from",
+        dest="from_folder",
+        type=Path,
+        metavar="FOLDER",
+        help="take files you already have from here",
+    )
+    _add(actions, "verify", "check the files one by one; exit status 1 if any is wrong", _verify)
+    sample = _add(actions, "sample", "write small simulated files in the published layout", _sample)
+    sample.add_argument("--seed", type=int, default=0, help="default: 0")
+    for command in actions.choices.values():
+        command.add_argument(
+            "--root", type=Path, metavar="FOLDER", help="data root; default: $NTDH_DATA or data"
+        )
+    return parser
+
+
+def _add(
+    actions: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    help_text: str,
+    action: Callable[[argparse.Namespace], int],
+) -> argparse.ArgumentParser:
+    parser = actions.add_parser(name, help=help_text, description=help_text)
+    parser.add_argument("dataset", metavar="DATASET", help="a name from `ntdh-bench data list`")
+    parser.set_defaults(action=action)
+    return parser
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    root = data_root(arguments.root)
+    rows = [
+        (info.name, info.title, " → ".join(info.modalities), state_of(info, root), info.how_to_get)
+        for info in catalogue()
+    ]
+    _print_table(("data set", "what", "teacher → student", f"in {root}", "get it by"), rows)
+    return 0
+
+
+def _prepare(arguments: argparse.Namespace) -> int:
+    info, root = find_dataset(arguments.dataset), data_root(arguments.root)
+    if info.prepare is None:
+        print(f"{info.name}: nothing to get ({info.how_to_get})")
+        return 0
+    info.prepare(root, arguments.from_folder)
+    print(f"{info.name}: complete in {root}")
+    print(f"licence: {info.licence}")
+    return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    info, root = find_dataset(arguments.dataset), data_root(arguments.root)
+    if info.verify is None:
+        print(f"{info.name}: no files to check ({info.how_to_get})")
+        return 0
+    checks = info.verify(root)
+    for check in checks:
+        print(f"{check.state:<11} {check.source:<10} {_below(check, root)}: {check.note}")
+    wrong = sum(check.state != "ok" for check in checks)
+    print(f"{info.name}: {wrong} of {len(checks)} wrong" if wrong else f"{info.name}: all ok")
+    return 1 if wrong else 0
+
+
+def _sample(arguments: argparse.Namespace) -> int:
+    info = find_dataset(arguments.dataset)
+    if info.sample is None:
+        print(f"{info.name}: nothing to write ({info.how_to_get})")
+        return 0
+    if arguments.root is None:
+        raise UserError("data sample needs --root FOLDER: simulated files never go to a default")
+    info.sample(arguments.root, arguments.seed)
+    print(f"{info.name}: simulated files in {arguments.root}; use them with --data.root")
+    return 0
+
+
+def _below(check: FileCheck, root: Path) -> str:
+    return os.fspath(
+        check.path.relative_to(root) if check.path.is_relative_to(root) else check.path
+    )
+
+
+def _print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in header:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table, markup=False)

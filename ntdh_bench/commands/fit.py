@@ -1,0 +1,155 @@
+"""``ntdh-bench fit``: teacher, mask, distillation, test, summary and record in one command."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import warnings
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from ntdh_bench import records
+from ntdh_bench.commands.summary import print_summary
+from ntdh_bench.commands.teacher import TEACHER_FILE, prepare_teacher
+from ntdh_bench.commands.training import LAST, RUN_VARIABLE, FitCLI
+from ntdh_bench.errors import UserError
+
+
+def main(argv: list[str]) -> int:
+    """Run ``ntdh-bench fit``; returns the exit status."""
+    quiet_lightning()
+    try:
+        cli = FitCLI(argv[0], argv[1:])
+        run(cli)
+    finally:
+        os.environ.pop(RUN_VARIABLE, None)
+    return 0
+
+
+def quiet_lightning() -> None:
+    """Silence Lightning's advice that does not apply to data sets held in memory."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (".*does not have many workers.*", ".*number of training batches.*",
+                    ".*GPU available but not used.*", ".*`LeafSpec`.*"):  # fmt: skip
+        warnings.filterwarnings("ignore", message)
+
+
+def run(cli: FitCLI) -> dict[str, Any]:
+    """Train teacher and student, test, print the summary; returns the record."""
+    started = time.monotonic()
+    teacher = None
+    if hasattr(cli.model, "teacher_module"):
+        teacher = prepare_teacher(cli)
+        if cli.trainer.is_global_zero and not cli.fast_dev_run:
+            cli.model.save_teacher(cli.folder / TEACHER_FILE)
+    fit(cli)
+    metrics = measure_checkpoints(cli)
+    record = make_record(cli, metrics, teacher, time.monotonic() - started)
+    if cli.trainer.is_global_zero:
+        finish(cli, record)
+    return record
+
+
+def fit(cli: FitCLI) -> None:
+    """Train the student, naming the last good checkpoint if that fails."""
+    try:
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config.ckpt_path)
+    except UserError as error:
+        last = cli.folder / "checkpoints" / LAST
+        kept = f"; the last good checkpoint is {last}" if last.is_file() else ""
+        raise UserError(f"{error}{kept}") from None
+
+
+def measure_checkpoints(cli: FitCLI) -> dict[str, Any]:
+    """Return the metrics of the last epoch and of the best one on validation data (or None)."""
+    measured: dict[str, Any] = {"last": _measure(cli, None), "best": None}
+    checkpoint = cli.trainer.checkpoint_callback
+    best = getattr(checkpoint, "best_model_path", "")
+    if best and cli.datamodule.has_validation:
+        measured["best"] = _measure(cli, best)
+    return measured
+
+
+def _measure(cli: FitCLI, path: str | None) -> dict[str, Any]:
+    common: dict[str, Any] = {
+        "model": cli.model, "datamodule": cli.datamodule, "ckpt_path": path, "verbose": False,
+    }  # fmt: skip
+    result: dict[str, Any] = {"checkpoint": Path(path).name if path else LAST}
+    if cli.datamodule.has_validation:
+        result["val"] = _by_name(cli.trainer.validate(**common))
+    result["test"] = _by_name(cli.trainer.test(**common))
+    return result
+
+
+def _by_name(results: Any) -> dict[str, float]:
+    return {name.partition("/")[2]: float(value) for name, value in results[0].items()}
+
+
+def make_record(
+    cli: FitCLI, metrics: dict[str, Any], teacher: str | None, seconds: float
+) -> dict[str, Any]:
+    """Return the record of a finished run, plain values only."""
+    identity = cli.identity()
+    return {
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "config_hash": records.config_hash(identity),
+        "baseline_hash": records.baseline_hash(identity),
+        "arm": records.arm(identity),
+        "seed": identity["seed"],
+        "dataset": cli.datamodule.name,
+        "source": cli.datamodule.source,
+        "data_fingerprint": cli.datamodule.fingerprint,
+        "epochs": cli.trainer.current_epoch,
+        "metrics": metrics,
+        "teacher": teacher,
+        "teacher_hash": getattr(cli.model, "teacher_hash", None),
+        "resumed_from": cli.config.ckpt_path,
+        "seconds": round(seconds, 2),
+        "environment": records.environment(),
+        "config": identity,
+    }
+
+
+def finish(cli: FitCLI, record: dict[str, Any]) -> None:
+    """Write the record and print the summary table."""
+    notes = {"source": source_note(cli.datamodule.source)}
+    if cli.fast_dev_run:
+        notes["saved"] = "nothing: fast_dev_run is a trial"
+    else:
+        path = cli.folder / "record.json"
+        records.write_record(path, record)
+        notes |= saved_files(cli.folder)
+    best = record["metrics"]["best"]
+    test = record["metrics"]["last"]["test"]
+    rows: dict[str, Any] = {}
+    if "teacher_accuracy" in test:
+        rows["teacher"] = {"accuracy": test["teacher_accuracy"]}
+        if record["arm"] == "kd" and not cli.fast_dev_run:
+            without = records.find_without_kd(cli.folder.parent, cli.identity())
+            rows["student without KD"] = without and without["metrics"]["last"]["test"]
+    student = f"student ({record['arm'].replace('_', ' ')})"
+    rows[f"{student}, last epoch"] = test
+    if best:
+        rows[f"{student}, best on validation"] = best["test"]
+    print_summary(f"{record['dataset']}, test set, seed {record['seed']}", rows, notes)
+
+
+def source_note(source: str) -> str:
+    """Say plainly whether the numbers come from real data."""
+    if source == "simulated":
+        return "SIMULATED data: these numbers say nothing about the published data set"
+    return "real data"
+
+
+def saved_files(folder: Path) -> dict[str, str]:
+    """Return what a run folder holds, for the summary."""
+    return {
+        "run": str(folder),
+        "record": str(folder / "record.json"),
+        "checkpoints": str(folder / "checkpoints"),
+        "settings": str(folder / "config.yaml"),
+        "curves": f"tensorboard --logdir {folder}",
+    }

@@ -1,0 +1,205 @@
+"""Configs and flags of the commands that run models, through LightningCLI."""
+
+from __future__ import annotations
+
+import re
+from argparse import ArgumentError
+from collections.abc import Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+
+from ntdh_bench.distillers import Distiller
+from ntdh_bench.errors import UserError
+from ntdh_bench.masks import Mask
+
+CHOICES: dict[str, type] = {
+    "model": LightningModule,
+    "data": LightningDataModule,
+    "distiller": Distiller,
+    "mask": Mask,
+}
+
+# Where files lie and how many workers read them changes no number.
+_NOT_IDENTITY = {"root", "cache_dir", "num_workers", "teacher_checkpoint"}
+_TRAINER_IDENTITY = (
+    "accelerator", "strategy", "devices", "num_nodes", "precision", "max_epochs", "max_steps",
+    "limit_train_batches", "accumulate_grad_batches", "gradient_clip_val",
+    "gradient_clip_algorithm",
+)  # fmt: skip
+
+
+def load_plugins() -> None:
+    """Import every module of the entry-point group ``ntdh_bench.plugins``.
+
+    Their classes can then be named without their module in configs.
+
+    Raises:
+        UserError: a plugin fails to import.
+    """
+    for plugin in entry_points(group="ntdh_bench.plugins"):
+        try:
+            plugin.load()
+        except ImportError as error:
+            raise UserError(f"cannot import the plugin {plugin.value}: {error}") from error
+
+
+class BenchCLI(LightningCLI):
+    """Parses one command's arguments; instantiates data, model, mask, and then runs nothing.
+
+    Args:
+        command: the command's name, for its help page.
+        args: the words after the command.
+
+    Raises:
+        UserError: an argument or a config is wrong; the message names it and what is valid.
+    """
+
+    def __init__(self, command: str, args: Sequence[str]) -> None:
+        load_plugins()
+        words = with_run_config(args)
+        super().__init__(
+            save_config_callback=None,
+            trainer_defaults={"enable_model_summary": False, "num_sanity_val_steps": 0},
+            seed_everything_default=0,
+            parser_kwargs={"prog": f"ntdh-bench {command}", "exit_on_error": False},
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            args=words,
+            run=False,
+            auto_configure_optimizers=False,
+        )
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the seed, from which all randomness is derived."""
+        parser.add_argument(
+            "--seed_everything", type=int, default=0, help="Seed of the run, an integer >= 0."
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the mask, where runs go, what to resume, and the links."""
+        parser.add_subclass_arguments(Mask, "mask", required=False)
+        parser.add_argument(
+            "--run_dir", type=str, default="runs", help="Folder that gets a new folder per run."
+        )
+        parser.add_argument(
+            "--ckpt_path",
+            type=str | None,
+            default=None,
+            help="Checkpoint to resume (fit) or to measure. Without --config, the settings are "
+            "those of its run.",
+        )
+        parser.link_arguments("seed_everything", "model.init_args.seed")
+        parser.link_arguments("seed_everything", "data.init_args.seed")
+        parser.link_arguments("seed_everything", "mask.init_args.seed")
+        parser.link_arguments(
+            "data.num_classes", "model.init_args.num_classes", apply_on="instantiate"
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse, with one clear line instead of the parser's tree of failed types."""
+        try:
+            self.config = parser.parse_args(args)  # type: ignore[arg-type]
+        except ArgumentError as error:
+            raise UserError(one_line(str(error))) from None
+
+    @property
+    def mask(self) -> Any:
+        """The mask callback, or ``None``."""
+        return self.config_init.get("mask")
+
+    def plain_config(self) -> dict[str, Any]:
+        """Return the resolved config as plain values, as it can be given to ``--config``."""
+        text = self.parser.dump(self.config, format="yaml", skip_none=False)
+        plain: dict[str, Any] = yaml.safe_load(text)
+        return plain
+
+    def identity(self) -> dict[str, Any]:
+        """Return the settings that the results depend on: no paths, no workers, no logging."""
+        plain = self.plain_config()
+        return {
+            "seed": plain["seed_everything"],
+            "model": _without_paths(plain["model"]),
+            "data": _without_paths(plain["data"]),
+            "mask": _without_paths(plain.get("mask")),
+            "trainer": {name: plain["trainer"][name] for name in _TRAINER_IDENTITY},
+        }
+
+
+def with_run_config(args: Sequence[str]) -> list[str]:
+    """Put the config of the checkpoint's run before ``args`` if they name a checkpoint only."""
+    words = list(args)
+    if any(re.match(r"(-c|--config)(=|$)", word) for word in words):
+        return words
+    path = _option(words, "--ckpt_path")
+    config = run_folder(path) / "config.yaml" if path else None
+    return ["--config", str(config), *words] if config and config.is_file() else words
+
+
+def run_folder(checkpoint: str | Path) -> Path:
+    """Return the run that a checkpoint in ``<run>/checkpoints/`` belongs to."""
+    return Path(checkpoint).resolve().parent.parent
+
+
+def _option(words: Sequence[str], name: str) -> str | None:
+    for number, word in enumerate(words):
+        if word.startswith(f"{name}="):
+            return word.partition("=")[2]
+        if word == name and number + 1 < len(words):
+            return words[number + 1]
+    return None
+
+
+def _without_paths(plain: Any) -> Any:
+    if isinstance(plain, dict):
+        return {
+            name: _without_paths(value) for name, value in plain.items() if name not in _NOT_IDENTITY
+        }
+    if isinstance(plain, list):
+        return [_without_paths(value) for value in plain]
+    return plain
+
+
+def one_line(message: str) -> str:
+    """Turn jsonargparse's many-line message into one line: the key, the value, what is valid."""
+    lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
+    keys = [key for line in lines for key in re.findall(r'^Parser key "([^"]+)"', line)]
+    key = ".".join(keys)
+    if unknown := re.search(r"Expected a dot import path string: (.+)", message):
+        return f"{key}: unknown {unknown[1]!r}{_valid(keys[-1] if keys else '')}"
+    if literal := re.search(r"Expected a typing\.Literal\[(.+?)\]\. Got value: (.+)", message):
+        return f"{key} is {literal[2]!r}: choose one of {literal[1]}"
+    reasons = [
+        line
+        for line in lines
+        if not re.match(r"Parser key|Given value|Subtypes|Errors:|Does not validate", line)
+        and "<class 'NoneType'>" not in line
+        and not re.match(r"Problem with given class_path '[^']+':$", line)
+    ]
+    if not reasons:
+        reasons = [re.sub(r'^Parser key "[^"]+": *', "", lines[0])]
+    reason = re.sub(r"<class '([^']+)'>", r"\1", reasons[-1])
+    return f"{key}: {reason}" if key else " ".join(lines[:2])
+
+
+def _valid(key: str) -> str:
+    base = CHOICES.get(key)
+    if base is None:
+        return ": give a class name of a plugin, or its full import path"
+    names = sorted(
+        cls.__name__
+        for cls in _subclasses(base)
+        if not cls.__name__.startswith("_")
+        and not getattr(cls, "__abstractmethods__", None)
+        and not cls.__module__.startswith(("lightning.", "torchmetrics."))
+    )
+    return f": choose one of {', '.join(dict.fromkeys(names))}"
+
+
+def _subclasses(base: type) -> list[type]:
+    direct = base.__subclasses__()
+    return direct + [cls for child in direct for cls in _subclasses(child)]

@@ -1,0 +1,123 @@
+"""The teacher of a distillation run: given, cached, or trained now."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from lightning.pytorch import LightningModule
+
+from ntdh_bench.cache import default_cache_dir, digest
+from ntdh_bench.commands.parser import BenchCLI, run_folder
+from ntdh_bench.commands.training import FitCLI
+from ntdh_bench.errors import UserError
+from ntdh_bench.layers import INPUT, mask_layer
+from ntdh_bench.masks import FeatureMask
+
+TEACHER_FILE = "teacher.ckpt"
+_TEACHER_SETTINGS = (
+    "teacher_network", "student_network", "num_classes", "teacher", "teacher_epochs", "optimizer",
+    "scheduler", "ignore_index",
+)  # fmt: skip
+
+
+def saved_teacher(cli: BenchCLI) -> Path | None:
+    """Return the teacher named in the config or kept beside the checkpoint in use, if any."""
+    if cli.model.teacher_checkpoint:
+        return Path(cli.model.teacher_checkpoint)
+    if cli.config.ckpt_path:
+        beside = run_folder(cli.config.ckpt_path) / TEACHER_FILE
+        return beside if beside.is_file() else None
+    return None
+
+
+def prepare_teacher(cli: FitCLI) -> str:
+    """Load the teacher into the DistillationModule, first training it if it is nowhere.
+
+    Returns:
+        ``given``, ``cached`` or ``trained``.
+    """
+    if path := saved_teacher(cli):
+        cli.model.load_teacher(path)
+        return "given"
+    key = teacher_key(cli)
+    path, origin = _train_once(cli, cli.model.teacher_module(), f"teacher-{key}")
+    cli.model.load_teacher(path)
+    if isinstance(cli.mask, FeatureMask) and cli.mask.retrain:
+        _retrain_on_kept_inputs(cli, key)
+    return origin
+
+
+def cached_teacher(cli: BenchCLI) -> Path:
+    """Return the cached teacher of the configured run, for commands that train nothing.
+
+    Raises:
+        UserError: it was never trained here.
+    """
+    cli.datamodule.prepare_data()
+    cli.datamodule.setup("test")
+    path = _cache_path(f"teacher-{teacher_key(cli)}")
+    if not path.is_file():
+        raise UserError(
+            f"no teacher beside {cli.config.ckpt_path} and none in the cache ({path}): give "
+            f"--model.teacher_checkpoint <run>/{TEACHER_FILE}"
+        )
+    return path
+
+
+def _cache_path(name: str) -> Path:
+    return default_cache_dir() / "teachers" / f"{name}.ckpt"
+
+
+def teacher_key(cli: BenchCLI) -> str:
+    """Return the hash of everything that a trained teacher depends on."""
+    identity = cli.identity()
+    init_args = identity["model"]["init_args"]
+    return digest(
+        {
+            "model": {name: init_args.get(name) for name in _TEACHER_SETTINGS},
+            "data": identity["data"],
+            "fingerprint": cli.datamodule.fingerprint,
+            "trainer": identity["trainer"],
+            "seed": identity["seed"],
+        }
+    )
+
+
+def _retrain_on_kept_inputs(cli: FitCLI, key: str) -> None:
+    mask: FeatureMask = cli.mask
+    mask.prepare(cli.model.teacher, cli.model.companion, cli.model.teacher_hash, cli.datamodule)
+    module = cli.model.lone_teacher_module()
+    mask_layer(module.network, INPUT, mask.keep)
+    kept = digest({"key": key, "kept": mask.keep.tolist()})
+    path, _ = _train_once(cli, module, f"retrained-{kept}")
+    cli.model.replace_teacher(path)
+
+
+def _train_once(cli: FitCLI, module: LightningModule, name: str) -> tuple[Path, str]:
+    """Train ``module`` unless the cache has it; processes that want the same one wait."""
+    if cli.fast_dev_run:
+        path = cli.folder / f"{name}.ckpt"
+        _train(cli, module, path)
+        return path, "trained"
+    path = _cache_path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The processes of one multi-device run train together: they must not wait for each other.
+    alone = cli.trainer.world_size == 1
+    with FileLock(path.with_suffix(".lock")) if alone else nullcontext():
+        if path.is_file():
+            return path, "cached"
+        _train(cli, module, path)
+    return path, "trained"
+
+
+def _train(cli: FitCLI, module: Any, path: Path) -> None:
+    trainer = cli.teacher_trainer()
+    trainer.fit(module, datamodule=cli.datamodule)
+    partial = path.with_name(f".{path.name}.partial")
+    trainer.save_checkpoint(partial, weights_only=True)
+    if trainer.is_global_zero:
+        partial.replace(path)
+    trainer.strategy.barrier()

@@ -1,0 +1,189 @@
+"""The Trainer of a run and its folder: settings, log, checkpoints, and what a resume may change."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from ntdh_bench import records
+from ntdh_bench.cache import write_atomic
+from ntdh_bench.checkpoints import read_checkpoint
+from ntdh_bench.commands.parser import BenchCLI
+from ntdh_bench.errors import UserError
+
+LAST = "last.ckpt"
+RUN_VARIABLE = "NTDH_RUN"  # the other processes of a multi-device run write where the first does
+_MAY_DIFFER = {"trainer.max_epochs", "trainer.max_steps"}
+
+
+class RememberIdentity(Callback):
+    """Keeps the run's settings in its checkpoints, so that a resumed run can be held to them."""
+
+    def __init__(self, identity: dict[str, Any]) -> None:
+        self.identity = identity
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the settings (Lightning hook)."""
+        checkpoint["identity"] = self.identity
+
+
+class ProgressBar(TQDMProgressBar):
+    """Lightning's bar, redrawn rarely (small networks take a millisecond a step)."""
+
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=20)
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> Any:
+        """Leave out the logger's version number (Lightning hook)."""
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        return metrics
+
+
+class FitCLI(BenchCLI):
+    """Adds what a run needs to the Trainer: its folder, logger, checkpoints and mask."""
+
+    folder: Path
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse a resume with other settings before anything is made."""
+        if self.config.ckpt_path:
+            check_resume(self.config.ckpt_path, self.identity())
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Make the student's Trainer (hook of LightningCLI), and the run's folder before it."""
+        self.folder = self._temporary_folder() if self.fast_dev_run else self._run_folder()
+        callbacks: list[Callback] = [RememberIdentity(self.identity()), *self._checkpointing()]
+        if self.mask is not None:
+            callbacks.append(self.mask)
+        return self.make_trainer(self.folder, extra_callbacks=callbacks)
+
+    @property
+    def fast_dev_run(self) -> bool:
+        """Whether this is a trial that leaves nothing behind."""
+        return bool(self.config.trainer.fast_dev_run)
+
+    def make_trainer(self, folder: Path, extra_callbacks: list[Callback], **changes: Any) -> Trainer:
+        """Return a Trainer with the configured settings that logs to ``folder``."""
+        settings = {**self.config_init.trainer, "default_root_dir": str(folder), **changes}
+        if settings.get("logger") in (None, True) and not self.fast_dev_run:
+            settings["logger"] = TensorBoardLogger(folder, name="tensorboard", version="")
+        configured = settings.get("callbacks") or []
+        configured = configured if isinstance(configured, list) else [configured]
+        bar = [] if settings.get("enable_progress_bar") is False else [ProgressBar()]
+        settings["callbacks"] = [*configured, *extra_callbacks, *bar]
+        return Trainer(**settings)
+
+    def teacher_trainer(self) -> Trainer:
+        """Return the Trainer of the teacher: the same settings, its own epochs and log."""
+        changes: dict[str, Any] = {"enable_checkpointing": False, "callbacks": None}
+        if self.model.teacher_epochs is not None:
+            changes |= {"max_epochs": self.model.teacher_epochs, "max_steps": -1}
+        return self.make_trainer(self.folder / "teacher", [], **changes)
+
+    def _checkpointing(self) -> list[Callback]:
+        if self.config.trainer.enable_checkpointing is False or self.fast_dev_run:
+            return []
+        self.datamodule.prepare_data()
+        self.datamodule.setup("fit")
+        best = {"monitor": "val/accuracy", "mode": "max"} if self.datamodule.has_validation else {}
+        checkpoint = ModelCheckpoint(
+            self.folder / "checkpoints",
+            filename="best-{epoch}" if best else "epoch-{epoch}",
+            save_last=True,
+            save_on_train_epoch_end=True,
+            **best,
+        )
+        return [checkpoint]
+
+    def _run_folder(self) -> Path:
+        if shared := os.environ.get(RUN_VARIABLE):
+            return Path(shared)
+        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+        name = f"{stamp}-{_short_name(self.identity())}"
+        root = Path(self.config.run_dir)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            folder = _new_folder(root, name)
+            self._save_config(folder)
+        except OSError as error:
+            raise UserError(
+                f"cannot make a run folder in {root}: {error.strerror}; give --run_dir a folder "
+                "that can be written"
+            ) from None
+        os.environ[RUN_VARIABLE] = str(folder.resolve())
+        return folder
+
+    def _save_config(self, folder: Path) -> None:
+        with write_atomic(folder / "config.yaml") as temporary:
+            temporary.write_text(yaml.safe_dump(self.plain_config(), sort_keys=False))
+
+    def _temporary_folder(self) -> Path:
+        self._temporary = tempfile.TemporaryDirectory(prefix="ntdh-fast-dev-run-")
+        return Path(self._temporary.name)
+
+
+class EvaluateCLI(BenchCLI):
+    """Makes a Trainer that measures: no log, no checkpoints, the mask if there is one."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Make the Trainer (hook of LightningCLI)."""
+        callbacks = [] if self.mask is None else [self.mask]
+        settings = {**self.config_init.trainer, "logger": False, "enable_checkpointing": False}
+        return Trainer(**{**settings, "callbacks": callbacks})
+
+
+def _new_folder(root: Path, name: str) -> Path:
+    for number in range(1, 1000):
+        folder = root / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+    raise UserError(f"{root} has 999 runs called {name}: give another --run_dir")
+
+
+def _short_name(identity: dict[str, Any]) -> str:
+    """Name the run after its data, method and mask: for people, not for programs."""
+    model = identity["model"]
+    distiller = (model.get("init_args") or {}).get("distiller")
+    parts = [identity["data"]["class_path"], model["class_path"]]
+    if records.arm(identity) != "single":
+        parts[1] = distiller["class_path"] if distiller else records.arm(identity)
+    if identity["mask"]:
+        parts.append(identity["mask"]["class_path"])
+    short = "-".join(part.rpartition(".")[2].replace("DataModule", "") for part in parts)
+    return f"{short}-seed{identity['seed']}"
+
+
+def check_resume(path: str, identity: dict[str, Any]) -> None:
+    """Raise a UserError if a checkpoint was made with other settings than those given."""
+    saved = _flatten(read_checkpoint(path).get("identity") or {})
+    given = _flatten(identity)
+    for name in sorted(saved.keys() | given.keys()):
+        if name not in _MAY_DIFFER and saved.get(name) != given.get(name):
+            raise UserError(
+                f"{name} is {given.get(name)!r}, but {path} was made with {saved.get(name)!r}: a "
+                "resumed run keeps its settings; drop the flag, or start a new run without "
+                "--ckpt_path"
+            )
+
+
+def _flatten(plain: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(plain, dict):
+        return {prefix: plain}
+    flat: dict[str, Any] = {}
+    for name, value in plain.items():
+        flat |= _flatten(value, f"{prefix}.{name}" if prefix else name)
+    return flat

@@ -1,0 +1,137 @@
+"""What ``ntdh-bench data`` knows of a data set, and how simulated files are told from real ones."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Literal
+
+from ntdh_bench.errors import UserError
+
+#: Lies in every folder of generated files, and makes their source "simulated" wherever they go.
+MARKER = "SIMULATED.json"
+
+State = Literal["ok", "missing", "incomplete", "corrupt"]
+
+_OWN = {
+    "mnist": "ntdh_bench.datamodules.catalog:MNIST",
+    "synthetic": "ntdh_bench.datamodules.catalog:SYNTHETIC",
+}
+
+
+@dataclass(frozen=True)
+class FileCheck:
+    """What ``verify`` found about one file or folder.
+
+    Attributes:
+        path: the file or folder.
+        state: "incomplete" is a folder that can be used, but is not the published one.
+        note: what is wrong or what was checked, one line.
+        source: "real" or "simulated".
+    """
+
+    path: Path
+    state: State
+    note: str
+    source: str = "real"
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """One entry of the data catalogue, loaded from the entry-point group ``ntdh_bench.datasets``.
+
+    Attributes:
+        name: as on the command line.
+        title: one line.
+        modalities: teacher's and student's.
+        folders: names under the data root, empty if no files are needed.
+        licence: terms of the files, one line.
+        how_to_get: one line.
+        prepare: ``(root, from_folder)`` downloads or copies the published files; None if there
+            is nothing to download.
+        verify: ``root`` -> what was found, file by file.
+        sample: ``(root, seed)`` writes the simulated files.
+    """
+
+    name: str
+    title: str
+    modalities: tuple[str, str]
+    folders: tuple[str, ...]
+    licence: str
+    how_to_get: str
+    prepare: Callable[[Path, Path | None], None] | None = None
+    verify: Callable[[Path], list[FileCheck]] | None = None
+    sample: Callable[[Path, int], None] | None = None
+
+
+def catalogue() -> list[DatasetInfo]:
+    """Return the known data sets, those of installed plug-ins included, in order of name."""
+    entries = {entry.name: entry.value for entry in entry_points(group="ntdh_bench.datasets")}
+    # A checkout that is not installed has no metadata: its own data sets are known all the same.
+    return [_load(value) for _, value in sorted({**_OWN, **entries}.items())]
+
+
+def find_dataset(name: str) -> DatasetInfo:
+    """Return the data set called ``name``.
+
+    Raises:
+        UserError: there is none; the message names those there are.
+    """
+    known = {info.name: info for info in catalogue()}
+    if name not in known:
+        raise UserError(f"unknown data set {name!r}: choose one of {', '.join(known)}")
+    return known[name]
+
+
+def _load(value: str) -> DatasetInfo:
+    module, _, attribute = value.partition(":")
+    info = getattr(import_module(module), attribute)
+    if not isinstance(info, DatasetInfo):
+        raise UserError(f"the entry point {value} gives no DatasetInfo: mend or remove its package")
+    return info
+
+
+def state_of(info: DatasetInfo, root: Path) -> str:
+    """Return "real", "simulated" or "missing"; "not needed" if the data set has no files."""
+    if not info.folders:
+        return "not needed"
+    folders = [root / name for name in info.folders]
+    if any(is_simulated(folder, root) for folder in folders):
+        return "simulated"
+    return "real" if all(folder.is_dir() for folder in folders) else "missing"
+
+
+def data_root(root: str | Path | None) -> Path:
+    """Return ``root``, else ``$NTDH_DATA``, else ``data``."""
+    return Path(root or os.environ.get("NTDH_DATA") or "data").expanduser()
+
+
+def write_marker(folder: Path, facts: dict[str, Any]) -> None:
+    """Mark ``folder`` as generated; ``facts`` (plain values) say how."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARKER).write_text(json.dumps({"source": "simulated", **facts}, indent=2) + "\n")
+
+
+def is_simulated(folder: Path, root: Path) -> bool:
+    """Return whether ``folder``, or one above it up to ``root``, is marked as generated."""
+    folder, root = folder.absolute(), root.absolute()
+    inside = [path for path in (folder, *folder.parents) if path.is_relative_to(root)]
+    return any((path / MARKER).is_file() for path in inside or [folder])
+
+
+def refuse_real(folder: Path) -> None:
+    """Raise a UserError if ``folder`` holds anything but generated files."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise UserError(f"{folder} is a file: name another --root for the simulated data")
+    if any(folder.iterdir()) and not (folder / MARKER).is_file():
+        raise UserError(
+            f"{folder} is not empty and has no {MARKER}, so it may hold real data: name another "
+            "--root for the simulated data"
+        )

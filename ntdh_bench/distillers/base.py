@@ -1,0 +1,120 @@
+"""What a distillation objective is to the training module."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from ntdh_bench.errors import UserError
+from ntdh_bench.layers import LOGITS
+
+
+class Distiller(nn.Module, ABC):
+    """One distillation term: a loss, its published weight, and the layers it compares.
+
+    ``forward`` is the loss of the paper with its natural arguments; ``distill`` picks the layers
+    out of the tapped ones and applies the weight. Trainable parts are parameters of the module and
+    are optimised with the student.
+
+    Args:
+        weight: factor of the term, >= 0.
+        layer: layer compared in both networks.
+        student_layer: the student's layer where it differs from ``layer``.
+        teacher_layer: the teacher's layer where it differs from ``layer``.
+
+    Raises:
+        UserError: a negative or infinite weight.
+    """
+
+    def __init__(
+        self,
+        weight: float = 1.0,
+        layer: str | None = None,
+        student_layer: str | None = None,
+        teacher_layer: str | None = None,
+    ) -> None:
+        super().__init__()
+        if not 0 <= weight < math.inf:
+            raise UserError(f"distiller.weight is {weight}: expected a number >= 0")
+        self.weight = weight
+        self._student_layer = student_layer or layer
+        self._teacher_layer = teacher_layer or layer
+
+    @property
+    def student_layer(self) -> str:
+        """Layer of the student that is compared: a layer name, or ``"logits"``."""
+        return self._named(self._student_layer, "student_layer")
+
+    @property
+    def teacher_layer(self) -> str:
+        """Layer of the teacher that is compared: a layer name, or ``"logits"``."""
+        return self._named(self._teacher_layer, "teacher_layer")
+
+    @property
+    def student_layers(self) -> list[str]:
+        """Layers of the student to tap."""
+        return [self.student_layer]
+
+    @property
+    def teacher_layers(self) -> list[str]:
+        """Layers of the teacher to tap."""
+        return [self.teacher_layer]
+
+    def build(self, student_dim: int, teacher_dim: int, n_data: int, seed: int) -> None:
+        """Create the trainable parts that the constructor was not given the sizes of.
+
+        Args:
+            student_dim: size of dimension 1 of the student's layer (features or channels).
+            teacher_dim: size of dimension 1 of the teacher's layer.
+            n_data: number of training samples.
+            seed: seed of the run.
+        """
+
+    def distill(
+        self,
+        student: Mapping[str, Tensor],
+        teacher: Mapping[str, Tensor],
+        target: Tensor,
+        index: Tensor,
+    ) -> Tensor:
+        """Return the weighted loss of a batch.
+
+        Args:
+            student: outputs by layer name, each ``(N, ...)``, with ``"logits"`` ``(N, C)``.
+            teacher: the same of the teacher.
+            target: int64 ``(N,)``.
+            index: int64 ``(N,)``, positions in the training split.
+
+        Returns:
+            Scalar; 0 for an empty batch.
+        """
+        features = student[self.student_layer], teacher[self.teacher_layer]
+        loss: Tensor = self(*features, *self.extra_arguments(target, index))
+        return self.weight * loss
+
+    def extra_arguments(self, target: Tensor, index: Tensor) -> tuple[Tensor, ...]:
+        """Return what ``forward`` takes after the features of student and teacher."""
+        return ()
+
+    @abstractmethod
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the unweighted loss, a scalar."""
+
+    def _named(self, layer: str | None, argument: str) -> str:
+        if layer is None:
+            raise UserError(
+                f"{type(self).__name__} compares features: name their layer, for example "
+                f"distiller.layer: hidden2 (or {argument}, or logits)"
+            )
+        return layer
+
+
+class LogitDistiller(Distiller):
+    """A distiller that compares the logits."""
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__(weight, LOGITS)

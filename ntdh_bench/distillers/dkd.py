@@ -1,0 +1,55 @@
+"""DKD and the weight-adjustment method: target and non-target classes weighted apart."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ntdh_bench.distillers.base import LogitDistiller
+from ntdh_bench.distillers.functional import dkd
+
+
+class DKD(LogitDistiller):
+    """Decoupled distillation of the logits (Zhao et al., CVPR 2022).
+
+    Args:
+        alpha: weight of the target part; 1 in the paper.
+        beta: weight of the non-target part; 8 in the paper for most pairs.
+        temperature: T; 4 in the paper.
+        weight: factor of the term; 1 in the paper.
+    """
+
+    def __init__(
+        self,
+        alpha: float = 1.0,
+        beta: float = 8.0,
+        temperature: float = 4.0,
+        weight: float = 1.0,
+    ) -> None:
+        super().__init__(weight)
+        self.alpha = alpha
+        self.beta = beta
+        self.temperature = temperature
+
+    def extra_arguments(self, target: Tensor, index: Tensor) -> tuple[Tensor, ...]:
+        """Return the targets."""
+        return (target,)
+
+    def forward(self, student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
+        """Return the unweighted loss of logits ``(N, C)`` in nats: see ``functional.dkd``."""
+        return dkd(student_logits, teacher_logits, target, self.alpha, self.beta, self.temperature)
+
+
+class WeightedKL(DKD):
+    """Weight adjustment (NTDH paper, Sec. IV-C-1): ``alpha TCKL + beta NCKL`` at T = 1.
+
+    TCKL is the two-way form, target against rest, since its first term alone (Eq. 19) can be
+    negative. alpha weighs the target class and beta the others, as in the caption of Fig. 6.
+
+    Args:
+        alpha: weight of the target class.
+        beta: weight of the non-target classes.
+        weight: factor of the term.
+    """
+
+    def __init__(self, alpha: float = 1.0, beta: float = 1.0, weight: float = 1.0) -> None:
+        super().__init__(alpha, beta, temperature=1.0, weight=weight)

@@ -1,0 +1,68 @@
+"""FitNet: regress the teacher's features."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ntdh_bench.distillers.base import Distiller
+from ntdh_bench.distillers.functional import fitnet
+from ntdh_bench.errors import UserError
+from ntdh_bench.seeding import seeded
+
+
+class FitNet(Distiller):
+    """Hint loss on features through a trained regressor (Romero et al., ICLR 2015).
+
+    The regressor is linear in dimension 1: a linear layer for ``(N, D)`` features, a 1x1
+    convolution for feature maps ``(N, D, *spatial)``.
+
+    Args:
+        student_dim: size of dimension 1 of the student's features; ``None``: set by ``build``.
+        teacher_dim: the same of the teacher.
+        weight: factor of the term; 100 in the comparison of Tian et al., ICLR 2020.
+        layer: layer compared in both networks.
+        student_layer: the student's layer where it differs.
+        teacher_layer: the teacher's layer where it differs.
+    """
+
+    def __init__(
+        self,
+        student_dim: int | None = None,
+        teacher_dim: int | None = None,
+        weight: float = 100.0,
+        layer: str | None = None,
+        student_layer: str | None = None,
+        teacher_layer: str | None = None,
+    ) -> None:
+        super().__init__(weight, layer, student_layer, teacher_layer)
+        self.regressor: nn.Linear | None = None
+        if student_dim is not None and teacher_dim is not None:
+            self.regressor = nn.Linear(student_dim, teacher_dim)
+
+    def build(self, student_dim: int, teacher_dim: int, n_data: int, seed: int) -> None:
+        """Create the regressor, with weights derived from ``seed``, if there is none yet."""
+        if self.regressor is None:
+            with seeded(seed, "fitnet"):
+                self.regressor = nn.Linear(student_dim, teacher_dim)
+        given = self.regressor.in_features, self.regressor.out_features
+        if given != (student_dim, teacher_dim):
+            raise UserError(
+                f"FitNet(student_dim, teacher_dim) is {given}, but the layers have "
+                f"{(student_dim, teacher_dim)}: leave them out"
+            )
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Return the mean squared error between regressed student and teacher.
+
+        Args:
+            student: ``(N, student_dim, *spatial)``.
+            teacher: ``(N, teacher_dim, *spatial)``.
+
+        Raises:
+            UserError: the regressor was never built.
+            ValueError: the features have other sizes.
+        """
+        if self.regressor is None:
+            raise UserError("FitNet has no regressor: give student_dim and teacher_dim, or build()")
+        student = student.to(self.regressor.weight.dtype)
+        return fitnet(self.regressor(student.movedim(1, -1)).movedim(-1, 1), teacher)

@@ -1,0 +1,171 @@
+"""The distillation losses as pure functions of student and teacher.
+
+Each takes ``(student, teacher, ...)`` and returns a scalar in nats or squared feature units: the
+mean over rows (over pairs or triplets of rows for relational losses). Half precision is promoted to
+float32, float64 stays float64, autocast is switched off inside. None detaches the teacher.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ntdh_bench.distillers.contrastive import crd
+from ntdh_bench.distillers.precision import full_precision
+from ntdh_bench.distillers.relational import rkd
+from ntdh_bench.divergence import nckl, tckl
+
+__all__ = ["crd", "dkd", "fitnet", "kd", "pkt", "rkd", "sp", "unit_rows"]
+
+PKT_EPSILON = 1e-7
+
+
+@full_precision
+def kd(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 4.0) -> Tensor:
+    """Soft-label distillation: ``T^2 KL(teacher || student)`` of the softened distributions.
+
+    Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015.
+
+    Args:
+        student_logits: ``(N, C)``.
+        teacher_logits: ``(N, C)``.
+        temperature: T > 0.
+
+    Returns:
+        Scalar in nats, mean over rows.
+
+    Raises:
+        ValueError: shapes differ, or T is not positive.
+    """
+    _check(student_logits, teacher_logits)
+    _check_temperature(temperature)
+    student = torch.log_softmax(student_logits / temperature, dim=1)
+    teacher = torch.log_softmax(teacher_logits / temperature, dim=1)
+    divergence = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    return divergence * temperature**2
+
+
+@full_precision
+def dkd(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    target: Tensor,
+    alpha: float = 1.0,
+    beta: float = 8.0,
+    temperature: float = 4.0,
+) -> Tensor:
+    """Decoupled distillation: ``T^2 (alpha TCKD + beta NCKD)`` at temperature T.
+
+    Zhao et al., "Decoupled Knowledge Distillation", CVPR 2022, Eq. 7; TCKD is the KL divergence of
+    target against rest (two terms), NCKD that of the renormalised non-target classes.
+
+    Args:
+        student_logits: ``(N, C)``.
+        teacher_logits: ``(N, C)``.
+        target: int64 ``(N,)`` in ``[0, C)``.
+        alpha: weight of the target part.
+        beta: weight of the non-target part.
+        temperature: T > 0.
+
+    Returns:
+        Scalar in nats, mean over rows.
+
+    Raises:
+        ValueError: shapes differ, T is not positive, or a target lies outside ``[0, C)``.
+    """
+    _check_temperature(temperature)
+    student, teacher = student_logits / temperature, teacher_logits / temperature
+    target_part = tckl(teacher, student, target, binary=True)
+    other_part = nckl(teacher, student, target)
+    return (alpha * target_part + beta * other_part).mean() * temperature**2
+
+
+@full_precision
+def fitnet(student: Tensor, teacher: Tensor) -> Tensor:
+    """Hint loss: mean squared error over all elements, the student already regressed.
+
+    Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, Eq. 3.
+
+    Args:
+        student: ``(N, ...)``.
+        teacher: the same shape.
+
+    Returns:
+        Scalar.
+
+    Raises:
+        ValueError: shapes differ.
+    """
+    _check(student, teacher)
+    return F.mse_loss(student, teacher)
+
+
+@full_precision
+def pkt(student: Tensor, teacher: Tensor) -> Tensor:
+    """Probabilistic knowledge transfer: KL divergence of the rows' cosine affinities.
+
+    Passalis and Tefas, "Learning Deep Representations with Probabilistic Knowledge Transfer",
+    ECCV 2018; the mean over the N^2 pairs, as in the code of its authors.
+
+    Args:
+        student: ``(N, ...)``, flattened per row.
+        teacher: ``(N, ...)``; may be of another width.
+
+    Returns:
+        Scalar in nats. A zero row has affinity 1/2 to all others and gets no gradient.
+    """
+    p, q = _affinities(teacher), _affinities(student)
+    return (p * ((p + PKT_EPSILON).log() - (q + PKT_EPSILON).log())).mean()
+
+
+@full_precision
+def sp(student: Tensor, teacher: Tensor) -> Tensor:
+    """Similarity-preserving loss: squared difference of the row-normalised Gram matrices / N^2.
+
+    Tung and Mori, "Similarity-Preserving Knowledge Distillation", ICCV 2019, Eq. 1-4 (L2 rows).
+
+    Args:
+        student: ``(N, ...)``, flattened per row.
+        teacher: ``(N, ...)``; may be of another width.
+
+    Returns:
+        Scalar in [0, 4 / N]. A zero row stays zero and gets no gradient of its own similarities.
+    """
+    return (_similarities(student) - _similarities(teacher)).square().mean()
+
+
+def unit_rows(x: Tensor, epsilon: float = 0.0) -> Tensor:
+    """Divide each row of ``(N, D)`` by its L2 norm + epsilon; zero rows stay zero, gradient too."""
+    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    zero = norm == 0
+    return torch.where(zero, 0.0, x / (norm + epsilon).masked_fill(zero, 1.0))
+
+
+def _affinities(x: Tensor) -> Tensor:
+    """Probability of row j given row i: (1 + cos) / 2, normalised over j."""
+    unit = unit_rows(x.flatten(1), PKT_EPSILON)
+    affinity = (unit @ unit.T + 1.0) / 2.0
+    return affinity / affinity.sum(dim=1, keepdim=True)
+
+
+def _similarities(x: Tensor) -> Tensor:
+    """Row-normalised Gram matrix."""
+    x = x.flatten(1)
+    # The result does not depend on the scale of the batch: bring it to 1, so that large features
+    # do not overflow when squared twice.
+    scale = x.detach().abs().amax()
+    x = x / torch.where(scale > 0, scale, 1.0)
+    return unit_rows(x @ x.T)
+
+
+def _check(student: Tensor, teacher: Tensor) -> None:
+    if student.shape != teacher.shape:
+        raise ValueError(
+            f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} differ"
+        )
+
+
+def _check_temperature(temperature: float) -> None:
+    if not temperature > 0:
+        raise ValueError(f"temperature is {temperature}: expected a number above 0")

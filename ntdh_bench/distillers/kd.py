@@ -1,0 +1,25 @@
+"""KD: soft labels."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ntdh_bench.distillers.base import LogitDistiller
+from ntdh_bench.distillers.functional import kd
+
+
+class KD(LogitDistiller):
+    """Soft-label distillation of the logits (Hinton, Vinyals and Dean, 2015).
+
+    Args:
+        temperature: T; 4 in most benchmarks, 1 in the NTDH paper.
+        weight: factor of the term; 1 with a task weight of 1.
+    """
+
+    def __init__(self, temperature: float = 4.0, weight: float = 1.0) -> None:
+        super().__init__(weight)
+        self.temperature = temperature
+
+    def forward(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+        """Return the unweighted loss of logits ``(N, C)`` in nats: see ``functional.kd``."""
+        return kd(student_logits, teacher_logits, self.temperature)

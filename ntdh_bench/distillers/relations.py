@@ -1,0 +1,86 @@
+"""RKD, PKT and SP: relations between the rows of a batch. Nothing is trained beside the student."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ntdh_bench.distillers.base import Distiller
+from ntdh_bench.distillers.functional import pkt, rkd, sp
+
+
+class RKD(Distiller):
+    """Pairwise distances and triplet angles of features (Park et al., CVPR 2019).
+
+    Args:
+        distance_weight: weight of the distances; 25 in the paper.
+        angle_weight: weight of the angles; 50 in the paper.
+        weight: factor of the term; 1 in the paper.
+        layer: layer compared in both networks; the paper takes the embedding before the head.
+        student_layer: the student's layer where it differs.
+        teacher_layer: the teacher's layer where it differs.
+    """
+
+    def __init__(
+        self,
+        distance_weight: float = 25.0,
+        angle_weight: float = 50.0,
+        weight: float = 1.0,
+        layer: str | None = None,
+        student_layer: str | None = None,
+        teacher_layer: str | None = None,
+    ) -> None:
+        super().__init__(weight, layer, student_layer, teacher_layer)
+        self.distance_weight = distance_weight
+        self.angle_weight = angle_weight
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Return the unweighted loss of features ``(N, ...)``: see ``functional.rkd``."""
+        return rkd(student, teacher, self.distance_weight, self.angle_weight)
+
+
+class PKT(Distiller):
+    """Cosine affinities as probabilities (Passalis and Tefas, ECCV 2018).
+
+    Args:
+        weight: factor of the term; 30,000 in the comparison of Tian et al., ICLR 2020.
+        layer: layer compared in both networks; the paper takes the features before the head.
+        student_layer: the student's layer where it differs.
+        teacher_layer: the teacher's layer where it differs.
+    """
+
+    def __init__(
+        self,
+        weight: float = 30000.0,
+        layer: str | None = None,
+        student_layer: str | None = None,
+        teacher_layer: str | None = None,
+    ) -> None:
+        super().__init__(weight, layer, student_layer, teacher_layer)
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Return the unweighted loss of features ``(N, ...)``: see ``functional.pkt``."""
+        return pkt(student, teacher)
+
+
+class SP(Distiller):
+    """Similarity-preserving distillation of features (Tung and Mori, ICCV 2019).
+
+    Args:
+        weight: factor of the term; 3,000 in the paper.
+        layer: layer compared in both networks; the paper takes the last convolutional block.
+        student_layer: the student's layer where it differs.
+        teacher_layer: the teacher's layer where it differs.
+    """
+
+    def __init__(
+        self,
+        weight: float = 3000.0,
+        layer: str | None = None,
+        student_layer: str | None = None,
+        teacher_layer: str | None = None,
+    ) -> None:
+        super().__init__(weight, layer, student_layer, teacher_layer)
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Return the unweighted loss of features ``(N, ...)``: see ``functional.sp``."""
+        return sp(student, teacher)

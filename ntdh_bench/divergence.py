@@ -1,0 +1,220 @@
+"""Divergences between teacher and student, split into the target class and all other classes.
+
+Every function works in log space and drops the target column instead of masking it, so that values
+and gradients stay finite for logits up to 1e4 in float32. Half precision is promoted to float32,
+float64 stays float64. Equation numbers are those of the NTDH paper.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ntdh_bench.errors import UserError
+
+LN2 = math.log(2.0)
+_LN2_FLOAT32 = 0.6931471228599548  # the largest float32 that does not exceed ln 2
+
+
+class TargetError(UserError, ValueError):
+    """A target outside ``[0, C)``."""
+
+
+def promote(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Bring tensors to one floating type of at least float32."""
+    dtype = torch.float32
+    for tensor in tensors:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return tuple(tensor.to(dtype) for tensor in tensors)
+
+
+def target_nontarget(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Split the softmax of ``logits`` into the target class and the distribution of the others.
+
+    Args:
+        logits: ``(N, C)`` with C >= 2.
+        target: int64 ``(N,)`` in ``[0, C)``.
+
+    Returns:
+        ``log p_k`` and ``log(1 - p_k)``, both ``(N,)``, and ``log p_hat`` ``(N, C-1)``: the
+        log-probabilities of the non-target classes, renormalised without the target (Eq. 6), in
+        the order of their labels.
+
+    Raises:
+        ValueError: shapes do not fit.
+        TargetError: a target outside ``[0, C)`` (checked on every device, on GPUs without waiting).
+    """
+    _check(logits, target)
+    return _split(promote(logits)[0], target.long())
+
+
+def tckl(logits_a: Tensor, logits_b: Tensor, target: Tensor, binary: bool = False) -> Tensor:
+    """Target-class KL divergence from teacher a to student b, per sample.
+
+    Eq. 19: ``p_k^a log(p_k^a / p_k^b)``, one term, which may be negative. ``binary=True`` adds the
+    term of "any other class" and gives the KL divergence of the two-way distribution (>= 0), the
+    TCKD of Zhao et al., "Decoupled Knowledge Distillation", CVPR 2022.
+
+    Args:
+        logits_a: teacher ``(N, C)``.
+        logits_b: student ``(N, C)``.
+        target: int64 ``(N,)``.
+        binary: whether to add the second term.
+
+    Returns:
+        ``(N,)`` in nats.
+
+    Raises:
+        ValueError: shapes do not fit, or a target outside ``[0, C)``.
+    """
+    (log_a, rest_a, _), (log_b, rest_b, _) = _split_both(logits_a, logits_b, target)
+    value = _kl_term(log_a, log_b)
+    return _bounded(value + _kl_term(rest_a, rest_b), math.inf) if binary else value
+
+
+def nckl(logits_a: Tensor, logits_b: Tensor, target: Tensor) -> Tensor:
+    """Non-target KL divergence from teacher a to student b (Eq. 20), per sample.
+
+    Args:
+        logits_a: teacher ``(N, C)``.
+        logits_b: student ``(N, C)``.
+        target: int64 ``(N,)``.
+
+    Returns:
+        ``(N,)`` in nats, >= 0; 0 where C = 2, since one class is left.
+
+    Raises:
+        ValueError: shapes do not fit, or a target outside ``[0, C)``.
+    """
+    (_, _, hat_a), (_, _, hat_b) = _split_both(logits_a, logits_b, target)
+    return _bounded(_kl_term(hat_a, hat_b).sum(dim=1), math.inf)
+
+
+def tcjsd(logits_a: Tensor, logits_b: Tensor, target: Tensor, binary: bool = False) -> Tensor:
+    """Target-class Jensen-Shannon divergence, per sample.
+
+    Eq. 5: the term of the target class. ``binary=True`` adds the term of "any other class" and
+    gives the full divergence of the two-way distributions.
+
+    Args:
+        logits_a: teacher ``(N, C)``.
+        logits_b: student ``(N, C)``.
+        target: int64 ``(N,)``.
+        binary: whether to add the second term.
+
+    Returns:
+        ``(N,)`` in nats, in [0, ln 2].
+
+    Raises:
+        ValueError: shapes do not fit, or a target outside ``[0, C)``.
+    """
+    (log_a, rest_a, _), (log_b, rest_b, _) = _split_both(logits_a, logits_b, target)
+    value = _js_term(log_a, log_b)
+    return _bounded(value + _js_term(rest_a, rest_b) if binary else value, LN2)
+
+
+def ncjsd(logits_a: Tensor, logits_b: Tensor, target: Tensor) -> Tensor:
+    """Non-target Jensen-Shannon divergence (Eq. 6), per sample.
+
+    Args:
+        logits_a: teacher ``(N, C)``.
+        logits_b: student ``(N, C)``.
+        target: int64 ``(N,)``.
+
+    Returns:
+        ``(N,)`` in nats, in [0, ln 2]; 0 where C = 2, since one class is left.
+
+    Raises:
+        ValueError: shapes do not fit, or a target outside ``[0, C)``.
+    """
+    (_, _, hat_a), (_, _, hat_b) = _split_both(logits_a, logits_b, target)
+    return _bounded(_js_term(hat_a, hat_b).sum(dim=1), LN2)
+
+
+def flatten_dense(logits: Tensor, target: Tensor, ignore_index: int = 255) -> tuple[Tensor, Tensor]:
+    """Turn the pixels or voxels of a dense task into rows, without the ignored ones.
+
+    Args:
+        logits: ``(N, C, *spatial)``; ``(N, C)`` works too.
+        target: int64 ``(N, *spatial)``.
+        ignore_index: target value to drop.
+
+    Returns:
+        Logits ``(M, C)`` and targets ``(M,)``, in the order of ``target.flatten()``.
+
+    Raises:
+        ValueError: shapes do not fit.
+    """
+    if logits.dim() < 2 or target.shape != logits.shape[:1] + logits.shape[2:]:
+        raise ValueError(
+            f"logits {tuple(logits.shape)} and target {tuple(target.shape)} do not fit: "
+            "expected (N, C, *spatial) and (N, *spatial)"
+        )
+    rows = logits.movedim(1, -1).reshape(-1, logits.shape[1])
+    target = target.reshape(-1)
+    keep = target != ignore_index
+    return rows[keep], target[keep]
+
+
+def _split(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    columns = torch.arange(logits.shape[1] - 1, device=logits.device)
+    others = columns + (columns >= target[:, None])  # skips the target's column
+    rest = logits.gather(1, others)
+    # log p_k as a log-sigmoid of the margin keeps the digits that 1 - p_k loses near 0 and 1.
+    margin = logits.gather(1, target[:, None]).squeeze(1) - torch.logsumexp(rest, dim=1)
+    return F.logsigmoid(margin), F.logsigmoid(-margin), torch.log_softmax(rest, dim=1)
+
+
+def _split_both(
+    logits_a: Tensor, logits_b: Tensor, target: Tensor
+) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
+    if logits_a.shape != logits_b.shape:
+        raise ValueError(
+            f"logits of teacher {tuple(logits_a.shape)} and student {tuple(logits_b.shape)} differ"
+        )
+    _check(logits_a, target)
+    logits_a, logits_b = promote(logits_a, logits_b)
+    target = target.long()
+    return _split(logits_a, target), _split(logits_b, target)
+
+
+def _kl_term(log_p: Tensor, log_q: Tensor) -> Tensor:
+    return log_p.exp() * (log_p - log_q)
+
+
+def _js_term(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """Half of p log(p / m) + q log(q / m), where log(p / m) = ln 2 + log sigmoid(log p - log q)."""
+    gap = log_p - log_q
+    p_term = log_p.exp() * (LN2 + F.logsigmoid(gap))
+    return (p_term + log_q.exp() * (LN2 + F.logsigmoid(-gap))) / 2
+
+
+def _bounded(value: Tensor, upper: float) -> Tensor:
+    """Put rounding errors back into [0, upper] without touching the gradient."""
+    if upper == LN2 and value.dtype == torch.float32:
+        upper = _LN2_FLOAT32
+    return value + (value.clamp(min=0.0, max=upper) - value).detach()
+
+
+def _check(logits: Tensor, target: Tensor) -> None:
+    if logits.dim() != 2 or target.shape != logits.shape[:1]:
+        raise ValueError(
+            f"logits {tuple(logits.shape)} and target {tuple(target.shape)} do not fit: expected "
+            "(N, C) and (N,); dense outputs go through flatten_dense first"
+        )
+    classes = logits.shape[1]
+    if classes < 2:
+        raise ValueError(f"logits have {classes} column(s): divergences need at least 2 classes")
+    if target.is_floating_point() or target.dtype == torch.bool:
+        raise ValueError(f"target is {target.dtype}: expected class labels as int64")
+    if target.device.type != "cpu":  # no waiting for the device: a bad target fails there
+        torch._assert_async(((target >= 0) & (target < classes)).all())
+        return
+    if target.numel() and not 0 <= int(target.min()) <= int(target.max()) < classes:
+        raise TargetError(
+            f"target has labels from {int(target.min())} to {int(target.max())}, but the logits "
+            f"have {classes} classes (0 to {classes - 1}); drop ignored labels with flatten_dense"
+        )

@@ -1,0 +1,106 @@
+"""Layers by name: reading their outputs (taps) and zeroing parts of them (masks)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from ntdh_bench.batch import Inputs
+from ntdh_bench.errors import UserError
+
+INPUT = "input"
+LOGITS = "logits"
+
+
+def layer_names(network: nn.Module) -> list[str]:
+    """Return the names of all sub-modules of ``network``, outermost first."""
+    return [name for name, _ in network.named_modules() if name]
+
+
+def find_layer(network: nn.Module, name: str) -> nn.Module:
+    """Return the sub-module called ``name``; ``"input"`` and ``"logits"`` give the network itself.
+
+    Raises:
+        UserError: there is no such layer; the message names those there are.
+    """
+    if name in (INPUT, LOGITS):
+        return network
+    modules = dict(network.named_modules())
+    if name not in modules or not name:
+        valid = ", ".join([INPUT, *layer_names(network), LOGITS])
+        raise UserError(f"no layer {name!r} in {type(network).__name__}: choose one of {valid}")
+    return modules[name]
+
+
+class FeatureTap:
+    """Runs a network and returns its logits together with the outputs of named layers.
+
+    Args:
+        network: any module that returns logits ``(B, C, *spatial)``.
+        layers: names from :func:`layer_names`; ``"logits"`` is always returned.
+
+    Raises:
+        UserError: a layer does not exist.
+    """
+
+    def __init__(self, network: nn.Module, layers: Iterable[str]) -> None:
+        self.network = network
+        self._outputs: dict[str, Tensor] = {}
+        self._handles = [self._tap(name) for name in sorted(set(layers) - {LOGITS, INPUT})]
+
+    def _tap(self, name: str) -> RemovableHandle:
+        def keep_output(_module: nn.Module, _args: Any, output: Tensor) -> None:
+            self._outputs[name] = output
+
+        return find_layer(self.network, name).register_forward_hook(keep_output)
+
+    def __call__(self, inputs: Inputs) -> dict[str, Tensor]:
+        """Return ``{"logits": ..., layer: output, ...}`` for one batch of inputs."""
+        logits = self.network(inputs)
+        outputs, self._outputs = self._outputs, {}
+        return {LOGITS: logits, **outputs}
+
+    def close(self) -> None:
+        """Remove the hooks."""
+        for handle in self._handles:
+            handle.remove()
+
+
+def mask_layer(network: nn.Module, layer: str, keep: Tensor) -> RemovableHandle:
+    """Zero the features of ``layer`` where ``keep`` (bool, ``(D,)``) is false, until removed.
+
+    A feature is a channel (dim 1) of a layer's output; at the ``"input"`` it is an element of the
+    flattened sample. The hook runs before any tap, so tapped features are the masked ones.
+
+    Raises:
+        UserError: there is no such layer, or ``keep`` does not fit its width.
+    """
+    module = find_layer(network, layer)
+    if layer == INPUT:
+        return module.register_forward_pre_hook(
+            lambda _module, args: (_mask_elements(args[0], keep), *args[1:]), prepend=True
+        )
+    return module.register_forward_hook(
+        lambda _module, _args, output: _mask_channels(output, keep, layer), prepend=True
+    )
+
+
+def _mask_elements(inputs: Tensor, keep: Tensor) -> Tensor:
+    _check_width(inputs[0].numel(), keep, INPUT)
+    return inputs * keep.to(inputs).view(1, *inputs.shape[1:])
+
+
+def _mask_channels(output: Tensor, keep: Tensor, layer: str) -> Tensor:
+    _check_width(output.shape[1], keep, layer)
+    return output * keep.to(output).view(1, -1, *[1] * (output.dim() - 2))
+
+
+def _check_width(width: int, keep: Tensor, layer: str) -> None:
+    if keep.numel() != width:
+        raise UserError(
+            f"the feature mask has {keep.numel()} entries, but {layer!r} has {width} features: "
+            "it was made for another network or layer"
+        )

@@ -1,0 +1,253 @@
+"""Feature mask: Algorithm 1 as a callback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from ntdh_bench.batch import PairedBatch, PairedData
+from ntdh_bench.cache import build_once, default_cache_dir, digest
+from ntdh_bench.errors import UserError
+from ntdh_bench.layers import INPUT, find_layer, mask_layer
+from ntdh_bench.masks.base import Distilling, Mask, Removes
+from ntdh_bench.masks.permuted import layer_output
+from ntdh_bench.masks.saliency import FeatureSaliency, Saliency, to_device
+from ntdh_bench.seeding import generator
+
+# Part of the cache's key: to be raised when the algorithm gives other numbers.
+_VERSION = 1
+
+
+class FeatureMask(Mask):
+    """Zeroes features of the frozen teacher, chosen by Algorithm 1 on the training data.
+
+    ``round(ratio * D)`` of the D features of ``layer`` are zeroed in training, validation and test.
+    The saliency comes from the jointly trained pair (``model.teacher: joint``), is cached by the
+    teacher, the data and the parameters, and is saved with the checkpoint: a resumed or tested run
+    keeps its mask.
+
+    Args:
+        ratio: part of the features that is removed, in [0, 1].
+        removes: ``most_divergent`` (the paper's True mask), ``least_divergent`` (False) or
+            ``random``, which needs no saliency.
+        layer: a layer of the teacher, whose channels (dim 1) are masked, or ``input``.
+        permutations: M of Algorithm 1.
+        seed: of permutations and random masks, linked to the run's seed by the command line.
+        retrain: train the teacher anew on the kept inputs, as the authors do on synthetic data.
+            The pipeline does that; only for ``layer: input``.
+        cache_dir: folder of the saliency cache; default: ``$NTDH_CACHE`` or the user's cache.
+
+    Raises:
+        UserError: a value out of range, or ``retrain`` at a hidden layer.
+    """
+
+    def __init__(
+        self,
+        ratio: float,
+        removes: Removes = "most_divergent",
+        layer: str = "hidden1",
+        permutations: int = 5,
+        seed: int = 0,
+        retrain: bool = False,
+        cache_dir: str | None = None,
+    ) -> None:
+        super().__init__(ratio, removes, seed)
+        if retrain and layer != INPUT:
+            raise UserError(
+                f"mask.retrain is true, but mask.layer is {layer!r}: a teacher can be trained anew "
+                f"on kept inputs only (mask.layer: {INPUT})"
+            )
+        self.layer = layer
+        self.retrain = retrain
+        self.cache_dir = cache_dir
+        self.algorithm = FeatureSaliency(layer, permutations, seed)
+        self.saliency: Saliency | None = None
+        self.keep: Tensor | None = None
+        self._handle: RemovableHandle | None = None
+
+    def prepare(
+        self,
+        teacher: nn.Module,
+        companion: nn.Module | None,
+        teacher_hash: str,
+        datamodule: PairedData,
+    ) -> None:
+        """Choose the features that stay: sets ``keep``, bool ``(D,)``, and ``saliency``.
+
+        With ``retrain``, call it with the joint pair before the teacher is trained anew.
+
+        Args:
+            teacher: f_a, unmasked, on the device to compute on.
+            companion: f_b; not needed by ``random``.
+            teacher_hash: identifies the trained pair.
+            datamodule: after ``setup("fit")``.
+
+        Raises:
+            UserError: no such layer, or a saliency is needed and there is no companion.
+        """
+        find_layer(teacher, self.layer)
+        if self.removes == "random":
+            divergence = torch.zeros(_width(teacher, self.layer, datamodule))
+        else:
+            self.saliency = self.find_saliency(teacher, companion, teacher_hash, datamodule)
+            divergence = self.saliency.values
+        self.keep = self.select(divergence, generator(self.seed, "feature_mask"))
+
+    def find_saliency(
+        self,
+        teacher: nn.Module,
+        companion: nn.Module | None,
+        teacher_hash: str,
+        datamodule: PairedData,
+    ) -> Saliency:
+        """Compute Algorithm 1 on the training split, or read it from the cache.
+
+        Raises:
+            UserError: there is no companion.
+        """
+        if companion is None:
+            raise UserError(
+                "a feature mask ranks features by Algorithm 1, which needs the jointly trained "
+                "pair: set model.teacher to joint (or mask.removes to random)"
+            )
+        algorithm = self.algorithm
+        key = {
+            "version": _VERSION,
+            "teacher": teacher_hash,
+            "data": datamodule.fingerprint,
+            "batch_size": getattr(datamodule, "batch_size", None),
+            "layer": self.layer,
+            "permutations": algorithm.permutations,
+            "seed": self.seed,
+        }
+        folder = Path(self.cache_dir) if self.cache_dir else default_cache_dir()
+
+        def build(path: Path) -> None:
+            batches = _with_progress(datamodule)
+            algorithm.compute(teacher, companion, batches, datamodule.ignore_index).write(path)
+
+        return Saliency.load(build_once(folder / "saliency" / f"{digest(key)}.npz", build))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the mask and its saliency as plain values and tensors (Lightning hook)."""
+        if self.keep is None:
+            return {}
+        saliency = None if self.saliency is None else vars(self.saliency).copy()
+        return {"settings": self._settings(), "keep": self.keep, "saliency": saliency}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the mask of a checkpoint (Lightning hook).
+
+        Raises:
+            UserError: the checkpoint's mask has other settings than this one.
+        """
+        for name, value in self._settings().items():
+            saved = state_dict["settings"][name]
+            if saved != value:
+                raise UserError(
+                    f"the checkpoint was made with mask.{name} {saved}, but this run says {value}: "
+                    "leave it as it was, or start a new run without the checkpoint"
+                )
+        saliency = state_dict["saliency"]
+        self.saliency = None if saliency is None else Saliency(**saliency)
+        self.keep = state_dict["keep"]
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "ratio": float(self.ratio),
+            "removes": self.removes,
+            "layer": self.layer,
+            "permutations": self.algorithm.permutations,
+            "seed": self.seed,
+            "retrain": self.retrain,
+        }
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse modules without a teacher (Lightning hook)."""
+        if not hasattr(pl_module, "teacher_hash"):
+            raise UserError(
+                f"FeatureMask masks the teacher of a DistillationModule, not a "
+                f"{type(pl_module).__name__}: remove the mask"
+            )
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the mask in place (Lightning hook)."""
+        self._install(trainer, pl_module)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the mask in place where it is not yet (Lightning hook)."""
+        self._install(trainer, pl_module)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the mask in place (Lightning hook)."""
+        self._install(trainer, pl_module)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the mask in place (Lightning hook)."""
+        self._install(trainer, pl_module)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take the mask off the network (Lightning hook); its choice of features stays."""
+        self._remove()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Take the mask off the network (Lightning hook)."""
+        self._remove()
+
+    def _install(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._handle is not None:
+            return
+        module = cast(Distilling, pl_module)
+        # The frozen networks are no part of the module, so Lightning has not moved them.
+        networks = [module.teacher, *([module.companion] if module.companion else [])]
+        for network in networks:
+            network.to(pl_module.device)
+        if self.keep is None:
+            if self.retrain:
+                raise UserError(
+                    "mask.retrain needs the mask before the teacher is trained anew: use "
+                    "`ntdh-bench fit`, or call FeatureMask.prepare with the joint pair"
+                )
+            datamodule = cast("PairedData | None", getattr(trainer, "datamodule", None))
+            if datamodule is None:
+                raise UserError("FeatureMask needs a data module: pass datamodule= to the Trainer")
+            self.prepare(module.teacher, module.companion, module.teacher_hash, datamodule)
+        assert self.keep is not None
+        self._handle = mask_layer(module.teacher, self.layer, self.keep.to(pl_module.device))
+
+    def _remove(self) -> None:
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None
+
+
+@torch.no_grad()
+def _width(teacher: nn.Module, layer: str, datamodule: PairedData) -> int:
+    batch = next(iter(datamodule.batches("train")))
+    device = next((p.device for p in teacher.parameters()), torch.device("cpu"))
+    return layer_output(teacher, layer, to_device(batch["teacher"], device))[1].shape[1]
+
+
+def _with_progress(datamodule: PairedData) -> Iterable[PairedBatch]:
+    """Yield the training batches, with a progress bar where someone looks at it."""
+    from rich.console import Console
+    from rich.progress import track
+
+    size = getattr(datamodule, "batch_size", None)
+    console = Console(stderr=True)
+    return track(
+        datamodule.batches("train"),
+        "Algorithm 1 (saliency)",
+        total=-(-datamodule.num_train // size) if size else 1,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )

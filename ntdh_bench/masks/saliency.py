@@ -1,0 +1,200 @@
+"""Algorithm 1: how much non-target divergence each feature of the teacher contributes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ntdh_bench.batch import Inputs, PairedBatch
+from ntdh_bench.cache import write_atomic
+from ntdh_bench.errors import UserError
+from ntdh_bench.layers import find_layer
+from ntdh_bench.masks.permuted import PermutedTeacher
+from ntdh_bench.seeding import generator
+
+
+@dataclass(frozen=True)
+class Saliency:
+    """Result of Algorithm 1.
+
+    Attributes:
+        values: float64 ``(D,)``, signed, in nats: NCJSD unmasked minus NCJSD with the feature
+            permuted. Positive: the feature makes teacher and student disagree.
+        ncjsd: mean NCJSD of the unmasked networks, in [0, ln 2].
+        layer: the teacher's layer.
+        permutations: M.
+        seed: of the permutations.
+        n_samples: rows averaged over (pixels or points for dense tasks).
+    """
+
+    values: Tensor
+    ncjsd: float
+    layer: str
+    permutations: int
+    seed: int
+    n_samples: int
+
+    def normalised(self) -> Tensor:
+        """Return the values scaled to [0, 1] for display (step 13); zeros if all are equal."""
+        low, high = self.values.min(), self.values.max()
+        if low == high:
+            return torch.zeros_like(self.values)
+        return (self.values - low) / (high - low)
+
+    def save(self, path: Path) -> None:
+        """Write an ``.npz`` file, whole or not at all.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        with write_atomic(path) as temporary:
+            self.write(temporary)
+
+    def write(self, path: Path) -> None:
+        """Write an ``.npz`` file at ``path`` itself, which must end in ``.npz``."""
+        np.savez(
+            path,
+            values=self.values.cpu().numpy(),
+            normalised=self.normalised().cpu().numpy(),
+            ncjsd=self.ncjsd,
+            layer=self.layer,
+            permutations=self.permutations,
+            seed=self.seed,
+            n_samples=self.n_samples,
+        )
+
+    @staticmethod
+    def load(path: Path) -> Saliency:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            UserError: the file is missing or is no saliency file.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return Saliency(
+                    values=torch.from_numpy(file["values"].astype(np.float64)),
+                    ncjsd=float(file["ncjsd"]),
+                    layer=str(file["layer"]),
+                    permutations=int(file["permutations"]),
+                    seed=int(file["seed"]),
+                    n_samples=int(file["n_samples"]),
+                )
+        except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
+            raise UserError(
+                f"{path} is no saliency file ({error}): delete it to compute it again"
+            ) from None
+
+
+@dataclass(frozen=True)
+class FeatureSaliency:
+    """Algorithm 1, step 5: permutation importance of features for the NCJSD.
+
+    The saliency of feature i is NCJSD(unmasked) - NCJSD(feature i permuted over the samples of a
+    batch), averaged over ``permutations`` permutations and all batches, each row counting alike.
+    (The paper adds up NCJSD(permuted) alone and masks the top; see DESIGN: with this sign a large
+    value means that the feature *contributes* divergence, as the text has it.)
+
+    Permutation m of batch b is drawn from (seed, "saliency", m, b) and shared by all features.
+    Networks run as they are (float32); divergences, sums and ranks are float64.
+
+    Args:
+        layer: a layer of the teacher, whose features are its channels (dim 1), or ``"input"``,
+            whose features are the elements of a sample.
+        permutations: M >= 1.
+        seed: of the permutations.
+        feature_chunk: features evaluated at once; changes memory and speed only.
+
+    Raises:
+        UserError: ``permutations`` or ``feature_chunk`` below 1.
+    """
+
+    layer: str
+    permutations: int = 5
+    seed: int = 0
+    feature_chunk: int = 16
+
+    def __post_init__(self) -> None:
+        for name in ("permutations", "feature_chunk"):
+            if getattr(self, name) < 1:
+                raise UserError(f"mask.{name} is {getattr(self, name)}: it must be at least 1")
+
+    @torch.no_grad()
+    def compute(
+        self,
+        teacher: nn.Module,
+        student: nn.Module,
+        batches: Iterable[PairedBatch],
+        ignore_index: int = 255,
+    ) -> Saliency:
+        """Run Algorithm 1 over all ``batches`` with both networks in eval mode.
+
+        Args:
+            teacher: f_a, on ``batch["teacher"]``; returns logits ``(B, C, *spatial)``.
+            student: f_b, on ``batch["student"]``.
+            batches: training batches in a fixed order, on any device.
+            ignore_index: targets left out of every average.
+
+        Raises:
+            UserError: the layer does not exist or does not run, or no target counts.
+        """
+        find_layer(teacher, self.layer)
+        device = next((p.device for p in teacher.parameters()), torch.device("cpu"))
+        difference = torch.zeros(0, dtype=torch.float64)
+        unmasked, rows = 0.0, 0
+        with _evaluating(teacher, student):
+            for number, batch in enumerate(batches):
+                target = batch["target"].to(device)
+                evaluation = PermutedTeacher(
+                    teacher,
+                    self.layer,
+                    to_device(batch["teacher"], device),
+                    student(to_device(batch["student"], device)),
+                    target,
+                    ignore_index,
+                    self.feature_chunk,
+                )
+                if evaluation.rows == 0:
+                    continue
+                total = sum(
+                    (evaluation.difference(order) for order in self._orders(number, len(target))),
+                    torch.zeros(evaluation.width, dtype=torch.float64),
+                )
+                difference = total if rows == 0 else difference + total
+                unmasked += evaluation.unmasked
+                rows += evaluation.rows
+        if rows == 0:
+            raise UserError(f"no training target differs from ignore_index={ignore_index}")
+        values = difference / (rows * self.permutations)
+        return Saliency(values, unmasked / rows, self.layer, self.permutations, self.seed, rows)
+
+    def _orders(self, batch_number: int, size: int) -> Iterator[Tensor]:
+        for m in range(self.permutations):
+            yield torch.randperm(size, generator=generator(self.seed, "saliency", m, batch_number))
+
+
+def to_device(inputs: Inputs, device: torch.device) -> Inputs:
+    """Return a tensor, or a dict of them, on ``device``."""
+    if isinstance(inputs, dict):
+        return {name: value.to(device) for name, value in inputs.items()}
+    return inputs.to(device)
+
+
+@contextmanager
+def _evaluating(*networks: nn.Module) -> Iterator[None]:
+    """Put networks into eval mode inside the block, and each sub-module back as it was after it."""
+    training = [module for network in networks for module in network.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

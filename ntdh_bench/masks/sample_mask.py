@@ -1,0 +1,74 @@
+"""Sample mask: Algorithm 2 as a callback."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from ntdh_bench.divergence import ncjsd
+from ntdh_bench.errors import UserError
+from ntdh_bench.masks.base import Distilling, Mask, Removes
+from ntdh_bench.seeding import generator
+
+
+class SampleMask(Mask):
+    """Drops samples (pixels or points in dense tasks) from the distillation term (Algorithm 2).
+
+    In each batch ``round(ratio * N)`` of the N rows are dropped, ranked by the NCJSD between
+    teacher and student at that step. The task loss keeps all rows. With ``ratio: 1`` no row is
+    left and the distillation term is 0.
+
+    Args:
+        ratio: part of the rows that is removed, in [0, 1].
+        removes: ``most_divergent`` (the paper's True mask), ``least_divergent`` (False) or
+            ``random``, drawn from (seed, epoch, batch).
+        seed: of random masks, linked to the run's seed by the command line.
+
+    Raises:
+        UserError: a value out of range.
+    """
+
+    def __init__(self, ratio: float, removes: Removes = "most_divergent", seed: int = 0) -> None:
+        super().__init__(ratio, removes, seed)
+
+    @torch.no_grad()
+    def keep_rows(
+        self,
+        logits_teacher: Tensor,
+        logits_student: Tensor,
+        target: Tensor,
+        epoch: int,
+        batch_idx: int,
+    ) -> Tensor:
+        """Return the rows that stay, in order: int64 ``(N - round(ratio * N),)``.
+
+        Args:
+            logits_teacher: ``(N, C)``, any floating dtype; rows with an ignored target are left
+                out by the caller.
+            logits_student: ``(N, C)``.
+            target: int64 ``(N,)``.
+            epoch: current epoch.
+            batch_idx: number of the batch in the epoch.
+        """
+        if self.removes == "random":
+            divergence = torch.zeros(len(target), device=target.device)
+        else:
+            divergence = ncjsd(logits_teacher, logits_student, target)
+        chosen = generator(self.seed, "sample_mask", epoch, batch_idx)
+        return self.select(divergence, chosen).nonzero().squeeze(1)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Hand the mask to the module, which applies it in its training step (Lightning hook)."""
+        if not hasattr(pl_module, "sample_mask"):
+            raise UserError(
+                f"SampleMask works on the distillation of a DistillationModule, not on a "
+                f"{type(pl_module).__name__}: remove the mask"
+            )
+        cast(Distilling, pl_module).sample_mask = self
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take the mask from the module (Lightning hook)."""
+        cast(Distilling, pl_module).sample_mask = None

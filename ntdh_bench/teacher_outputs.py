@@ -1,0 +1,110 @@
+"""Outputs of a frozen teacher, computed once per sample where its inputs never change."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ntdh_bench.batch import Inputs, PairedBatch, PairedData, Split
+from ntdh_bench.layers import FeatureTap
+
+
+class TeacherOutputs:
+    """Looks up a frozen teacher's logits and tapped features by sample index.
+
+    A split whose inputs never change (``data.cacheable(split)``) is run through the teacher once,
+    at its first use; its outputs stay on ``device``, or in a memory-mapped temporary file when
+    they need more than ``limit_bytes``. Other splits are run batch by batch.
+
+    Args:
+        teacher: frozen network in eval mode, with its feature mask (if any) in place.
+        layers: layers to tap beside the logits.
+        data: the data module in use.
+        device: where batches are.
+        limit_bytes: most memory one split's outputs may take.
+    """
+
+    def __init__(
+        self,
+        teacher: nn.Module,
+        layers: Iterable[str],
+        data: PairedData,
+        device: torch.device,
+        limit_bytes: int = 2 * 2**30,
+    ) -> None:
+        self._tap = FeatureTap(teacher, layers)
+        self._data = data
+        self._device = device
+        self._limit_bytes = limit_bytes
+        self._splits: dict[str, dict[str, Tensor]] = {}
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def __call__(self, batch: PairedBatch, split: Split) -> dict[str, Tensor]:
+        """Return ``{"logits": (B, C, *spatial), layer: (B, ...)}`` for one batch of ``split``."""
+        if not self._data.cacheable(split):
+            return self._run(batch["teacher"])
+        if split not in self._splits:
+            self._splits[split] = self._run_split(split)
+        index = batch["index"]
+        return {
+            name: values[index.to(values.device)].to(index.device)
+            for name, values in self._splits[split].items()
+        }
+
+    def close(self) -> None:
+        """Remove the hooks, the outputs and their file."""
+        self._tap.close()
+        self._splits.clear()
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    @torch.no_grad()
+    def _run(self, inputs: Inputs) -> dict[str, Tensor]:
+        return self._tap(inputs)
+
+    def _run_split(self, split: Split) -> dict[str, Tensor]:
+        stores: dict[str, Tensor] = {}
+        first = 0
+        size = 0
+        for batch in self._data.batches(split):
+            outputs = self._run(_to_device(batch["teacher"], self._device))
+            count = len(batch["index"])
+            if not stores:
+                size = self._data.split_size(split)
+                stores = self._allocate(split, outputs, size)
+            for name, values in outputs.items():
+                stores[name][first : first + count] = values.to(stores[name].device)
+            first += count
+        if first != size:
+            raise RuntimeError(f"the {split} split yields {first} samples, not {size}")
+        return stores
+
+    def _allocate(self, split: str, outputs: dict[str, Tensor], size: int) -> dict[str, Tensor]:
+        shapes = {name: (size, *values.shape[1:]) for name, values in outputs.items()}
+        needed = sum(4 * int(np.prod(shape)) for shape in shapes.values())
+        if needed <= self._limit_bytes:
+            return {
+                name: torch.empty(shape, dtype=outputs[name].dtype, device=self._device)
+                for name, shape in shapes.items()
+            }
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="ntdh-teacher-")
+        return {
+            name: torch.from_numpy(
+                np.lib.format.open_memmap(
+                    Path(self._folder.name) / f"{split}-{number}.npy", "w+", np.float32, shape
+                )
+            )
+            for number, (name, shape) in enumerate(shapes.items())
+        }
+
+
+def _to_device(inputs: Inputs, device: torch.device) -> Inputs:
+    if isinstance(inputs, dict):
+        return {name: value.to(device) for name, value in inputs.items()}
+    return inputs.to(device)

@@ -1,0 +1,398 @@
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from ntdh_bench.batch import PairedBatch
+from ntdh_bench.divergence import flatten_dense, ncjsd
+from ntdh_bench.errors import UserError
+from ntdh_bench.layers import INPUT, find_layer, mask_layer
+from ntdh_bench.masks import FeatureSaliency, Saliency
+from ntdh_bench.masks import permuted as permuted_module
+from ntdh_bench.masks.permuted import PermutedTeacher
+from ntdh_bench.seeding import generator
+from torch import Tensor, nn
+
+CLASSES = 5
+
+
+def naive(
+    algorithm: FeatureSaliency,
+    teacher: nn.Module,
+    student: nn.Module,
+    batches: list[PairedBatch],
+    ignore_index: int = 255,
+) -> tuple[Tensor, float]:
+    """Algorithm 1 as it is written: feature by feature, the whole network, in float64."""
+    teacher, student = copy.deepcopy(teacher).double().eval(), copy.deepcopy(student).double().eval()
+    module = find_layer(teacher, algorithm.layer)
+
+    def divergences(batch: PairedBatch) -> Tensor:
+        inputs = [x.double() if isinstance(x, Tensor) else x for x in (batch["teacher"],)][0]
+        if isinstance(inputs, dict):
+            inputs = {name: value.double() for name, value in inputs.items()}
+        a, target = flatten_dense(teacher(inputs), batch["target"], ignore_index)
+        b, _ = flatten_dense(student(batch["student"].double()), batch["target"], ignore_index)
+        return ncjsd(a, b, target)
+
+    def permuting(feature: int, order: Tensor) -> Callable[..., Tensor]:
+        def hook(_module: nn.Module, args: tuple[Tensor], output: Tensor | None = None) -> Tensor:
+            values = (args[0].flatten(1) if output is None else output).clone()
+            values[:, feature] = values[order, feature]
+            return values.view(args[0].shape) if output is None else values
+
+        return hook
+
+    sums: list[float] = []
+    base, rows = 0.0, 0
+    with torch.no_grad():
+        for number, batch in enumerate(batches):
+            unmasked = divergences(batch)
+            base, rows = base + float(unmasked.sum()), rows + len(unmasked)
+            if not sums:
+                sums = [0.0] * PermutedTeacher(
+                    teacher.float(), algorithm.layer, batch["teacher"],
+                    student.float()(batch["student"]), batch["target"], ignore_index, 1,
+                ).width
+                teacher.double(), student.double()
+            for m in range(algorithm.permutations):
+                order = torch.randperm(
+                    len(batch["target"]),
+                    generator=generator(algorithm.seed, "saliency", m, number),
+                )
+                for feature in range(len(sums)):
+                    hook = permuting(feature, order)
+                    handle = (
+                        module.register_forward_pre_hook(hook)
+                        if algorithm.layer == INPUT
+                        else module.register_forward_hook(hook)
+                    )
+                    sums[feature] += float((unmasked - divergences(batch)).sum())
+                    handle.remove()
+    return torch.tensor(sums, dtype=torch.float64) / rows / algorithm.permutations, base / rows
+
+
+def make_batches(
+    *sizes: int, shape: tuple[int, ...] = (6,), target_shape: tuple[int, ...] = (), seed: int = 0
+) -> list[PairedBatch]:
+    torch.manual_seed(seed)
+    return [
+        PairedBatch(
+            teacher=torch.randn(size, *shape),
+            student=torch.randn(size, *shape),
+            target=torch.randint(CLASSES, (size, *target_shape)),
+            index=torch.arange(size),
+        )
+        for size in sizes
+    ]
+
+
+def mlps(activation: type[nn.Module] = nn.LeakyReLU) -> tuple[nn.Sequential, nn.Sequential]:
+    def mlp() -> nn.Sequential:
+        network = nn.Sequential(nn.Flatten())
+        for number, (before, after) in enumerate([(6, 8), (8, 7)], start=1):
+            hidden = nn.Sequential(nn.Linear(before, after), activation())
+            network.add_module(f"hidden{number}", hidden)
+        network.add_module("head", nn.Linear(7, CLASSES))
+        return network
+
+    torch.manual_seed(1)
+    return mlp(), mlp()
+
+
+def conv_net() -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Dropout(0.5),
+        nn.AdaptiveMaxPool2d(2), nn.Flatten(), nn.Linear(16, CLASSES),
+    )  # fmt: skip
+
+
+class Residual(nn.Module):
+    """No chain: the features go round the layer, and the inputs have names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 6), nn.Linear(6, 6)
+        self.head = nn.Linear(6, CLASSES)
+
+    def forward(self, inputs: Tensor | dict[str, Tensor]) -> Tensor:
+        x = inputs if isinstance(inputs, Tensor) else torch.cat([inputs["x"], inputs["y"]], 1)
+        hidden = self.first(x[:, :3]).tanh()
+        logits: Tensor = self.head(hidden + self.second(hidden).relu() + x[:, 3:].sum(1, True))
+        return logits
+
+
+class Dense(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, CLASSES, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.body(x).relu())
+        return logits
+
+
+def check(
+    layer: str,
+    teacher: nn.Module,
+    student: nn.Module,
+    batches: list[PairedBatch],
+    permutations: int = 2,
+) -> Saliency:
+    algorithm = FeatureSaliency(layer, permutations, seed=3, feature_chunk=3)
+    result = algorithm.compute(teacher, student, batches)
+    values, unmasked = naive(algorithm, teacher, student, batches)
+    assert result.values.dtype == torch.float64
+    torch.testing.assert_close(result.values, values, atol=2e-7, rtol=1e-5)
+    assert result.ncjsd == pytest.approx(unmasked, abs=1e-6)
+    assert result.values.abs().max() > 1e-5
+    return result
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.LeakyReLU, nn.Tanh])
+@pytest.mark.parametrize("layer", ["input", "hidden1", "hidden1.0", "hidden2", "head", "logits"])
+def test_equals_the_naive_loop_on_an_mlp(layer: str, activation: type[nn.Module]) -> None:
+    result = check(layer, *mlps(activation), make_batches(9, 9, 4))
+    assert result.n_samples == 22
+
+
+def test_float64_networks_agree_to_rounding() -> None:
+    teacher, student = (network.double() for network in mlps())
+    batches = make_batches(9, 5)
+    for batch in batches:
+        batch["teacher"], batch["student"] = batch["teacher"].double(), batch["student"].double()
+    algorithm = FeatureSaliency("hidden1", 3)
+    values = algorithm.compute(teacher, student, batches).values
+    teacher64 = copy.deepcopy(teacher)
+    algorithm_naive = naive_float64(algorithm, teacher64, student, batches)
+    torch.testing.assert_close(values, algorithm_naive, atol=1e-15, rtol=1e-12)
+
+
+def naive_float64(
+    algorithm: FeatureSaliency, teacher: nn.Module, student: nn.Module, batches: list[PairedBatch]
+) -> Tensor:
+    """The loop at ``hidden1`` of an MLP, written without hooks."""
+    sums, rows = torch.zeros(8, dtype=torch.float64), 0
+    with torch.no_grad():
+        for number, batch in enumerate(batches):
+            hidden = teacher.hidden1(batch["teacher"])
+            other, target = student(batch["student"]), batch["target"]
+            before = ncjsd(teacher.head(teacher.hidden2(hidden)), other, target)
+            rows += len(target)
+            for m in range(algorithm.permutations):
+                stream = generator(algorithm.seed, "saliency", m, number)
+                order = torch.randperm(len(target), generator=stream)
+                for feature in range(8):
+                    changed = hidden.clone()
+                    changed[:, feature] = hidden[order, feature]
+                    after = ncjsd(teacher.head(teacher.hidden2(changed)), other, target)
+                    sums[feature] += (before - after).sum()
+    return sums / rows / algorithm.permutations
+
+
+@pytest.mark.parametrize("layer", ["input", "0", "4", "5"])
+def test_equals_the_naive_loop_on_a_convolutional_chain(layer: str) -> None:
+    torch.manual_seed(1)
+    check(layer, conv_net(), conv_net(), make_batches(7, 3, shape=(1, 6, 5)))
+
+
+@pytest.mark.parametrize("layer", ["input", "first", "second"])
+def test_equals_the_naive_loop_on_any_network(layer: str) -> None:
+    torch.manual_seed(1)
+    check(layer, Residual(), Residual(), make_batches(7, 3))
+
+
+def test_takes_several_inputs() -> None:
+    torch.manual_seed(1)
+    batches = make_batches(7, 3)
+    for batch in batches:
+        assert isinstance(batch["teacher"], Tensor)
+        batch["teacher"] = {"x": batch["teacher"][:, :3], "y": batch["teacher"][:, 3:]}
+    teacher, student = Residual(), Residual()
+    check("second", teacher, student, batches)
+    with pytest.raises(UserError, match="several inputs"):
+        FeatureSaliency("input").compute(teacher, student, batches)
+
+
+@pytest.mark.parametrize("layer", ["input", "body"])
+def test_dense_targets_count_pixel_by_pixel(layer: str) -> None:
+    torch.manual_seed(1)
+    batches = make_batches(3, 2, shape=(1, 4, 3), target_shape=(4, 3))
+    batches[0]["target"][0, :2] = 255
+    assert check(layer, Dense(), Dense(), batches).n_samples == 5 * 12 - 6
+
+
+@pytest.mark.parametrize("layer", ["input", "hidden1"])
+def test_ignored_targets_do_not_count(layer: str) -> None:
+    batches = make_batches(9, 4, 4)
+    batches[0]["target"][[0, 5]] = 255
+    batches[1]["target"][:] = 255
+    assert check(layer, *mlps(), batches).n_samples == 11
+    for batch in batches:
+        batch["target"][:] = 255
+    with pytest.raises(UserError, match="ignore_index"):
+        FeatureSaliency(layer).compute(*mlps(), batches)
+
+
+def test_the_student_counts_only_through_its_logits() -> None:
+    batches = make_batches(9)
+    teacher, _ = mlps()
+    assert FeatureSaliency("hidden1").compute(teacher, teacher, batches).ncjsd > 0
+    for batch in batches:
+        batch["student"] = batch["teacher"]
+    same = FeatureSaliency("hidden1").compute(teacher, teacher, batches)
+    assert same.ncjsd == pytest.approx(0, abs=1e-15)
+    assert (same.values <= 0).all()  # whatever is permuted, the networks can only move apart
+
+
+def test_a_batch_of_one_gives_zero() -> None:
+    for layer in ("input", "hidden1"):
+        saliency = FeatureSaliency(layer).compute(*mlps(), make_batches(1))
+        assert saliency.values.tolist() == [0.0] * len(saliency.values)
+        assert saliency.normalised().tolist() == [0.0] * len(saliency.values)
+
+
+@pytest.mark.parametrize("layer", ["input", "hidden1"])
+def test_skipping_unchanged_values_changes_nothing(
+    layer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = make_batches(40, 30)
+    for batch in batches:
+        assert isinstance(batch["teacher"], Tensor)
+        batch["teacher"] = (batch["teacher"] > 0.8).float()
+        batch["teacher"][:, 2] = 0.0
+    ways = {"_by_changed_rows": 0, "_by_rank_one": 0}
+
+    def count(name: str) -> None:
+        way = getattr(PermutedTeacher, name)
+
+        def counted(self: PermutedTeacher, *args: Tensor) -> Tensor:
+            ways[name] += 1
+            result: Tensor = way(self, *args)
+            return result
+
+        monkeypatch.setattr(PermutedTeacher, name, counted)
+
+    for name in ways:
+        count(name)
+    results = {}
+    for threshold in (0.0, 2.0):
+        monkeypatch.setattr(permuted_module, "_SPARSE_BELOW", threshold)
+        results[threshold] = FeatureSaliency(layer).compute(*mlps(nn.ReLU), batches).values
+    assert ways == {"_by_changed_rows": 10, "_by_rank_one": 10}
+    torch.testing.assert_close(results[0.0], results[2.0], atol=1e-8, rtol=1e-6)
+    if layer == "input":
+        assert results[2.0][2] == 0.0
+    check(layer, *mlps(nn.ReLU), batches)
+
+
+@pytest.mark.parametrize("layer", ["input", "hidden1", "0"])
+def test_the_chunk_does_not_matter(layer: str) -> None:
+    networks = (conv_net(), conv_net()) if layer == "0" else mlps()
+    batches = make_batches(9, 4, shape=(1, 6, 5) if layer == "0" else (6,))
+    results = [
+        FeatureSaliency(layer, 2, feature_chunk=chunk).compute(*networks, batches).values
+        for chunk in (1, 3, 16, 1000)
+    ]
+    for other in results[1:]:
+        torch.testing.assert_close(results[0], other, atol=1e-8, rtol=1e-6)
+
+
+def test_repeats_bitwise_and_depends_on_the_seed() -> None:
+    batches, networks = make_batches(9, 4), mlps()
+    first = FeatureSaliency("hidden1", seed=1).compute(*networks, batches).values
+    assert torch.equal(first, FeatureSaliency("hidden1", seed=1).compute(*networks, batches).values)
+    assert not torch.equal(
+        first, FeatureSaliency("hidden1", seed=2).compute(*networks, batches).values
+    )
+
+
+def test_does_not_touch_the_networks_modes_or_inputs() -> None:
+    torch.manual_seed(1)
+    teacher, student = conv_net(), conv_net()
+    student[3].eval()
+    batches = make_batches(5, shape=(1, 6, 5))
+    inputs, state = batches[0]["teacher"].clone(), copy.deepcopy(teacher.state_dict())
+    for layer in ("input", "0", "1"):
+        FeatureSaliency(layer, 1).compute(teacher, student, batches)
+    assert all(module.training for module in teacher.modules())
+    assert student.training and not student[3].training
+    assert torch.equal(inputs, batches[0]["teacher"])
+    assert all(torch.equal(value, teacher.state_dict()[name]) for name, value in state.items())
+    assert not any(module._forward_hooks for module in teacher.modules())
+
+
+def test_a_mask_in_place_is_respected() -> None:
+    """A hook on a container is invisible to the chain: the values must show it all the same."""
+    teacher, student = mlps()
+    mask_layer(teacher, "hidden2", torch.arange(7) > 3)
+    check("hidden1", teacher, student, make_batches(9))
+
+
+def test_a_feature_that_is_cut_off_has_no_saliency() -> None:
+    teacher, student = mlps()
+    with torch.no_grad():
+        teacher.hidden2[0].weight[:, 5] = 0
+    values = FeatureSaliency("hidden1").compute(teacher, student, make_batches(30)).values
+    assert abs(values[5]) < 1e-9
+    assert values.abs().median() > 1e-5
+
+
+def test_ranks_tiny_differences() -> None:
+    """Saliencies of 1e-10 to 1e-7, below the float32 rounding of a sample, keep their order."""
+    teacher, student = mlps()
+    with torch.no_grad():
+        teacher.hidden2[0].weight *= torch.logspace(-4, -2, 8)
+    batches = make_batches(*[128] * 8)
+    algorithm = FeatureSaliency("hidden1", 2)
+    values = algorithm.compute(teacher, student, batches).values
+    expected, _ = naive(algorithm, teacher, student, batches)
+    assert 1e-10 < expected.abs().min() < expected.abs().max() < 1e-6
+    torch.testing.assert_close(values, expected, atol=1e-10, rtol=0)
+    assert values.argsort().tolist() == expected.argsort().tolist()
+
+
+def test_unknown_and_idle_layers_are_errors() -> None:
+    teacher, student = mlps()
+    with pytest.raises(UserError, match="choose one of input, 0, hidden1"):
+        FeatureSaliency("hidden9").compute(teacher, student, make_batches(3))
+    residual = Residual()
+    residual.idle = nn.Linear(2, 2)
+    with pytest.raises(UserError, match="'idle' gives no features"):
+        FeatureSaliency("idle").compute(residual, residual, make_batches(3))
+
+
+@pytest.mark.parametrize("name", ["permutations", "feature_chunk"])
+def test_counts_below_one_are_errors(name: str) -> None:
+    with pytest.raises(UserError, match=f"{name} is 0"):
+        FeatureSaliency("hidden1", **{name: 0})
+
+
+def test_saves_and_loads(tmp_path: Path) -> None:
+    saliency = FeatureSaliency("hidden1", 2, seed=7).compute(*mlps(), make_batches(9))
+    path = tmp_path / "new" / "saliency.npz"
+    saliency.save(path)
+    loaded = Saliency.load(path)
+    assert torch.equal(loaded.values, saliency.values)
+    assert (loaded.layer, loaded.seed, loaded.permutations) == ("hidden1", 7, 2)
+    assert (loaded.ncjsd, loaded.n_samples) == (saliency.ncjsd, 9)
+    assert [entry.name for entry in path.parent.iterdir()] == ["saliency.npz"]
+
+
+def test_a_damaged_file_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "saliency.npz"
+    with pytest.raises(UserError, match=r"saliency\.npz"):
+        Saliency.load(path)
+    path.write_bytes(b"PK\x03\x04 not a zip")
+    with pytest.raises(UserError, match="delete it"):
+        Saliency.load(path)
+
+
+def test_normalised_lies_between_0_and_1() -> None:
+    values = torch.tensor([-2.0, 0.0, 2.0], dtype=torch.float64)
+    assert Saliency(values, 0.1, "x", 1, 0, 1).normalised().tolist() == [0.0, 0.5, 1.0]
+    constant = Saliency(torch.full((3,), 0.7), 0.1, "x", 1, 0, 1)
+    assert constant.normalised().tolist() == [0.0, 0.0, 0.0]
