@@ -27,20 +27,20 @@ def _sample_mnist(root: Path, seed: int) -> None:
 
 SYNTHETIC = DatasetInfo(
     name="synthetic",
-    title="Gaussian clusters with a chosen modality gap",
-    modalities=("features a", "features b"),
+    title="Gaussian clusters with a chosen gap",
+    modalities=("block a", "block b"),
     folders=(),
     licence="none needed",
-    how_to_get="generated on the fly",
+    how_to_get="made on the fly",
 )
 
 MNIST = DatasetInfo(
     name="mnist",
-    title="MNIST teaches MNIST-M (digits on BSDS500 photographs)",
+    title="digits, and digits on BSDS500 photographs",
     modalities=("MNIST", "MNIST-M"),
     folders=("mnist", "bsds500"),
     licence="research data; terms of MNIST and BSDS500 at their publishers",
-    how_to_get="ntdh-bench data prepare mnist",
+    how_to_get="data prepare mnist",
     prepare=_prepare_mnist,
     verify=_verify_mnist,
     sample=_sample_mnist,

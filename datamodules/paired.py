@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -101,8 +102,8 @@ class TensorPairs(PairedDataset):
 
 def _rows(inputs: Inputs, indices: Tensor) -> Inputs:
     if isinstance(inputs, Tensor):
-        return inputs[indices]
-    return {name: value[indices] for name, value in inputs.items()}
+        return inputs.index_select(0, indices)
+    return {name: value.index_select(0, indices) for name, value in inputs.items()}
 
 
 def blocks(indices: Tensor, size: int) -> Iterator[Tensor]:
@@ -283,7 +284,11 @@ class PairedDataModule(LightningDataModule, ABC):
 
     def val_dataloader(self) -> DataLoader[PairedBatch] | list[Any]:
         """Return validation batches in order; an empty list if there is no such split."""
-        return self._loader("val") if self.has_validation else []
+        if self.has_validation:
+            return self._loader("val")
+        # Lightning asks whether this is meant. It is.
+        warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")
+        return []
 
     def test_dataloader(self) -> DataLoader[PairedBatch]:
         """Return test batches in order."""

@@ -79,6 +79,8 @@ class SyntheticDataModule(PairedDataModule):
         check_at_least("data.decisive", decisive, 1)
         check_at_least("data.first", first, 0)
         check_at_least("data.n_classes", n_classes, 2)
+        check_within("data.test_fraction", test_fraction, 0, 1)
+        check_within("data.val_fraction", val_fraction, 0, 1)
         check_within("data.data_seed", data_seed, 0, 2**32 - 1)
         check_at_least("data.steps_per_epoch", steps_per_epoch, 1)
         if steps_per_epoch > 1 and batch_size is not None:
@@ -117,7 +119,7 @@ class SyntheticDataModule(PairedDataModule):
     def _check_fractions(self) -> None:
         train = 1 - self.test_fraction - self.val_fraction
         smallest = min(train, self.test_fraction, self.val_fraction or 1)
-        if self.val_fraction < 0 or smallest * self.n_samples < 1:
+        if smallest * self.n_samples < 1:
             raise UserError(
                 f"data.test_fraction {self.test_fraction} and data.val_fraction "
                 f"{self.val_fraction} leave a split of {self.n_samples} samples empty: both must "

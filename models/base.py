@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from ntdh_bench.errors import UserError
 from ntdh_bench.seeding import derive_seed, seeded
@@ -41,9 +41,7 @@ def task_loss(logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
         target: int64 ``(B, *spatial)``.
         ignore_index: value of targets that do not count.
     """
-    total = F.cross_entropy(
-        logits.float(), target, ignore_index=ignore_index, reduction="sum"
-    )
+    total = F.cross_entropy(logits.float(), target, ignore_index=ignore_index, reduction="sum")
     return total / (target != ignore_index).sum().clamp(min=1)
 
 
@@ -121,7 +119,7 @@ class TrainableModule(LightningModule):
             raise UserError(
                 f"the loss is {loss.item()} in {self.stage_name}, step {self.global_step} (epoch "
                 f"{self.current_epoch}, batch {batch_idx}): lower the learning rate or the weight "
-                "of the distillation term, or check the data; checkpoints of earlier epochs are kept"
+                "of the distillation term, or check the data"
             )
         self._loss_sum += loss.detach()
         self._loss_count += 1

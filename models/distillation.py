@@ -16,7 +16,6 @@ from ntdh_bench.batch import Inputs, PairedBatch, PairedData, Split
 from ntdh_bench.cache import write_atomic
 from ntdh_bench.checkpoints import load_network, read_checkpoint, state_hash
 from ntdh_bench.distillers import Distiller
-from ntdh_bench.divergence import flatten_dense
 from ntdh_bench.errors import UserError
 from ntdh_bench.layers import LOGITS, FeatureTap, find_layer
 from ntdh_bench.masks import SampleMask
@@ -277,7 +276,9 @@ class DistillationModule(TrainableModule):
     ) -> Tensor:
         target, index = batch["target"], batch["index"]
         if target.dim() > 1:
-            raise UserError("dense targets are not supported by DistillationModule yet")
+            raise UserError(
+                "DistillationModule distils one label per sample: dense targets are not supported"
+            )
         if self.sample_mask is not None:
             rows = self.sample_mask.keep_rows(
                 teacher[LOGITS], student[LOGITS], target, self.current_epoch, batch_idx
@@ -285,8 +286,6 @@ class DistillationModule(TrainableModule):
             student = {name: values[rows] for name, values in student.items()}
             teacher = {name: values[rows] for name, values in teacher.items()}
             target, index = target[rows], index[rows]
-        if not len(target):
-            return student[LOGITS].sum() * 0.0
         return distiller.distill(student, teacher, target, index)
 
     def validation_step(self, batch: PairedBatch, batch_idx: int) -> None:
@@ -297,9 +296,7 @@ class DistillationModule(TrainableModule):
         """Accuracies and divergences on test data (Lightning hook)."""
         self._evaluate(batch, "test", self.test_metrics)
 
-    def _evaluate(
-        self, batch: PairedBatch, split: Literal["val", "test"], metrics: nn.ModuleDict
-    ) -> None:
+    def _evaluate(self, batch: PairedBatch, split: Literal["val", "test"], metrics: Any) -> None:
         student, target = self.student(batch["student"]), batch["target"]
         teacher = self.teacher_outputs(batch, split)[LOGITS]
         metrics["accuracy"].update(student, target)
@@ -332,7 +329,7 @@ def _loss_weights(task: float, distill: float, lam: float | None) -> tuple[float
 
 
 def _pair_metrics(num_classes: int, ignore_index: int) -> nn.ModuleDict:
-    accuracy = {"average": "micro", "ignore_index": ignore_index, "validate_args": False}
+    accuracy: Any = {"average": "micro", "ignore_index": ignore_index, "validate_args": False}
     return nn.ModuleDict(
         {
             "accuracy": MulticlassAccuracy(num_classes, **accuracy),

@@ -39,6 +39,9 @@ class PairedData(Protocol):
     def num_train(self) -> int:
         """Number of training samples."""
 
+    def split_size(self, split: Split) -> int:
+        """Return the number of samples of ``split``."""
+
     @property
     def has_validation(self) -> bool:
         """Whether there is a validation split."""

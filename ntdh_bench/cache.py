@@ -1,7 +1,8 @@
-"""Derived files: where they go, how they are named, and how they are written whole or not at all."""
+"""Derived files: where they go, what they are called, and how they are written whole."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ntdh_bench.errors import UserError
+
+_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC)
 
 
 def default_cache_dir() -> Path:
@@ -43,13 +46,15 @@ def write_atomic(path: Path) -> Iterator[Path]:
     Raises:
         UserError: the folder cannot be written.
     """
+    _make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{path.suffix}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         temporary.replace(path)
-    except PermissionError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; choose a writable folder") from None
+    except OSError as error:
+        if error.errno in _UNWRITABLE:
+            raise _unwritable(path.parent, error) from None
+        raise
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary)
@@ -67,18 +72,45 @@ def build_once(path: Path, build: Callable[[Path], None]) -> Path:
     """
     if path.exists():
         return path
+    with locked(path):
+        if not path.exists():
+            with write_atomic(path) as temporary:
+                build(temporary)
+    return path
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of ``path`` against other processes.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
     from filelock import FileLock
 
+    _make_folder(path.parent)
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path.with_name(f".{path.name}.lock"))
-        with lock:
-            if not path.exists():
-                with write_atomic(path) as temporary:
-                    build(temporary)
-    except PermissionError as error:
-        raise UserError(
-            f"cannot write the cache {path.parent}: {error.strerror}; set NTDH_CACHE to a folder "
-            "that can be written"
-        ) from None
-    return path
+        lock.acquire()
+    except OSError as error:
+        if error.errno in _UNWRITABLE:
+            raise _unwritable(path.parent, error) from None
+        raise
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+
+
+def _unwritable(folder: Path, error: OSError) -> UserError:
+    return UserError(
+        f"cannot write to {folder}: {error.strerror}; choose a folder that can be written (the "
+        "cache is where NTDH_CACHE says)"
+    )

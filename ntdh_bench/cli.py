@@ -25,7 +25,9 @@ COMMANDS = {
     "validate": Command("measure a checkpoint on validation data", "evaluate"),
     "test": Command("measure a checkpoint on test data", "evaluate"),
     "predict": Command("write a checkpoint's logits on test data", "evaluate"),
-    "saliency": Command("Algorithm 1 alone: which teacher features diverge, with plots", "saliency"),
+    "saliency": Command(
+        "Algorithm 1 alone: which teacher features diverge, with plots", "saliency"
+    ),
     "data": Command("list, prepare, verify or simulate data sets", "data"),
 }
 

@@ -112,9 +112,17 @@ def data_root(root: str | Path | None) -> Path:
 
 
 def write_marker(folder: Path, facts: dict[str, Any]) -> None:
-    """Mark ``folder`` as generated; ``facts`` (plain values) say how."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MARKER).write_text(json.dumps({"source": "simulated", **facts}, indent=2) + "\n")
+    """Mark ``folder`` as generated; ``facts`` (plain values) say how.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    text = json.dumps({"source": "simulated", **facts}, indent=2) + "\n"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MARKER).write_text(text)
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror}; name another --root") from None
 
 
 def is_simulated(folder: Path, root: Path) -> bool:

@@ -57,28 +57,41 @@ def download(
         return path
     from filelock import FileLock
 
-    with _writable(path):
+    lock = path.with_name(f".{path.name}.lock")
+    with writable(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.with_name(f".{path.name}.lock")
-        with FileLock(lock):
-            failures = []
-            for url in urls if not path.exists() else ():
-                # One part file per address: bytes of two mirrors are never mixed.
-                name = hashlib.sha256(url.encode()).hexdigest()[:8]
-                part = path.with_name(f".{path.name}.{name}.part")
-                wrong = _from_mirror(url, part, max_bytes, check, attempts, pause, progress)
-                if wrong is None:
-                    part.replace(path)
-                    break
-                failures.append(f"{url}: {wrong}")
-            else:
+        try:
+            with FileLock(lock):
                 if not path.exists():
-                    raise UserError(
-                        f"cannot download {path.name}: {'; '.join(failures)}; check the network "
-                        "and try again (it resumes), or fetch it by hand and use --from FOLDER"
-                    )
-        lock.unlink(missing_ok=True)
+                    _from_mirrors(urls, path, max_bytes, check, attempts, pause, progress)
+        finally:
+            lock.unlink(missing_ok=True)
     return path
+
+
+def _from_mirrors(
+    urls: Sequence[str],
+    path: Path,
+    max_bytes: int,
+    check: Callable[[Path], str | None],
+    attempts: int,
+    pause: float,
+    progress: Progress | None,
+) -> None:
+    failures = []
+    for url in urls:
+        # One part file per address: bytes of two mirrors are never mixed.
+        name = hashlib.sha256(url.encode()).hexdigest()[:8]
+        part = path.with_name(f".{path.name}.{name}.part")
+        wrong = _from_mirror(url, part, max_bytes, check, attempts, pause, progress)
+        if wrong is None:
+            part.replace(path)
+            return
+        failures.append(f"{url}: {wrong}")
+    raise UserError(
+        f"cannot download {path.name}: {'; '.join(failures)}; check the network and try again "
+        "(it resumes), or fetch it by hand and use --from FOLDER"
+    )
 
 
 def _from_mirror(
@@ -161,12 +174,14 @@ def _starts_at(response: http.client.HTTPResponse, first: int) -> bool:
 
 
 @contextmanager
-def _writable(path: Path) -> Iterator[None]:
+def writable(folder: Path) -> Iterator[None]:
+    """Turn what the file system refuses inside the block into a UserError."""
     try:
         yield
-    except PermissionError as error:
+    except OSError as error:  # what breaks on the network is dealt with further in
         raise UserError(
-            f"cannot write {path.parent}: {error.strerror}; name a writable folder with --root"
+            f"cannot write to {folder}: {error.strerror} ({error.filename}); name a folder that "
+            "can be written with --root"
         ) from None
 
 

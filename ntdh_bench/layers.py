@@ -32,7 +32,8 @@ def find_layer(network: nn.Module, name: str) -> nn.Module:
     if name not in modules or not name:
         valid = ", ".join([INPUT, *layer_names(network), LOGITS])
         raise UserError(f"no layer {name!r} in {type(network).__name__}: choose one of {valid}")
-    return modules[name]
+    module: nn.Module = modules[name]
+    return module
 
 
 class FeatureTap:

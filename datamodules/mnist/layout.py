@@ -29,10 +29,14 @@ IDX_PREFIX = {"train": "train", "test": "t10k"}
 IDX_COUNT = {"train": 60_000, "test": 10_000}
 PHOTO_COUNT = {"train": 200, "test": 200, "val": 100}
 
-LAYOUT = f"""expected below the root:
-  {IDX_FOLDER}/{{train,t10k}}-{{images-idx3,labels-idx1}}-ubyte[.gz]
-  {PHOTO_FOLDER}/{{train,test}}/*.jpg
-get them with `ntdh-bench data prepare mnist --root ROOT`, or use `--data.source simulated`"""
+
+def how_to_get(root: Path) -> str:
+    """Return what is expected below ``root`` and how to get it, in one line."""
+    return (
+        f"expected {root / IDX_FOLDER}/{{train,t10k}}-{{images-idx3,labels-idx1}}-ubyte[.gz] and "
+        f"{root / PHOTO_FOLDER}/{{train,test}}/*.jpg; get them with `ntdh-bench data prepare mnist "
+        f"--root {root}`, or use `--data.source simulated`"
+    )
 
 
 def idx_file(root: Path, split: str, kind: str) -> Path:
@@ -46,7 +50,7 @@ def idx_file(root: Path, split: str, kind: str) -> Path:
     for path in (plain.with_name(plain.name + ".gz"), plain):
         if path.is_file():
             return path
-    raise UserError(f"MNIST is missing: no {plain}[.gz]; {LAYOUT}")
+    raise UserError(f"MNIST is missing: no {plain}[.gz]; {how_to_get(root)}")
 
 
 def photographs(root: Path) -> dict[str, list[Path]]:
@@ -66,7 +70,7 @@ def photographs(root: Path) -> dict[str, list[Path]]:
         if not paths:
             raise UserError(
                 f"BSDS500 is missing: no *.jpg in {folder / split}; MNIST-M is built from them; "
-                f"{LAYOUT}"
+                f"{how_to_get(root)}"
             )
     return found
 

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from ntdh_bench.cache import write_atomic
 from ntdh_bench.datasets import FileCheck, is_simulated
-from ntdh_bench.downloads import Progress, download, extract
+from ntdh_bench.downloads import Progress, download, extract, writable
 from ntdh_bench.errors import UserError
 
 from .idx import read_images, read_labels
@@ -21,6 +21,7 @@ from .layout import (
     IDX_COUNT,
     IDX_FOLDER,
     IDX_MD5,
+    IDX_PREFIX,
     PHOTO_COUNT,
     PHOTO_FOLDER,
     UNPACKED_MD5,
@@ -61,9 +62,10 @@ def prepare(root: Path, from_folder: Path | None = None) -> None:
             raise UserError(f"{folder} holds simulated data: name another --root for the real one")
     if from_folder is not None and not from_folder.is_dir():
         raise UserError(f"--from {from_folder}: no such folder")
-    for name, md5 in IDX_MD5.items():
-        _get_idx(root / IDX_FOLDER / name, md5, from_folder)
-    _get_photographs(root, from_folder)
+    with writable(root):
+        for name, md5 in IDX_MD5.items():
+            _get_idx(root / IDX_FOLDER / name, md5, from_folder)
+        _get_photographs(root, from_folder)
 
 
 def _get_idx(path: Path, md5: str, from_folder: Path | None) -> None:
@@ -203,23 +205,29 @@ def _check_idx(root: Path, split: str, kind: str) -> FileCheck:
     try:
         path = idx_file(root, split, kind)
     except UserError:
-        name = f"{'train' if split == 'train' else 't10k'}-{kind}-idx*-ubyte[.gz]"
+        name = f"{IDX_PREFIX[split]}-{kind}-idx*-ubyte[.gz]"
         return FileCheck(root / IDX_FOLDER / name, "missing", "get it with `data prepare mnist`")
     source = "simulated" if is_simulated(path.parent, root) else "real"
     try:
         count = len(read_images(path) if kind == "images" else read_labels(path))
-        if kind == "labels":
-            images = len(read_images(idx_file(root, split, "images")))
-            if count != images:
-                raise UserError(f"{count} labels, but {images} images")
     except UserError as error:
-        return FileCheck(path, "corrupt", str(error), source)
+        return FileCheck(path, "corrupt", str(error).removeprefix(f"{path}: "), source)
+    if kind == "labels" and count != (images := _image_count(root, split, count)):
+        return FileCheck(path, "corrupt", f"{count} labels, but {images} images", source)
     if source == "simulated":
         return FileCheck(path, "ok", f"{count} {kind}", source)
     expected = IDX_MD5.get(path.name) or UNPACKED_MD5[path.name]
     if file_digest(path) != expected:
         return FileCheck(path, "corrupt", f"MD5 is not the published {expected}", source)
     return FileCheck(path, "ok", f"{count} {kind}, MD5 as published", source)
+
+
+def _image_count(root: Path, split: str, unknown: int) -> int:
+    """Return the number of images, or ``unknown`` if they cannot be read (reported elsewhere)."""
+    try:
+        return len(read_images(idx_file(root, split, "images")))
+    except UserError:
+        return unknown
 
 
 def _check_photographs(root: Path, split: str) -> FileCheck:
@@ -232,7 +240,7 @@ def _check_photographs(root: Path, split: str) -> FileCheck:
         try:
             read_image(path)
         except UserError as error:
-            return FileCheck(path, "corrupt", str(error), source)
+            return FileCheck(path, "corrupt", str(error).removeprefix(f"{path}: "), source)
     expected = PHOTO_COUNT[split]
     if source == "real" and len(paths) != expected:
         note = f"{len(paths)} of the {expected} photographs, all decoded"

@@ -90,8 +90,8 @@ def _draw(digits: NDArray[np.float64], random: np.random.Generator) -> Bytes:
         dx, dy = (int(value) for value in shifts[row])
         turned = canvas.rotate(turns[row], Image.Resampling.BILINEAR, translate=(dx, dy))
         image = np.asarray(turned)
-        # MNIST is black around the strokes; without a floor the binarised digit would be a blob.
-        images[row] = np.where(image < 64, 0, image)
+        # MNIST is black around the strokes; without a floor binarised digits would be blobs.
+        images[row] = np.where(image < 112, 0, image)
     return images
 
 

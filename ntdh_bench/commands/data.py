@@ -70,7 +70,8 @@ def _list(arguments: argparse.Namespace) -> int:
         (info.name, info.title, " → ".join(info.modalities), state_of(info, root), info.how_to_get)
         for info in catalogue()
     ]
-    _print_table(("data set", "what", "teacher → student", f"in {root}", "get it by"), rows)
+    _print_table(("data set", "what", "teacher → student", "files", "get it by"), rows)
+    print(f"\ndata root: {root} (change it with --root or NTDH_DATA)")
     return 0
 
 

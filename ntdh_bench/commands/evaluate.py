@@ -69,6 +69,8 @@ def _report(cli: EvaluateCLI, command: str, results: Any) -> None:
 
 
 def _save_predictions(batches: list[dict[str, torch.Tensor]], path: Path) -> None:
-    arrays = {name: torch.cat([batch[name] for batch in batches]).numpy() for name in batches[0]}
+    arrays: dict[str, Any] = {
+        name: torch.cat([batch[name] for batch in batches]).numpy() for name in batches[0]
+    }
     with write_atomic(path) as temporary:
         np.savez(temporary, **arrays)

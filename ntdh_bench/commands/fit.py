@@ -15,6 +15,23 @@ from ntdh_bench.commands.summary import print_summary
 from ntdh_bench.commands.teacher import TEACHER_FILE, prepare_teacher
 from ntdh_bench.commands.training import LAST, RUN_VARIABLE, FitCLI
 from ntdh_bench.errors import UserError
+from ntdh_bench.layers import find_layer
+from ntdh_bench.masks import FeatureMask
+
+_ADVICE = (
+    ".*does not have many workers.*",
+    ".*number of training batches.*",
+    ".*GPU available but not used.*",
+    ".*LeafSpec.*",
+    ".*callbacks used to create the checkpoint.*",
+    ".*The dirpath has changed.*",
+)
+STUDENT = {
+    "kd": "student with KD",
+    "without_kd": "student without KD",
+    "matched": "student without KD, larger task weight",
+    "single": "network",
+}
 
 
 def main(argv: list[str]) -> int:
@@ -32,8 +49,7 @@ def quiet_lightning() -> None:
     """Silence Lightning's advice that does not apply to data sets held in memory."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (".*does not have many workers.*", ".*number of training batches.*",
-                    ".*GPU available but not used.*", ".*`LeafSpec`.*"):  # fmt: skip
+    for message in _ADVICE:
         warnings.filterwarnings("ignore", message)
 
 
@@ -42,6 +58,8 @@ def run(cli: FitCLI) -> dict[str, Any]:
     started = time.monotonic()
     teacher = None
     if hasattr(cli.model, "teacher_module"):
+        if isinstance(cli.mask, FeatureMask):  # before minutes are spent on the teacher
+            find_layer(cli.model.teacher_network(), cli.mask.layer)
         teacher = prepare_teacher(cli)
         if cli.trainer.is_global_zero and not cli.fast_dev_run:
             cli.model.save_teacher(cli.folder / TEACHER_FILE)
@@ -66,7 +84,7 @@ def fit(cli: FitCLI) -> None:
 def measure_checkpoints(cli: FitCLI) -> dict[str, Any]:
     """Return the metrics of the last epoch and of the best one on validation data (or None)."""
     measured: dict[str, Any] = {"last": _measure(cli, None), "best": None}
-    checkpoint = cli.trainer.checkpoint_callback
+    checkpoint = cli.trainer.checkpoint_callback  # the first one: the best
     best = getattr(checkpoint, "best_model_path", "")
     if best and cli.datamodule.has_validation:
         measured["best"] = _measure(cli, best)
@@ -130,7 +148,7 @@ def finish(cli: FitCLI, record: dict[str, Any]) -> None:
         if record["arm"] == "kd" and not cli.fast_dev_run:
             without = records.find_without_kd(cli.folder.parent, cli.identity())
             rows["student without KD"] = without and without["metrics"]["last"]["test"]
-    student = f"student ({record['arm'].replace('_', ' ')})"
+    student = STUDENT[record["arm"]]
     rows[f"{student}, last epoch"] = test
     if best:
         rows[f"{student}, best on validation"] = best["test"]

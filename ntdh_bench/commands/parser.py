@@ -60,6 +60,7 @@ class BenchCLI(LightningCLI):
     """
 
     def __init__(self, command: str, args: Sequence[str]) -> None:
+        self.command = command
         load_plugins()
         words = with_run_config(args)
         super().__init__(
@@ -106,6 +107,13 @@ class BenchCLI(LightningCLI):
             self.config = parser.parse_args(args)  # type: ignore[arg-type]
         except ArgumentError as error:
             raise UserError(one_line(str(error))) from None
+
+    def instantiate_classes(self) -> None:
+        """Instantiate data, model and mask, with one clear line if a class refuses its values."""
+        try:
+            super().instantiate_classes()
+        except (UserError, ValueError) as error:
+            raise UserError(one_line(str(error))) from error
 
     @property
     def mask(self) -> Any:
@@ -157,7 +165,9 @@ def _option(words: Sequence[str], name: str) -> str | None:
 def _without_paths(plain: Any) -> Any:
     if isinstance(plain, dict):
         return {
-            name: _without_paths(value) for name, value in plain.items() if name not in _NOT_IDENTITY
+            name: _without_paths(value)
+            for name, value in plain.items()
+            if name not in _NOT_IDENTITY
         }
     if isinstance(plain, list):
         return [_without_paths(value) for value in plain]
@@ -169,6 +179,8 @@ def one_line(message: str) -> str:
     lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
     keys = [key for line in lines for key in re.findall(r'^Parser key "([^"]+)"', line)]
     key = ".".join(keys)
+    if message.startswith("Problems parsing config"):
+        return " ".join(lines)
     if unknown := re.search(r"Expected a dot import path string: (.+)", message):
         return f"{key}: unknown {unknown[1]!r}{_valid(keys[-1] if keys else '')}"
     if literal := re.search(r"Expected a typing\.Literal\[(.+?)\]\. Got value: (.+)", message):
@@ -183,7 +195,7 @@ def one_line(message: str) -> str:
     if not reasons:
         reasons = [re.sub(r'^Parser key "[^"]+": *', "", lines[0])]
     reason = re.sub(r"<class '([^']+)'>", r"\1", reasons[-1])
-    return f"{key}: {reason}" if key else " ".join(lines[:2])
+    return reason if not key or reason.startswith(key) else f"{key}: {reason}"
 
 
 def _valid(key: str) -> str:
@@ -201,5 +213,5 @@ def _valid(key: str) -> str:
 
 
 def _subclasses(base: type) -> list[type]:
-    direct = base.__subclasses__()
+    direct: list[type] = base.__subclasses__()
     return direct + [cls for child in direct for cls in _subclasses(child)]

@@ -29,7 +29,8 @@ def print_summary(
     for name, metrics in rows.items():
         table.add_row(name, *_cells(metrics or {}))
     console = Console()
-    console.print(table)
+    if rows:
+        console.print(table)
     width = max(map(len, notes), default=0)
     for name, note in notes.items():
         console.print(f"{name:<{width}}  {note}", highlight=False, soft_wrap=True, markup=False)

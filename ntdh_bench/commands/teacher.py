@@ -6,10 +6,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from lightning.pytorch import LightningModule
 
-from ntdh_bench.cache import default_cache_dir, digest
+from ntdh_bench.cache import default_cache_dir, digest, locked
 from ntdh_bench.commands.parser import BenchCLI, run_folder
 from ntdh_bench.commands.training import FitCLI
 from ntdh_bench.errors import UserError
@@ -18,8 +17,7 @@ from ntdh_bench.masks import FeatureMask
 
 TEACHER_FILE = "teacher.ckpt"
 _TEACHER_SETTINGS = (
-    "teacher_network", "student_network", "num_classes", "teacher", "teacher_epochs", "optimizer",
-    "scheduler", "ignore_index",
+    "teacher_network", "student_network", "teacher", "optimizer", "scheduler", "ignore_index",
 )  # fmt: skip
 
 
@@ -34,19 +32,24 @@ def saved_teacher(cli: BenchCLI) -> Path | None:
 
 
 def prepare_teacher(cli: FitCLI) -> str:
-    """Load the teacher into the DistillationModule, first training it if it is nowhere.
+    """Load the teacher, first training it if it is nowhere, anew on kept inputs if asked to.
 
     Returns:
         ``given``, ``cached`` or ``trained``.
     """
+    origin = load_pair(cli)
+    if origin != "given" and isinstance(cli.mask, FeatureMask) and cli.mask.retrain:
+        _retrain_on_kept_inputs(cli)
+    return origin
+
+
+def load_pair(cli: FitCLI) -> str:
+    """Load the teacher (and f_b, if joint) into the DistillationModule; returns its origin."""
     if path := saved_teacher(cli):
         cli.model.load_teacher(path)
         return "given"
-    key = teacher_key(cli)
-    path, origin = _train_once(cli, cli.model.teacher_module(), f"teacher-{key}")
+    path, origin = _train_once(cli, cli.model.teacher_module(), f"teacher-{teacher_key(cli)}")
     cli.model.load_teacher(path)
-    if isinstance(cli.mask, FeatureMask) and cli.mask.retrain:
-        _retrain_on_kept_inputs(cli, key)
     return origin
 
 
@@ -75,23 +78,27 @@ def teacher_key(cli: BenchCLI) -> str:
     """Return the hash of everything that a trained teacher depends on."""
     identity = cli.identity()
     init_args = identity["model"]["init_args"]
+    trainer = identity["trainer"]
+    if init_args["teacher_epochs"] is not None:
+        trainer = {**trainer, "max_epochs": init_args["teacher_epochs"], "max_steps": -1}
     return digest(
         {
             "model": {name: init_args.get(name) for name in _TEACHER_SETTINGS},
             "data": identity["data"],
             "fingerprint": cli.datamodule.fingerprint,
-            "trainer": identity["trainer"],
+            "trainer": trainer,
             "seed": identity["seed"],
         }
     )
 
 
-def _retrain_on_kept_inputs(cli: FitCLI, key: str) -> None:
+def _retrain_on_kept_inputs(cli: FitCLI) -> None:
     mask: FeatureMask = cli.mask
     mask.prepare(cli.model.teacher, cli.model.companion, cli.model.teacher_hash, cli.datamodule)
     module = cli.model.lone_teacher_module()
+    assert mask.keep is not None
     mask_layer(module.network, INPUT, mask.keep)
-    kept = digest({"key": key, "kept": mask.keep.tolist()})
+    kept = digest({"key": teacher_key(cli), "kept": mask.keep.tolist()})
     path, _ = _train_once(cli, module, f"retrained-{kept}")
     cli.model.replace_teacher(path)
 
@@ -103,10 +110,9 @@ def _train_once(cli: FitCLI, module: LightningModule, name: str) -> tuple[Path, 
         _train(cli, module, path)
         return path, "trained"
     path = _cache_path(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
     # The processes of one multi-device run train together: they must not wait for each other.
     alone = cli.trainer.world_size == 1
-    with FileLock(path.with_suffix(".lock")) if alone else nullcontext():
+    with locked(path) if alone else nullcontext():
         if path.is_file():
             return path, "cached"
         _train(cli, module, path)

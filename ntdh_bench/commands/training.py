@@ -9,45 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from ntdh_bench import records
 from ntdh_bench.cache import write_atomic
 from ntdh_bench.checkpoints import read_checkpoint
+from ntdh_bench.commands.callbacks import BestCheckpoint, ProgressBar, RememberIdentity
 from ntdh_bench.commands.parser import BenchCLI
 from ntdh_bench.errors import UserError
 
 LAST = "last.ckpt"
 RUN_VARIABLE = "NTDH_RUN"  # the other processes of a multi-device run write where the first does
 _MAY_DIFFER = {"trainer.max_epochs", "trainer.max_steps"}
-
-
-class RememberIdentity(Callback):
-    """Keeps the run's settings in its checkpoints, so that a resumed run can be held to them."""
-
-    def __init__(self, identity: dict[str, Any]) -> None:
-        self.identity = identity
-
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Add the settings (Lightning hook)."""
-        checkpoint["identity"] = self.identity
-
-
-class ProgressBar(TQDMProgressBar):
-    """Lightning's bar, redrawn rarely (small networks take a millisecond a step)."""
-
-    def __init__(self) -> None:
-        super().__init__(refresh_rate=20)
-
-    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> Any:
-        """Leave out the logger's version number (Lightning hook)."""
-        metrics = super().get_metrics(trainer, pl_module)
-        metrics.pop("v_num", None)
-        return metrics
 
 
 class FitCLI(BenchCLI):
@@ -62,6 +37,8 @@ class FitCLI(BenchCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the student's Trainer (hook of LightningCLI), and the run's folder before it."""
+        self.datamodule.prepare_data()
+        self.datamodule.setup("fit")  # wrong data end the command before a folder is made
         self.folder = self._temporary_folder() if self.fast_dev_run else self._run_folder()
         callbacks: list[Callback] = [RememberIdentity(self.identity()), *self._checkpointing()]
         if self.mask is not None:
@@ -73,7 +50,9 @@ class FitCLI(BenchCLI):
         """Whether this is a trial that leaves nothing behind."""
         return bool(self.config.trainer.fast_dev_run)
 
-    def make_trainer(self, folder: Path, extra_callbacks: list[Callback], **changes: Any) -> Trainer:
+    def make_trainer(
+        self, folder: Path, extra_callbacks: list[Callback], **changes: Any
+    ) -> Trainer:
         """Return a Trainer with the configured settings that logs to ``folder``."""
         settings = {**self.config_init.trainer, "default_root_dir": str(folder), **changes}
         if settings.get("logger") in (None, True) and not self.fast_dev_run:
@@ -94,17 +73,16 @@ class FitCLI(BenchCLI):
     def _checkpointing(self) -> list[Callback]:
         if self.config.trainer.enable_checkpointing is False or self.fast_dev_run:
             return []
-        self.datamodule.prepare_data()
-        self.datamodule.setup("fit")
-        best = {"monitor": "val/accuracy", "mode": "max"} if self.datamodule.has_validation else {}
-        checkpoint = ModelCheckpoint(
-            self.folder / "checkpoints",
-            filename="best-{epoch}" if best else "epoch-{epoch}",
-            save_last=True,
-            save_on_train_epoch_end=True,
-            **best,
-        )
-        return [checkpoint]
+        common: dict[str, Any] = {
+            "dirpath": self.folder / "checkpoints", "save_on_train_epoch_end": True,
+            "enable_version_counter": False,
+        }  # fmt: skip
+        # Two callbacks: `save_last` of the best one would follow the best epoch, not the last.
+        last = ModelCheckpoint(filename=LAST.removesuffix(".ckpt"), **common)
+        if not self.datamodule.has_validation:
+            return [last]
+        best = BestCheckpoint(filename="best-{epoch}", monitor="val/accuracy", mode="max", **common)
+        return [best, last]
 
     def _run_folder(self) -> Path:
         if shared := os.environ.get(RUN_VARIABLE):
@@ -140,6 +118,8 @@ class EvaluateCLI(BenchCLI):
         """Make the Trainer (hook of LightningCLI)."""
         callbacks = [] if self.mask is None else [self.mask]
         settings = {**self.config_init.trainer, "logger": False, "enable_checkpointing": False}
+        if self.command == "predict":  # several processes would each return a part
+            settings |= {"devices": 1, "num_nodes": 1, "strategy": "auto"}
         return Trainer(**{**settings, "callbacks": callbacks})
 
 

@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+from ntdh_bench.distillers.authors import (
+    AuthorsCRD,
+    AuthorsDKD,
+    AuthorsFitNet,
+    AuthorsKD,
+    AuthorsPKT,
+    AuthorsRKD,
+    AuthorsSP,
+)
 from ntdh_bench.distillers.base import Distiller
 from ntdh_bench.distillers.combined import Combined
 from ntdh_bench.distillers.crd import CRD
@@ -17,6 +26,13 @@ __all__ = [
     "PKT",
     "RKD",
     "SP",
+    "AuthorsCRD",
+    "AuthorsDKD",
+    "AuthorsFitNet",
+    "AuthorsKD",
+    "AuthorsPKT",
+    "AuthorsRKD",
+    "AuthorsSP",
     "Combined",
     "Distiller",
     "FitNet",

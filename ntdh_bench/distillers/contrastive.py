@@ -11,7 +11,6 @@ import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -58,7 +57,8 @@ def log_scores_sum(
 ) -> Tensor:
     """Return ``log sum exp(<memory, embedding> / T)`` over all contrasts, a scalar without grad."""
     with torch.no_grad(), torch.autocast(device_type=embedding.device.type, enabled=False):
-        return (_scores(embedding, memory, contrast) / temperature).flatten().logsumexp(0)
+        scores, _ = _scores(embedding, memory, contrast)
+        return (scores / temperature).flatten().logsumexp(0)
 
 
 def _contrast(
@@ -89,15 +89,16 @@ class _ContrastLoss(torch.autograd.Function):
         size, negatives = len(contrast), contrast.shape[1] - 1
         noise = negatives / len(memory)
         log_noise = math.log(noise + EPSILON)
-        odds = _scores(embedding, memory, contrast).div_(temperature).sub_(log_z + log_noise)
+        odds, table = _scores(embedding, memory, contrast)
+        odds.div_(temperature).sub_(log_z + log_noise)
         odds[:, 0].neg_()
-        loss = F.softplus(odds, threshold=40.0).sum() / size
+        loss = _softplus_sum(odds) / size
         if negatives:
             loss += negatives * (log_noise - math.log(noise))
         if ctx.needs_input_grad[0]:
             slope = odds.sigmoid_().div_(size * temperature)
             slope[:, 0].neg_()
-            ctx.save_for_backward(_weighted_rows(slope, memory, contrast))
+            ctx.save_for_backward(_weighted_rows(slope, memory, contrast, table))
         return loss
 
     @staticmethod
@@ -107,20 +108,25 @@ class _ContrastLoss(torch.autograd.Function):
         return grad * gradient, None, None, None, None
 
 
-def _whole_bank(memory: Tensor, contrast: Tensor) -> bool:
-    return len(memory) <= MAX_BANK_RATIO * contrast.shape[1]
+def _scores(embedding: Tensor, memory: Tensor, contrast: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Scores (B, 1 + K) of each embedding with its contrasts, and the (B, n_data) table if any."""
+    if len(memory) <= MAX_BANK_RATIO * contrast.shape[1]:
+        table = embedding @ memory.T
+        return table.gather(1, contrast), table
+    pairs = zip(embedding, contrast, strict=True)
+    return torch.stack([memory[rows] @ one for one, rows in pairs]), None
 
 
-def _scores(embedding: Tensor, memory: Tensor, contrast: Tensor) -> Tensor:
-    """Inner products (B, 1 + K) of each embedding with its contrasts."""
-    if _whole_bank(memory, contrast):
-        return (embedding @ memory.T).gather(1, contrast)
-    return torch.stack([memory[rows] @ e for e, rows in zip(embedding, contrast, strict=True)])
-
-
-def _weighted_rows(weights: Tensor, memory: Tensor, contrast: Tensor) -> Tensor:
-    """Sums (B, D) of each sample's contrasts times its weights (B, 1 + K)."""
-    if _whole_bank(memory, contrast):
-        dense = weights.new_zeros(len(contrast), len(memory))
-        return dense.scatter_add_(1, contrast, weights) @ memory
+def _weighted_rows(
+    weights: Tensor, memory: Tensor, contrast: Tensor, table: Tensor | None
+) -> Tensor:
+    """Sums (B, D) of each sample's contrasts times its weights (B, 1 + K); overwrites the table."""
+    if table is not None:
+        return table.zero_().scatter_add_(1, contrast, weights) @ memory
     return torch.stack([w @ memory[rows] for w, rows in zip(weights, contrast, strict=True)])
+
+
+def _softplus_sum(x: Tensor) -> Tensor:
+    """Sum of log(1 + exp(x)); 1 + exp(-|x|) in float64, since log1p is several times slower."""
+    small = x.abs().neg_().double().exp_().add_(1.0).log_().sum()
+    return (x.clamp(min=0.0).sum(dtype=torch.float64) + small).to(x.dtype)

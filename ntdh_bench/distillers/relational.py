@@ -114,14 +114,17 @@ class _Angles:
     """Cosines ``(j, i, k)`` of the angle at row j between rows i and k, and their gradient."""
 
     def __init__(self, x: Tensor, distances: Tensor, dtype: torch.dtype) -> None:
-        self.rows = x.double()
-        self.rows = self.rows - self.rows.mean(dim=0)
+        # Angles do not depend on the scale: with distances about 1, products stay in range.
+        self.scale = _mean_positive(distances).double()
+        rows = x.double() / self.scale
+        self.rows = rows - rows.mean(dim=0)
         gram = self.rows @ self.rows.T
         self.gram = gram.to(dtype)
         self.offset = (gram.diagonal()[:, None] / 2 - gram).to(dtype)
         if distances.dtype != dtype:
             distances = _distances(x.to(dtype))
-        self.inverse = torch.where(distances > 0, 1.0 / distances, 0.0)
+        inverse = torch.where(distances > 0, self.scale / distances.double(), 0.0)
+        self.inverse = inverse.to(dtype)
         # With w = slope / (d_ji d_jk): sums of w over j, of w over k, and of slope * cos over k.
         self.pairs = torch.zeros_like(gram)
         self.weights = torch.zeros_like(self.gram)
@@ -147,7 +150,7 @@ class _Angles:
         radial = -2.0 * self.radial * self.inverse.double().square()
         mixed = 2.0 * (self.pairs - weights - weights.T) - radial - radial.T
         own = 2.0 * weights.sum(dim=1) + radial.sum(dim=0) + radial.sum(dim=1)
-        return mixed @ self.rows + own[:, None] * self.rows
+        return (mixed @ self.rows + own[:, None] * self.rows) / self.scale
 
     def _inverse_products(self, anchors: slice, out: Tensor) -> Tensor:
         inverse = self.inverse[anchors]

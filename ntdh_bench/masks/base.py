@@ -49,23 +49,28 @@ class Mask(Callback, ABC):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check the module that is run, or tell it of the mask (Lightning hook)."""
 
-    def removed(self, count: int) -> int:
-        """Return how many of ``count`` are removed: the nearest integer, halves to even."""
-        return round(self.ratio * count)
 
-    def select(self, divergence: Tensor, generator: torch.Generator) -> Tensor:
-        """Return which entries stay: bool like ``divergence`` (N,), on its device.
+def keep_mask(
+    divergence: Tensor, ratio: float, removes: Removes, generator: torch.Generator
+) -> Tensor:
+    """Return which entries stay when ``round(ratio * N)`` (halves to even) are removed.
 
-        Equal values are ranked by position, so that the choice is deterministic.
+    Equal values are ranked by position, so that the choice is deterministic.
 
-        Args:
-            divergence: ``(N,)``; of ``random`` only the length counts.
-            generator: used by ``random`` alone.
-        """
-        if self.removes == "random":
-            order = torch.randperm(len(divergence), generator=generator).to(divergence.device)
-        else:
-            order = divergence.argsort(descending=self.removes == "most_divergent", stable=True)
-        keep = torch.ones(len(divergence), dtype=torch.bool, device=divergence.device)
-        keep[order[: self.removed(len(divergence))]] = False
-        return keep
+    Args:
+        divergence: ``(N,)``; of ``random`` only the length counts.
+        ratio: part that is removed, in [0, 1].
+        removes: which end of the ranking, or ``random``.
+        generator: used by ``random`` alone.
+
+    Returns:
+        bool ``(N,)`` on the device of ``divergence``.
+    """
+    count = len(divergence)
+    if removes == "random":
+        order = torch.randperm(count, generator=generator).to(divergence.device)
+    else:
+        order = divergence.argsort(descending=removes == "most_divergent", stable=True)
+    keep = torch.ones(count, dtype=torch.bool, device=divergence.device)
+    keep[order[: round(ratio * count)]] = False
+    return keep

@@ -15,7 +15,7 @@ from ntdh_bench.batch import PairedBatch, PairedData
 from ntdh_bench.cache import build_once, default_cache_dir, digest
 from ntdh_bench.errors import UserError
 from ntdh_bench.layers import INPUT, find_layer, mask_layer
-from ntdh_bench.masks.base import Distilling, Mask, Removes
+from ntdh_bench.masks.base import Distilling, Mask, Removes, keep_mask
 from ntdh_bench.masks.permuted import layer_output
 from ntdh_bench.masks.saliency import FeatureSaliency, Saliency, to_device
 from ntdh_bench.seeding import generator
@@ -97,7 +97,11 @@ class FeatureMask(Mask):
         else:
             self.saliency = self.find_saliency(teacher, companion, teacher_hash, datamodule)
             divergence = self.saliency.values
-        self.keep = self.select(divergence, generator(self.seed, "feature_mask"))
+        self.keep = self.choose(divergence, self.removes)
+
+    def choose(self, divergence: Tensor, removes: Removes) -> Tensor:
+        """Return which features stay, bool ``(D,)``, for any choice of what to remove."""
+        return keep_mask(divergence, self.ratio, removes, generator(self.seed, "feature_mask"))
 
     def find_saliency(
         self,

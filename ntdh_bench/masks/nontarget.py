@@ -12,8 +12,9 @@ _TINY = 1e-300  # keeps 0 * log(0) at 0
 
 def class_rows(logits: Tensor, copies: int) -> Tensor:
     """View logits ``(copies * B, C, *spatial)`` as ``(C, copies, B * S)``, S positions a sample."""
-    rows = logits.flatten(2) if logits.dim() > 2 else logits.unsqueeze(2)
-    return rows.unflatten(0, (copies, -1 if len(rows) else 0)).permute(2, 0, 1, 3).flatten(2)
+    rows = logits.contiguous().flatten(2) if logits.dim() > 2 else logits.unsqueeze(2)
+    rows = rows.view(copies, len(rows) // copies, *rows.shape[1:])
+    return rows.permute(2, 0, 1, 3).flatten(2)
 
 
 @dataclass(frozen=True)

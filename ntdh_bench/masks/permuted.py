@@ -114,7 +114,7 @@ class PermutedTeacher:
 
     def _by_rank_one(self, change: Tensor) -> Tensor:
         """Change the Linear's output by ``change[i] * W[:, i]``, several features at once."""
-        sums = torch.empty(self.width, dtype=torch.float64)
+        sums = self.base.new_empty(self.width)
         buffer = self.pre.new_empty(self.chunk, *self.pre.shape)
         for first in range(0, self.width, self.chunk):
             part = slice(first, first + self.chunk)
@@ -123,14 +123,12 @@ class PermutedTeacher:
             torch.addcmul(self.pre, column, self.weight[part].unsqueeze(1), out=changed)
             logits = tail.run(self.after_linear, changed.flatten(0, 1))
             ncjsd = self.reference.ncjsd(class_rows(logits, len(column)))
-            sums[part] = (self.base - ncjsd).sum(1).cpu()
-        return sums
+            sums[part] = (self.base - ncjsd).sum(1)
+        return sums.cpu()
 
     def _by_changed_rows(self, change: Tensor, changed: Tensor) -> Tensor:
         """As :meth:`_by_rank_one` for the rows whose value changes; the others contribute 0."""
-        difference = torch.zeros(
-            self.width, self.rows, dtype=torch.float64, device=self.base.device
-        )
+        difference = self.base.new_zeros(self.width, self.rows)
         features, rows = changed.nonzero(as_tuple=True)
         block = self.chunk * self.size
         for feature, row in zip(
@@ -143,13 +141,13 @@ class PermutedTeacher:
         return difference.sum(1).cpu()
 
     def _by_forward(self, order: Tensor) -> Tensor:
-        sums = torch.empty(self.width, dtype=torch.float64)
+        sums = self.base.new_empty(self.width)
         for first in range(0, self.width, self.chunk):
             part = range(first, min(first + self.chunk, self.width))
             logits = self._forward(order, part)
             rows = class_rows(logits, len(part))[..., self.valid]
-            sums[first : part.stop] = (self.base - self.reference.ncjsd(rows)).sum(1).cpu()
-        return sums
+            sums[first : part.stop] = (self.base - self.reference.ncjsd(rows)).sum(1)
+        return sums.cpu()
 
     def _forward(self, order: Tensor, part: range) -> Tensor:
         """Return the logits of ``len(part)`` copies of the batch, one permuted feature in each."""

@@ -143,13 +143,14 @@ class FeatureSaliency:
             ignore_index: targets left out of every average.
 
         Raises:
-            UserError: the layer does not exist or does not run, or no target counts.
+            UserError: the layer does not exist or does not run, no target counts, or a network
+                gives logits that are not finite.
         """
         find_layer(teacher, self.layer)
         device = next((p.device for p in teacher.parameters()), torch.device("cpu"))
         difference = torch.zeros(0, dtype=torch.float64)
         unmasked, rows = 0.0, 0
-        with _evaluating(teacher, student):
+        with evaluating(teacher, student):
             for number, batch in enumerate(batches):
                 target = batch["target"].to(device)
                 evaluation = PermutedTeacher(
@@ -173,6 +174,11 @@ class FeatureSaliency:
         if rows == 0:
             raise UserError(f"no training target differs from ignore_index={ignore_index}")
         values = difference / (rows * self.permutations)
+        if not torch.isfinite(values).all():
+            raise UserError(
+                "the saliency is not finite, since a network of the joint pair gives infinite or "
+                "NaN logits: train it with a lower learning rate"
+            )
         return Saliency(values, unmasked / rows, self.layer, self.permutations, self.seed, rows)
 
     def _orders(self, batch_number: int, size: int) -> Iterator[Tensor]:
@@ -188,7 +194,7 @@ def to_device(inputs: Inputs, device: torch.device) -> Inputs:
 
 
 @contextmanager
-def _evaluating(*networks: nn.Module) -> Iterator[None]:
+def evaluating(*networks: nn.Module) -> Iterator[None]:
     """Put networks into eval mode inside the block, and each sub-module back as it was after it."""
     training = [module for network in networks for module in network.modules() if module.training]
     for module in training:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ntdh_bench.divergence import ncjsd
 from ntdh_bench.errors import UserError
-from ntdh_bench.masks.base import Distilling, Mask, Removes
+from ntdh_bench.masks.base import Distilling, Mask, Removes, keep_mask
 from ntdh_bench.seeding import generator
 
 
@@ -58,7 +58,7 @@ class SampleMask(Mask):
         else:
             divergence = ncjsd(logits_teacher, logits_student, target)
         chosen = generator(self.seed, "sample_mask", epoch, batch_idx)
-        return self.select(divergence, chosen).nonzero().squeeze(1)
+        return keep_mask(divergence, self.ratio, self.removes, chosen).nonzero().squeeze(1)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Hand the mask to the module, which applies it in its training step (Lightning hook)."""

@@ -7,17 +7,18 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from ntdh_bench.batch import PairedBatch
 from ntdh_bench.divergence import ncjsd
 from ntdh_bench.layers import INPUT
 from ntdh_bench.masks import FeatureSaliency
 from ntdh_bench.models import MLPClassifier
 from ntdh_bench.seeding import generator
-from torch import Tensor, nn
 
 pytestmark = pytest.mark.benchmark
 
-BATCH, BATCHES, THREADS = 128, 4, 2
+BATCH, BATCHES, THREADS = 128, 3, 2
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -184,6 +183,12 @@ def test_stratified_takes_remainders_from_the_largest() -> None:
         stratified(target, 100, seed=0)
 
 
+def test_a_tenth_validates_by_default(make: Make) -> None:
+    data = make(val_size=None)
+    assert (data.num_train, data.split_size("val")) == (54, 6)
+    assert data.fingerprint == make(val_size=6).fingerprint
+
+
 def test_without_validation(make: Make) -> None:
     data = make(val_size=0)
     assert not data.has_validation
@@ -245,7 +250,12 @@ def test_marker_makes_the_source_simulated(make: Make, published: Path, folder: 
 
 
 def test_simulated_source_needs_no_root(tmp_path: Path) -> None:
-    options: dict[str, Any] = {"simulated_train": 50, "simulated_test": 20, "val_size": 10, "batch_size": 8}
+    options: dict[str, Any] = {
+        "simulated_train": 50,
+        "simulated_test": 20,
+        "val_size": 10,
+        "batch_size": 8,
+    }
     data = MNISTPairDataModule(
         root=str(tmp_path / "none"), source="simulated", cache_dir=str(tmp_path), **options
     )
@@ -259,6 +269,7 @@ def test_missing_root_says_what_to_do(make: Make, tmp_path: Path) -> None:
     message = str(caught.value)
     for part in ("none", "train-images-idx3", "data prepare mnist", "--data.source simulated"):
         assert part in message
+    assert "\n" not in message
 
 
 def test_missing_photographs(make: Make, published: Path) -> None:
@@ -343,50 +354,45 @@ def test_archive_with_other_labels_or_images_is_refused(make: Make, published: P
         make(mnist_m="archive").setup()
 
 
-# With the published files: NTDH_DATA=<root> pytest.
-
-REAL = Path(os.environ.get("NTDH_DATA", "data"))
-needs_real = pytest.mark.skipif(
-    not (REAL / IDX_FOLDER).is_dir(), reason=f"no real MNIST in {REAL}: set NTDH_DATA"
-)
-needs_archive = pytest.mark.skipif(
-    not (REAL / ARCHIVE_FOLDER).is_dir(), reason=f"no MNIST-M archive in {REAL}: set NTDH_DATA"
-)
+def real(data_root: Path, folder: Path) -> Path:
+    if not (data_root / folder).is_dir():
+        pytest.skip(f"no {folder} in {data_root}")
+    return data_root
 
 
-@needs_real
-def test_real_files_are_the_published_ones() -> None:
+def test_real_files_are_the_published_ones(data_root: Path) -> None:
+    root = real(data_root, IDX_FOLDER)
     for split, count in IDX_COUNT.items():
-        images, labels = idx_file(REAL, split, "images"), idx_file(REAL, split, "labels")
+        images, labels = idx_file(root, split, "images"), idx_file(root, split, "labels")
         assert len(read_images(images)) == len(read_labels(labels)) == count
         for path in (images, labels):
             if path.suffix == ".gz":
                 assert file_digest(path) == IDX_MD5[path.name]
 
 
-@needs_real
-def test_real_data_module(tmp_path: Path) -> None:
-    data = MNISTPairDataModule(root=str(REAL), cache_dir=str(tmp_path))
-    assert data.source == "real"
+def test_real_data_module(data_root: Path, tmp_path: Path) -> None:
+    root = real(data_root, PHOTO_FOLDER)
+    data = MNISTPairDataModule(root=str(root), cache_dir=str(tmp_path))
     sizes = (data.num_train, data.split_size("val"), data.split_size("test"))
-    assert sizes == (54_000, 6_000, 10_000)
+    assert (sizes, data.source) == ((54_000, 6_000, 10_000), "real")
     shares = torch.bincount(gather(data.batches("val"), "target")) / 6000
-    published = np.bincount(read_labels(idx_file(REAL, "train", "labels"))) / 60_000
+    published = np.bincount(read_labels(idx_file(root, "train", "labels"))) / 60_000
     assert np.abs(shares.numpy() - published).max() < 1 / 6000
 
 
-@needs_archive
-def test_real_archive_pairs_with_mnist(tmp_path: Path) -> None:
+def test_real_archive_pairs_with_mnist(data_root: Path, tmp_path: Path) -> None:
     data = MNISTPairDataModule(
-        root=str(REAL), mnist_m="archive", val_size=0, cache_dir=str(tmp_path), batch_size=None
+        root=str(real(data_root, ARCHIVE_FOLDER)),
+        mnist_m="archive",
+        val_size=0,
+        cache_dir=str(tmp_path),
+        teacher_noise=0.0,
+        student_noise=0.0,
+        student_input="rgb",
     )
-    clean = MNISTPairDataModule(
-        root=str(REAL), mnist_m="archive", val_size=0, cache_dir=str(tmp_path), batch_size=None,
-        teacher_noise=0.0, student_noise=0.0, student_input="rgb",
-    )  # fmt: skip
     assert data.num_train >= 200
     # Strokes have sharp edges in MNIST-M: brightness must jump where the teacher's digit ends.
-    teacher, student = gather(clean.batches("train")), gather(clean.batches("train"), "student")
+    teacher, student = gather(data.batches("train")), gather(data.batches("train"), "student")
     edge = (teacher[..., 1:] > -1) != (teacher[..., :-1] > -1)
     jump = (student[..., 1:] - student[..., :-1]).abs().mean(1, keepdim=True)
     assert jump[edge].mean() > 3 * jump[~edge].mean()

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from ntdh_bench.divergence import ncjsd
 from ntdh_bench.masks.nontarget import NonTargetReference, class_rows
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from ntdh_bench.batch import PairedBatch
 from ntdh_bench.divergence import flatten_dense, ncjsd
 from ntdh_bench.errors import UserError
@@ -14,7 +16,6 @@ from ntdh_bench.masks import FeatureSaliency, Saliency
 from ntdh_bench.masks import permuted as permuted_module
 from ntdh_bench.masks.permuted import PermutedTeacher
 from ntdh_bench.seeding import generator
-from torch import Tensor, nn
 
 CLASSES = 5
 
@@ -27,13 +28,19 @@ def naive(
     ignore_index: int = 255,
 ) -> tuple[Tensor, float]:
     """Algorithm 1 as it is written: feature by feature, the whole network, in float64."""
-    teacher, student = copy.deepcopy(teacher).double().eval(), copy.deepcopy(student).double().eval()
+    teacher, student = (
+        copy.deepcopy(teacher).double().eval(),
+        copy.deepcopy(student).double().eval(),
+    )
     module = find_layer(teacher, algorithm.layer)
 
     def divergences(batch: PairedBatch) -> Tensor:
-        inputs = [x.double() if isinstance(x, Tensor) else x for x in (batch["teacher"],)][0]
-        if isinstance(inputs, dict):
-            inputs = {name: value.double() for name, value in inputs.items()}
+        given = batch["teacher"]
+        inputs = (
+            given.double()
+            if isinstance(given, Tensor)
+            else {name: value.double() for name, value in given.items()}
+        )
         a, target = flatten_dense(teacher(inputs), batch["target"], ignore_index)
         b, _ = flatten_dense(student(batch["student"].double()), batch["target"], ignore_index)
         return ncjsd(a, b, target)
@@ -54,8 +61,13 @@ def naive(
             base, rows = base + float(unmasked.sum()), rows + len(unmasked)
             if not sums:
                 sums = [0.0] * PermutedTeacher(
-                    teacher.float(), algorithm.layer, batch["teacher"],
-                    student.float()(batch["student"]), batch["target"], ignore_index, 1,
+                    teacher.float(),
+                    algorithm.layer,
+                    batch["teacher"],
+                    student.float()(batch["student"]),
+                    batch["target"],
+                    ignore_index,
+                    1,
                 ).width
                 teacher.double(), student.double()
             for m in range(algorithm.permutations):
@@ -319,7 +331,8 @@ def test_does_not_touch_the_networks_modes_or_inputs() -> None:
     for layer in ("input", "0", "1"):
         FeatureSaliency(layer, 1).compute(teacher, student, batches)
     assert all(module.training for module in teacher.modules())
-    assert student.training and not student[3].training
+    assert student.training
+    assert not student[3].training
     assert torch.equal(inputs, batches[0]["teacher"])
     assert all(torch.equal(value, teacher.state_dict()[name]) for name, value in state.items())
     assert not any(module._forward_hooks for module in teacher.modules())
@@ -363,6 +376,14 @@ def test_unknown_and_idle_layers_are_errors() -> None:
     residual.idle = nn.Linear(2, 2)
     with pytest.raises(UserError, match="'idle' gives no features"):
         FeatureSaliency("idle").compute(residual, residual, make_batches(3))
+
+
+def test_logits_that_are_not_finite_are_an_error() -> None:
+    teacher, student = mlps()
+    with torch.no_grad():
+        student.head.bias[0] = float("nan")
+    with pytest.raises(UserError, match="not finite"):
+        FeatureSaliency("hidden1").compute(teacher, student, make_batches(9))
 
 
 @pytest.mark.parametrize("name", ["permutations", "feature_chunk"])

@@ -1,0 +1,75 @@
+"""Callbacks that every `fit` adds."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.utilities import rank_zero_only
+
+from ntdh_bench.cache import write_atomic
+
+
+class RememberIdentity(Callback):
+    """Keeps the run's settings in its checkpoints, so that a resumed run can be held to them."""
+
+    def __init__(self, identity: dict[str, Any]) -> None:
+        self.identity = identity
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the settings (Lightning hook)."""
+        checkpoint["identity"] = self.identity
+
+
+class ProgressBar(TQDMProgressBar):
+    """Lightning's bar, redrawn rarely (small networks take a millisecond a step)."""
+
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=20)
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """End the bar's line, so that the error starts a new one (Lightning hook)."""
+        if self._train_progress_bar is not None:
+            self._train_progress_bar.close()
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> Any:
+        """Leave out the logger's version number (Lightning hook)."""
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        return metrics
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps the best epoch, and goes on comparing with it when a run is resumed.
+
+    A resumed run has a folder of its own, for which Lightning would forget the best epoch so far.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Copy the best checkpoint so far to this run's folder (Lightning hook)."""
+        earlier = Path(state_dict["best_model_path"])
+        if earlier.is_file() and self.dirpath is not None:
+            here = Path(self.dirpath) / earlier.name
+            if earlier != here:
+                _copy(earlier, here)
+            state_dict = {
+                **state_dict,
+                "dirpath": self.dirpath,
+                "best_model_path": str(here),
+                "best_k_models": {str(here): state_dict["best_model_score"]},
+                "kth_best_model_path": str(here),
+            }
+        super().load_state_dict(state_dict)
+
+
+@rank_zero_only
+def _copy(source: Path, target: Path) -> None:
+    with write_atomic(target) as temporary:
+        shutil.copyfile(source, temporary)

@@ -1,0 +1,196 @@
+"""RKD and CRD against the usual implementations: ratios of one run, on one and two threads.
+
+On a machine with other work, threads that wait for each other make the ratio of two meaningless.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ntdh_bench.distillers import CRD
+from ntdh_bench.distillers.functional import rkd
+
+pytestmark = pytest.mark.benchmark
+BATCH, N_DATA, NEGATIVES, WIDTH = 64, 60_000, 16_384, 128
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def compare(
+    name: str, ours: Callable[[], object], usual: Callable[[], object], rounds: int
+) -> None:
+    """Time both in turns, so that a busy machine slows both; print the ratios of the best times."""
+    wall: dict[str, float] = {}
+    cpu: dict[str, float] = {}
+    for _ in range(rounds):
+        for key, run in (("ours", ours), ("ours", ours), ("ours", ours), ("usual", usual)):
+            start, used = time.perf_counter(), time.process_time()
+            run()
+            wall[key] = min(wall.get(key, math.inf), time.perf_counter() - start)
+            cpu[key] = min(cpu.get(key, math.inf), time.process_time() - used)
+    print(
+        f"\n{name}: {wall['usual'] / wall['ours']:.1f}x "
+        f"({wall['usual'] * 1e3:.0f} ms / {wall['ours'] * 1e3:.0f} ms, best of {rounds}), "
+        f"{cpu['usual'] / cpu['ours']:.1f}x in processor time"
+    )
+
+
+def usual_rkd(student: Tensor, teacher: Tensor) -> Tensor:
+    """Angles from B x B x D differences."""
+
+    def distances(x: Tensor) -> Tensor:
+        squares = x.square().sum(dim=1)
+        between = (squares[:, None] + squares - 2 * x @ x.T).clamp(min=1e-12).sqrt()
+        between = between * (1 - torch.eye(len(x)))
+        return between / between[between > 0].mean()
+
+    def angles(x: Tensor) -> Tensor:
+        unit = F.normalize(x[None] - x[:, None], dim=2)
+        return torch.bmm(unit, unit.transpose(1, 2))
+
+    with torch.no_grad():
+        wanted = distances(teacher), angles(teacher)
+    distance = F.smooth_l1_loss(distances(student), wanted[0])
+    return 25 * distance + 50 * F.smooth_l1_loss(angles(student), wanted[1])
+
+
+def test_rkd_speed(threads: int) -> None:
+    torch.manual_seed(0)
+    student, teacher = torch.randn(256, WIDTH, requires_grad=True), torch.randn(256, WIDTH)
+
+    def step(loss: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        value = loss(student, teacher)
+        return value.detach(), torch.autograd.grad(value, student)[0]
+
+    for ours, usual in zip(step(rkd), step(usual_rkd), strict=True):
+        torch.testing.assert_close(ours, usual, rtol=1e-4, atol=1e-6)
+    compare(
+        f"RKD with angle, B = 256, {threads} thread(s)",
+        lambda: step(rkd),
+        lambda: step(usual_rkd),
+        7,
+    )
+
+
+# The peak is reset before the step (ru_maxrss cannot be, and survives the start of a process).
+PEAK = """
+import re, torch
+torch.set_num_threads(2)
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+def resident():
+    return int(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read())[1])
+def extra(run):
+    open("/proc/self/clear_refs", "w").write("5")
+    before = resident()
+    run()
+    print((peak() - before) / 1024)
+"""
+
+
+def extra_memory(script: str) -> float:
+    """MiB that the last line of a script adds to what was resident before it."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", PEAK + script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return float(done.stdout)
+
+
+RKD_MEMORY = """
+from ntdh_bench.distillers.functional import rkd
+def step(size):
+    student = torch.randn(size, 128, requires_grad=True)
+    rkd(student, torch.randn(size, 128)).backward()
+step(8)  # libraries loaded, threads started
+extra(lambda: step(1024))
+"""
+
+
+def test_rkd_memory() -> None:
+    extra = extra_memory(RKD_MEMORY)
+    print(f"\nRKD with angle, B = 1024: {extra:.0f} MiB of extra memory")
+    assert extra < 256
+
+
+def usual_crd(
+    crd: CRD, memories: list[Tensor], student: Tensor, teacher: Tensor, contrast: Tensor
+) -> Tensor:
+    """Contrasts gathered from the banks, scores by bmm, banks updated by index_copy."""
+    assert crd.student_embedding is not None
+    assert crd.teacher_embedding is not None
+    embeddings = [
+        F.normalize(crd.student_embedding(student)),
+        F.normalize(crd.teacher_embedding(teacher)),
+    ]
+    noise = (contrast.shape[1] - 1) / N_DATA
+    total = torch.zeros(())
+    for embedding, memory, log_z in zip(embeddings, memories[::-1], crd.log_z, strict=True):
+        rows = memory.index_select(0, contrast.flatten()).view(*contrast.shape, -1)
+        scores = torch.bmm(rows, embedding[:, :, None]).squeeze(2)
+        h = torch.exp(scores / crd.temperature) / log_z.exp()
+        positive = (h[:, 0] / (h[:, 0] + noise + 1e-7)).log().sum()
+        total = total - (positive + (noise / (h[:, 1:] + noise + 1e-7)).log().sum())
+    index = contrast[:, 0]
+    with torch.no_grad():
+        for embedding, memory in zip(embeddings, memories, strict=True):
+            mixed = crd.momentum * memory[index] + (1 - crd.momentum) * embedding
+            memory.index_copy_(0, index, F.normalize(mixed))
+    return total / len(student)
+
+
+def test_crd_step(threads: int) -> None:
+    torch.manual_seed(0)
+    start = time.perf_counter()
+    crd = CRD(WIDTH, WIDTH, N_DATA, WIDTH, NEGATIVES)
+    print(f"\nCRD: constructed in {(time.perf_counter() - start) * 1e3:.0f} ms")
+    student, teacher = torch.randn(BATCH, WIDTH), torch.randn(BATCH, WIDTH)
+    index = torch.randperm(N_DATA)[:BATCH]
+    negatives = torch.randint(N_DATA, (BATCH, NEGATIVES))
+    contrast = torch.cat([index[:, None], negatives], dim=1)
+    crd(student, teacher, index, negatives)  # sets the normalisers
+    memories = [crd.student_memory.clone(), crd.teacher_memory.clone()]
+    weights = list(crd.parameters())
+
+    def ours(negatives: Tensor | None = negatives) -> list[Tensor]:
+        loss = crd(student, teacher, index, negatives)
+        return [loss.detach(), *torch.autograd.grad(loss, weights)]
+
+    def usual() -> list[Tensor]:
+        loss = usual_crd(crd, memories, student, teacher, contrast)
+        return [loss.detach(), *torch.autograd.grad(loss, weights)]
+
+    for actual, expected in zip(ours(), usual(), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close([crd.student_memory, crd.teacher_memory], memories)
+    compare(f"CRD step, {threads} thread(s)", ours, usual, 4)
+    compare(f"the same, drawing the negatives, {threads} thread(s)", lambda: ours(None), usual, 4)
+
+
+CRD_MEMORY = """
+from ntdh_bench.distillers import CRD
+def step(size, crd):
+    crd(torch.randn(size, 128), torch.randn(size, 128), torch.arange(size)).backward()
+step(1, CRD(128, 128, 60000, 128, 8))
+crd = CRD(128, 128, 60000)
+extra(lambda: step(64, crd))
+"""
+
+
+def test_crd_memory() -> None:
+    print(f"\nCRD step: {extra_memory(CRD_MEMORY):.0f} MiB of extra memory")

@@ -1,0 +1,124 @@
+"""Commands as users start them: one process each (about ten seconds of imports)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+COMMAND = [sys.executable, "-m", "ntdh_bench"]
+SHORT = [
+    "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false",
+    "--data.steps_per_epoch", "5", "--mask.permutations", "1", "--model.teacher_epochs", "1",
+]  # fmt: skip
+
+
+def run(*words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([*COMMAND, *words], capture_output=True, text=True, timeout=300)
+    assert done.returncode == status, done.stderr
+    return done
+
+
+def test_fit_then_test(tmp_path: Path) -> None:
+    fit = ["fit", "--config", "configs/quickstart.yaml", "--run_dir", str(tmp_path), *SHORT]
+    shown = run(*fit, "--trainer.max_epochs", "1")
+    assert "SIMULATED" in shown.stdout
+    (last,) = tmp_path.glob("*/checkpoints/last.ckpt")
+    assert "student" in run("test", "--ckpt_path", str(last)).stdout
+
+
+def test_an_error_is_one_line_and_a_status() -> None:
+    words = ("fit", "--config", "configs/mnist_kd.yaml", "--data.root", "/nonexistent")
+    done = run(*words, status=1)
+    assert done.stdout == ""
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("ntdh-bench: error")]
+    assert "/nonexistent" in line
+    assert "Traceback" not in done.stderr
+
+
+def test_data_and_help_start_without_torch() -> None:
+    for words in (["--help"], ["data", "list"]):
+        code = (
+            "import sys; from ntdh_bench.cli import main\n"
+            f"status = main({words}); assert status == 0\n"
+            "assert not {'torch', 'lightning', 'numpy'} & sys.modules.keys()"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
+    """kill -9 during a 10-epoch run; going on from last.ckpt gives the same bits."""
+
+    def words(name: str, steps: str = "5") -> list[str]:
+        return [
+            *COMMAND, "fit", "--config", "configs/quickstart.yaml", "--run_dir",
+            str(tmp_path / name), *SHORT, "--trainer.max_epochs", "10",
+            "--data.steps_per_epoch", steps,
+        ]  # fmt: skip
+
+    subprocess.run(words("whole", "300"), check=True, capture_output=True, timeout=300)
+    process = subprocess.Popen(words("killed", "300"), stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 200
+    while process.poll() is None and time.monotonic() < deadline:
+        found = list((tmp_path / "killed").glob("*/checkpoints/best-epoch=*.ckpt"))
+        last = list((tmp_path / "killed").glob("*/checkpoints/last.ckpt"))
+        if found and last:
+            break
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    (last_path,) = (tmp_path / "killed").glob("*/checkpoints/last.ckpt")
+    assert torch.load(last_path, weights_only=True)["epoch"] < 9, "too fast to be killed halfway"
+    resume = [*words("resumed", "300"), "--ckpt_path", str(last_path)]
+    subprocess.run(resume, check=True, capture_output=True, timeout=300)
+
+    def result(name: str) -> tuple[dict[str, torch.Tensor], object]:
+        (folder,) = (tmp_path / name).iterdir()
+        content = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+        return content["state_dict"], json.loads((folder / "record.json").read_text())["metrics"]
+
+    (left, one), (right, two) = result("whole"), result("resumed")
+    assert all(torch.equal(left[name], right[name]) for name in left)
+    assert one == two
+
+
+def test_two_processes_on_the_cpu(tmp_path: Path) -> None:
+    """DDP: runs, reports once, keeps the teacher, and tests like a single process."""
+    environment = {name: value for name, value in os.environ.items() if name != "LOCAL_RANK"}
+    fit = [
+        *COMMAND, "fit", "--config", "configs/quickstart.yaml", "--run_dir", str(tmp_path), *SHORT,
+        "--trainer.max_epochs", "1", "--trainer.devices", "2", "--trainer.strategy", "ddp",
+        "--data.n_samples", "503",
+    ]  # fmt: skip
+    done = subprocess.run(fit, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("student with KD, last epoch") == 1
+    (folder,) = tmp_path.iterdir()
+    recorded = json.loads((folder / "record.json").read_text())
+
+    last = str(folder / "checkpoints" / "last.ckpt")
+    single = ["--trainer.devices", "1", "--trainer.strategy", "auto"]
+    shown = {name: run("test", "--ckpt_path", last, *more).stdout
+             for name, more in (("two", []), ("one", single))}  # fmt: skip
+    assert shown["one"] == shown["two"]
+    metrics = recorded["metrics"]["last"]["test"]
+    assert f"{100 * metrics['accuracy']:.2f}" in shown["one"]
+    assert f"{metrics['ncjsd']:.4f}" in shown["one"]
+
+    from ntdh_bench.checkpoints import state_hash
+    from ntdh_bench.models import MLPClassifier
+
+    state = torch.load(folder / "teacher.ckpt", weights_only=True)["state_dict"]
+    networks = {}
+    for name in ("teacher", "companion"):
+        networks[name] = MLPClassifier(50, [16, 16], 4, "relu")
+        own = {key.removeprefix(f"{name}."): x for key, x in state.items() if key.startswith(name)}
+        networks[name].load_state_dict(own)
+    assert state_hash(networks) == recorded["teacher_hash"]

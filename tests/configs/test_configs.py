@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ntdh_bench.cli import main
+from tests.helpers import flags
+
+CONFIGS = sorted(Path("configs").glob("*.yaml"))
+METHODS = ("kd", "fitnet", "crd", "rkd", "pkt", "sp", "dkd")
+
+
+def test_the_issue_list_of_configs_is_there() -> None:
+    names = {path.stem for path in CONFIGS}
+    assert {"quickstart", "synthetic_paper", "synthetic_converged"} <= names
+    assert {f"mnist_{method}" for method in METHODS} <= names
+
+
+def simulated(config: Path) -> list[str]:
+    return ["--data.source", "simulated"] if config.stem.startswith("mnist") else []
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_runs(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["fit", *flags(config, tmp_path, *simulated(config), "--trainer.fast_dev_run", "true")]
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert "test set, seed 0" in shown
+    assert "SIMULATED" in shown
+    assert list(tmp_path.iterdir()) == []  # a trial leaves nothing
+
+
+@pytest.mark.parametrize("overlay", sorted(Path("configs/overlays").glob("*.yaml")), ids=str)
+def test_every_overlay_runs(overlay: Path, tmp_path: Path) -> None:
+    more = ["--config", str(overlay), "--data.source", "simulated", "--trainer.fast_dev_run", "1"]
+    assert main(["fit", *flags(Path("configs/mnist_kd.yaml"), tmp_path, *more)]) == 0
+
+
+def test_the_mnist_configs_differ_in_the_distiller_only() -> None:
+    def without_distiller(method: str) -> dict[str, Any]:
+        config: dict[str, Any] = yaml.safe_load(Path(f"configs/mnist_{method}.yaml").read_text())
+        config["model"]["init_args"].pop("distiller")
+        return config
+
+    first = without_distiller(METHODS[0])
+    assert all(without_distiller(method) == first for method in METHODS)
+
+
+@pytest.mark.parametrize("method", ["KD", "FitNet", "CRD", "RKD", "PKT", "SP", "DKD"])
+def test_the_authors_preset_runs(method: str, tmp_path: Path) -> None:
+    more = ["--model.distiller", f"Authors{method}", "--trainer.fast_dev_run", "true"]
+    assert main(["fit", *flags(Path("configs/quickstart.yaml"), tmp_path, *more)]) == 0

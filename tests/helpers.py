@@ -1,0 +1,76 @@
+"""Small pairs, networks and runs that several test files need."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from torch.optim import SGD
+
+from ntdh_bench.datamodules.synthetic import SyntheticDataModule
+from ntdh_bench.distillers import Distiller
+from ntdh_bench.models import DistillationModule, JointModule, MLPClassifier
+
+FEATURES, CLASSES = 12, 4
+network = partial(MLPClassifier, FEATURES, [8, 6], CLASSES, "relu")
+optimizer = partial(SGD, lr=0.1, momentum=0.9)
+
+
+def small_data(**changes: Any) -> SyntheticDataModule:
+    """400 samples of 12 columns in 4 classes, batches of 32, with a validation split."""
+    settings: dict[str, Any] = {
+        "gap": 0.5, "n_samples": 400, "n_features": FEATURES, "decisive": 5, "val_fraction": 0.2,
+        "test_fraction": 0.3, "batch_size": 32,
+    }  # fmt: skip
+    return SyntheticDataModule(**{**settings, **changes})
+
+
+def quiet_trainer(folder: Path, epochs: int = 1, **changes: Any) -> Trainer:
+    settings: dict[str, Any] = {
+        "max_epochs": epochs, "logger": False, "enable_checkpointing": False,
+        "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu",
+        "default_root_dir": folder, "num_sanity_val_steps": 0,
+    }  # fmt: skip
+    return Trainer(**{**settings, **changes})
+
+
+def joint_checkpoint(folder: Path, data: SyntheticDataModule, seed: int = 0) -> Path:
+    """Train the joint pair for one epoch; returns its checkpoint."""
+    module = JointModule(network, network, CLASSES, optimizer, seed=seed)
+    trainer = quiet_trainer(folder)
+    trainer.fit(module, datamodule=data)
+    path = folder / "joint.ckpt"
+    trainer.save_checkpoint(path)
+    return path
+
+
+def distillation(
+    checkpoint: Path | None, distiller: Distiller | None = None, **changes: Any
+) -> DistillationModule:
+    """A DistillationModule with its teacher loaded, if one is given."""
+    settings: dict[str, Any] = {"optimizer": optimizer, "distiller": distiller, **changes}
+    module = DistillationModule(network, network, CLASSES, **settings)
+    if checkpoint is not None:
+        module.load_teacher(checkpoint)
+    return module
+
+
+def weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def equal(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
+    """Bitwise equality of two state dicts."""
+    return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
+
+
+def flags(config: Path, folder: Path, *more: str) -> Sequence[str]:
+    """Arguments of a quick CPU run of a config."""
+    return [
+        "--config", str(config), "--run_dir", str(folder), "--trainer.accelerator", "cpu",
+        "--trainer.enable_progress_bar", "false", *more,
+    ]  # fmt: skip

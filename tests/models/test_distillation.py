@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from ntdh_bench.datamodules.synthetic import SyntheticDataModule
+from ntdh_bench.distillers import CRD, DKD, KD, PKT, RKD, SP, Distiller, FitNet, WeightedKL
+from ntdh_bench.distillers.functional import kd
+from ntdh_bench.errors import UserError
+from ntdh_bench.masks import FeatureMask, SampleMask
+from ntdh_bench.models import DistillationModule
+from tests.helpers import (
+    distillation,
+    equal,
+    joint_checkpoint,
+    network,
+    optimizer,
+    quiet_trainer,
+    small_data,
+    weights,
+)
+
+DISTILLERS: list[Any] = [
+    lambda: KD(), lambda: DKD(), lambda: WeightedKL(1.0, 2.0), lambda: FitNet(layer="hidden2"),
+    lambda: CRD(layer="hidden2", feat_dim=4, negatives=16), lambda: RKD(layer="hidden2"),
+    lambda: PKT(layer="hidden2"), lambda: SP(layer="hidden1"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data() -> SyntheticDataModule:
+    return small_data()
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory, data: SyntheticDataModule) -> Path:
+    return joint_checkpoint(tmp_path_factory.mktemp("teacher"), data)
+
+
+@pytest.mark.parametrize("make", DISTILLERS)
+def test_every_method_trains_and_its_parts_are_optimised(
+    make: Any, teacher: Path, data: SyntheticDataModule, tmp_path: Path
+) -> None:
+    module = distillation(teacher, make())
+    teacher_before = weights(module.teacher)
+    quiet_trainer(tmp_path, limit_train_batches=1).fit(module, datamodule=data)
+    before = weights(module)
+    trainer = quiet_trainer(tmp_path, epochs=2)
+    trainer.fit(module, datamodule=data)
+    trained = [name for name, _ in module.named_parameters()]
+    assert not [name for name in trained if torch.equal(before[name], module.state_dict()[name])]
+    assert equal(teacher_before, weights(module.teacher))
+    assert not any(p.requires_grad for p in module.teacher.parameters())
+    assert not module.teacher.training
+    assert {"val/accuracy", "val/teacher_accuracy", "val/tcjsd", "val/ncjsd"} <= set(
+        trainer.callback_metrics
+    )
+
+
+def test_loss_is_equation_4(teacher: Path, data: SyntheticDataModule, tmp_path: Path) -> None:
+    module = distillation(teacher, KD(temperature=2.0), lam=0.3)
+    trainer = quiet_trainer(tmp_path)
+    trainer.test(module, datamodule=data, verbose=False)
+    batch = next(data.batches("train"))
+    student = module.student(batch["student"])
+    with torch.no_grad():
+        target = module.teacher(batch["teacher"])
+    expected = 0.7 * cross_entropy(student, batch["target"]) + 0.3 * kd(
+        student, target, temperature=2.0
+    )
+    module.trainer = trainer
+    assert torch.allclose(module.training_step(batch, 0), expected)
+
+
+def test_the_student_starts_the_same_with_and_without_kd(teacher: Path) -> None:
+    with_kd = distillation(teacher, CRD(layer="hidden2", feat_dim=4, negatives=16), seed=1)
+    without = distillation(None, None, seed=1)
+    other = distillation(None, None, seed=2)
+    assert equal(weights(with_kd.student), weights(without.student))
+    assert not equal(weights(with_kd.student), weights(other.student))
+
+
+def test_without_kd_is_the_task_loss_alone(
+    teacher: Path, data: SyntheticDataModule, tmp_path: Path
+) -> None:
+    zero = distillation(teacher, KD(), distill_weight=0.0)
+    none = distillation(teacher, None)
+    for module in (zero, none):
+        quiet_trainer(tmp_path, epochs=2).fit(module, datamodule=data)
+    assert equal(weights(zero.student), weights(none.student))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lam": 1.5}, "model.lam is 1.5"),
+        ({"task_weight": -1.0}, "not negative"),
+    ],
+)
+def test_weights_out_of_range(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        distillation(None, KD(), **settings)
+
+
+def test_unknown_layer_of_the_distiller() -> None:
+    with pytest.raises(UserError, match="no layer 'hidden7'"):
+        distillation(None, SP(layer="hidden7"))
+
+
+def test_without_a_teacher_it_says_what_to_do(data: SyntheticDataModule, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has no teacher"):
+        quiet_trainer(tmp_path).fit(distillation(None, KD()), datamodule=data)
+
+
+def test_wrong_number_of_classes(teacher: Path, tmp_path: Path, data: SyntheticDataModule) -> None:
+    module = DistillationModule(network, network, 7, KD(), optimizer=optimizer)
+    module.load_teacher(teacher)
+    with pytest.raises(UserError, match="returns 4 logits, but the data has 7 classes"):
+        quiet_trainer(tmp_path).fit(module, datamodule=data)
+
+
+def test_an_independent_teacher_is_no_joint_pair(tmp_path: Path, data: SyntheticDataModule) -> None:
+    independent = distillation(None, KD(), teacher="independent")
+    module = independent.teacher_module()
+    trainer = quiet_trainer(tmp_path)
+    trainer.fit(module, datamodule=data)
+    trainer.save_checkpoint(tmp_path / "alone.ckpt")
+    independent.load_teacher(tmp_path / "alone.ckpt")
+    assert independent.companion is None
+    with pytest.raises(UserError, match=r"model\.teacher is joint"):
+        distillation(tmp_path / "alone.ckpt", KD())
+
+
+def test_the_teacher_is_not_in_the_checkpoint_but_its_hash_is(
+    teacher: Path, data: SyntheticDataModule, tmp_path: Path
+) -> None:
+    module = distillation(teacher, FitNet(layer="hidden2"))
+    trainer = quiet_trainer(tmp_path)
+    trainer.fit(module, datamodule=data)
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    content = torch.load(tmp_path / "x.ckpt", weights_only=True)
+    assert not [name for name in content["state_dict"] if "teacher" in name or "companion" in name]
+    assert content["teacher_hash"] == module.teacher_hash
+
+    loaded = DistillationModule.load_from_checkpoint(
+        tmp_path / "x.ckpt", teacher_network=network, student_network=network,
+        distiller=FitNet(layer="hidden2"), optimizer=optimizer,
+    )  # fmt: skip
+    assert equal(weights(loaded), weights(module))
+
+    other = distillation(teacher, FitNet(layer="hidden2"))
+    with torch.no_grad():
+        next(other.teacher.parameters()).add_(1)
+    other.teacher_hash = "0" * 16
+    with pytest.raises(UserError, match=f"trained with the teacher {module.teacher_hash}"):
+        trainer.test(other, datamodule=data, ckpt_path=tmp_path / "x.ckpt", verbose=False)
+
+
+def test_saved_teacher_is_the_one_loaded(teacher: Path, tmp_path: Path) -> None:
+    module = distillation(teacher, KD())
+    module.save_teacher(tmp_path / "teacher.ckpt")
+    again = distillation(tmp_path / "teacher.ckpt", KD())
+    assert again.teacher_hash == module.teacher_hash
+    assert again.companion is not None
+
+
+def test_cached_and_uncached_teacher_give_the_same_student(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = []
+    for cacheable in (True, False):
+        data = small_data(batch_size=None)
+        monkeypatch.setattr(data, "cacheable", lambda split, answer=cacheable: answer)
+        module = distillation(teacher, SP(layer="hidden1"))
+        quiet_trainer(tmp_path, epochs=3).fit(module, datamodule=data)
+        trained.append(weights(module.student))
+    for name, value in trained[0].items():
+        assert torch.allclose(value, trained[1][name], atol=1e-6)
+
+
+def test_the_teacher_runs_once_over_data_that_never_change(
+    teacher: Path, tmp_path: Path, data: SyntheticDataModule
+) -> None:
+    module = distillation(teacher, KD())
+    seen = []
+    module.teacher.register_forward_hook(lambda _m, args, _o: seen.append(len(args[0])))
+    quiet_trainer(tmp_path, epochs=3).fit(module, datamodule=data)
+    # two samples to look at the shapes, then every training and validation sample once
+    assert sum(seen) == 2 + data.num_train + data.split_size("val")
+
+
+def test_same_seed_same_bits(teacher: Path, data: SyntheticDataModule, tmp_path: Path) -> None:
+    runs = []
+    for number in range(2):
+        torch.manual_seed(number)  # the global state must not matter
+        module = distillation(teacher, CRD(layer="hidden2", feat_dim=4, negatives=16))
+        trainer = quiet_trainer(tmp_path, epochs=2)
+        trainer.fit(module, datamodule=small_data())
+        runs.append((weights(module), trainer.test(module, datamodule=data, verbose=False)))
+    assert equal(runs[0][0], runs[1][0])
+    assert runs[0][1] == runs[1][1]
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: KD(), lambda: CRD(layer="hidden2", feat_dim=4, negatives=16)]
+)
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    make: Any, teacher: Path, tmp_path: Path
+) -> None:
+    def run(epochs: int, resume: Path | None) -> dict[str, torch.Tensor]:
+        module = distillation(teacher, make())
+        trainer = quiet_trainer(tmp_path, epochs=epochs)
+        trainer.fit(module, datamodule=small_data(), ckpt_path=resume)
+        trainer.save_checkpoint(tmp_path / f"{epochs}.ckpt")
+        return weights(module)
+
+    whole = run(6, None)
+    run(3, None)
+    assert equal(whole, run(6, tmp_path / "3.ckpt"))
+
+
+def test_feature_mask_hides_features_from_the_student(
+    teacher: Path, data: SyntheticDataModule, tmp_path: Path
+) -> None:
+    module = distillation(teacher, SP(layer="hidden1"))
+    mask = FeatureMask(0.5, layer="hidden1", permutations=1)
+    quiet_trainer(tmp_path, callbacks=[mask]).fit(module, datamodule=data)
+    assert mask.keep is not None
+    assert mask.keep.sum() == 4
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.5, 1.0])
+def test_sample_mask_drops_rows_of_the_distillation_term(
+    ratio: float, teacher: Path, data: SyntheticDataModule, tmp_path: Path
+) -> None:
+    rows: list[int] = []
+
+    class Counting(KD):
+        def forward(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+            rows.append(len(student))
+            return super().forward(student, teacher)
+
+    module = distillation(teacher, Counting())
+    trainer = quiet_trainer(tmp_path, callbacks=[SampleMask(ratio, "most_divergent")])
+    trainer.fit(module, datamodule=data)
+    whole = [len(batch["target"]) for batch in data.batches("train")]
+    if ratio == 1.0:
+        assert rows == []
+    else:
+        assert sorted(rows) == sorted(n - round(ratio * n) for n in whole)
+
+
+def test_a_distiller_of_a_user(teacher: Path, data: SyntheticDataModule, tmp_path: Path) -> None:
+    class Mean(Distiller):
+        def forward(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+            return (student.mean() - teacher.mean()) ** 2
+
+    module = distillation(teacher, Mean(layer="logits"))
+    quiet_trainer(tmp_path).fit(module, datamodule=data)

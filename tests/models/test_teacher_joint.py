@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy, kl_div, log_softmax
+
+from ntdh_bench.batch import PairedBatch
+from ntdh_bench.errors import UserError
+from ntdh_bench.models import JointModule, TeacherModule
+from ntdh_bench.models.base import task_loss
+from tests.helpers import CLASSES, equal, network, optimizer, quiet_trainer, small_data, weights
+
+
+def batch(size: int = 6) -> PairedBatch:
+    generator = torch.Generator().manual_seed(0)
+    return PairedBatch(
+        teacher=torch.randn(size, 12, generator=generator),
+        student=torch.randn(size, 12, generator=generator),
+        target=torch.randint(CLASSES, (size,), generator=generator),
+        index=torch.arange(size),
+    )
+
+
+def test_task_loss_ignores_and_survives_nothing_to_learn() -> None:
+    logits = torch.randn(4, CLASSES, requires_grad=True)
+    target = torch.tensor([0, 1, 255, 3])
+    valid = target != 255
+    expected = cross_entropy(logits[valid], target[valid])
+    assert torch.allclose(task_loss(logits, target, 255), expected)
+    loss = task_loss(logits, torch.full((4,), 255), 255)
+    loss.backward()
+    assert loss == 0
+    assert logits.grad is not None
+    assert (logits.grad == 0).all()
+
+
+def test_teacher_trains_on_its_modality_only() -> None:
+    sample = batch()
+    module = TeacherModule(network, CLASSES, "student", optimizer)
+    expected = cross_entropy(module.network(sample["student"]), sample["target"])
+    assert torch.allclose(module.training_step(sample, 0), expected)
+
+
+def test_initial_weights_depend_on_seed_and_modality_only() -> None:
+    torch.manual_seed(1)
+    first = TeacherModule(network, CLASSES, "student", optimizer, seed=3)
+    torch.manual_seed(2)
+    again = TeacherModule(network, CLASSES, "student", optimizer, seed=3)
+    other_seed = TeacherModule(network, CLASSES, "student", optimizer, seed=4)
+    other_modality = TeacherModule(network, CLASSES, "teacher", optimizer, seed=3)
+    assert equal(weights(first.network), weights(again.network))
+    assert not equal(weights(first.network), weights(other_seed.network))
+    assert not equal(weights(first.network), weights(other_modality.network))
+
+
+def test_joint_loss_is_equation_26_and_reaches_both() -> None:
+    sample = batch()
+    module = JointModule(network, network, CLASSES, optimizer)
+    a, b = module.teacher(sample["teacher"]), module.companion(sample["student"])
+    distance = kl_div(log_softmax(b, 1), log_softmax(a, 1), log_target=True, reduction="batchmean")
+    target = sample["target"]
+    loss = module.training_step(sample, 0)
+    assert torch.allclose(loss, cross_entropy(a, target) + cross_entropy(b, target) + distance)
+    (gradient,) = torch.autograd.grad(distance, a)
+    assert (gradient != 0).any()
+
+
+def test_training_learns(tmp_path: Path) -> None:
+    module = TeacherModule(network, CLASSES, "teacher", optimizer)
+    trainer = quiet_trainer(tmp_path, epochs=8)
+    trainer.fit(module, datamodule=small_data())
+    assert trainer.callback_metrics["val/accuracy"] > 0.45  # chance: 0.25
+    assert "train/loss" in trainer.callback_metrics
+
+
+def test_loss_that_is_not_finite_names_step_and_batch(tmp_path: Path) -> None:
+    module = TeacherModule(network, CLASSES, "teacher", optimizer)
+    data = small_data()
+    data.setup()
+    data.splits["train"].teacher[:] = float("nan")  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match=r"loss is nan in training .* step 0 \(epoch 0, batch 0\)"):
+        quiet_trainer(tmp_path).fit(module, datamodule=data)
+
+
+def test_checkpoint_from_python_loads_with_plain_values_only(tmp_path: Path) -> None:
+    module = TeacherModule(network, CLASSES, "teacher", optimizer, seed=5)
+    trainer = quiet_trainer(tmp_path)
+    trainer.fit(module, datamodule=small_data())
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    content = torch.load(tmp_path / "x.ckpt", weights_only=True)
+    assert content["hyper_parameters"]["seed"] == 5
+    assert "network" not in content["hyper_parameters"]
+    loaded = TeacherModule.load_from_checkpoint(tmp_path / "x.ckpt", network=network)
+    assert equal(weights(loaded), weights(module))

@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from ntdh_bench.cli import main
+from tests.helpers import flags
+
+QUICKSTART = Path("configs/quickstart.yaml")
+SHORT = ("--trainer.max_epochs", "2", "--data.steps_per_epoch", "5", "--mask.permutations", "1")
+
+
+def fit(folder: Path, *more: str) -> Path:
+    """Run fit in ``folder``; returns the new run's folder."""
+    before = set(folder.glob("*"))
+    assert main(["fit", *flags(QUICKSTART, folder, *SHORT, *more)]) == 0
+    (run,) = set(folder.glob("*")) - before
+    return run
+
+
+def record_of(run: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((run / "record.json").read_text())
+    return record
+
+
+def weights_of(run: Path) -> dict[str, torch.Tensor]:
+    content = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    state: dict[str, torch.Tensor] = content["state_dict"]
+    return state
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fit(tmp_path_factory.mktemp("runs"))
+
+
+def test_a_run_leaves_all_it_promises(finished: Path) -> None:
+    record = record_of(finished)
+    assert {path.name for path in finished.iterdir()} == {
+        "config.yaml", "record.json", "checkpoints", "teacher.ckpt", "tensorboard", "teacher",
+    }  # fmt: skip
+    assert list((finished / "tensorboard").glob("events*"))
+    assert record["source"] == "simulated"
+    assert record["arm"] == "kd"
+    assert record["epochs"] == 2
+    assert record["metrics"]["last"]["test"].keys() == {
+        "accuracy", "teacher_accuracy", "tcjsd", "ncjsd",
+    }  # fmt: skip
+    assert record["metrics"]["best"]["checkpoint"].startswith("best-")
+    assert record["metrics"]["last"].keys() == {"checkpoint", "val", "test"}
+    content = torch.load(finished / "checkpoints" / "last.ckpt", weights_only=True)
+    assert content["epoch"] == 1  # the last of two
+    assert content["teacher_hash"] == record["teacher_hash"]
+
+
+def test_the_same_seed_gives_the_same_bits_and_the_teacher_comes_from_the_cache(
+    finished: Path,
+) -> None:
+    again = fit(finished.parent)
+    one, two = record_of(finished), record_of(again)
+    assert two["teacher"] == "cached"
+    assert one["metrics"] == two["metrics"]
+    assert one["config_hash"] == two["config_hash"]
+    left, right = weights_of(finished), weights_of(again)
+    assert all(torch.equal(left[name], right[name]) for name in left)
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+    epochs = ("--trainer.max_epochs", "4", "--model.teacher_epochs", "2")
+    half = ("--trainer.max_epochs", "2", "--model.teacher_epochs", "2")
+    whole = fit(tmp_path, *epochs)
+    first = fit(tmp_path, *half)
+    last = first / "checkpoints" / "last.ckpt"
+    resumed = fit(tmp_path, *epochs, "--ckpt_path", str(last))
+    left, right = weights_of(whole), weights_of(resumed)
+    assert all(torch.equal(left[name], right[name]) for name in left)
+    assert record_of(whole)["metrics"] == record_of(resumed)["metrics"]
+    assert record_of(resumed)["resumed_from"] == str(last)
+
+
+def test_a_flag_is_not_silently_beaten_by_a_checkpoint(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last = str(finished / "checkpoints" / "last.ckpt")
+    words = ["fit", "--ckpt_path", last, "--model.optimizer.init_args.lr", "0.5"]
+    assert main(words) == 1
+    assert "optimizer.init_args.lr is 0.5, but" in capsys.readouterr().err
+
+
+def test_test_command_repeats_the_recorded_numbers(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = record_of(finished)["metrics"]
+    quiet = ("--trainer.enable_progress_bar", "false")
+    for kind in ("last", "best"):
+        path = finished / "checkpoints" / metrics[kind]["checkpoint"]
+        for command, split in (("test", "test"), ("validate", "val")):
+            assert main([command, "--ckpt_path", str(path), *quiet]) == 0
+            shown = capsys.readouterr().out
+            assert f"{100 * metrics[kind][split]['accuracy']:.2f}" in shown
+            assert f"{metrics[kind][split]['ncjsd']:.4f}" in shown
+
+
+def test_predict_writes_logits(finished: Path) -> None:
+    path = finished / "checkpoints" / "last.ckpt"
+    assert main(["predict", "--ckpt_path", str(path)]) == 0
+    found = np.load(finished / "predictions.npz", allow_pickle=False)
+    assert found["logits"].shape == (4000, 4)
+    assert (found["index"] == np.arange(4000)).all()
+    accuracy = (found["logits"].argmax(1) == found["target"]).mean()
+    assert accuracy == pytest.approx(record_of(finished)["metrics"]["last"]["test"]["accuracy"])
+    (finished / "predictions.npz").unlink()
+
+
+def test_the_summary_shows_the_student_without_kd(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without = fit(finished.parent, "--config", "configs/overlays/without_kd.yaml")
+    capsys.readouterr()
+    again = fit(finished.parent)
+    accuracy = record_of(without)["metrics"]["last"]["test"]["accuracy"]
+    assert record_of(without)["arm"] == "without_kd"
+    assert record_of(without)["baseline_hash"] == record_of(again)["baseline_hash"]
+    line = next(x for x in capsys.readouterr().out.splitlines() if "student without KD" in x)
+    assert f"{100 * accuracy:.2f}" in line
+
+
+def test_a_teacher_retrained_on_kept_inputs(tmp_path: Path) -> None:
+    plain = fit(tmp_path)
+    retrained = fit(tmp_path, "--mask.retrain", "true")
+    assert record_of(plain)["teacher_hash"] != record_of(retrained)["teacher_hash"]
+    path = retrained / "checkpoints" / "last.ckpt"
+    assert main(["test", "--ckpt_path", str(path)]) == 0
+
+
+def test_a_config_of_one_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = yaml.safe_load(Path("configs/mnist_unimodal.yaml").read_text())
+    config["model"]["init_args"]["network"]["init_args"] |= {"in_features": 50, "num_classes": 4}
+    config["data"] = {"class_path": "SyntheticDataModule", "init_args": {"steps_per_epoch": 5}}
+    path = tmp_path / "single.yaml"
+    path.write_text(yaml.safe_dump(config))
+    runs = tmp_path / "runs"
+    assert main(["fit", *flags(path, runs, "--trainer.max_epochs", "1")]) == 0
+    (run,) = runs.iterdir()
+    assert record_of(run)["arm"] == "single"
+    assert record_of(run)["metrics"]["best"] is None  # no validation split
+    assert "network, last epoch" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--mask.layer", "hidden9"], "no layer 'hidden9'"),
+        (["--model.optimizer.init_args.lr", "1e30"], r"the loss is nan"),
+        (["--data.batch_size", "6000", "--data.steps_per_epoch", "1"], "batch_size is 6000"),
+        (["--run_dir", "/proc/no"], "cannot make a run folder in /proc/no"),
+        (["--ckpt_path", "none.ckpt"], "no checkpoint none.ckpt"),
+        (["--model.teacher_checkpoint", "none.ckpt"], "no checkpoint none.ckpt"),
+    ],
+)
+def test_bad_input_is_one_line(
+    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fit", *flags(QUICKSTART, tmp_path, *SHORT, *words)]) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("ntdh-bench: error: ")
+    assert message in error
+
+
+def test_a_nan_keeps_the_last_good_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The student's loss breaks in its second epoch (its teacher is trained already)."""
+    teacher = fit(tmp_path) / "teacher.ckpt"
+    words = [
+        "--model.teacher_checkpoint", str(teacher), "--model.distill_weight", "1",
+        "--model.scheduler.class_path", "torch.optim.lr_scheduler.StepLR",
+        "--model.scheduler.init_args.step_size", "1", "--model.scheduler.init_args.gamma", "1e35",
+    ]  # fmt: skip
+    capsys.readouterr()
+    assert main(["fit", *flags(QUICKSTART, tmp_path / "broken", *SHORT, *words)]) == 1
+    error = capsys.readouterr().err
+    assert "(epoch 1, batch" in error
+    (last,) = (tmp_path / "broken").glob("*/checkpoints/last.ckpt")
+    assert f"the last good checkpoint is {last}" in error
+    assert torch.load(last, weights_only=True)["epoch"] == 0
+
+
+def test_a_checkpoint_of_another_network(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last = str(finished / "checkpoints" / "last.ckpt")
+    words = ["--ckpt_path", last, "--model.student_network.init_args.hidden", "[8, 8]"]
+    assert main(["test", *words]) == 1
+    assert "another network" in capsys.readouterr().err
+
+
+def test_measuring_needs_a_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["test", "--config", str(QUICKSTART)]) == 1
+    assert "give --ckpt_path" in capsys.readouterr().err
+
+
+def test_saliency_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["saliency", *flags(QUICKSTART, tmp_path, *SHORT)]) == 0
+    (run,) = tmp_path.iterdir()
+    found = np.load(run / "saliency" / "saliency.npz", allow_pickle=False)
+    assert found["values"].shape == (50,)
+    assert (run / "saliency" / "saliency.png").is_file()
+    assert str(run / "saliency" / "saliency.npz") in capsys.readouterr().out.replace("\n", "")
+
+
+def test_a_resumed_run_remembers_the_best_epoch_before_it(tmp_path: Path) -> None:
+    """The learning rate explodes after the first epoch, so that one stays the best."""
+    worse = [
+        "--model.scheduler.class_path", "torch.optim.lr_scheduler.StepLR",
+        "--model.scheduler.init_args.step_size", "1", "--model.scheduler.init_args.gamma", "200",
+        "--model.teacher_epochs", "1",
+    ]  # fmt: skip
+    whole = fit(tmp_path, *worse, "--trainer.max_epochs", "3")
+    assert record_of(whole)["metrics"]["best"]["checkpoint"] == "best-epoch=0.ckpt"
+    first = fit(tmp_path, *worse, "--trainer.max_epochs", "2")
+    last = first / "checkpoints" / "last.ckpt"
+    resumed = fit(tmp_path, *worse, "--trainer.max_epochs", "3", "--ckpt_path", str(last))
+    assert record_of(whole)["metrics"] == record_of(resumed)["metrics"]
+    assert (resumed / "checkpoints" / "best-epoch=0.ckpt").is_file()
+    assert last.is_file()

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ntdh_bench.commands.parser import one_line, run_folder, with_run_config
+from ntdh_bench.commands.training import FitCLI, check_resume
+from ntdh_bench.errors import UserError
+from tests.helpers import flags
+
+QUICKSTART = Path("configs/quickstart.yaml")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model.distiller", "KDX"], r"model.distiller: unknown 'KDX': choose one of .*CRD.*KD,"),
+        (["--mask", "Feature"], "mask: unknown 'Feature': choose one of FeatureMask, SampleMask"),
+        (["--data", "MNIST"], "data: unknown 'MNIST': choose one of .*MNISTPairDataModule"),
+        (["--mask.removes", "most"], "mask.removes is 'most': choose one of 'most_divergent'"),
+        (["--mask.ratio", "1.5"], r"mask.ratio is 1.5: it must lie in \[0, 1\]"),
+        (["--mask.ratio", "x"], "mask.ratio: Expected a float. Got value: x"),
+        (["--model.teacher", "both"], "model.teacher is 'both': choose one of 'joint'"),
+        (["--trainer.epochs", "3"], "trainer.epochs"),
+        (["--config", "configs/none.yaml"], "File does not exist.*none.yaml"),
+        (["--model.student_network.hidden", "[-1]"], "negative"),
+    ],
+)
+def test_wrong_arguments_give_one_line(words: list[str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        FitCLI("fit", flags(QUICKSTART, tmp_path, *words))
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_config_that_is_not_yaml(tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("model: [1,\n b: {")
+    with pytest.raises(UserError, match="Problems parsing config"):
+        FitCLI("fit", ["--config", str(tmp_path / "bad.yaml")])
+
+
+def test_one_line_keeps_a_plain_message() -> None:
+    assert one_line("unrecognized arguments: --foo 1") == "unrecognized arguments: --foo 1"
+
+
+def test_the_seed_reaches_data_model_and_mask(tmp_path: Path) -> None:
+    cli = FitCLI("fit", flags(QUICKSTART, tmp_path, "--seed_everything", "7"))
+    assert (cli.model.seed, cli.datamodule.seed, cli.mask.seed) == (7, 7, 7)
+    assert cli.identity()["seed"] == 7
+
+
+def test_identity_leaves_out_paths_and_workers(tmp_path: Path) -> None:
+    one = FitCLI("fit", flags(QUICKSTART, tmp_path, "--mask.cache_dir", str(tmp_path / "a")))
+    two = FitCLI("fit", flags(QUICKSTART, tmp_path, "--data.num_workers", "1"))
+    other = FitCLI("fit", flags(QUICKSTART, tmp_path, "--mask.ratio", "0.3"))
+    assert one.identity() == two.identity()
+    assert one.identity() != other.identity()
+
+
+def test_every_run_gets_its_own_folder_with_a_config_that_repeats_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = []
+    for _ in range(2):
+        monkeypatch.delenv("NTDH_RUN", raising=False)
+        folders.append(FitCLI("fit", flags(QUICKSTART, tmp_path)).folder)
+    assert folders[0] != folders[1]
+    monkeypatch.delenv("NTDH_RUN", raising=False)
+    first = FitCLI("fit", flags(QUICKSTART, tmp_path)).identity()
+    monkeypatch.delenv("NTDH_RUN", raising=False)
+    again = FitCLI("fit", flags(folders[0] / "config.yaml", tmp_path)).identity()
+    assert first == again
+
+
+@pytest.mark.parametrize("name", ["--ckpt_path=x/run/checkpoints/last.ckpt", "separate"])
+def test_a_checkpoint_brings_the_config_of_its_run(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    path.parent.mkdir(parents=True)
+    config = tmp_path / "run" / "config.yaml"
+    words = ["--ckpt_path", str(path)] if name == "separate" else [f"--ckpt_path={path}"]
+    assert with_run_config(words) == words
+    config.write_text("")
+    assert run_folder(path) == tmp_path / "run"
+    assert with_run_config(words) == ["--config", str(config), *words]
+    explicit = ["--config", "other.yaml", *words]
+    assert with_run_config(explicit) == explicit
+
+
+def test_a_resumed_run_keeps_its_settings(tmp_path: Path) -> None:
+    import torch
+
+    path = tmp_path / "last.ckpt"
+    saved = {"model": {"lr": 0.1, "layers": [1, 2]}, "trainer": {"max_epochs": 5}}
+    torch.save({"state_dict": {}, "identity": saved}, path)
+    check_resume(str(path), {**saved, "trainer": {"max_epochs": 10}})
+    with pytest.raises(UserError, match=r"model\.lr is 0\.2, but .* was made with 0\.1"):
+        check_resume(str(path), {**saved, "model": {"lr": 0.2, "layers": [1, 2]}})

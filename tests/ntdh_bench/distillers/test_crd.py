@@ -1,0 +1,331 @@
+"""CRD against loops written from its paper, and what its memory keeps."""
+
+from __future__ import annotations
+
+import copy
+import io
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from ntdh_bench.distillers import CRD, contrastive
+from ntdh_bench.distillers.ranks import gather_rows, rank
+from ntdh_bench.errors import UserError
+
+N_DATA, BATCH, NEGATIVES = 30, 4, 7
+
+
+def make(**changes: object) -> CRD:
+    torch.manual_seed(0)
+    settings: dict[str, object] = {
+        "student_dim": 5,
+        "teacher_dim": 3,
+        "n_data": N_DATA,
+        "feat_dim": 6,
+        "negatives": NEGATIVES,
+    }
+    return CRD(**(settings | changes)).double()  # type: ignore[arg-type]
+
+
+def draw(seed: int = 0, rows: int = BATCH) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    stream = torch.Generator().manual_seed(seed)
+    student = torch.randn(rows, 5, generator=stream, dtype=torch.float64)
+    teacher = torch.randn(rows, 3, generator=stream, dtype=torch.float64)
+    index = torch.randperm(N_DATA, generator=stream)[:rows]
+    return student, teacher, index, torch.randint(N_DATA, (rows, NEGATIVES), generator=stream)
+
+
+class Naive:
+    """The same state, one sample and one contrast at a time."""
+
+    def __init__(self, crd: CRD) -> None:
+        self.crd = copy.deepcopy(crd)
+        self.memory = [self.crd.student_memory.clone(), self.crd.teacher_memory.clone()]
+        self.z: list[float] = []
+
+    def step(
+        self, student: Tensor, teacher: Tensor, index: Tensor, negatives: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        layers = self.crd.student_embedding, self.crd.teacher_embedding
+        embedded: list[list[Tensor]] = [[], []]
+        for layer, features, rows in zip(layers, (student, teacher), embedded, strict=True):
+            assert layer is not None
+            for x in features:
+                y = layer.weight @ x + layer.bias
+                rows.append(y / y.norm())
+        contrasts = torch.cat([index[:, None], negatives], 1).tolist()
+        scores = [
+            [
+                [torch.exp(bank[j] @ e / self.crd.temperature) for j in columns]
+                for e, columns in zip(rows, contrasts, strict=True)
+            ]
+            for rows, bank in zip(embedded, self.memory[::-1], strict=True)
+        ]
+        if not self.z:
+            for side in scores:
+                flat = [score.item() for row in side for score in row]
+                self.z.append(sum(flat) / len(flat) * N_DATA)
+        noise = negatives.shape[1] / N_DATA
+        loss = torch.zeros((), dtype=torch.float64)
+        for side, z in zip(scores, self.z, strict=True):
+            for first, *others in side:
+                loss = loss - torch.log(first / z / (first / z + noise + 1e-7))
+                for score in others:
+                    loss = loss - torch.log(noise / (score / z + noise + 1e-7))
+        loss = loss / len(index)
+        gradients = list(torch.autograd.grad(loss, list(self.crd.parameters())))
+        for bank, rows in zip(self.memory, embedded, strict=True):
+            old = bank.clone()
+            for i, e in zip(index.tolist(), rows, strict=True):
+                mixed = self.crd.momentum * old[i] + (1 - self.crd.momentum) * e.detach()
+                bank[i] = mixed / mixed.norm()
+        return loss.detach(), gradients
+
+
+@pytest.mark.parametrize("bank_ratio", [64, 0])
+def test_steps_against_loops(bank_ratio: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to read the bank, with a repeated sample in the second batch."""
+    monkeypatch.setattr(contrastive, "MAX_BANK_RATIO", bank_ratio)
+    crd = make()
+    naive = Naive(crd)
+    for seed in range(3):
+        student, teacher, index, negatives = draw(seed)
+        if seed == 1:
+            index[3] = index[0]
+        loss = crd(student, teacher, index, negatives)
+        gradients = torch.autograd.grad(loss, list(crd.parameters()))
+        expected, expected_gradients = naive.step(student, teacher, index, negatives)
+        torch.testing.assert_close(loss.detach(), expected)
+        torch.testing.assert_close(list(gradients), expected_gradients)
+        torch.testing.assert_close(crd.log_z.exp().tolist(), naive.z)
+        torch.testing.assert_close([crd.student_memory, crd.teacher_memory], naive.memory)
+
+
+def test_gradcheck() -> None:
+    crd = make().eval()
+    student, teacher, index, negatives = draw()
+    crd.log_z.fill_(10.0)  # a constant, as it is after the first step
+    inputs = student.requires_grad_(), teacher.requires_grad_()
+    assert torch.autograd.gradcheck(lambda s, t: crd(s, t, index, negatives), inputs)
+
+
+def test_positives_in_column_0() -> None:
+    student, teacher, index, negatives = draw()
+    one, other = make(), make()
+    both = torch.cat([index[:, None], negatives], 1)
+    loss = one(student, teacher, index, negatives)
+    torch.testing.assert_close(loss, other(student, teacher, index, both), rtol=0, atol=0)
+
+
+def test_another_number_of_negatives() -> None:
+    student, teacher, index, negatives = draw()
+    assert make()(student, teacher, index, negatives[:, :3]).isfinite()
+
+
+def test_negatives_are_uniform_and_derived() -> None:
+    crd = make(negatives=3000)
+    crd.build(5, 3, N_DATA, seed=1)
+    index = torch.arange(BATCH)
+    first = crd._contrast(index, None)
+    torch.rand(7)  # the global generator plays no part
+    assert torch.equal(first, crd._contrast(index, None))
+    assert torch.equal(first[:, 0], index)
+    counts = torch.bincount(first[:, 1:].flatten(), minlength=N_DATA).double()
+    expected = BATCH * 3000 / N_DATA
+    assert ((counts - expected).square() / expected).sum() < 60  # chi-square, 29 degrees of freedom
+    crd.step += 1
+    assert not torch.equal(first, crd._contrast(index, None))
+    crd.build(5, 3, N_DATA, seed=2)
+    crd.step -= 1
+    assert not torch.equal(first, crd._contrast(index, None))
+
+
+def test_resumed_run_goes_on_the_same() -> None:
+    batches = [draw(seed)[:3] for seed in range(4)]
+    whole, first = make(), make()
+    losses = [whole(*batch) for batch in batches]
+    for batch in batches[:2]:
+        first(*batch)
+    file = io.BytesIO()
+    torch.save(first.state_dict(), file)
+    file.seek(0)
+    torch.manual_seed(99)
+    resumed = CRD(feat_dim=6, negatives=NEGATIVES).double()
+    resumed.build(5, 3, N_DATA, seed=0)
+    resumed.double().load_state_dict(torch.load(file, weights_only=True))
+    for batch, loss in zip(batches[2:], losses[2:], strict=True):
+        assert torch.equal(resumed(*batch), loss)
+
+
+def test_z_is_fixed_at_the_first_step() -> None:
+    crd = make()
+    crd(*draw(0))
+    first = crd.log_z.clone()
+    crd(*draw(1))
+    assert first.isfinite().all()
+    assert torch.equal(crd.log_z, first)
+
+
+def test_evaluation_changes_nothing() -> None:
+    crd = make().eval()
+    before = copy.deepcopy(crd.state_dict())
+    assert crd(*draw()).isfinite()
+    for name, value in crd.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0, equal_nan=True)
+
+
+def test_memory_can_be_updated_before_backward() -> None:
+    crd = make()
+    losses = crd(*draw(0)) + crd(*draw(1))
+    losses.backward()
+    assert crd.student_embedding is not None
+    assert crd.student_embedding.weight.grad is not None
+    copy.deepcopy(crd)  # no buffer is part of a graph
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_small_batches(rows: int) -> None:
+    crd = make()
+    student, teacher, index, _ = draw(rows=rows)
+    student.requires_grad_()
+    loss = crd(student, teacher, index)
+    loss.backward()
+    assert student.grad is not None
+    assert loss.isfinite()
+    assert student.grad.isfinite().all()
+    assert crd.student_memory.isfinite().all()
+    loss = crd(*draw())  # the normalisers come from the first batch that is not empty
+    assert loss.isfinite()
+    assert crd.log_z.isfinite().all()
+
+
+def test_zero_embeddings() -> None:
+    crd = make()
+    assert crd.student_embedding is not None
+    torch.nn.init.zeros_(crd.student_embedding.bias)
+    student, teacher, index, _ = draw()
+    student[:] = 0
+    student.requires_grad_()
+    for _ in range(2):
+        loss = crd(student, teacher, index)
+        loss.backward()
+    assert student.grad is not None
+    assert loss.isfinite()
+    assert student.grad.isfinite().all()
+    assert crd.student_memory.isfinite().all()
+
+
+@pytest.mark.parametrize("temperature", [0.001, 0.07])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_autocast(dtype: torch.dtype, temperature: float) -> None:
+    student, teacher, index, negatives = draw()
+    student, teacher = student.to(dtype).requires_grad_(), teacher.to(dtype)
+    crd = make(temperature=temperature).float()
+    plain = copy.deepcopy(crd)
+    with torch.autocast("cpu", dtype=dtype):
+        loss = crd(student, teacher, index, negatives)
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert student.grad is not None
+    assert student.grad.isfinite().all()
+    torch.testing.assert_close(loss, plain(student.float(), teacher.float(), index, negatives))
+    torch.testing.assert_close(crd.student_memory, plain.student_memory)
+
+
+def test_feature_maps_are_averaged() -> None:
+    student, teacher, index, negatives = draw()
+    maps = student[:, :, None, None] + torch.tensor([[-1.0, 1.0]], dtype=torch.float64)
+    loss = make()(maps, teacher, index, negatives)
+    torch.testing.assert_close(loss, make()(student, teacher, index, negatives))
+
+
+def test_weights_and_start_of_the_memory() -> None:
+    crd = CRD(4, 4, 2000, feat_dim=32)
+    assert crd.student_memory.square().sum(1).mean().item() == pytest.approx(1, abs=0.02)
+    assert crd.student_memory.abs().max() <= math.sqrt(3 / 32)
+    assert not torch.equal(crd.student_memory, crd.teacher_memory)
+    assert len(list(crd.parameters())) == 4
+
+
+def test_never_built() -> None:
+    with pytest.raises(UserError, match="no embeddings"):
+        CRD()(*draw())
+
+
+def test_index_outside_the_data() -> None:
+    student, teacher, index, _ = draw()
+    index[0] = N_DATA
+    with pytest.raises(UserError, match=f"memory has {N_DATA} rows"):
+        make()(student, teacher, index)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"feat_dim": 0}, {"negatives": 0}, {"temperature": 0.0}, {"momentum": 1.5}]
+)
+def test_bad_settings(setting: dict[str, float]) -> None:
+    with pytest.raises(UserError, match="expected"):
+        CRD(**setting)  # type: ignore[arg-type]
+
+
+WORKER = """
+import sys, torch, torch.distributed as dist
+from ntdh_bench.distillers import CRD
+from ntdh_bench.distillers.ranks import gather_rows
+rank, folder = int(sys.argv[1]), sys.argv[2]
+dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
+state, batches = torch.load(f"{folder}/data.pt")
+crd = CRD(5, 3, 30, 6, 7).double()
+crd.load_state_dict(state)
+ddp = torch.nn.parallel.DistributedDataParallel(crd)
+gradients = []
+for batch in batches:
+    ddp.zero_grad()
+    ddp(*(x[2 * rank : 2 * rank + 2] for x in batch)).backward()
+    gradients.append([p.grad.clone() for p in crd.parameters()])
+ddp.zero_grad()
+ddp(*(x[2 * rank : 2 * rank + 2] for x in batches[0][:3])).backward()
+rows = gather_rows(torch.arange(3 - 2 * rank) + 10 * rank)
+torch.save((gradients, crd.state_dict(), rows), f"{folder}/{rank}.pt")
+"""
+
+
+def test_two_processes_equal_one_with_the_whole_batch(tmp_path: Path) -> None:
+    """Gradients, normalisers and banks; the third step draws its own negatives on each rank."""
+    crd = make()
+    batches = [draw(0), draw(1)]
+    batches[1][2][3] = batches[1][2][0]  # one sample on both ranks
+    torch.save((crd.state_dict(), batches), tmp_path / "data.pt")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    workers = [
+        subprocess.Popen([sys.executable, "-c", WORKER, str(rank), str(tmp_path)], env=environment)
+        for rank in range(2)
+    ]
+    expected = []
+    for batch in batches:
+        crd.zero_grad()
+        crd(*batch).backward()
+        expected.append([p.grad.clone() for p in crd.parameters() if p.grad is not None])
+    crd(*batches[0][:3])
+    assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
+    states = []
+    for number in range(2):
+        gradients, state, rows = torch.load(tmp_path / f"{number}.pt")
+        torch.testing.assert_close(gradients, expected)
+        assert rows.tolist() == [0, 1, 2, 10]
+        states.append(state)
+        for name, value in crd.state_dict().items():
+            torch.testing.assert_close(state[name], value)
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name])
+
+
+def test_alone_there_is_nothing_to_gather() -> None:
+    x = torch.randn(3, 2)
+    assert gather_rows(x) is x
+    assert rank() == 0

@@ -1,0 +1,274 @@
+"""KD, DKD, FitNet, PKT and SP against loops written from their papers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ntdh_bench.distillers.functional import dkd, fitnet, kd, pkt, rkd, sp, unit_rows
+
+Loss = Callable[..., Tensor]
+RELATIONAL: list[Loss] = [rkd, pkt, sp]
+
+
+def draw(rows: int = 6, width: int = 5, other: int | None = None) -> tuple[Tensor, Tensor]:
+    stream = torch.Generator().manual_seed(rows + width)
+    student = torch.randn(rows, width, generator=stream, dtype=torch.float64)
+    return student, torch.randn(rows, other or width, generator=stream, dtype=torch.float64)
+
+
+def targets(rows: int, classes: int) -> Tensor:
+    return torch.arange(rows) % classes
+
+
+def dkd_default(student: Tensor, teacher: Tensor) -> Tensor:
+    return dkd(student, teacher, targets(*student.shape))
+
+
+EVERY: list[Loss] = [kd, dkd_default, fitnet, rkd, pkt, sp]
+
+
+def softmax(row: Tensor, temperature: float) -> list[float]:
+    powers = [math.exp(z / temperature) for z in row.tolist()]
+    return [power / sum(powers) for power in powers]
+
+
+def kl(p: list[float], q: list[float]) -> float:
+    return sum(x * math.log(x / y) for x, y in zip(p, q, strict=True))
+
+
+def naive_kd(student: Tensor, teacher: Tensor, temperature: float) -> float:
+    rows = zip(teacher, student, strict=True)
+    values = [kl(softmax(t, temperature), softmax(s, temperature)) for t, s in rows]
+    return temperature**2 * sum(values) / len(values)
+
+
+def naive_dkd(
+    student: Tensor, teacher: Tensor, target: Tensor, a: float, b: float, temperature: float
+) -> float:
+    total = 0.0
+    for s, t, k in zip(student, teacher, target.tolist(), strict=True):
+        p, q = softmax(t, temperature), softmax(s, temperature)
+        total += a * kl([p[k], 1 - p[k]], [q[k], 1 - q[k]])
+        p_hat = [x / (1 - p[k]) for i, x in enumerate(p) if i != k]
+        q_hat = [x / (1 - q[k]) for i, x in enumerate(q) if i != k]
+        total += b * kl(p_hat, q_hat)
+    return temperature**2 * total / len(student)
+
+
+def naive_pkt(student: Tensor, teacher: Tensor) -> float:
+    def affinities(x: Tensor) -> list[list[float]]:
+        rows = []
+        for i in x:
+            cosines = [float(i @ j) / (float(i.norm()) * float(j.norm())) for j in x]
+            rows.append([(c + 1) / 2 for c in cosines])
+        return [[a / sum(row) for a in row] for row in rows]
+
+    p, q = affinities(teacher), affinities(student)
+    size = len(student)
+    pairs = [(p[i][j], q[i][j]) for i in range(size) for j in range(size)]
+    return sum(a * math.log((a + 1e-7) / (b + 1e-7)) for a, b in pairs) / size**2
+
+
+def naive_sp(student: Tensor, teacher: Tensor) -> float:
+    def similarities(x: Tensor) -> list[list[float]]:
+        gram = [[float(i @ j) for j in x] for i in x]
+        return [[g / math.sqrt(sum(h * h for h in row)) for g in row] for row in gram]
+
+    g, h = similarities(teacher), similarities(student)
+    size = len(student)
+    return sum((g[i][j] - h[i][j]) ** 2 for i in range(size) for j in range(size)) / size**2
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+def test_kd(temperature: float) -> None:
+    student, teacher = draw()
+    expected = naive_kd(student, teacher, temperature)
+    assert kd(student, teacher, temperature).item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize(("alpha", "beta", "temperature"), [(1, 8, 4), (0.5, 0.5, 1), (2, 0, 0.7)])
+def test_dkd(alpha: float, beta: float, temperature: float) -> None:
+    student, teacher = draw()
+    target = targets(*student.shape)
+    expected = naive_dkd(student, teacher, target, alpha, beta, temperature)
+    actual = dkd(student, teacher, target, alpha, beta, temperature)
+    assert actual.item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_fitnet() -> None:
+    student, teacher = draw()
+    errors = [(a - b) ** 2 for a, b in zip(student.flatten(), teacher.flatten(), strict=True)]
+    assert fitnet(student, teacher).item() == pytest.approx(float(sum(errors)) / len(errors))
+
+
+@pytest.mark.parametrize(("loss", "naive"), [(pkt, naive_pkt), (sp, naive_sp)])
+def test_pkt_and_sp(loss: Loss, naive: Callable[[Tensor, Tensor], float]) -> None:
+    student, teacher = draw(other=9)
+    assert loss(student, teacher).item() == pytest.approx(naive(student, teacher), rel=1e-6)
+
+
+@pytest.mark.parametrize("loss", EVERY)
+def test_gradcheck(loss: Loss) -> None:
+    student, teacher = draw(rows=4, width=3)
+    student.requires_grad_()
+    teacher.requires_grad_()
+    assert torch.autograd.gradcheck(loss, (student, teacher))
+
+
+@pytest.mark.parametrize("loss", EVERY)
+def test_same_is_zero(loss: Loss) -> None:
+    student, _ = draw()
+    student.requires_grad_()
+    value = loss(student, student.detach())
+    value.backward()
+    assert value.item() == pytest.approx(0, abs=1e-12)
+    assert student.grad is not None
+    assert student.grad.abs().max() < 1e-7  # PKT: 1e-7 is part of its definition
+
+
+def orthogonal(width: int) -> Tensor:
+    stream = torch.Generator().manual_seed(1)
+    return torch.linalg.qr(torch.randn(width, width, generator=stream, dtype=torch.float64))[0]
+
+
+@pytest.mark.parametrize("loss", RELATIONAL)
+def test_invariant_to_rotation_and_scale(loss: Loss) -> None:
+    student, teacher = draw()
+    expected = loss(student, teacher)
+    torch.testing.assert_close(loss(student @ orthogonal(5), teacher), expected)
+    # PKT adds 1e-7 to the norms, so it is invariant up to that.
+    torch.testing.assert_close(loss(student * 1e3, teacher * 1e2), expected, rtol=1e-5, atol=0.0)
+
+
+def test_pkt_is_invariant_to_the_scale_of_each_row() -> None:
+    student, teacher = draw()
+    scale = torch.linspace(0.5, 7, len(student), dtype=student.dtype)[:, None]
+    torch.testing.assert_close(
+        pkt(student * scale, teacher), pkt(student, teacher), rtol=1e-5, atol=0
+    )
+
+
+@pytest.mark.parametrize("loss", EVERY)
+def test_permuting_the_batch_changes_nothing(loss: Loss) -> None:
+    student, teacher = draw(rows=5, width=5)
+    order = torch.tensor([3, 0, 4, 1, 2])
+    if loss is dkd_default:
+        target = targets(5, 5)
+        actual = dkd(student[order], teacher[order], target[order])
+        torch.testing.assert_close(actual, dkd(student, teacher, target))
+    else:
+        torch.testing.assert_close(loss(student[order], teacher[order]), loss(student, teacher))
+
+
+def edge_cases() -> dict[str, tuple[Tensor, Tensor]]:
+    student, teacher = (x.float() for x in draw())
+    zero_row, same_rows, near = student.clone(), student.clone(), student.clone()
+    zero_row[2] = 0
+    same_rows[3] = same_rows[1]
+    near[3] = near[1] * (1 + 1e-6)
+    return {
+        "one row": (student[:1], teacher[:1]),
+        "two rows": (student[:2], teacher[:2]),
+        "no row": (student[:0], teacher[:0]),
+        "zero row": (zero_row, teacher),
+        "zero row in both": (zero_row, zero_row * 2),
+        "all zero": (torch.zeros_like(student), teacher),
+        "all zero in both": (torch.zeros_like(student), torch.zeros_like(student)),
+        "one zero row alone": (torch.zeros(1, 5), torch.zeros(1, 5)),
+        "same rows": (same_rows, teacher),
+        "same rows in the teacher": (student, same_rows),
+        "all rows the same": (student[:1].repeat(6, 1), teacher),
+        "near-duplicates": (near, teacher),
+        "large": (student * 1e4, teacher * 1e4),
+        "small": (student * 1e-6, teacher * 1e-6),
+    }
+
+
+@pytest.mark.parametrize("case", edge_cases())
+@pytest.mark.parametrize("loss", EVERY)
+def test_finite(loss: Loss, case: str) -> None:
+    student, teacher = edge_cases()[case]
+    student.requires_grad_()
+    teacher.requires_grad_()
+    value = loss(student, teacher)
+    value.backward()
+    assert value.isfinite()
+    for x in (student, teacher):
+        assert x.grad is not None
+        assert x.grad.isfinite().all()
+    if case == "no row":
+        assert value == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("loss", EVERY)
+def test_half_precision_is_promoted(loss: Loss, dtype: torch.dtype) -> None:
+    student, teacher = (x.to(dtype) * 50 for x in draw())
+    leaf = student.clone().requires_grad_()
+    with torch.autocast("cpu", dtype=dtype):
+        value = loss(leaf, teacher)
+    value.backward()
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value.detach(), loss(student.float(), teacher.float()))
+    assert leaf.grad is not None
+    assert leaf.grad.dtype == dtype
+    assert leaf.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("loss", EVERY)
+def test_autocast_does_not_reach_inside(loss: Loss) -> None:
+    student, teacher = (x.float() for x in draw())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = loss(student, teacher)
+    torch.testing.assert_close(value, loss(student, teacher), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("loss", EVERY)
+def test_float64_stays(loss: Loss) -> None:
+    student, teacher = draw()
+    assert loss(student, teacher.float()).dtype == torch.float64
+
+
+def test_sp_does_not_overflow() -> None:
+    student, teacher = (x.float() for x in draw())
+    torch.testing.assert_close(sp(student * 1e15, teacher * 1e-15), sp(student, teacher))
+
+
+def test_sp_takes_feature_maps() -> None:
+    student, teacher = torch.randn(4, 3, 2, 2), torch.randn(4, 2, 5, 5)
+    for loss in RELATIONAL:
+        torch.testing.assert_close(
+            loss(student, teacher), loss(student.flatten(1), teacher.flatten(1))
+        )
+
+
+def test_unit_rows() -> None:
+    x = torch.tensor([[3.0, 4.0], [0.0, 0.0]], requires_grad=True)
+    unit = unit_rows(x)
+    torch.testing.assert_close(unit.detach(), torch.tensor([[0.6, 0.8], [0.0, 0.0]]))
+    (unit * torch.tensor([1.0, 2.0])).sum().backward()
+    assert x.grad is not None
+    assert (x.grad[1] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda s, t: kd(s, t[:, :-1]), "differ"),
+        (lambda s, t: kd(s, t, 0.0), "temperature"),
+        (lambda s, t: dkd(s, t, targets(6, 5), temperature=-1.0), "temperature"),
+        (lambda s, t: dkd(s, t, targets(6, 7)), "classes"),
+        (lambda s, t: fitnet(s, t[:, :-1]), "differ"),
+        (lambda s, t: rkd(s, t[:-1]), "rows"),
+        (lambda s, t: sp(s[:-1], t), "rows"),
+    ],
+)
+def test_bad_arguments(call: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call(*draw())

@@ -1,0 +1,245 @@
+"""The modules: layers, weights, trainable parts, and the authors' preset."""
+
+from __future__ import annotations
+
+import inspect
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from ntdh_bench.distillers import (
+    CRD,
+    DKD,
+    KD,
+    PKT,
+    RKD,
+    SP,
+    Combined,
+    Distiller,
+    FitNet,
+    WeightedKL,
+    authors,
+    functional,
+)
+from ntdh_bench.divergence import nckl, tckl
+from ntdh_bench.errors import UserError
+
+ROWS, CLASSES = 6, 4
+FEATURE_METHODS = [FitNet, CRD, RKD, PKT, SP]
+PUBLISHED = {KD: 1, DKD: 1, WeightedKL: 1, FitNet: 100, CRD: 0.8, RKD: 1, PKT: 30000, SP: 3000}
+AUTHORS = ["kd", "fitnet", "crd", "rkd", "pkt", "sp", "dkd"]
+
+
+def outputs(seed: int, width: int) -> dict[str, Tensor]:
+    stream = torch.Generator().manual_seed(seed)
+    return {
+        "logits": torch.randn(ROWS, CLASSES, generator=stream),
+        "hidden2": torch.randn(ROWS, width, generator=stream),
+    }
+
+
+STUDENT, TEACHER = outputs(0, 5), outputs(1, 3)
+TARGET, INDEX = torch.arange(ROWS) % CLASSES, torch.arange(ROWS)
+
+
+@pytest.mark.parametrize(("method", "weight"), PUBLISHED.items())
+def test_published_weight(method: type[Distiller], weight: float) -> None:
+    assert method().weight == weight
+
+
+@pytest.mark.parametrize("method", [KD, DKD, WeightedKL])
+def test_logit_methods(method: type[Distiller]) -> None:
+    distiller = method(weight=2.5)
+    assert distiller.student_layer == distiller.teacher_layer == "logits"
+    arguments = [STUDENT["logits"], TEACHER["logits"], *([TARGET] if method is not KD else [])]
+    loss = distiller.distill(STUDENT, TEACHER, TARGET, INDEX)
+    torch.testing.assert_close(loss, 2.5 * distiller(*arguments))
+
+
+@pytest.mark.parametrize("method", FEATURE_METHODS)
+def test_feature_methods(method: type[Distiller]) -> None:
+    distiller = method(layer="hidden2", weight=2.5).eval()
+    assert distiller.student_layers == distiller.teacher_layers == ["hidden2"]
+    distiller.build(5, 3, ROWS, seed=0)
+    arguments = [STUDENT["hidden2"], TEACHER["hidden2"], *([INDEX] if method is CRD else [])]
+    loss = distiller.distill(STUDENT, TEACHER, TARGET, INDEX)
+    torch.testing.assert_close(loss, 2.5 * distiller(*arguments))
+
+
+@pytest.mark.parametrize("method", FEATURE_METHODS)
+def test_layers_may_differ_but_must_be_named(method: type[Distiller]) -> None:
+    distiller = method(layer="hidden1", teacher_layer="block3")
+    assert (distiller.student_layer, distiller.teacher_layer) == ("hidden1", "block3")
+    with pytest.raises(UserError, match=r"distiller\.layer"):
+        _ = method().student_layer
+    with pytest.raises(UserError, match="teacher_layer"):
+        _ = method(student_layer="hidden1").teacher_layer
+
+
+@pytest.mark.parametrize("weight", [-1.0, math.inf, math.nan])
+def test_bad_weight(weight: float) -> None:
+    with pytest.raises(UserError, match=r"distiller\.weight"):
+        KD(weight=weight)
+
+
+def test_defaults_are_the_published_ones() -> None:
+    defaults = {
+        KD: {"temperature": 4.0},
+        DKD: {"alpha": 1.0, "beta": 8.0, "temperature": 4.0},
+        RKD: {"distance_weight": 25.0, "angle_weight": 50.0},
+        CRD: {"feat_dim": 128, "negatives": 16384, "temperature": 0.07, "momentum": 0.5},
+    }
+    for method, expected in defaults.items():
+        distiller = method()
+        assert {name: getattr(distiller, name) for name in expected} == expected
+
+
+def test_modules_call_the_functions() -> None:
+    student, teacher = STUDENT["logits"], TEACHER["logits"]
+    for module, expected in (
+        (KD(2.0), functional.kd(student, teacher, 2.0)),
+        (RKD(1.0, 2.0), functional.rkd(student, teacher, 1.0, 2.0)),
+        (PKT(), functional.pkt(student, teacher)),
+        (SP(), functional.sp(student, teacher)),
+    ):
+        torch.testing.assert_close(module(student, teacher), expected, rtol=0, atol=0)
+    expected = functional.dkd(student, teacher, TARGET, 1, 2, 3)
+    torch.testing.assert_close(DKD(1, 2, 3)(student, teacher, TARGET), expected)
+
+
+def test_weighted_kl() -> None:
+    student, teacher = STUDENT["logits"], TEACHER["logits"]
+    target_part = tckl(teacher, student, TARGET, binary=True).mean()
+    other_part = nckl(teacher, student, TARGET).mean()
+    loss = WeightedKL(alpha=3.0, beta=0.25)(student, teacher, TARGET)
+    torch.testing.assert_close(loss, 3 * target_part + 0.25 * other_part)
+
+
+@pytest.mark.parametrize("method", [FitNet, CRD])
+def test_trainable_parts_come_from_the_seed(method: type[Distiller]) -> None:
+    built = []
+    for seed in (7, 7, 8):
+        torch.manual_seed(len(built))
+        before = torch.get_rng_state()
+        distiller = method(layer="hidden2")
+        distiller.build(5, 3, ROWS, seed)
+        assert torch.equal(torch.get_rng_state(), before)
+        built.append(distiller)
+    first, same, other = (b.state_dict() for b in built)
+    weights = [name for name in first if "weight" in name or "memory" in name]
+    assert all(torch.equal(first[name], same[name]) for name in weights)
+    assert not any(torch.equal(first[name], other[name]) for name in weights)
+    assert all(p.requires_grad for p in built[0].parameters())
+
+
+@pytest.mark.parametrize("method", [FitNet, CRD])
+def test_sizes_given_must_fit(method: type[Distiller]) -> None:
+    sizes = {"student_dim": 5, "teacher_dim": 3} | ({"n_data": ROWS} if method is CRD else {})
+    distiller = method(**sizes)
+    before = [p.clone() for p in distiller.parameters()]
+    distiller.build(5, 3, ROWS, seed=0)
+    for old, new in zip(before, distiller.parameters(), strict=True):
+        assert torch.equal(old, new)
+    with pytest.raises(UserError, match="leave them out"):
+        distiller.build(6, 3, ROWS, seed=0)
+
+
+def test_fitnet_regresses_features_and_maps() -> None:
+    fitnet = FitNet(5, 3)
+    with torch.no_grad():
+        loss = fitnet(STUDENT["hidden2"], TEACHER["hidden2"])
+        assert fitnet.regressor is not None
+        regressed = fitnet.regressor(STUDENT["hidden2"])
+        torch.testing.assert_close(loss, (regressed - TEACHER["hidden2"]).square().mean())
+        maps, wanted = torch.randn(2, 5, 3, 4), torch.randn(2, 3, 3, 4)
+        weight = fitnet.regressor.weight[:, :, None, None]
+        convolved = torch.nn.functional.conv2d(maps, weight, fitnet.regressor.bias)
+        torch.testing.assert_close(fitnet(maps, wanted), (convolved - wanted).square().mean())
+    with pytest.raises(ValueError, match="differ"):
+        fitnet(maps, wanted[..., :2])
+    with pytest.raises(UserError, match="no regressor"):
+        FitNet()(STUDENT["hidden2"], TEACHER["hidden2"])
+
+
+def test_fitnet_under_autocast() -> None:
+    fitnet = FitNet(5, 3)
+    student = STUDENT["hidden2"].clone().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = fitnet(student, TEACHER["hidden2"])
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert student.grad is not None
+    assert student.grad.isfinite().all()
+
+
+def test_combined() -> None:
+    fitnet = FitNet(layer="hidden2", weight=3.0)
+    combined = Combined([KD(1.0), fitnet], [0.5, 0.1])
+    assert combined.student_layer == combined.teacher_layer == "hidden2"
+    combined.build(5, 3, ROWS, seed=0)
+    assert len(list(combined.parameters())) == 2
+    loss = combined.distill(STUDENT, TEACHER, TARGET, INDEX)
+    kd = functional.kd(STUDENT["logits"], TEACHER["logits"], 1.0)
+    hint = fitnet(STUDENT["hidden2"], TEACHER["hidden2"])
+    torch.testing.assert_close(loss, 0.5 * kd + 0.3 * hint)
+
+
+def test_combined_needs_terms_that_fit() -> None:
+    with pytest.raises(UserError, match="one weight each"):
+        Combined([KD()], [1.0, 2.0])
+    with pytest.raises(UserError, match="at least one"):
+        Combined([])
+    with pytest.raises(UserError, match="hidden1, hidden2"):
+        Combined([SP(layer="hidden1"), PKT(layer="hidden2")])
+
+
+@pytest.mark.parametrize("name", AUTHORS)
+def test_authors_preset(name: str) -> None:
+    function = getattr(authors, name)
+    assert not inspect.signature(function).parameters
+    distiller = function()
+    assert isinstance(distiller, Distiller)
+    assert distiller.student_layers == distiller.teacher_layers == ["logits"]
+    distiller.build(CLASSES, CLASSES, ROWS, seed=0)
+    student = {"logits": STUDENT["logits"].clone().requires_grad_()}
+    loss = distiller.distill(student, TEACHER, TARGET, INDEX)
+    loss.backward()
+    assert loss.isfinite()
+    assert student["logits"].grad is not None
+    assert student["logits"].grad.isfinite().all()
+    for parameter in distiller.parameters():
+        assert parameter.grad is not None
+
+
+def test_authors_formulas() -> None:
+    student, teacher = STUDENT["logits"], TEACHER["logits"]
+    kl = functional.kd(student, teacher, 1.0)
+    expected = {
+        "KD": kl,
+        "PKT": functional.pkt(student, teacher) + kl,
+        "SP": functional.sp(student, teacher) + kl,
+        "RKD": functional.rkd(student, teacher, 25, 50),
+        "DKD": functional.dkd(student, teacher, TARGET, 0.5, 0.5, 1.0),
+    }
+    for name, value in expected.items():
+        loss = getattr(authors, f"Authors{name}")().distill(STUDENT, TEACHER, TARGET, INDEX)
+        torch.testing.assert_close(loss, value)
+    combined = authors.AuthorsFitNet()
+    combined.build(CLASSES, CLASSES, ROWS, seed=0)
+    hint = combined.distillers[0](student, teacher)
+    loss = combined.distill(STUDENT, TEACHER, TARGET, INDEX)
+    torch.testing.assert_close(loss, 0.1 * hint + kl)
+
+
+@pytest.mark.parametrize("method", [*PUBLISHED])
+def test_no_rows(method: type[Distiller]) -> None:
+    layers = {"layer": "hidden2"} if method in FEATURE_METHODS else {}
+    distiller = method(**layers)
+    distiller.build(5, 3, ROWS, seed=0)
+    student = {name: x[:0].clone().requires_grad_() for name, x in STUDENT.items()}
+    teacher = {name: x[:0] for name, x in TEACHER.items()}
+    loss = distiller.distill(student, teacher, TARGET[:0], INDEX[:0])
+    loss.backward()
+    assert loss == 0

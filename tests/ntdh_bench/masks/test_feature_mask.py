@@ -1,0 +1,294 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from ntdh_bench.batch import PairedBatch
+from ntdh_bench.errors import UserError
+from ntdh_bench.masks import FeatureMask, FeatureSaliency, Removes
+
+CLASSES, WIDTH, N = 4, 8, 40
+
+
+class Data(LightningDataModule):
+    """40 training samples in two batches; counts how often they are asked for."""
+
+    num_classes, ignore_index, num_train, batch_size = CLASSES, 255, N, 20
+    source, has_validation = "simulated", True
+
+    def __init__(self, fingerprint: str = "data") -> None:
+        super().__init__()
+        self.fingerprint = fingerprint
+        self.reads = 0
+
+    def batches(
+        self, split: str, batch_size: int | None = None, epoch: int = 0
+    ) -> Iterator[PairedBatch]:
+        assert split == "train"
+        self.reads += 1
+        stream = torch.Generator().manual_seed(0)
+        for first in range(0, N, 20):
+            yield PairedBatch(
+                teacher=torch.randn(20, 6, generator=stream),
+                student=torch.randn(20, 6, generator=stream),
+                target=torch.randint(CLASSES, (20,), generator=stream),
+                index=torch.arange(first, first + 20),
+            )
+
+    def _loader(self) -> DataLoader[Any]:
+        return DataLoader(list(self.batches("train")), batch_size=None)
+
+    train_dataloader = val_dataloader = test_dataloader = predict_dataloader = _loader
+
+
+def network(seed: int) -> nn.Sequential:
+    torch.manual_seed(seed)
+    chain = nn.Sequential()
+    chain.add_module("hidden1", nn.Sequential(nn.Linear(6, WIDTH), nn.Sigmoid()))
+    chain.add_module("head", nn.Linear(WIDTH, CLASSES))
+    return chain.eval().requires_grad_(False)
+
+
+class Module(LightningModule):
+    """As little of a DistillationModule as a mask needs; looks at the teacher in every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.student = nn.Linear(6, CLASSES)
+        self._frozen = [network(1), network(2)]
+        self.teacher_hash = "teacher"
+        self.zeros: dict[str, set[tuple[int, ...]]] = {}
+        self.hooks: set[int] = set()
+
+    @property
+    def teacher(self) -> nn.Sequential:
+        return self._frozen[0]
+
+    @property
+    def companion(self) -> nn.Sequential:
+        return self._frozen[1]
+
+    def look(self, batch: PairedBatch, stage: str) -> None:
+        hidden = self.teacher.hidden1(batch["teacher"])
+        zeros = tuple((hidden == 0).all(0).nonzero().flatten().tolist())
+        self.zeros.setdefault(stage, set()).add(zeros)
+        self.hooks.add(len(self.teacher.hidden1._forward_hooks))
+
+    def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
+        self.look(batch, "fit")
+        return nn.functional.cross_entropy(self.student(batch["student"]), batch["target"])
+
+    def validation_step(self, batch: PairedBatch, batch_idx: int) -> None:
+        self.look(batch, "validate")
+
+    def test_step(self, batch: PairedBatch, batch_idx: int) -> None:
+        self.look(batch, "test")
+
+    def predict_step(self, batch: PairedBatch, batch_idx: int) -> None:
+        self.look(batch, "predict")
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.student.parameters(), 0.1)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("NTDH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def prepared(ratio: float, removes: Removes = "most_divergent", **settings: Any) -> FeatureMask:
+    mask = FeatureMask(ratio, removes, **settings)
+    mask.prepare(network(1), network(2), "teacher", cast(Any, Data()))
+    return mask
+
+
+def trainer(folder: Path, mask: FeatureMask, epochs: int = 1) -> Trainer:
+    return Trainer(
+        accelerator="cpu", max_epochs=epochs, callbacks=[mask], logger=False,
+        default_root_dir=folder, enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+
+
+def test_removes_the_top_or_the_bottom_of_the_signed_saliency() -> None:
+    expected = FeatureSaliency("hidden1").compute(network(1), network(2), Data().batches("train"))
+    order = expected.values.argsort().tolist()
+    top, bottom = prepared(0.25), prepared(0.25, "least_divergent")
+    assert top.saliency is not None
+    assert torch.equal(top.saliency.values, expected.values)
+    assert top.keep is not None
+    assert bottom.keep is not None
+    assert set((~top.keep).nonzero().flatten().tolist()) == set(order[-2:])
+    assert set((~bottom.keep).nonzero().flatten().tolist()) == set(order[:2])
+
+
+@pytest.mark.parametrize("removes", ["most_divergent", "least_divergent", "random"])
+@pytest.mark.parametrize(("ratio", "left"), [(0, 8), (0.1, 7), (0.06, 8), (0.5, 4), (1, 0)])
+def test_removes_the_rounded_share(removes: Removes, ratio: float, left: int) -> None:
+    keep = prepared(ratio, removes).keep
+    assert keep is not None
+    assert keep.dtype == torch.bool
+    assert (keep.shape, int(keep.sum())) == ((WIDTH,), left)
+
+
+@pytest.mark.parametrize(("layer", "width"), [("input", 6), ("hidden1", 8), ("head", 4)])
+def test_any_layer(layer: str, width: int) -> None:
+    for removes in ("most_divergent", "random"):
+        keep = prepared(0.5, cast(Removes, removes), layer=layer).keep
+        assert keep is not None
+        assert keep.shape == (width,)
+
+
+def test_random_is_seeded_and_needs_no_companion(cache: Path) -> None:
+    def keep(seed: int) -> list[bool]:
+        mask = FeatureMask(0.5, "random", seed=seed)
+        mask.prepare(network(1), None, "teacher", cast(Any, Data()))
+        assert mask.saliency is None
+        assert mask.keep is not None
+        return cast("list[bool]", mask.keep.tolist())
+
+    assert keep(0) == keep(0)
+    assert len({tuple(keep(seed)) for seed in range(5)}) > 1
+    assert not cache.exists()
+
+
+def test_without_a_companion_is_an_error() -> None:
+    with pytest.raises(UserError, match=r"set model\.teacher to joint"):
+        FeatureMask(0.5).prepare(network(1), None, "teacher", cast(Any, Data()))
+
+
+def test_unknown_layer_is_an_error() -> None:
+    for removes in ("most_divergent", "random"):
+        with pytest.raises(UserError, match=r"'hidden7'.*hidden1"):
+            prepared(0.5, cast(Removes, removes), layer="hidden7")
+
+
+def test_values_out_of_range_are_errors() -> None:
+    with pytest.raises(UserError, match=r"mask\.ratio is 1\.5"):
+        FeatureMask(1.5)
+    with pytest.raises(UserError, match=r"mask\.permutations is 0"):
+        FeatureMask(0.5, permutations=0)
+    with pytest.raises(UserError, match=r"mask\.retrain is true, but mask\.layer is 'hidden1'"):
+        FeatureMask(0.5, retrain=True)
+
+
+def test_the_saliency_is_computed_once(cache: Path) -> None:
+    data = Data()
+    for ratio in (0.25, 0.5):
+        mask = FeatureMask(ratio)
+        mask.prepare(network(1), network(2), "teacher", cast(Any, data))
+    assert data.reads == 1
+    assert len(list((cache / "saliency").glob("*.npz"))) == 1
+    changed: list[tuple[dict[str, Any], str, str]] = [
+        ({"seed": 1}, "teacher", "data"),
+        ({"permutations": 1}, "teacher", "data"),
+        ({"layer": "input"}, "teacher", "data"),
+        ({}, "another", "data"),
+        ({}, "teacher", "other data"),
+    ]
+    for settings, teacher_hash, fingerprint in changed:
+        mask = FeatureMask(0.5, **settings)
+        mask.prepare(network(1), network(2), teacher_hash, cast(Any, Data(fingerprint)))
+    assert len(list((cache / "saliency").glob("*.npz"))) == 1 + len(changed)
+
+
+def test_cache_dir_is_respected(tmp_path: Path, cache: Path) -> None:
+    prepared(0.5, cache_dir=str(tmp_path / "mine"))
+    assert len(list((tmp_path / "mine" / "saliency").glob("*.npz"))) == 1
+    assert not cache.exists()
+
+
+def test_masks_every_stage_once_and_leaves_the_network_as_it_was(tmp_path: Path) -> None:
+    mask, module, data = FeatureMask(0.5), Module(), Data()
+    run = trainer(tmp_path, mask, epochs=2)
+    run.fit(module, datamodule=data)
+    run.test(module, datamodule=data, verbose=False)
+    run.validate(module, datamodule=data, verbose=False)
+    run.predict(module, datamodule=data)
+    assert mask.keep is not None
+    removed = tuple((~mask.keep).nonzero().flatten().tolist())
+    assert module.zeros == {stage: {removed} for stage in ("fit", "validate", "test", "predict")}
+    assert module.hooks == {1}
+    assert not module.teacher.hidden1._forward_hooks
+
+
+def test_a_failing_run_leaves_the_network_as_it_was(tmp_path: Path) -> None:
+    class Failing(Module):
+        def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
+            raise RuntimeError("no")
+
+    module = Failing()
+    with pytest.raises(RuntimeError, match="no"):
+        trainer(tmp_path, FeatureMask(0.5)).fit(module, datamodule=Data())
+    assert not module.teacher.hidden1._forward_hooks
+
+
+@pytest.mark.parametrize("removes", ["most_divergent", "random"])
+def test_the_mask_comes_from_the_checkpoint(
+    removes: Removes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, module = FeatureMask(0.5, removes), Module()
+    run = trainer(tmp_path, first)
+    run.fit(module, datamodule=Data())
+    run.save_checkpoint(path := tmp_path / "run.ckpt")
+    torch.load(path, weights_only=True)
+
+    monkeypatch.setattr(FeatureMask, "prepare", None)  # calling it would fail
+    for stage in ("fit", "test"):
+        second, module = FeatureMask(0.5, removes), Module()
+        run = trainer(tmp_path, second, epochs=2)
+        getattr(run, stage)(module, datamodule=Data(), ckpt_path=path, weights_only=True)
+        assert second.keep is not None
+        assert first.keep is not None
+        assert torch.equal(second.keep, first.keep)
+        assert (second.saliency is None) == (removes == "random")
+        if second.saliency is not None and first.saliency is not None:
+            assert torch.equal(second.saliency.values, first.saliency.values)
+        assert len(module.zeros[stage].pop()) == 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"ratio": 0.25}, r"mask\.ratio 0\.5, but this run says 0\.25"),
+        ({"removes": "random"}, r"mask\.removes most_divergent, but this run says random"),
+        ({"layer": "input"}, r"mask\.layer hidden1, but this run says input"),
+        ({"seed": 3}, r"mask\.seed 0, but this run says 3"),
+    ],
+)
+def test_a_checkpoint_of_another_mask_is_an_error(settings: dict[str, Any], message: str) -> None:
+    state = prepared(0.5).state_dict()
+    with pytest.raises(UserError, match=message):
+        FeatureMask(**{"ratio": 0.5, **settings}).load_state_dict(state)
+
+
+def test_has_no_state_before_it_is_prepared() -> None:
+    assert FeatureMask(0.5).state_dict() == {}
+
+
+def test_another_module_is_an_error(tmp_path: Path) -> None:
+    class Other(LightningModule):
+        pass
+
+    with pytest.raises(UserError, match="DistillationModule, not a Other"):
+        FeatureMask(0.5).setup(cast(Any, None), Other(), "fit")
+
+
+def test_retraining_needs_a_prepared_mask(tmp_path: Path) -> None:
+    mask = FeatureMask(0.5, layer="input", retrain=True)
+    with pytest.raises(UserError, match=r"mask\.retrain needs the mask"):
+        trainer(tmp_path, mask).fit(Module(), datamodule=Data())
+    mask.prepare(network(1), network(2), "teacher", cast(Any, Data()))
+    trainer(tmp_path, mask).fit(Module(), datamodule=Data())
+
+
+def test_needs_a_data_module(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="datamodule="):
+        trainer(tmp_path, FeatureMask(0.5)).fit(Module(), Data().train_dataloader())

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from ntdh_bench.cache import build_once, default_cache_dir, digest, write_atomic
+from ntdh_bench.errors import UserError
+
+
+def test_digest_ignores_the_order_of_keys_only() -> None:
+    assert digest({"a": 1, "b": [1, 2]}) == digest({"b": [1, 2], "a": 1})
+    assert digest([1, 2]) != digest([2, 1])
+    assert len(digest("x")) == 16
+
+
+def test_digest_refuses_objects() -> None:
+    with pytest.raises(TypeError):
+        digest({"path": Path()})
+
+
+def test_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NTDH_CACHE", str(tmp_path))
+    assert default_cache_dir() == tmp_path
+    monkeypatch.delenv("NTDH_CACHE")
+    assert default_cache_dir().name == "ntdh-bench"
+
+
+def test_nothing_is_half_written(tmp_path: Path) -> None:
+    path = tmp_path / "sub" / "file.txt"
+
+    def stop_halfway() -> None:
+        with write_atomic(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        stop_halfway()
+    assert list(path.parent.iterdir()) == []
+    with write_atomic(path) as temporary:
+        temporary.write_text("whole")
+        assert not path.exists()
+        assert temporary.suffix == ".txt"
+    assert path.read_text() == "whole"
+
+
+def test_a_folder_is_written_whole(tmp_path: Path) -> None:
+    def fail(temporary: Path) -> None:
+        temporary.mkdir()
+        (temporary / "part").write_text("x")
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        build_once(tmp_path / "folder", fail)
+    assert not (tmp_path / "folder").exists()
+
+
+def test_built_once_by_many(tmp_path: Path) -> None:
+    calls = []
+
+    def build(temporary: Path) -> None:
+        calls.append(temporary)
+        temporary.write_text("built")
+
+    with ThreadPoolExecutor(4) as pool:
+        paths = list(pool.map(lambda _: build_once(tmp_path / "x.txt", build), range(4)))
+    assert len(calls) == 1
+    assert {path.read_text() for path in paths} == {"built"}
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(UserError, match="cannot write"),
+        write_atomic(tmp_path / "file" / "x") as temporary,
+    ):
+        temporary.write_text("")

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from ntdh_bench.checkpoints import load_network, read_checkpoint, state_hash
+from ntdh_bench.errors import UserError
+from tests.helpers import network
+
+
+def test_missing_damaged_and_foreign_files(tmp_path: Path) -> None:
+    path = tmp_path / "x.ckpt"
+    with pytest.raises(UserError, match="no checkpoint"):
+        read_checkpoint(path)
+    path.write_bytes(b"not a checkpoint")
+    with pytest.raises(UserError, match="cannot read the checkpoint"):
+        read_checkpoint(path)
+    torch.save({"weights": torch.zeros(2)}, path)
+    with pytest.raises(UserError, match="no state_dict"):
+        read_checkpoint(path)
+
+
+def test_pickled_objects_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.ckpt"
+    torch.save({"state_dict": {}, "object": nn.ReLU()}, path)
+    with pytest.raises(UserError, match="cannot read"):
+        read_checkpoint(path)
+
+
+def test_another_network_is_named() -> None:
+    source = nn.Sequential(nn.Linear(3, 2))
+    state = {f"teacher.{name}": value for name, value in source.state_dict().items()}
+    target = nn.Sequential(nn.Linear(3, 2))
+    load_network(target, state, "teacher", "x.ckpt")
+    assert torch.equal(target[0].weight, source[0].weight)
+    with pytest.raises(UserError, match=r"another network: teacher\.0\.bias is \(2,\).*\(5,\)"):
+        load_network(nn.Sequential(nn.Linear(3, 5)), state, "teacher", "x.ckpt")
+    with pytest.raises(UserError, match="absent"):
+        load_network(network(), state, "teacher", "x.ckpt")
+
+
+def test_hash_follows_the_weights() -> None:
+    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    before = state_hash({"a": model})
+    assert state_hash({"a": model}) == before
+    assert state_hash({"b": model}) != before
+    with torch.no_grad():
+        model[0].weight[0, 0] += 1e-6
+    assert state_hash({"a": model}) != before

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ntdh_bench import datasets
+from ntdh_bench.datasets import (
+    MARKER,
+    catalogue,
+    data_root,
+    find_dataset,
+    is_simulated,
+    refuse_real,
+    state_of,
+    write_marker,
+)
+from ntdh_bench.errors import UserError
+
+
+def test_catalogue_is_sorted_and_complete() -> None:
+    names = [info.name for info in catalogue()]
+    assert names == sorted(names)
+    assert {"mnist", "synthetic"} <= set(names)
+    assert find_dataset("mnist").folders == ("mnist", "bsds500")
+    with pytest.raises(UserError, match=r"unknown data set 'nope': choose one of .*mnist"):
+        find_dataset("nope")
+
+
+def test_entry_point_that_is_no_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(datasets._OWN, "odd", "ntdh_bench.datasets:MARKER")
+    with pytest.raises(UserError, match=r"ntdh_bench\.datasets:MARKER gives no DatasetInfo"):
+        catalogue()
+
+
+def test_root_is_the_argument_the_variable_or_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NTDH_DATA", "/somewhere")
+    assert data_root("here") == Path("here")
+    assert data_root(None) == Path("/somewhere")
+    monkeypatch.delenv("NTDH_DATA")
+    assert data_root(None) == Path("data")
+
+
+def test_marker_counts_from_the_root_down(tmp_path: Path) -> None:
+    folder = tmp_path / "root" / "a" / "b"
+    folder.mkdir(parents=True)
+    write_marker(tmp_path, {"seed": 1})
+    assert not is_simulated(folder, tmp_path / "root")
+    assert json.loads((tmp_path / MARKER).read_text()) == {"source": "simulated", "seed": 1}
+    write_marker(tmp_path / "root" / "a", {})
+    assert is_simulated(folder, tmp_path / "root")
+    assert is_simulated(folder.parent, folder)  # outside the root: only the folder itself
+
+
+def test_only_folders_without_other_files_may_be_written(tmp_path: Path) -> None:
+    refuse_real(tmp_path / "none")
+    refuse_real(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"is not empty and has no SIMULATED\.json"):
+        refuse_real(tmp_path)
+    write_marker(tmp_path, {})
+    refuse_real(tmp_path)
+
+
+def test_state_of_a_data_set(tmp_path: Path) -> None:
+    mnist = find_dataset("mnist")
+    assert state_of(find_dataset("synthetic"), tmp_path) == "not needed"
+    assert state_of(mnist, tmp_path) == "missing"
+    for name in mnist.folders:
+        (tmp_path / name).mkdir()
+    assert state_of(mnist, tmp_path) == "real"
+    write_marker(tmp_path / "mnist", {})
+    assert state_of(mnist, tmp_path) == "simulated"
