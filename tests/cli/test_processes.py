@@ -63,8 +63,8 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
             "--data.steps_per_epoch", steps,
         ]  # fmt: skip
 
-    subprocess.run(words("whole", "300"), check=True, capture_output=True, timeout=300)
-    process = subprocess.Popen(words("killed", "300"), stderr=subprocess.DEVNULL)
+    subprocess.run(words("whole", "60"), check=True, capture_output=True, timeout=300)
+    process = subprocess.Popen(words("killed", "60"), stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 200
     while process.poll() is None and time.monotonic() < deadline:
         found = list((tmp_path / "killed").glob("*/checkpoints/best-epoch=*.ckpt"))
@@ -76,7 +76,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     process.wait()
     (last_path,) = (tmp_path / "killed").glob("*/checkpoints/last.ckpt")
     assert torch.load(last_path, weights_only=True)["epoch"] < 9, "too fast to be killed halfway"
-    resume = [*words("resumed", "300"), "--ckpt_path", str(last_path)]
+    resume = [*words("resumed", "60"), "--ckpt_path", str(last_path)]
     subprocess.run(resume, check=True, capture_output=True, timeout=300)
 
     def result(name: str) -> tuple[dict[str, torch.Tensor], object]:

@@ -53,5 +53,6 @@ def test_the_mnist_configs_differ_in_the_distiller_only() -> None:
 
 @pytest.mark.parametrize("method", ["KD", "FitNet", "CRD", "RKD", "PKT", "SP", "DKD"])
 def test_the_authors_preset_runs(method: str, tmp_path: Path) -> None:
-    more = ["--model.distiller", f"Authors{method}", "--trainer.fast_dev_run", "true"]
+    batches = ["--data.batch_size", "64", "--data.steps_per_epoch", "1"]
+    more = ["--model.distiller", f"Authors{method}", "--trainer.fast_dev_run", "true", *batches]
     assert main(["fit", *flags(Path("configs/quickstart.yaml"), tmp_path, *more)]) == 0
