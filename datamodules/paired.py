@@ -325,6 +325,8 @@ class PairedDataModule(LightningDataModule, ABC):
             num_workers=self.num_workers,
             collate_fn=as_it_is,
             persistent_workers=self.num_workers > 0,
+            # Else every iterator draws from the global generator, a resumed run at another moment.
+            generator=generator(self.seed, "loader"),
         )
 
 

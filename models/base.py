@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -13,10 +13,13 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ntdh_bench.batch import Inputs, PairedBatch, PairedData, Split
 from ntdh_bench.errors import UserError
 from ntdh_bench.seeding import derive_seed, seeded
 
 NetworkCallable: TypeAlias = Callable[[], nn.Module]
+
+_TOO_LARGE = "lower the learning rate or the weight of the distillation term, or check the data"
 
 
 def build_network(factory: NetworkCallable, seed: int, purpose: str) -> nn.Module:
@@ -31,6 +34,38 @@ def build_network(factory: NetworkCallable, seed: int, purpose: str) -> nn.Modul
 def frozen(network: nn.Module) -> nn.Module:
     """Return ``network`` in eval mode with no gradients."""
     return network.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def check_network(network: nn.Module, inputs: Inputs, num_classes: int, name: str) -> None:
+    """Check that a network takes the data's inputs and returns as many logits as it has classes.
+
+    Args:
+        network: left as it is, batch statistics included.
+        inputs: a small batch.
+        num_classes: C.
+        name: the network's name in configs.
+
+    Raises:
+        UserError: it does not.
+    """
+    training = network.training
+    network.eval()
+    try:
+        logits = network(inputs)
+    except (RuntimeError, TypeError, IndexError) as error:
+        shape = tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) else list(inputs)
+        raise UserError(
+            f"model.{name} does not take the data's inputs of shape {shape}: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    finally:
+        network.train(training)
+    if logits.shape[1] != num_classes:
+        raise UserError(
+            f"model.{name} returns {logits.shape[1]} logits, but the data has {num_classes} "
+            f"classes: set model.{name}.init_args.num_classes"
+        )
 
 
 def task_loss(logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
@@ -71,6 +106,16 @@ class TrainableModule(LightningModule):
         self.ignore_index = ignore_index
         self._loss_sum = torch.zeros(())
         self._loss_count = 0
+
+    @property
+    def data(self) -> PairedData:
+        """The data module in use."""
+        return cast(PairedData, self.trainer.datamodule)  # type: ignore[attr-defined]
+
+    def first_batch(self, stage: str) -> PairedBatch:
+        """Return two samples of the split that a Trainer stage looks at, to check shapes."""
+        splits: dict[str, Split] = {"fit": "train", "validate": "val"}
+        return next(self.data.batches(splits.get(stage, "test"), batch_size=2))
 
     def remember_settings(self) -> None:
         """Save the constructor's arguments as hyperparameters, those that are plain values.
@@ -118,15 +163,23 @@ class TrainableModule(LightningModule):
         if not torch.isfinite(loss):
             raise UserError(
                 f"the loss is {loss.item()} in {self.stage_name}, step {self.global_step} (epoch "
-                f"{self.current_epoch}, batch {batch_idx}): lower the learning rate or the weight "
-                "of the distillation term, or check the data"
+                f"{self.current_epoch}, batch {batch_idx}): {_TOO_LARGE}"
             )
         self._loss_sum += loss.detach()
         self._loss_count += 1
         return loss
 
     def on_train_epoch_end(self) -> None:
-        """Log the mean loss (Lightning hook); logging each step would cost 1.5 ms a step."""
+        """Log the mean loss (Lightning hook); logging each step would cost 1.5 ms a step.
+
+        Raises:
+            UserError: the epoch's last step broke the weights: no checkpoint may hold them.
+        """
+        if not all(torch.isfinite(value).all() for value in self.parameters()):
+            raise UserError(
+                f"weights are not finite after {self.stage_name}, step {self.global_step - 1} "
+                f"(epoch {self.current_epoch}, its last batch): {_TOO_LARGE}"
+            )
         if self._loss_count:
             self.log("train/loss", self._loss_sum / self._loss_count, sync_dist=True)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import SGD
 from torchmetrics.classification import MulticlassAccuracy
 
-from ntdh_bench.batch import Inputs, PairedBatch, PairedData, Split
+from ntdh_bench.batch import Inputs, PairedBatch, Split
 from ntdh_bench.cache import write_atomic
 from ntdh_bench.checkpoints import load_network, read_checkpoint, state_hash
 from ntdh_bench.distillers import Distiller
@@ -22,7 +22,14 @@ from ntdh_bench.masks import SampleMask
 from ntdh_bench.metrics import NonTargetJSD, TargetJSD
 from ntdh_bench.teacher_outputs import TeacherOutputs
 
-from .base import NetworkCallable, TrainableModule, build_network, frozen, task_loss
+from .base import (
+    NetworkCallable,
+    TrainableModule,
+    build_network,
+    check_network,
+    frozen,
+    task_loss,
+)
 from .joint import JointModule
 from .teacher import TeacherModule
 
@@ -51,7 +58,8 @@ class DistillationModule(TrainableModule):
         ignore_index: targets that do not count.
 
     Raises:
-        UserError: ``lam`` outside [0, 1], a negative weight, or an unknown layer of the distiller.
+        UserError: ``lam`` outside [0, 1], a negative weight, a task weight below 1 without a
+            distiller, or an unknown layer of the distiller.
     """
 
     stage_name = "distillation"
@@ -76,6 +84,12 @@ class DistillationModule(TrainableModule):
         super().__init__(optimizer, scheduler, seed, ignore_index)
         self.remember_settings()
         self.task_weight, self.distill_weight = _loss_weights(task_weight, distill_weight, lam)
+        if distiller is None and self.task_weight < 1:
+            raise UserError(
+                f"without a distiller the task loss has the weight {self.task_weight}: set "
+                "model.task_weight to 1 (w/o KD) or to the sum of both weights (matched), and "
+                "model.lam to null"
+            )
         self.num_classes = num_classes
         self.teacher_kind: Literal["joint", "independent"] = teacher
         self.teacher_checkpoint = teacher_checkpoint
@@ -184,41 +198,23 @@ class DistillationModule(TrainableModule):
         if self._outputs is None:
             layers = [self.distiller.teacher_layer] if self.distiller else []
             teacher = self.teacher.to(self.device)
-            self._outputs = TeacherOutputs(teacher, layers, self._data, self.device)
+            self._outputs = TeacherOutputs(teacher, layers, self.data, self.device)
         return self._outputs(batch, split)
-
-    @property
-    def _data(self) -> PairedData:
-        return cast(PairedData, self.trainer.datamodule)  # type: ignore[attr-defined]
 
     # -- set-up ------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
         """Check that data, networks and distiller fit, and size the distiller (Lightning hook)."""
-        split: Split = "train" if stage == "fit" else "val" if stage == "validate" else "test"
-        batch = next(self._data.batches(split, batch_size=2))
-        with torch.no_grad():
-            student = self._student_tap(batch["student"])
-            teacher = self._tap_teacher_once(batch["teacher"])
-        for name, outputs in (("student", student), ("teacher", teacher)):
-            if outputs[LOGITS].shape[1] != self.num_classes:
-                raise UserError(
-                    f"the {name}_network returns {outputs[LOGITS].shape[1]} logits, but the data "
-                    f"has {self.num_classes} classes: set model.{name}_network.num_classes"
-                )
+        batch = self.first_batch(stage)
+        check_network(self.student, batch["student"], self.num_classes, "student_network")
+        check_network(self.teacher, batch["teacher"], self.num_classes, "teacher_network")
         if self.distiller is not None and not self._distiller_sizes:
+            student, teacher = self.distiller.student_layer, self.distiller.teacher_layer
             self._build_distiller(
-                student[self.distiller.student_layer].shape[1],
-                teacher[self.distiller.teacher_layer].shape[1],
-                self._data.num_train,
+                _width(self.student, student, batch["student"]),
+                _width(self.teacher, teacher, batch["teacher"]),
+                self.data.num_train,
             )
-
-    def _tap_teacher_once(self, inputs: Inputs) -> dict[str, Tensor]:
-        tap = FeatureTap(self.teacher, [self.distiller.teacher_layer] if self.distiller else [])
-        try:
-            return tap(inputs)
-        finally:
-            tap.close()
 
     def _build_distiller(self, student_dim: int, teacher_dim: int, num_train: int) -> None:
         assert self.distiller is not None
@@ -226,10 +222,15 @@ class DistillationModule(TrainableModule):
         self.distiller.build(student_dim, teacher_dim, num_train, self.seed)
 
     def teardown(self, stage: str) -> None:
-        """Forget cached teacher outputs (Lightning hook)."""
+        """Forget cached teacher outputs (Lightning hook).
+
+        Lightning takes the student back to the CPU after every stage; the teacher goes along.
+        """
         if self._outputs is not None:
             self._outputs.close()
             self._outputs = None
+        for network in self._frozen.values():
+            network.cpu()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save which teacher it was and the distiller's sizes (Lightning hook)."""
@@ -313,6 +314,17 @@ class DistillationModule(TrainableModule):
         """Return the student's logits, target and index of one batch (Lightning hook)."""
         logits = self(batch["student"])
         return {"logits": logits, "target": batch["target"], "index": batch["index"]}
+
+
+@torch.no_grad()
+def _width(network: nn.Module, layer: str, inputs: Inputs) -> int:
+    """Return the size of dimension 1 of a layer's output; batch statistics stay as they are."""
+    training = network.training
+    tap = FeatureTap(network.eval(), [layer])
+    width = tap(inputs)[layer].shape[1]
+    tap.close()
+    network.train(training)
+    return width
 
 
 def _loss_weights(task: float, distill: float, lam: float | None) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from ntdh_bench.batch import PairedBatch
 from ntdh_bench.distillers.functional import kd
 from ntdh_bench.divergence import flatten_dense
 
-from .base import NetworkCallable, TrainableModule, build_network, task_loss
+from .base import NetworkCallable, TrainableModule, build_network, check_network, task_loss
 
 
 class JointModule(TrainableModule):
@@ -44,11 +44,18 @@ class JointModule(TrainableModule):
     ) -> None:
         super().__init__(optimizer, scheduler, seed, ignore_index)
         self.remember_settings()
+        self.num_classes = num_classes
         self.teacher = build_network(teacher_network, seed, "teacher")
         self.companion = build_network(student_network, seed, "companion")
         self.accuracy = MulticlassAccuracy(
             num_classes, average="micro", ignore_index=ignore_index, validate_args=False
         )
+
+    def setup(self, stage: str) -> None:
+        """Check that data and networks fit (Lightning hook)."""
+        batch = self.first_batch(stage)
+        check_network(self.teacher, batch["teacher"], self.num_classes, "teacher_network")
+        check_network(self.companion, batch["student"], self.num_classes, "student_network")
 
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
         """CE + CE + Dist of one batch (Lightning hook)."""
@@ -65,5 +72,12 @@ class JointModule(TrainableModule):
 
     def validation_step(self, batch: PairedBatch, batch_idx: int) -> None:
         """Accuracy of f_a on validation data (Lightning hook)."""
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: PairedBatch, batch_idx: int) -> None:
+        """Accuracy of f_a on test data (Lightning hook)."""
+        self._evaluate(batch, "test")
+
+    def _evaluate(self, batch: PairedBatch, split: str) -> None:
         self.accuracy.update(self.teacher(batch["teacher"]), batch["target"])
-        self.log("val/accuracy", self.accuracy, on_step=False, on_epoch=True)
+        self.log(f"{split}/accuracy", self.accuracy, on_step=False, on_epoch=True)

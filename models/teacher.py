@@ -11,7 +11,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from ntdh_bench.batch import Inputs, PairedBatch
 
-from .base import NetworkCallable, TrainableModule, build_network, task_loss
+from .base import NetworkCallable, TrainableModule, build_network, check_network, task_loss
 
 
 class TeacherModule(TrainableModule):
@@ -41,10 +41,16 @@ class TeacherModule(TrainableModule):
         self.remember_settings()
         self.stage_name = f"training on the {modality}'s modality"
         self.modality: Literal["teacher", "student"] = modality
+        self.num_classes = num_classes
         self.network = build_network(network, seed, modality)
         self.accuracy = MulticlassAccuracy(
             num_classes, average="micro", ignore_index=ignore_index, validate_args=False
         )
+
+    def setup(self, stage: str) -> None:
+        """Check that data and network fit (Lightning hook)."""
+        inputs = self.first_batch(stage)[self.modality]
+        check_network(self.network, inputs, self.num_classes, "network")
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Return the network's logits."""

@@ -31,6 +31,18 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
+def file_hash(path: str | Path) -> str:
+    """Return 16 hex digits that identify a file's content.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise UserError(f"no checkpoint {path}: {error.strerror}") from None
+
+
 def load_network(network: nn.Module, weights: Mapping[str, Tensor], prefix: str, path: str) -> None:
     """Load the entries ``prefix.*`` of a state dict into ``network``.
 

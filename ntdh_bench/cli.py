@@ -81,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, status: int) -> int:
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # one line, not one a process
-        print(f"ntdh-bench: error: {message}", file=sys.stderr)
+    rank = os.environ.get("LOCAL_RANK", "0")
+    which = "" if rank == "0" else f" in process {rank}"
+    print(f"ntdh-bench: error{which}: {message}", file=sys.stderr)
     return status

@@ -44,13 +44,16 @@ class FeatureTap:
         layers: names from :func:`layer_names`; ``"logits"`` is always returned.
 
     Raises:
-        UserError: a layer does not exist.
+        UserError: a layer does not exist, or is the input.
     """
 
     def __init__(self, network: nn.Module, layers: Iterable[str]) -> None:
+        wanted = set(layers) - {LOGITS}
+        if INPUT in wanted:
+            raise UserError("the input cannot be distilled: name a layer of the network, or logits")
         self.network = network
         self._outputs: dict[str, Tensor] = {}
-        self._handles = [self._tap(name) for name in sorted(set(layers) - {LOGITS, INPUT})]
+        self._handles = [self._tap(name) for name in sorted(wanted)]
 
     def _tap(self, name: str) -> RemovableHandle:
         def keep_output(_module: nn.Module, _args: Any, output: Tensor) -> None:
@@ -60,14 +63,18 @@ class FeatureTap:
 
     def __call__(self, inputs: Inputs) -> dict[str, Tensor]:
         """Return ``{"logits": ..., layer: output, ...}`` for one batch of inputs."""
+        self._outputs.clear()  # of calls of the network by others
         logits = self.network(inputs)
-        outputs, self._outputs = self._outputs, {}
-        return {LOGITS: logits, **outputs}
+        outputs = {LOGITS: logits, **self._outputs}
+        self._outputs.clear()
+        return outputs
 
     def close(self) -> None:
         """Remove the hooks."""
         for handle in self._handles:
             handle.remove()
+        self._handles.clear()
+        self._outputs.clear()
 
 
 def mask_layer(network: nn.Module, layer: str, keep: Tensor) -> RemovableHandle:

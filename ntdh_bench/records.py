@@ -31,11 +31,11 @@ def baseline_hash(identity: dict[str, Any]) -> str:
     """Return the hash of what a run shares with the same student trained without KD."""
     init_args = identity["model"].get("init_args", {})
     student = {name: init_args[name] for name in init_args if name not in _DISTILLATION_ONLY}
-    return digest({**identity, "model": student, "mask": None})
+    return digest({**identity, "model": student, "mask": None, "given_teacher": None})
 
 
 def arm(identity: dict[str, Any]) -> str:
-    """Return ``kd``, ``without_kd``, ``matched`` (a larger task weight alone) or ``single``."""
+    """Return ``kd``, ``without_kd`` (task weight 1), ``matched`` (a larger one) or ``single``."""
     init_args = identity["model"].get("init_args", {})
     if "distiller" not in init_args:
         return "single"

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 
 from ntdh_bench.cache import write_atomic
+from ntdh_bench.errors import UserError
 
 
 class RememberIdentity(Callback):
@@ -50,23 +51,40 @@ class BestCheckpoint(ModelCheckpoint):
     """Keeps the best epoch, and goes on comparing with it when a run is resumed.
 
     A resumed run has a folder of its own, for which Lightning would forget the best epoch so far.
+
+    Args:
+        resumed_from: the checkpoint that is resumed, if any.
+        settings: of ModelCheckpoint.
     """
 
+    def __init__(self, resumed_from: str | None = None, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.resumed_from = resumed_from
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Copy the best checkpoint so far to this run's folder (Lightning hook)."""
-        earlier = Path(state_dict["best_model_path"])
-        if earlier.is_file() and self.dirpath is not None:
-            here = Path(self.dirpath) / earlier.name
-            if earlier != here:
-                _copy(earlier, here)
-            state_dict = {
-                **state_dict,
-                "dirpath": self.dirpath,
-                "best_model_path": str(here),
-                "best_k_models": {str(here): state_dict["best_model_score"]},
-                "kth_best_model_path": str(here),
-            }
-        super().load_state_dict(state_dict)
+        """Copy the best checkpoint so far to this run's folder (Lightning hook).
+
+        Raises:
+            UserError: it no longer lies beside the one that is resumed.
+        """
+        if self.resumed_from is None or state_dict["dirpath"] == self.dirpath:
+            super().load_state_dict(state_dict)  # this run's own checkpoint is measured
+            return
+        name = Path(state_dict["best_model_path"]).name
+        earlier, here = Path(self.resumed_from).with_name(name), Path(str(self.dirpath)) / name
+        if not earlier.is_file():
+            raise UserError(
+                f"{self.resumed_from} was kept with {name}, its run's best epoch so far, which is "
+                "no longer beside it: put it back, or resume where both are"
+            )
+        _copy(earlier, here)
+        changes = {
+            "dirpath": self.dirpath,
+            "best_model_path": str(here),
+            "best_k_models": {str(here): state_dict["best_model_score"]},
+            "kth_best_model_path": str(here),
+        }
+        super().load_state_dict({**state_dict, **changes})
 
 
 @rank_zero_only

@@ -9,54 +9,40 @@ import numpy as np
 import torch
 
 from ntdh_bench.cache import write_atomic
-from ntdh_bench.commands.fit import quiet_lightning, source_note
-from ntdh_bench.commands.parser import run_folder
+from ntdh_bench.commands.fit import source_note
 from ntdh_bench.commands.summary import print_summary
 from ntdh_bench.commands.teacher import cached_teacher, saved_teacher
-from ntdh_bench.commands.training import EvaluateCLI
+from ntdh_bench.commands.training import EvaluateCLI, run_command
 from ntdh_bench.errors import UserError
 
 
 def main(argv: list[str]) -> int:
     """Run ``ntdh-bench validate``, ``test`` or ``predict``; returns the exit status."""
-    quiet_lightning()
-    command = argv[0]
-    cli = EvaluateCLI(command, argv[1:])
-    if not cli.config.ckpt_path:
-        raise UserError(
-            f"`ntdh-bench {command}` measures a checkpoint: give --ckpt_path "
-            "<run>/checkpoints/last.ckpt"
-        )
+    return run_command(lambda: _run(EvaluateCLI(argv[0], argv[1:])))
+
+
+def _run(cli: EvaluateCLI) -> None:
+    if cli.command == "validate" and not cli.datamodule.has_validation:
+        raise UserError(f"{cli.datamodule.name} has no validation split here: use `test`")
     if hasattr(cli.model, "teacher_module"):
         cli.model.load_teacher(saved_teacher(cli) or cached_teacher(cli))
-    results = _run(cli, command)
-    if cli.trainer.is_global_zero:
-        _report(cli, command, results)
-    return 0
-
-
-def _run(cli: EvaluateCLI, command: str) -> Any:
     common: dict[str, Any] = {
         "model": cli.model, "datamodule": cli.datamodule, "ckpt_path": cli.config.ckpt_path,
     }  # fmt: skip
-    try:
-        if command == "predict":
-            return cli.trainer.predict(**common)
-        return getattr(cli.trainer, command)(**common, verbose=False)
-    except RuntimeError as error:
-        if "loading state_dict" not in str(error):
-            raise
-        detail = str(error).splitlines()[1].strip()
-        raise UserError(
-            f"{cli.config.ckpt_path} is a checkpoint of another network: {detail}"
-        ) from None
+    if cli.command == "predict":
+        results = cli.trainer.predict(**common)
+    else:
+        results = getattr(cli.trainer, cli.command)(**common, verbose=False)
+    if cli.trainer.is_global_zero:
+        _report(cli, cli.command, results)
 
 
 def _report(cli: EvaluateCLI, command: str, results: Any) -> None:
     notes = {"source": source_note(cli.datamodule.source), "checkpoint": cli.config.ckpt_path}
     rows: dict[str, Any] = {}
     if command == "predict":
-        path = run_folder(cli.config.ckpt_path) / "predictions.npz"
+        checkpoint = Path(cli.config.ckpt_path).resolve()
+        path = checkpoint.with_name(f"predictions-{checkpoint.stem}.npz")
         _save_predictions(results, path)
         notes["saved"] = str(path)
     else:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import time
-import warnings
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -13,19 +10,11 @@ from typing import Any
 from ntdh_bench import records
 from ntdh_bench.commands.summary import print_summary
 from ntdh_bench.commands.teacher import TEACHER_FILE, prepare_teacher
-from ntdh_bench.commands.training import LAST, RUN_VARIABLE, FitCLI
+from ntdh_bench.commands.training import LAST, FitCLI, run_command
 from ntdh_bench.errors import UserError
 from ntdh_bench.layers import find_layer
 from ntdh_bench.masks import FeatureMask
 
-_ADVICE = (
-    ".*does not have many workers.*",
-    ".*number of training batches.*",
-    ".*GPU available but not used.*",
-    ".*LeafSpec.*",
-    ".*callbacks used to create the checkpoint.*",
-    ".*The dirpath has changed.*",
-)
 STUDENT = {
     "kd": "student with KD",
     "without_kd": "student without KD",
@@ -36,21 +25,7 @@ STUDENT = {
 
 def main(argv: list[str]) -> int:
     """Run ``ntdh-bench fit``; returns the exit status."""
-    quiet_lightning()
-    try:
-        cli = FitCLI(argv[0], argv[1:])
-        run(cli)
-    finally:
-        os.environ.pop(RUN_VARIABLE, None)
-    return 0
-
-
-def quiet_lightning() -> None:
-    """Silence Lightning's advice that does not apply to data sets held in memory."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in _ADVICE:
-        warnings.filterwarnings("ignore", message)
+    return run_command(lambda: run(FitCLI(argv[0], argv[1:])))
 
 
 def run(cli: FitCLI) -> dict[str, Any]:
@@ -84,10 +59,8 @@ def fit(cli: FitCLI) -> None:
 def measure_checkpoints(cli: FitCLI) -> dict[str, Any]:
     """Return the metrics of the last epoch and of the best one on validation data (or None)."""
     measured: dict[str, Any] = {"last": _measure(cli, None), "best": None}
-    checkpoint = cli.trainer.checkpoint_callback  # the first one: the best
-    best = getattr(checkpoint, "best_model_path", "")
-    if best and cli.datamodule.has_validation:
-        measured["best"] = _measure(cli, best)
+    if cli.best is not None:
+        measured["best"] = _measure(cli, cli.best.best_model_path)
     return measured
 
 
@@ -110,7 +83,7 @@ def make_record(
     cli: FitCLI, metrics: dict[str, Any], teacher: str | None, seconds: float
 ) -> dict[str, Any]:
     """Return the record of a finished run, plain values only."""
-    identity = cli.identity()
+    identity = cli.run_identity
     return {
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "config_hash": records.config_hash(identity),
@@ -146,13 +119,22 @@ def finish(cli: FitCLI, record: dict[str, Any]) -> None:
     if "teacher_accuracy" in test:
         rows["teacher"] = {"accuracy": test["teacher_accuracy"]}
         if record["arm"] == "kd" and not cli.fast_dev_run:
-            without = records.find_without_kd(cli.folder.parent, cli.identity())
-            rows["student without KD"] = without and without["metrics"]["last"]["test"]
+            without = records.find_without_kd(cli.folder.parent, cli.run_identity)
+            rows["student without KD"] = without and _comparable(without, record)
     student = STUDENT[record["arm"]]
     rows[f"{student}, last epoch"] = test
     if best:
         rows[f"{student}, best on validation"] = best["test"]
     print_summary(f"{record['dataset']}, test set, seed {record['seed']}", rows, notes)
+
+
+def _comparable(without: dict[str, Any], record: dict[str, Any]) -> dict[str, float]:
+    """Return the accuracy without KD, and the divergences if they are from the same teacher."""
+    metrics: dict[str, float] = without["metrics"]["last"]["test"]
+    same_mask = without["config"]["mask"] == record["config"]["mask"]
+    if same_mask and without["teacher_hash"] == record["teacher_hash"]:
+        return metrics
+    return {"accuracy": metrics["accuracy"]}
 
 
 def source_note(source: str) -> str:

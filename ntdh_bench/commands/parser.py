@@ -13,6 +13,7 @@ import yaml
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
+from ntdh_bench.checkpoints import file_hash
 from ntdh_bench.distillers import Distiller
 from ntdh_bench.errors import UserError
 from ntdh_bench.masks import Mask
@@ -26,11 +27,12 @@ CHOICES: dict[str, type] = {
 
 # Where files lie and how many workers read them changes no number.
 _NOT_IDENTITY = {"root", "cache_dir", "num_workers", "teacher_checkpoint"}
-_TRAINER_IDENTITY = (
-    "accelerator", "strategy", "devices", "num_nodes", "precision", "max_epochs", "max_steps",
-    "limit_train_batches", "accumulate_grad_batches", "gradient_clip_val",
-    "gradient_clip_algorithm",
-)  # fmt: skip
+# Of the Trainer everything counts but what it shows, logs and keeps.
+_NOT_TRAINING = {
+    "logger", "log_every_n_steps", "enable_progress_bar", "enable_model_summary",
+    "enable_checkpointing", "enable_autolog_hparams", "default_root_dir", "profiler",
+    "num_sanity_val_steps", "detect_anomaly",
+}  # fmt: skip
 
 
 def load_plugins() -> None:
@@ -78,7 +80,10 @@ class BenchCLI(LightningCLI):
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the seed, from which all randomness is derived."""
         parser.add_argument(
-            "--seed_everything", type=int, default=0, help="Seed of the run, an integer >= 0."
+            "--seed_everything",
+            type=int,
+            default=0,
+            help="Seed of the run, an integer >= 0.",
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -107,6 +112,8 @@ class BenchCLI(LightningCLI):
             self.config = parser.parse_args(args)  # type: ignore[arg-type]
         except ArgumentError as error:
             raise UserError(one_line(str(error))) from None
+        if self.config.seed_everything < 0:
+            raise UserError(f"seed_everything is {self.config.seed_everything}: choose 0 or more")
 
     def instantiate_classes(self) -> None:
         """Instantiate data, model and mask, with one clear line if a class refuses its values."""
@@ -127,25 +134,47 @@ class BenchCLI(LightningCLI):
         return plain
 
     def identity(self) -> dict[str, Any]:
-        """Return the settings that the results depend on: no paths, no workers, no logging."""
+        """Return the settings and the data that results depend on: no paths, workers or logs.
+
+        Call it when the data module is set up: its fingerprint stands for the files.
+        """
         plain = self.plain_config()
+        trainer = {
+            name: value
+            for name, value in plain["trainer"].items()
+            if value is not None and name not in _NOT_TRAINING
+        }
+        teacher = plain["model"].get("init_args", {}).get("teacher_checkpoint")
         return {
             "seed": plain["seed_everything"],
             "model": _without_paths(plain["model"]),
-            "data": _without_paths(plain["data"]),
+            "data": {
+                **_without_paths(plain["data"]),
+                "source": self.datamodule.source,
+                "fingerprint": self.datamodule.fingerprint,
+            },
             "mask": _without_paths(plain.get("mask")),
-            "trainer": {name: plain["trainer"][name] for name in _TRAINER_IDENTITY},
+            "trainer": trainer,
+            "given_teacher": file_hash(teacher) if teacher else None,
         }
 
 
 def with_run_config(args: Sequence[str]) -> list[str]:
-    """Put the config of the checkpoint's run before ``args`` if they name a checkpoint only."""
+    """Put the config of the checkpoint's run before ``args`` if they name a checkpoint only.
+
+    Raises:
+        UserError: there is no such checkpoint.
+    """
     words = list(args)
     if any(re.match(r"(-c|--config)(=|$)", word) for word in words):
         return words
     path = _option(words, "--ckpt_path")
-    config = run_folder(path) / "config.yaml" if path else None
-    return ["--config", str(config), *words] if config and config.is_file() else words
+    if path is None:
+        return words
+    if not Path(path).is_file():
+        raise UserError(f"no checkpoint {path}: give --ckpt_path <run>/checkpoints/last.ckpt")
+    config = run_folder(path) / "config.yaml"
+    return ["--config", str(config), *words] if config.is_file() else words
 
 
 def run_folder(checkpoint: str | Path) -> Path:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
-from ntdh_bench.commands.fit import quiet_lightning, source_note
+from ntdh_bench.commands.fit import source_note
 from ntdh_bench.commands.summary import print_summary
 from ntdh_bench.commands.teacher import load_pair
-from ntdh_bench.commands.training import RUN_VARIABLE, FitCLI
+from ntdh_bench.commands.training import FitCLI, run_command
 from ntdh_bench.errors import UserError
 from ntdh_bench.layers import find_layer
 from ntdh_bench.masks import FeatureMask
@@ -16,13 +14,7 @@ from ntdh_bench.masks.report import saliency_report
 
 def main(argv: list[str]) -> int:
     """Run ``ntdh-bench saliency``; returns the exit status."""
-    quiet_lightning()
-    try:
-        cli = FitCLI(argv[0], argv[1:])
-        _run(cli)
-    finally:
-        os.environ.pop(RUN_VARIABLE, None)
-    return 0
+    return run_command(lambda: _run(FitCLI(argv[0], argv[1:])))
 
 
 def _run(cli: FitCLI) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule
+from torch import distributed as dist
 
 from ntdh_bench.cache import default_cache_dir, digest, locked
 from ntdh_bench.commands.parser import BenchCLI, run_folder
@@ -16,6 +18,8 @@ from ntdh_bench.layers import INPUT, mask_layer
 from ntdh_bench.masks import FeatureMask
 
 TEACHER_FILE = "teacher.ckpt"
+_VERSION = 1  # of how teachers are trained: raised when the same settings give another teacher
+_DECISION = "NTDH_CACHED"  # + name: whether the first process found that teacher in the cache
 _TEACHER_SETTINGS = (
     "teacher_network", "student_network", "teacher", "optimizer", "scheduler", "ignore_index",
 )  # fmt: skip
@@ -38,7 +42,8 @@ def prepare_teacher(cli: FitCLI) -> str:
         ``given``, ``cached`` or ``trained``.
     """
     origin = load_pair(cli)
-    if origin != "given" and isinstance(cli.mask, FeatureMask) and cli.mask.retrain:
+    resumed = cli.config.ckpt_path is not None  # then the retrained teacher lies beside it
+    if isinstance(cli.mask, FeatureMask) and cli.mask.retrain and not resumed:
         _retrain_on_kept_inputs(cli)
     return origin
 
@@ -59,8 +64,6 @@ def cached_teacher(cli: BenchCLI) -> Path:
     Raises:
         UserError: it was never trained here.
     """
-    cli.datamodule.prepare_data()
-    cli.datamodule.setup("test")
     path = _cache_path(f"teacher-{teacher_key(cli)}")
     if not path.is_file():
         raise UserError(
@@ -85,7 +88,7 @@ def teacher_key(cli: BenchCLI) -> str:
         {
             "model": {name: init_args.get(name) for name in _TEACHER_SETTINGS},
             "data": identity["data"],
-            "fingerprint": cli.datamodule.fingerprint,
+            "version": _VERSION,
             "trainer": trainer,
             "seed": identity["seed"],
         }
@@ -113,16 +116,28 @@ def _train_once(cli: FitCLI, module: LightningModule, name: str) -> tuple[Path, 
     # The processes of one multi-device run train together: they must not wait for each other.
     alone = cli.trainer.world_size == 1
     with locked(path) if alone else nullcontext():
-        if path.is_file():
+        if _agreed(path.is_file(), name):
             return path, "cached"
         _train(cli, module, path)
     return path, "trained"
 
 
+def _agreed(found: bool, name: str) -> bool:
+    """Return what the first process of the run found: the others look at another moment."""
+    if dist.is_available() and dist.is_initialized():
+        box = [found]
+        dist.broadcast_object_list(box)
+        return box[0]
+    variable = f"{_DECISION}_{name}"
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        os.environ[variable] = str(int(found))
+    return os.environ.get(variable, str(int(found))) == "1"
+
+
 def _train(cli: FitCLI, module: Any, path: Path) -> None:
     trainer = cli.teacher_trainer()
     trainer.fit(module, datamodule=cli.datamodule)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     trainer.save_checkpoint(partial, weights_only=True)
     if trainer.is_global_zero:
         partial.replace(path)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
+import warnings
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -21,28 +25,41 @@ from ntdh_bench.commands.parser import BenchCLI
 from ntdh_bench.errors import UserError
 
 LAST = "last.ckpt"
+# Lightning's advice that does not apply to data sets held in memory, or is done here.
+_ADVICE = (
+    ".*does not have many workers.*",
+    ".*number of training batches.*",
+    ".*GPU available but not used.*",
+    ".*LeafSpec.*",
+    ".*callbacks used to create the checkpoint.*",
+    ".*The dirpath has changed.*",
+)
 RUN_VARIABLE = "NTDH_RUN"  # the other processes of a multi-device run write where the first does
-_MAY_DIFFER = {"trainer.max_epochs", "trainer.max_steps"}
+# A resumed run may be prolonged; which teacher it uses is checked by the teacher's own hash.
+_MAY_DIFFER = {"trainer.max_epochs", "trainer.max_steps", "given_teacher"}
 
 
 class FitCLI(BenchCLI):
     """Adds what a run needs to the Trainer: its folder, logger, checkpoints and mask."""
 
     folder: Path
-
-    def before_instantiate_classes(self) -> None:
-        """Refuse a resume with other settings before anything is made."""
-        if self.config.ckpt_path:
-            check_resume(self.config.ckpt_path, self.identity())
+    run_identity: dict[str, Any]
+    best: BestCheckpoint | None
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the student's Trainer (hook of LightningCLI), and the run's folder before it."""
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")  # wrong data end the command before a folder is made
+        self.run_identity = self.identity()
+        if self.config.ckpt_path:
+            check_resume(self.config.ckpt_path, self.run_identity)
         self.folder = self._temporary_folder() if self.fast_dev_run else self._run_folder()
-        callbacks: list[Callback] = [RememberIdentity(self.identity()), *self._checkpointing()]
-        if self.mask is not None:
-            callbacks.append(self.mask)
+        self.best = self._best_checkpoint()
+        callbacks: list[Callback] = [RememberIdentity(self.run_identity)]
+        callbacks += [callback for callback in (self.best, self.mask) if callback is not None]
+        if self._keeps_checkpoints:
+            # Two callbacks: `save_last` of the best one would follow the best epoch, not the last.
+            callbacks.append(ModelCheckpoint(filename="last", **self._checkpointing()))
         return self.make_trainer(self.folder, extra_callbacks=callbacks)
 
     @property
@@ -70,25 +87,33 @@ class FitCLI(BenchCLI):
             changes |= {"max_epochs": self.model.teacher_epochs, "max_steps": -1}
         return self.make_trainer(self.folder / "teacher", [], **changes)
 
-    def _checkpointing(self) -> list[Callback]:
-        if self.config.trainer.enable_checkpointing is False or self.fast_dev_run:
-            return []
-        common: dict[str, Any] = {
-            "dirpath": self.folder / "checkpoints", "save_on_train_epoch_end": True,
+    @property
+    def _keeps_checkpoints(self) -> bool:
+        return self.config.trainer.enable_checkpointing is not False and not self.fast_dev_run
+
+    def _checkpointing(self) -> dict[str, Any]:
+        return {
+            "dirpath": self.folder / "checkpoints",
+            "save_on_train_epoch_end": True,
             "enable_version_counter": False,
-        }  # fmt: skip
-        # Two callbacks: `save_last` of the best one would follow the best epoch, not the last.
-        last = ModelCheckpoint(filename=LAST.removesuffix(".ckpt"), **common)
-        if not self.datamodule.has_validation:
-            return [last]
-        best = BestCheckpoint(filename="best-{epoch}", monitor="val/accuracy", mode="max", **common)
-        return [best, last]
+        }
+
+    def _best_checkpoint(self) -> BestCheckpoint | None:
+        if not self._keeps_checkpoints or not self.datamodule.has_validation:
+            return None
+        return BestCheckpoint(
+            self.config.ckpt_path,
+            filename="best-{epoch}",
+            monitor="val/accuracy",
+            mode="max",
+            **self._checkpointing(),
+        )
 
     def _run_folder(self) -> Path:
         if shared := os.environ.get(RUN_VARIABLE):
             return Path(shared)
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-        name = f"{stamp}-{_short_name(self.identity())}"
+        name = f"{stamp}-{_short_name(self.run_identity)}"
         root = Path(self.config.run_dir)
         try:
             root.mkdir(parents=True, exist_ok=True)
@@ -104,23 +129,62 @@ class FitCLI(BenchCLI):
 
     def _save_config(self, folder: Path) -> None:
         with write_atomic(folder / "config.yaml") as temporary:
-            temporary.write_text(yaml.safe_dump(self.plain_config(), sort_keys=False))
+            settings = {**self.plain_config(), "ckpt_path": None}  # it repeats the run, whole
+            temporary.write_text(yaml.safe_dump(settings, sort_keys=False))
 
     def _temporary_folder(self) -> Path:
+        if shared := os.environ.get(RUN_VARIABLE):
+            return Path(shared)
         self._temporary = tempfile.TemporaryDirectory(prefix="ntdh-fast-dev-run-")
+        os.environ[RUN_VARIABLE] = self._temporary.name
         return Path(self._temporary.name)
 
 
 class EvaluateCLI(BenchCLI):
     """Makes a Trainer that measures: no log, no checkpoints, the mask if there is one."""
 
+    def before_instantiate_classes(self) -> None:
+        """Refuse to measure nothing (hook of LightningCLI)."""
+        if not self.config.ckpt_path:
+            raise UserError(
+                f"`ntdh-bench {self.command}` measures a checkpoint: give --ckpt_path "
+                "<run>/checkpoints/last.ckpt"
+            )
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the Trainer (hook of LightningCLI)."""
+        self.datamodule.prepare_data()
+        self.datamodule.setup("test")
+        check_mask(self.config.ckpt_path, self.identity()["mask"])
         callbacks = [] if self.mask is None else [self.mask]
         settings = {**self.config_init.trainer, "logger": False, "enable_checkpointing": False}
         if self.command == "predict":  # several processes would each return a part
             settings |= {"devices": 1, "num_nodes": 1, "strategy": "auto"}
         return Trainer(**{**settings, "callbacks": callbacks})
+
+
+def run_command(action: Callable[[], Any]) -> int:
+    """Run a command's action quietly; what Lightning refuses becomes one clear line.
+
+    Raises:
+        UserError: the settings do not go together, or a checkpoint is of another network.
+    """
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in _ADVICE:
+        warnings.filterwarnings("ignore", message)
+    try:
+        action()
+    except MisconfigurationException as error:
+        raise UserError(" ".join(str(error).split())) from error
+    except RuntimeError as error:
+        if "loading state_dict" not in str(error):
+            raise
+        detail = str(error).splitlines()[1].strip()
+        raise UserError(f"the checkpoint is of another network: {detail}") from error
+    finally:
+        os.environ.pop(RUN_VARIABLE, None)
+    return 0
 
 
 def _new_folder(root: Path, name: str) -> Path:
@@ -158,6 +222,16 @@ def check_resume(path: str, identity: dict[str, Any]) -> None:
                 "resumed run keeps its settings; drop the flag, or start a new run without "
                 "--ckpt_path"
             )
+
+
+def check_mask(path: str, mask: Any) -> None:
+    """Raise a UserError if a checkpoint was made with another mask than the one given."""
+    saved = (read_checkpoint(path).get("identity") or {}).get("mask")
+    if saved != mask:
+        raise UserError(
+            f"{path} was made with the mask {saved}, but here it is {mask}: leave out --config to "
+            "use the settings of its run"
+        )
 
 
 def _flatten(plain: Any, prefix: str = "") -> dict[str, Any]:

@@ -110,12 +110,13 @@ def test_test_command_repeats_the_recorded_numbers(
 def test_predict_writes_logits(finished: Path) -> None:
     path = finished / "checkpoints" / "last.ckpt"
     assert main(["predict", "--ckpt_path", str(path)]) == 0
-    found = np.load(finished / "predictions.npz", allow_pickle=False)
+    predictions = finished / "checkpoints" / "predictions-last.npz"
+    found = np.load(predictions, allow_pickle=False)
     assert found["logits"].shape == (4000, 4)
     assert (found["index"] == np.arange(4000)).all()
     accuracy = (found["logits"].argmax(1) == found["target"]).mean()
     assert accuracy == pytest.approx(record_of(finished)["metrics"]["last"]["test"]["accuracy"])
-    (finished / "predictions.npz").unlink()
+    predictions.unlink()
 
 
 def test_the_summary_shows_the_student_without_kd(
@@ -161,6 +162,13 @@ def test_a_config_of_one_network(tmp_path: Path, capsys: pytest.CaptureFixture[s
         (["--data.batch_size", "6000", "--data.steps_per_epoch", "1"], "batch_size is 6000"),
         (["--run_dir", "/proc/no"], "cannot make a run folder in /proc/no"),
         (["--ckpt_path", "none.ckpt"], "no checkpoint none.ckpt"),
+        (
+            ["--model.student_network.init_args.in_features", "49"],
+            "does not take the data's inputs",
+        ),
+        (["--model.teacher_network.init_args.num_classes", "3"], "returns 3 logits, but the data"),
+        (["--trainer.accelerator", "gpu"], "No supported gpu backend found"),
+        (["--seed_everything", "-1"], "seed_everything"),
         (["--model.teacher_checkpoint", "none.ckpt"], "no checkpoint none.ckpt"),
     ],
 )
@@ -230,3 +238,70 @@ def test_a_resumed_run_remembers_the_best_epoch_before_it(tmp_path: Path) -> Non
     assert record_of(whole)["metrics"] == record_of(resumed)["metrics"]
     assert (resumed / "checkpoints" / "best-epoch=0.ckpt").is_file()
     assert last.is_file()
+
+
+def test_weights_broken_by_the_last_step_reach_no_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One step an epoch: the loss before it is fine, the weights after it are not."""
+    one_step = ["--data.steps_per_epoch", "1", "--model.optimizer.class_path", "torch.optim.SGD"]
+    one_step += ["--model.optimizer.init_args.lr", "3e38", "--model.optimizer.init_args.momentum"]
+    one_step += ["0.9", "--model.task_weight", "1000"]
+    teacher = fit(tmp_path / "good") / "teacher.ckpt"
+    one_step += ["--model.teacher_checkpoint", str(teacher)]
+    assert main(["fit", *flags(QUICKSTART, tmp_path / "bad", *SHORT, *one_step)]) == 1
+    assert "not finite after distillation, step 0" in capsys.readouterr().err
+    assert list((tmp_path / "bad").glob("*/checkpoints/*")) == []
+
+
+@pytest.mark.parametrize("command", ["test", "validate", "predict"])
+def test_measuring_a_missing_or_damaged_checkpoint(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damaged = tmp_path / "damaged.ckpt"
+    assert main([command, "--ckpt_path", str(damaged)]) == 1
+    assert f"no checkpoint {damaged}" in capsys.readouterr().err
+    damaged.write_bytes(b"damaged")
+    assert main([command, "--config", str(QUICKSTART), "--ckpt_path", str(damaged)]) == 1
+    assert f"cannot read the checkpoint {damaged}" in capsys.readouterr().err
+
+
+def test_a_mask_is_not_silently_forgotten(
+    finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last = str(finished / "checkpoints" / "last.ckpt")
+    config = str(finished / "config.yaml")
+    assert main(["test", "--config", config, "--mask", "null", "--ckpt_path", last]) == 1
+    assert "was made with the mask {'class_path'" in capsys.readouterr().err
+
+
+def test_what_changes_the_teacher_changes_its_key(finished: Path, tmp_path: Path) -> None:
+    for more in (
+        ["--trainer.max_time", "00:00:10:00"],
+        ["--model.optimizer.init_args.lr", "0.02"],
+        ["--data.gap", "0.3"],
+        ["--seed_everything", "1"],
+        ["--model.teacher", "independent", "--mask", "null"],
+    ):
+        assert record_of(fit(tmp_path, *more))["teacher"] == "trained", more
+    assert record_of(fit(tmp_path, "--model.distiller", "DKD"))["teacher"] == "cached"
+
+
+def test_without_kd_is_paired_within_the_same_data_only(finished: Path, tmp_path: Path) -> None:
+    overlay = ("--config", "configs/overlays/without_kd.yaml")
+    without = record_of(fit(tmp_path, *overlay))
+    for more in (["--data.data_seed", "1"], ["--data.gap", "0.3"]):
+        other = record_of(fit(tmp_path, *overlay, *more))
+        assert other["baseline_hash"] != without["baseline_hash"]
+    assert record_of(finished)["baseline_hash"] == without["baseline_hash"]
+
+
+def test_lam_does_not_survive_without_kd(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lam = ["--model.lam", "0.3"]
+    assert main(["fit", *flags(QUICKSTART, tmp_path, *lam, "--model.distiller", "null")]) == 1
+    assert "model.lam to null" in capsys.readouterr().err
+    run = fit(tmp_path, *lam, "--config", "configs/overlays/without_kd.yaml")
+    assert record_of(run)["arm"] == "without_kd"
+    assert record_of(run)["config"]["model"]["init_args"]["lam"] is None

@@ -79,6 +79,9 @@ def test_a_checkpoint_brings_the_config_of_its_run(name: str, tmp_path: Path) ->
     path.parent.mkdir(parents=True)
     config = tmp_path / "run" / "config.yaml"
     words = ["--ckpt_path", str(path)] if name == "separate" else [f"--ckpt_path={path}"]
+    with pytest.raises(UserError, match="no checkpoint"):
+        with_run_config(words)
+    path.touch()
     assert with_run_config(words) == words
     config.write_text("")
     assert run_folder(path) == tmp_path / "run"
