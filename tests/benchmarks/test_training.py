@@ -21,7 +21,7 @@ from tests.helpers import quiet_trainer
 
 pytestmark = pytest.mark.benchmark
 
-EPOCHS, ROUNDS, BATCH = 3, 4, 128
+EPOCHS, ROUNDS, BATCH = 3, 3, 128
 mlp = partial(MLPClassifier, 784, [512, 256], 10)
 sgd = partial(SGD, lr=1e-3, momentum=0.9)
 

@@ -74,12 +74,15 @@ def test_paper_protocol(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     distilled = {gap: [run(config, seed, "--data.gap", gap) for seed in each] for gap in ("0", "1")}
     with capsys.disabled():
         print("\npaper protocol, simulated data, test accuracy of the last epoch")
-        mean, half = show("student without KD", [x["accuracy"] for x in without])
+        accuracies = [100 * x["accuracy"] for x in without]
+        mean, _ = show("student without KD", [x["accuracy"] for x in without])
         show("student without KD, task weight 2 (matched)", [x["accuracy"] for x in matched])
         for gap, found in distilled.items():
             show(f"gain of KD, gap {gap}", differences(found, without))
             show(f"gain of KD against matched, gap {gap}", differences(found, matched))
-    assert abs(mean - 39.6) <= half  # Table I
+    # Table I says 39.6 for one run: it should lie where one more run would.
+    spread = stats.t.ppf(0.975, len(each) - 1) * np.std(accuracies, ddof=1)
+    assert abs(mean - 39.6) <= spread * np.sqrt(1 + 1 / len(each))
 
 
 def test_converged_protocol(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
