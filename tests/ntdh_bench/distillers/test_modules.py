@@ -29,7 +29,7 @@ from ntdh_bench.errors import UserError
 ROWS, CLASSES = 6, 4
 FEATURE_METHODS = [FitNet, CRD, RKD, PKT, SP]
 PUBLISHED = {KD: 1, DKD: 1, WeightedKL: 1, FitNet: 100, CRD: 0.8, RKD: 1, PKT: 30000, SP: 3000}
-AUTHORS = ["kd", "fitnet", "crd", "rkd", "pkt", "sp", "dkd"]
+AUTHORS = ("KD", "FitNet", "CRD", "RKD", "PKT", "SP", "DKD")
 
 
 def outputs(seed: int, width: int) -> dict[str, Tensor]:
@@ -197,7 +197,7 @@ def test_combined_needs_terms_that_fit() -> None:
 
 @pytest.mark.parametrize("name", AUTHORS)
 def test_authors_preset(name: str) -> None:
-    function = getattr(authors, name)
+    function = getattr(authors, f"Authors{name}")
     assert not inspect.signature(function).parameters
     distiller = function()
     assert isinstance(distiller, Distiller)
