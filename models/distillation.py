@@ -104,7 +104,7 @@ class DistillationModule(TrainableModule):
         self._frozen: dict[str, nn.Module] = {}
         self._distiller_sizes: list[int] = []
         self._outputs: TeacherOutputs | None = None
-        self._student_tap = FeatureTap(self.student, [distiller.student_layer] if distiller else [])
+        self._student_tap = FeatureTap(self.student, distiller.student_layers if distiller else [])
         if distiller is not None:
             find_layer(build_network(teacher_network, seed, "teacher"), distiller.teacher_layer)
         self.val_metrics = _pair_metrics(num_classes, ignore_index)
@@ -196,7 +196,7 @@ class DistillationModule(TrainableModule):
     def teacher_outputs(self, batch: PairedBatch, split: Split) -> dict[str, Tensor]:
         """Return the frozen teacher's logits and tapped features, from the cache where it can."""
         if self._outputs is None:
-            layers = [self.distiller.teacher_layer] if self.distiller else []
+            layers = self.distiller.teacher_layers if self.distiller else []
             teacher = self.teacher.to(self.device)
             self._outputs = TeacherOutputs(teacher, layers, self.data, self.device)
         return self._outputs(batch, split)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -49,8 +50,9 @@ class _MeanDivergence(Metric):
         """Return the mean in nats, float64; NaN if no sample was added."""
         return self.total / self.count
 
+    @abstractmethod
     def _divergence(self, teacher: Tensor, student: Tensor, target: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Return the divergence of each sample, ``(N,)``."""
 
 
 class TargetJSD(_MeanDivergence):

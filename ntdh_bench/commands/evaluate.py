@@ -10,7 +10,7 @@ import torch
 
 from ntdh_bench.cache import write_atomic
 from ntdh_bench.commands.fit import source_note
-from ntdh_bench.commands.summary import print_summary
+from ntdh_bench.commands.summary import metrics_by_name, print_summary
 from ntdh_bench.commands.teacher import cached_teacher, saved_teacher
 from ntdh_bench.commands.training import EvaluateCLI, run_command
 from ntdh_bench.errors import UserError
@@ -46,7 +46,7 @@ def _report(cli: EvaluateCLI, command: str, results: Any) -> None:
         _save_predictions(results, path)
         notes["saved"] = str(path)
     else:
-        metrics = {name.partition("/")[2]: value for name, value in results[0].items()}
+        metrics = metrics_by_name(results)
         if "teacher_accuracy" in metrics:
             rows["teacher"] = {"accuracy": metrics["teacher_accuracy"]}
         rows["student"] = metrics

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ntdh_bench import records
-from ntdh_bench.commands.summary import print_summary
+from ntdh_bench.commands.summary import metrics_by_name, print_summary
 from ntdh_bench.commands.teacher import TEACHER_FILE, prepare_teacher
 from ntdh_bench.commands.training import LAST, FitCLI, run_command
 from ntdh_bench.errors import UserError
@@ -70,13 +70,9 @@ def _measure(cli: FitCLI, path: str | None) -> dict[str, Any]:
     }  # fmt: skip
     result: dict[str, Any] = {"checkpoint": Path(path).name if path else LAST}
     if cli.datamodule.has_validation:
-        result["val"] = _by_name(cli.trainer.validate(**common))
-    result["test"] = _by_name(cli.trainer.test(**common))
+        result["val"] = metrics_by_name(cli.trainer.validate(**common))
+    result["test"] = metrics_by_name(cli.trainer.test(**common))
     return result
-
-
-def _by_name(results: Any) -> dict[str, float]:
-    return {name.partition("/")[2]: float(value) for name, value in results[0].items()}
 
 
 def make_record(

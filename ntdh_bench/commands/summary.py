@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -34,6 +34,11 @@ def print_summary(
     width = max(map(len, notes), default=0)
     for name, note in notes.items():
         console.print(f"{name:<{width}}  {note}", highlight=False, soft_wrap=True, markup=False)
+
+
+def metrics_by_name(results: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return what Trainer.test or .validate measured, without the split before the names."""
+    return {name.partition("/")[2]: float(value) for name, value in results[0].items()}
 
 
 def _cells(metrics: Mapping[str, Any]) -> list[str]:
