@@ -292,6 +292,8 @@ ddp.zero_grad()
 ddp(*(x[2 * rank : 2 * rank + 2] for x in batches[0][:3])).backward()
 rows = gather_rows(torch.arange(3 - 2 * rank) + 10 * rank)
 torch.save((gradients, crd.state_dict(), rows), f"{folder}/{rank}.pt")
+dist.barrier()
+dist.destroy_process_group()  # its threads must be joined before the interpreter goes
 """
 
 
