@@ -42,6 +42,8 @@ class PairedDataset(Dataset[PairedBatch], ABC):
 
     #: whether a position gives the same inputs in every epoch
     fixed = True
+    #: whether the teacher is given the student's inputs
+    unimodal = False
 
     def __init__(self, target: Tensor, ignore_index: int = IGNORE_INDEX) -> None:
         self.target = target
@@ -62,7 +64,7 @@ class PairedDataset(Dataset[PairedBatch], ABC):
         if indices is None:
             teacher, student = self.inputs(None, epoch)
             return PairedBatch(
-                teacher=teacher,
+                teacher=student if self.unimodal else teacher,
                 student=student,
                 target=self.target,
                 index=torch.arange(len(self)),
@@ -73,6 +75,8 @@ class PairedDataset(Dataset[PairedBatch], ABC):
         target = self.target[index]
         if padding.any():
             target[padding] = self.ignore_index
+        if self.unimodal:
+            teacher = student
         return PairedBatch(teacher=teacher, student=student, target=target, index=index)
 
 
@@ -184,6 +188,7 @@ class PairedDataModule(LightningDataModule, ABC):
         seed: of the order of training samples and of training noise (the run's seed).
         num_workers: processes that prepare batches; results do not depend on it.
         repeats: how often a training epoch goes over the split.
+        unimodal: give the teacher the student's inputs: unimodal KD (the paper's Eq. 11).
 
     Raises:
         UserError: an argument is out of range, or (at ``setup``) larger than the data.
@@ -200,6 +205,7 @@ class PairedDataModule(LightningDataModule, ABC):
         seed: int = 0,
         num_workers: int = 0,
         repeats: int = 1,
+        unimodal: bool = False,
     ) -> None:
         super().__init__()
         check_at_least("data.batch_size", batch_size, 1)
@@ -208,6 +214,7 @@ class PairedDataModule(LightningDataModule, ABC):
         self.seed = seed
         self.num_workers = num_workers
         self.repeats = repeats
+        self.unimodal = unimodal
         self.splits: dict[Split, PairedDataset] = {}
 
     @abstractmethod
@@ -233,6 +240,8 @@ class PairedDataModule(LightningDataModule, ABC):
                 f"data.batch_size is {self.batch_size}, but there are only {size} training "
                 f"samples: choose at most {size}"
             )
+        for split in splits.values():
+            split.unimodal = self.unimodal
         self.splits = splits
 
     @property
@@ -254,7 +263,8 @@ class PairedDataModule(LightningDataModule, ABC):
     def fingerprint(self) -> str:
         """16 hex digits that identify the data: every input file and parameter that changes it."""
         self._split("train")
-        return digest({"name": self.name, "source": self.source, **self.identity()})
+        modalities = {"unimodal": True} if self.unimodal else {}
+        return digest({"name": self.name, "source": self.source, **modalities, **self.identity()})
 
     def cacheable(self, split: Split) -> bool:
         """Return whether a position of ``split`` gives the same inputs in every epoch."""

@@ -48,6 +48,7 @@ class SyntheticDataModule(PairedDataModule):
         batch_size: samples per step, or None for full-batch training.
         seed: of the order of training samples (the run's seed).
         num_workers: processes that prepare batches.
+        unimodal: give the teacher the student's inputs (unimodal KD).
 
     Raises:
         UserError: arguments are out of range or do not go together.
@@ -72,8 +73,9 @@ class SyntheticDataModule(PairedDataModule):
         batch_size: int | None = None,
         seed: int = 0,
         num_workers: int = 0,
+        unimodal: bool = False,
     ) -> None:
-        super().__init__(batch_size, seed, num_workers, repeats=steps_per_epoch)
+        super().__init__(batch_size, seed, num_workers, steps_per_epoch, unimodal)
         check_within("data.gap", gap, 0, 1)
         check_at_least("data.n_samples", n_samples, 1)
         check_at_least("data.decisive", decisive, 1)

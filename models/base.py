@@ -36,6 +36,11 @@ def frozen(network: nn.Module) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
+def count_parameters(network: nn.Module) -> int:
+    """Return the number of parameters, the capacity of the paper's Table I."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
 @torch.no_grad()
 def check_network(network: nn.Module, inputs: Inputs, num_classes: int, name: str) -> None:
     """Check that a network takes the data's inputs and returns as many logits as it has classes.

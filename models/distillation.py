@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +20,13 @@ from ntdh_bench.distillers import Distiller
 from ntdh_bench.errors import UserError
 from ntdh_bench.layers import LOGITS, FeatureTap, find_layer
 from ntdh_bench.masks import SampleMask
-from ntdh_bench.metrics import NonTargetJSD, TargetJSD
+from ntdh_bench.metrics import (
+    NonTargetJSD,
+    NonTargetKL,
+    TargetJSD,
+    TargetKL,
+    TeacherStudentKL,
+)
 from ntdh_bench.teacher_outputs import TeacherOutputs
 
 from .base import (
@@ -27,11 +34,21 @@ from .base import (
     TrainableModule,
     build_network,
     check_network,
+    count_parameters,
     frozen,
     task_loss,
 )
 from .joint import JointModule
 from .teacher import TeacherModule
+
+_DIVERGENCES: dict[str, Callable[..., nn.Module]] = {
+    "tcjsd": TargetJSD,
+    "ncjsd": NonTargetJSD,
+    "kl": TeacherStudentKL,
+    "tckl": TargetKL,
+    "tckl_binary": partial(TargetKL, binary=True),
+    "nckl": NonTargetKL,
+}
 
 
 class DistillationModule(TrainableModule):
@@ -140,6 +157,13 @@ class DistillationModule(TrainableModule):
     def lone_teacher_module(self) -> TeacherModule:
         """Return the untrained module of a teacher trained alone."""
         return TeacherModule(self.teacher_network, **self._teacher_settings())
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Return how many parameters teacher and student have (the capacity of Table I)."""
+        return {
+            "teacher": count_parameters(self.teacher),
+            "student": count_parameters(self.student),
+        }
 
     def _teacher_settings(self) -> dict[str, Any]:
         return {
@@ -302,8 +326,8 @@ class DistillationModule(TrainableModule):
         teacher = self.teacher_outputs(batch, split)[LOGITS]
         metrics["accuracy"].update(student, target)
         metrics["teacher_accuracy"].update(teacher, target)
-        metrics["tcjsd"].update(teacher, student, target)
-        metrics["ncjsd"].update(teacher, student, target)
+        for name in _DIVERGENCES:
+            metrics[name].update(teacher, student, target)
         self.log_dict(
             {f"{split}/{name}": metric for name, metric in metrics.items()},
             on_step=False,
@@ -342,11 +366,10 @@ def _loss_weights(task: float, distill: float, lam: float | None) -> tuple[float
 
 def _pair_metrics(num_classes: int, ignore_index: int) -> nn.ModuleDict:
     accuracy: Any = {"average": "micro", "ignore_index": ignore_index, "validate_args": False}
+    metrics: dict[str, nn.Module] = {
+        "accuracy": MulticlassAccuracy(num_classes, **accuracy),
+        "teacher_accuracy": MulticlassAccuracy(num_classes, **accuracy),
+    }
     return nn.ModuleDict(
-        {
-            "accuracy": MulticlassAccuracy(num_classes, **accuracy),
-            "teacher_accuracy": MulticlassAccuracy(num_classes, **accuracy),
-            "tcjsd": TargetJSD(ignore_index=ignore_index),
-            "ncjsd": NonTargetJSD(ignore_index=ignore_index),
-        }
+        metrics | {name: make(ignore_index=ignore_index) for name, make in _DIVERGENCES.items()}
     )

@@ -11,7 +11,14 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from ntdh_bench.batch import Inputs, PairedBatch
 
-from .base import NetworkCallable, TrainableModule, build_network, check_network, task_loss
+from .base import (
+    NetworkCallable,
+    TrainableModule,
+    build_network,
+    check_network,
+    count_parameters,
+    task_loss,
+)
 
 
 class TeacherModule(TrainableModule):
@@ -56,6 +63,10 @@ class TeacherModule(TrainableModule):
         """Return the network's logits."""
         logits: Tensor = self.network(inputs)
         return logits
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Return how many parameters the network has, under the modality it sees."""
+        return {self.modality: count_parameters(self.network)}
 
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
         """Cross entropy of one batch (Lightning hook)."""

@@ -69,6 +69,11 @@ class DatasetInfo:
     sample: Callable[[Path, int], None] | None = None
 
 
+def dataset_names() -> set[str]:
+    """Return the names of the known data sets, without importing them."""
+    return set(_OWN) | entry_points(group="ntdh_bench.datasets").names
+
+
 def catalogue() -> list[DatasetInfo]:
     """Return the known data sets, those of installed plug-ins included, in order of name."""
     entries = {entry.name: entry.value for entry in entry_points(group="ntdh_bench.datasets")}

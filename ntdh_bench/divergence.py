@@ -51,6 +51,27 @@ def target_nontarget(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Te
     return _split(promote(logits)[0], target.long())
 
 
+def kl(logits_a: Tensor, logits_b: Tensor) -> Tensor:
+    """KL divergence from teacher a to student b over all classes (Eq. 16), per sample.
+
+    It equals ``tckl(binary=True) + (1 - p_k^a) * nckl``, so their plain sum bounds it (Eq. 17, 18).
+
+    Args:
+        logits_a: teacher ``(N, C)``.
+        logits_b: student ``(N, C)``.
+
+    Returns:
+        ``(N,)`` in nats, >= 0.
+
+    Raises:
+        ValueError: shapes do not fit.
+    """
+    _check_same_shape(logits_a, logits_b)
+    logits_a, logits_b = promote(logits_a, logits_b)
+    terms = _kl_term(logits_a.log_softmax(dim=-1), logits_b.log_softmax(dim=-1))
+    return _bounded(terms.sum(dim=-1), math.inf)
+
+
 def tckl(logits_a: Tensor, logits_b: Tensor, target: Tensor, binary: bool = False) -> Tensor:
     """Target-class KL divergence from teacher a to student b, per sample.
 
@@ -171,10 +192,7 @@ def _split(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _split_both(
     logits_a: Tensor, logits_b: Tensor, target: Tensor
 ) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
-    if logits_a.shape != logits_b.shape:
-        raise ValueError(
-            f"logits of teacher {tuple(logits_a.shape)} and student {tuple(logits_b.shape)} differ"
-        )
+    _check_same_shape(logits_a, logits_b)
     _check(logits_a, target)
     logits_a, logits_b = promote(logits_a, logits_b)
     target = target.long()
@@ -197,6 +215,13 @@ def _bounded(value: Tensor, upper: float) -> Tensor:
     if upper == LN2 and value.dtype == torch.float32:
         upper = _LN2_FLOAT32
     return value + (value.clamp(min=0.0, max=upper) - value).detach()
+
+
+def _check_same_shape(logits_a: Tensor, logits_b: Tensor) -> None:
+    if logits_a.shape != logits_b.shape:
+        raise ValueError(
+            f"logits of teacher {tuple(logits_a.shape)} and student {tuple(logits_b.shape)} differ"
+        )
 
 
 def _check(logits: Tensor, target: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""TCJSD and NCJSD as torchmetrics, summed over batches and processes."""
+"""Divergences as torchmetrics, summed over batches and processes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from ntdh_bench.divergence import flatten_dense, ncjsd, tcjsd
+from ntdh_bench.divergence import flatten_dense, kl, ncjsd, nckl, tcjsd, tckl
 
 
 class _MeanDivergence(Metric):
@@ -82,3 +82,44 @@ class NonTargetJSD(_MeanDivergence):
 
     def _divergence(self, teacher: Tensor, student: Tensor, target: Tensor) -> Tensor:
         return ncjsd(teacher, student, target)
+
+
+class TeacherStudentKL(_MeanDivergence):
+    """Mean KL divergence from teacher to student over all classes (NTDH paper, Eq. 16).
+
+    Args:
+        ignore_index: target value that is left out.
+        kwargs: options of ``torchmetrics.Metric``.
+    """
+
+    def _divergence(self, teacher: Tensor, student: Tensor, target: Tensor) -> Tensor:
+        return kl(teacher, student)
+
+
+class TargetKL(_MeanDivergence):
+    """Mean TCKL from teacher to student (NTDH paper, Eq. 19); it may be negative.
+
+    Args:
+        ignore_index: target value that is left out.
+        binary: whether to add the term of "any other class" (see ``divergence.tckl``).
+        kwargs: options of ``torchmetrics.Metric``.
+    """
+
+    def __init__(self, ignore_index: int = 255, binary: bool = False, **kwargs: Any) -> None:
+        super().__init__(ignore_index, **kwargs)
+        self.binary = binary
+
+    def _divergence(self, teacher: Tensor, student: Tensor, target: Tensor) -> Tensor:
+        return tckl(teacher, student, target, self.binary)
+
+
+class NonTargetKL(_MeanDivergence):
+    """Mean NCKL from teacher to student (NTDH paper, Eq. 20).
+
+    Args:
+        ignore_index: target value that is left out.
+        kwargs: options of ``torchmetrics.Metric``.
+    """
+
+    def _divergence(self, teacher: Tensor, student: Tensor, target: Tensor) -> Tensor:
+        return nckl(teacher, student, target)

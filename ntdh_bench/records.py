@@ -1,25 +1,72 @@
-"""One record per run: what was run, on what, and what came out."""
+"""One record per run: what was run, on what, and what came out; and one row per record in a CSV.
+
+``fit`` writes records as JSON; :func:`collect` gathers those of an experiment into
+``results/records/<experiment>.csv``, whose columns ``results/README.md`` describes.
+"""
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 from ntdh_bench import __version__
 from ntdh_bench.cache import digest, write_atomic
+from ntdh_bench.errors import UserError
+from ntdh_bench.experiments import Experiment
 
-SCHEMA = 1
+SCHEMA = 2
+Row: TypeAlias = dict[str, Any]
+
 _PACKAGES = ("torch", "lightning", "torchmetrics", "numpy", "scikit-learn")
 _DISTILLATION_ONLY = (
     "distiller", "task_weight", "distill_weight", "lam", "teacher", "teacher_network",
     "teacher_epochs",
 )  # fmt: skip
+CHECKPOINTS = ("last", "best")
+SPLITS = ("val", "test")
+METRICS = (
+    "accuracy", "teacher_accuracy", "tcjsd", "ncjsd", "kl", "tckl", "tckl_binary", "nckl",
+)  # fmt: skip
+
+#: The columns of a CSV of records and their types; an empty cell is None.
+COLUMNS: dict[str, type] = {
+    "experiment": str, "protocol": str, "run": str, "config_hash": str, "baseline_hash": str,
+    "created": str, "dataset": str, "source": str, "data_fingerprint": str, "arm": str,
+    "method": str, "teacher": str, "unimodal": bool, "modality": str, "mask": str, "removes": str,
+    "ratio": float, "layer": str, "retrain": bool, "gap": float, "classes": int,
+    "teacher_noise": float, "student_noise": float, "alpha": float, "beta": float,
+    "task_weight": float, "distill_weight": float, "seed": int, "epochs": int,
+    "teacher_parameters": int, "student_parameters": int, "teacher_hash": str,
+    **{f"{checkpoint}_{split}_{metric}": float
+       for checkpoint in CHECKPOINTS for split in SPLITS for metric in METRICS},
+    "seconds": float, "device": str, "threads": int, "git_commit": str, "ntdh_bench": str,
+    "python": str, "torch": str, "lightning": str, "torchmetrics": str, "numpy": str,
+    "scikit_learn": str,
+}  # fmt: skip
+# Values per epoch, and heat maps, have files of their own: (file, columns).
+_CURVES = ("curves", ("run", "epoch", "metric", "value"))
+_MAPS = ("maps", ("run", "removes", "y", "x", "value"))
+
+
+class RecordError(UserError):
+    """A record or a row of records that cannot be read."""
+
+
+class Collected(NamedTuple):
+    """The rows of an experiment, and what could not be read."""
+
+    rows: list[Row]
+    problems: list[str]
+
+
+# -- what a run is -------------------------------------------------------------------------------
 
 
 def config_hash(identity: dict[str, Any]) -> str:
@@ -59,6 +106,7 @@ def environment() -> dict[str, Any]:
         "versions": versions,
         "device": torch.cuda.get_device_name() if cuda else platform.machine() + " CPU",
         "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
         "git_commit": _git_commit(),
     }
 
@@ -74,7 +122,10 @@ def _git_commit() -> str | None:
     return found.stdout.strip() or None
 
 
-def write_record(path: Path, record: dict[str, Any]) -> None:
+# -- JSON, one file a run ------------------------------------------------------------------------
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
     """Write a record whole or not at all.
 
     Raises:
@@ -84,15 +135,29 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
         temporary.write_text(json.dumps({"schema": SCHEMA, **record}, indent=2) + "\n")
 
 
+def read_record(path: Path) -> dict[str, Any]:
+    """Return the record in a JSON file.
+
+    Raises:
+        RecordError: it is damaged, or of another schema.
+    """
+    try:
+        record = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path}: not a whole record ({error})") from None
+    found = record.get("schema") if isinstance(record, dict) else None
+    if found != SCHEMA:
+        raise RecordError(f"{path}: a record of schema {found}; this version reads {SCHEMA}")
+    return dict(record)
+
+
 def read_records(root: Path) -> Iterator[dict[str, Any]]:
     """Yield the readable records of this schema in ``root/*/record.json``, oldest first."""
     for path in sorted(root.glob("*/record.json")):
         try:
-            record = json.loads(path.read_text())
-        except (OSError, ValueError):
+            yield read_record(path)
+        except RecordError:
             continue
-        if isinstance(record, dict) and record.get("schema") == SCHEMA:
-            yield record
 
 
 def find_without_kd(root: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
@@ -103,3 +168,230 @@ def find_without_kd(root: Path, identity: dict[str, Any]) -> dict[str, Any] | No
         if record.get("arm") == "without_kd" and record.get("baseline_hash") == wanted:
             found = record
     return found
+
+
+# -- CSV, one row a run --------------------------------------------------------------------------
+
+
+def to_row(record: Mapping[str, Any], experiment: str, protocol: str) -> Row:
+    """Return a record as a row of :data:`COLUMNS`.
+
+    Raises:
+        RecordError: something that every record holds is missing, or of a wrong type.
+    """
+    try:
+        values = {**record, **_settings(record["config"]), **_measured(record["metrics"])}
+        parameters, environment = record["parameters"], record["environment"]
+        values |= {f"{name}_parameters": count for name, count in parameters.items()}
+        values |= {name.replace("-", "_"): v for name, v in environment["versions"].items()}
+        values |= {name: environment[name] for name in ("device", "threads", "git_commit")}
+        values |= {"experiment": experiment, "protocol": protocol}
+        return {name: _typed(values.get(name), kind) for name, kind in COLUMNS.items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RecordError(
+            f"the record of run {record.get('run')} is not as it was written: {error!r}"
+        ) from None
+
+
+def _settings(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns that come from a run's settings."""
+    model, data = identity["model"]["init_args"], identity["data"]["init_args"]
+    distiller, mask = model.get("distiller") or {}, identity["mask"] or {}
+    removal = mask.get("init_args", {})
+    lam = model.get("lam")
+    return {
+        "method": _short(distiller.get("class_path")),
+        "teacher": model.get("teacher"),
+        "modality": model.get("modality"),
+        "unimodal": data.get("unimodal", False),
+        "mask": {"FeatureMask": "feature", "SampleMask": "sample", None: None}[
+            _short(mask.get("class_path"))
+        ],
+        **{name: removal.get(name) for name in ("removes", "ratio", "layer", "retrain")},
+        "gap": data.get("gap"),
+        "classes": data.get("classes", data.get("n_classes")),
+        **{name: data.get(name) for name in ("teacher_noise", "student_noise")},
+        **{name: distiller.get("init_args", {}).get(name) for name in ("alpha", "beta")},
+        "task_weight": model.get("task_weight") if lam is None else 1 - lam,
+        "distill_weight": model.get("distill_weight") if lam is None else lam,
+    }
+
+
+def _measured(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        f"{checkpoint}_{split}_{metric}": value
+        for checkpoint in CHECKPOINTS
+        for split in SPLITS
+        for metric, value in ((metrics[checkpoint] or {}).get(split) or {}).items()
+    }
+
+
+def _short(class_path: str | None) -> str | None:
+    return class_path.rpartition(".")[2] if class_path else None
+
+
+def _typed(value: Any, kind: type) -> Any:
+    """Return a JSON value as its column's type.
+
+    Raises:
+        ValueError: it is of another type.
+    """
+    if value is None or (kind is float and isinstance(value, int) and not isinstance(value, bool)):
+        return None if value is None else float(value)
+    if type(value) is not kind:
+        raise ValueError(f"{value!r} is not of type {kind.__name__}")
+    return value
+
+
+def write_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Write a CSV of records whole or not at all; floats keep all their digits.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    _write_csv(path, tuple(COLUMNS), rows)
+
+
+def read_rows(path: Path) -> Collected:
+    """Read a CSV of records; rows that cannot be read are named in ``problems`` and left out.
+
+    Raises:
+        RecordError: the file is no CSV of this schema.
+    """
+    lines = _read_csv(path, tuple(COLUMNS))
+    rows, problems = [], []
+    for number, line in enumerate(lines, start=2):
+        try:
+            rows.append({name: _parsed(line[name], kind) for name, kind in COLUMNS.items()})
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            problems.append(f"{path}, line {number}: {error}")
+    return Collected(rows, problems)
+
+
+def _parsed(text: str, kind: type) -> Any:
+    if not text:
+        return None
+    if kind is bool:
+        return {"True": True, "False": False}[text]
+    return kind(text)
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    with write_atomic(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)  # None becomes an empty cell, a float its shortest exact text
+
+
+def _read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            if tuple(reader.fieldnames or ()) != tuple(columns):
+                raise RecordError(
+                    f"{path}: its columns are not those of schema {SCHEMA}; collect it again with "
+                    f"`ntdh-bench sweep`, or read it with the version that wrote it"
+                )
+            return list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise RecordError(f"{path}: cannot be read ({error})") from None
+
+
+# -- the rows of an experiment -------------------------------------------------------------------
+
+
+def csv_path(results: Path, experiment: str) -> Path:
+    """Return where an experiment's rows are."""
+    return results / "records" / f"{experiment}.csv"
+
+
+def record_path(store: Path, run: str) -> Path:
+    """Return where a sweep keeps a run's record."""
+    return store / "records" / f"{run}.json"
+
+
+def collect(experiment: Experiment, store: Path, results: Path) -> Collected:
+    """Gather an experiment's records into its CSV and return its rows.
+
+    Rows already there whose record is not in ``store`` stay. Runs that are no longer part of the
+    experiment go. Damaged records are named in ``problems`` and left out.
+
+    Args:
+        experiment: names the runs that belong to it.
+        store: folder of the sweep's records.
+        results: the results folder.
+
+    Raises:
+        UserError: the folder cannot be written, or the CSV there is not one of this schema.
+    """
+    path = csv_path(results, experiment.name)
+    kept = read_rows(path) if path.is_file() else Collected([], [])
+    before = {(row["run"], row["protocol"]): row for row in kept.rows}
+    rows, problems, found = [], list(kept.problems), []
+    for run in experiment.runs:
+        file = record_path(store, run.hash)
+        row = before.get((run.hash, run.protocol))
+        if file.is_file():
+            try:
+                record = read_record(file)
+                row = to_row(record, experiment.name, run.protocol)
+                found.append(record)
+            except RecordError as error:
+                problems.append(str(error))
+        if row is not None:
+            rows.append(row)
+    if rows != kept.rows:
+        write_rows(path, rows)
+    wanted = {row["run"] for row in rows}
+    if "curves" in experiment.keep:
+        _collect_details(path, _CURVES, wanted, {r["run"]: _curve_rows(r) for r in found})
+    if "maps" in experiment.keep:
+        _collect_details(path, _MAPS, wanted, {r["run"]: _map_rows(r) for r in found})
+    return Collected(rows, problems)
+
+
+def details_path(path: Path, kind: str) -> Path:
+    """Return the file of the ``curves`` or ``maps`` that go with a CSV of records."""
+    return path.with_name(f"{path.stem}_{kind}.csv")
+
+
+def read_details(path: Path, kind: str) -> list[dict[str, str]]:
+    """Return the rows of the ``curves`` or ``maps`` that go with a CSV of records, as text.
+
+    Raises:
+        RecordError: the file is damaged.
+    """
+    name, columns = {"curves": _CURVES, "maps": _MAPS}[kind]
+    file = details_path(path, name)
+    return _read_csv(file, columns) if file.is_file() else []
+
+
+def _collect_details(
+    path: Path,
+    kind: tuple[str, Sequence[str]],
+    wanted: set[str],
+    new: Mapping[str, list[dict[str, Any]]],
+) -> None:
+    name, columns = kind
+    before = read_details(path, name)
+    rows = [row for row in before if row["run"] in wanted and row["run"] not in new]
+    rows += [{column: str(row[column]) for column in columns} for run in new for row in new[run]]
+    if rows != before:
+        _write_csv(details_path(path, name), columns, rows)
+
+
+def _curve_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"run": record["run"], "epoch": epoch, "metric": metric, "value": value}
+        for metric, values in record["curves"].items()
+        for epoch, value in enumerate(values)
+    ]
+
+
+def _map_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"run": record["run"], "removes": removes, "y": y, "x": x, "value": value}
+        for removes, rows in record["maps"].items()
+        for y, row in enumerate(rows)
+        for x, value in enumerate(row)
+    ]

@@ -139,13 +139,14 @@ class MNISTPairDataModule(PairedDataModule):
         num_workers: processes that prepare batches; results do not depend on it.
         simulated_train: training samples of the simulated source.
         simulated_test: test samples of the simulated source.
+        classes: digits in use, 2 to 10: the first so many (0, 1, ...).
+        unimodal: give the teacher the student's inputs (unimodal KD).
 
     Raises:
         UserError: an argument is out of range; at ``setup``, files are missing or broken.
     """
 
     name = "mnist"
-    num_classes = 10
 
     def __init__(
         self,
@@ -163,8 +164,11 @@ class MNISTPairDataModule(PairedDataModule):
         num_workers: int = 0,
         simulated_train: int = 4000,
         simulated_test: int = 1000,
+        classes: int = 10,
+        unimodal: bool = False,
     ) -> None:
-        super().__init__(batch_size, seed, num_workers)
+        super().__init__(batch_size, seed, num_workers, unimodal=unimodal)
+        check_within("data.classes", classes, 2, 10)
         check_within("data.teacher_noise", teacher_noise, 0, 1e6)
         check_within("data.student_noise", student_noise, 0, 1e6)
         check_at_least("data.val_size", val_size, 0)
@@ -175,6 +179,7 @@ class MNISTPairDataModule(PairedDataModule):
         _check_choice("data.mnist_m", mnist_m, ("build", "archive"))
         if source == "simulated" and mnist_m == "archive":
             raise UserError("data.source simulated has no archive: set data.mnist_m to build")
+        self.num_classes = classes
         self.root = root
         self.source = source
         self.levels = (teacher_noise, student_noise)
@@ -236,11 +241,15 @@ class MNISTPairDataModule(PairedDataModule):
         else:
             blended = self._archived(root, split, labels)
         count = len(blended)
-        return (
+        pairs = (
             torch.from_numpy(digits[:count])[:, None],
             torch.from_numpy(blended),
             torch.from_numpy(labels[:count].astype(np.int64)),
         )
+        if self.num_classes == 10:
+            return pairs
+        used = (pairs[2] < self.num_classes).nonzero().flatten()
+        return pairs[0][used], pairs[1][used], pairs[2][used]
 
     def _built(self, root: Path, split: str, digits: Bytes) -> Bytes:
         """Return MNIST-M of a split from the cache, built there first if it is not yet."""
@@ -304,6 +313,7 @@ class MNISTPairDataModule(PairedDataModule):
             "rgb": self.rgb,
             "levels": [float(level) for level in self.levels],
             "val_size": self.val_size,
+            "classes": self.num_classes,
             "data_seed": self.data_seed,
             "seed": self.seed if any(self.levels) else None,
         }

@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 
 from ntdh_bench.cache import write_atomic
@@ -25,6 +26,29 @@ class RememberIdentity(Callback):
     ) -> None:
         """Add the settings (Lightning hook)."""
         checkpoint["identity"] = self.identity
+
+
+class Curves(Callback):
+    """Keeps the validation metrics of every epoch: metric name to values, for the record."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, list[float]] = {}
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add an epoch's metrics while the student is trained (Lightning hook)."""
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
+            return
+        for name, value in trainer.callback_metrics.items():
+            if name.startswith("val/"):
+                self.values.setdefault(name.removeprefix("val/"), []).append(float(value))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the curves so far (Lightning hook)."""
+        return {"values": self.values}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the curves of the run that is resumed (Lightning hook)."""
+        self.values = {name: list(values) for name, values in state_dict["values"].items()}
 
 
 class ProgressBar(TQDMProgressBar):

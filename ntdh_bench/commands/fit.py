@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ntdh_bench import records
+from ntdh_bench.commands import control
 from ntdh_bench.commands.summary import metrics_by_name, print_summary
 from ntdh_bench.commands.teacher import TEACHER_FILE, prepare_teacher
 from ntdh_bench.commands.training import LAST, FitCLI, run_command
@@ -28,8 +29,14 @@ def main(argv: list[str]) -> int:
     return run_command(lambda: run(FitCLI(argv[0], argv[1:])))
 
 
-def run(cli: FitCLI) -> dict[str, Any]:
-    """Train teacher and student, test, print the summary; returns the record."""
+def run(cli: FitCLI, share_control: bool = False) -> dict[str, Any]:
+    """Train teacher and student, test, print the summary; returns the record.
+
+    Args:
+        cli: the parsed command.
+        share_control: train a student without KD once and keep it for runs that differ in what it
+            never sees: the teacher and its mask.
+    """
     started = time.monotonic()
     teacher = None
     if hasattr(cli.model, "teacher_module"):
@@ -38,9 +45,16 @@ def run(cli: FitCLI) -> dict[str, Any]:
         teacher = prepare_teacher(cli)
         if cli.trainer.is_global_zero and not cli.fast_dev_run:
             cli.model.save_teacher(cli.folder / TEACHER_FILE)
-    fit(cli)
-    metrics = measure_checkpoints(cli)
-    record = make_record(cli, metrics, teacher, time.monotonic() - started)
+    if share_control and control.is_control(cli):
+        outcome = control.measure(cli, lambda: fit(cli), lambda: measure(cli, None))
+    else:
+        fit(cli)
+        outcome = {
+            "epochs": cli.trainer.current_epoch,
+            "metrics": measure_checkpoints(cli),
+            "curves": cli.curves.values,
+        }
+    record = make_record(cli, outcome, teacher, time.monotonic() - started)
     if cli.trainer.is_global_zero:
         finish(cli, record)
     return record
@@ -58,17 +72,19 @@ def fit(cli: FitCLI) -> None:
 
 def measure_checkpoints(cli: FitCLI) -> dict[str, Any]:
     """Return the metrics of the last epoch and of the best one on validation data (or None)."""
-    measured: dict[str, Any] = {"last": _measure(cli, None), "best": None}
+    measured: dict[str, Any] = {"last": {"checkpoint": LAST, **measure(cli, None)}, "best": None}
     if cli.best is not None:
-        measured["best"] = _measure(cli, cli.best.best_model_path)
+        path = cli.best.best_model_path
+        measured["best"] = {"checkpoint": Path(path).name, **measure(cli, path)}
     return measured
 
 
-def _measure(cli: FitCLI, path: str | None) -> dict[str, Any]:
+def measure(cli: FitCLI, path: str | None) -> dict[str, Any]:
+    """Return the metrics of each split, of a checkpoint or (None) of the model as it is."""
     common: dict[str, Any] = {
         "model": cli.model, "datamodule": cli.datamodule, "ckpt_path": path, "verbose": False,
     }  # fmt: skip
-    result: dict[str, Any] = {"checkpoint": Path(path).name if path else LAST}
+    result: dict[str, Any] = {}
     if cli.datamodule.has_validation:
         result["val"] = metrics_by_name(cli.trainer.validate(**common))
     result["test"] = metrics_by_name(cli.trainer.test(**common))
@@ -76,9 +92,16 @@ def _measure(cli: FitCLI, path: str | None) -> dict[str, Any]:
 
 
 def make_record(
-    cli: FitCLI, metrics: dict[str, Any], teacher: str | None, seconds: float
+    cli: FitCLI, outcome: dict[str, Any], teacher: str | None, seconds: float
 ) -> dict[str, Any]:
-    """Return the record of a finished run, plain values only."""
+    """Return the record of a finished run, plain values only.
+
+    Args:
+        cli: the parsed command.
+        outcome: ``epochs``, ``metrics`` and ``curves``, and what else a command measures.
+        teacher: where the teacher came from.
+        seconds: wall time.
+    """
     identity = cli.run_identity
     return {
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -89,8 +112,8 @@ def make_record(
         "dataset": cli.datamodule.name,
         "source": cli.datamodule.source,
         "data_fingerprint": cli.datamodule.fingerprint,
-        "epochs": cli.trainer.current_epoch,
-        "metrics": metrics,
+        "parameters": getattr(cli.model, "parameter_counts", dict)(),
+        **outcome,
         "teacher": teacher,
         "teacher_hash": getattr(cli.model, "teacher_hash", None),
         "resumed_from": cli.config.ckpt_path,

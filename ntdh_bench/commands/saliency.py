@@ -2,30 +2,59 @@
 
 from __future__ import annotations
 
-from ntdh_bench.commands.fit import source_note
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ntdh_bench.commands.fit import make_record, source_note
 from ntdh_bench.commands.summary import print_summary
 from ntdh_bench.commands.teacher import load_pair
 from ntdh_bench.commands.training import FitCLI, run_command
 from ntdh_bench.errors import UserError
 from ntdh_bench.layers import find_layer
 from ntdh_bench.masks import FeatureMask
-from ntdh_bench.masks.report import saliency_report
+from ntdh_bench.masks.report import HEATMAPS, saliency_report
 
 
 def main(argv: list[str]) -> int:
     """Run ``ntdh-bench saliency``; returns the exit status."""
-    return run_command(lambda: _run(FitCLI(argv[0], argv[1:])))
+    return run_command(lambda: run(FitCLI(argv[0], argv[1:])))
 
 
-def _run(cli: FitCLI) -> None:
+def run(cli: FitCLI) -> dict[str, Any]:
+    """Train the pair if need be, write what Algorithm 1 finds; returns a record with the maps.
+
+    Raises:
+        UserError: the config has no teacher, or another mask than a FeatureMask.
+    """
+    started = time.monotonic()
     if not hasattr(cli.model, "teacher_module"):
         raise UserError("saliency needs a teacher: give a config whose model is DistillationModule")
     mask = cli.mask or FeatureMask(ratio=0.25, seed=cli.config.seed_everything)
     if not isinstance(mask, FeatureMask):
         raise UserError(f"saliency needs --mask FeatureMask, not {type(mask).__name__}")
     find_layer(cli.model.teacher_network(), mask.layer)
-    load_pair(cli)
+    teacher = load_pair(cli)
     paths = saliency_report(cli.model, cli.datamodule, mask, cli.folder / "saliency")
     notes = {"source": source_note(cli.datamodule.source), "numbers": str(paths[0])}
     notes |= {path.stem.replace("_", " "): str(path) for path in paths if path.suffix == ".png"}
     print_summary("", {}, notes)
+    outcome = {
+        "arm": "saliency",
+        "epochs": cli.trainer.current_epoch,
+        "metrics": {"last": None, "best": None},
+        "curves": {},
+        "maps": _average_maps(cli.folder / "saliency" / HEATMAPS),
+    }
+    return make_record(cli, outcome, teacher, time.monotonic() - started)
+
+
+def _average_maps(path: Path) -> dict[str, Any]:
+    """Return what each mask removes, in pixels, averaged over images; empty without images."""
+    if not path.is_file():
+        return {}
+    with np.load(path, allow_pickle=False) as arrays:
+        removed = arrays["removed_pixels"][:, 0].tolist()
+        return dict(zip(arrays["masks"].tolist(), removed, strict=True))

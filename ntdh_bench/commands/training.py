@@ -6,7 +6,7 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,12 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from ntdh_bench import records
 from ntdh_bench.cache import write_atomic
 from ntdh_bench.checkpoints import read_checkpoint
-from ntdh_bench.commands.callbacks import BestCheckpoint, ProgressBar, RememberIdentity
+from ntdh_bench.commands.callbacks import (
+    BestCheckpoint,
+    Curves,
+    ProgressBar,
+    RememberIdentity,
+)
 from ntdh_bench.commands.parser import BenchCLI
 from ntdh_bench.errors import UserError
 
@@ -40,11 +45,22 @@ _MAY_DIFFER = {"trainer.max_epochs", "trainer.max_steps", "given_teacher"}
 
 
 class FitCLI(BenchCLI):
-    """Adds what a run needs to the Trainer: its folder, logger, checkpoints and mask."""
+    """Adds what a run needs to the Trainer: its folder, logger, checkpoints and mask.
+
+    Args:
+        command: the command's name, for its help page.
+        args: the words after the command.
+        folder: of the run, empty; default: a new one in ``--run_dir``.
+    """
 
     folder: Path
     run_identity: dict[str, Any]
     best: BestCheckpoint | None
+
+    def __init__(self, command: str, args: Sequence[str], folder: Path | None = None) -> None:
+        self._given_folder = folder
+        self.curves = Curves()
+        super().__init__(command, args)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the student's Trainer (hook of LightningCLI), and the run's folder before it."""
@@ -55,7 +71,7 @@ class FitCLI(BenchCLI):
             check_resume(self.config.ckpt_path, self.run_identity)
         self.folder = self._temporary_folder() if self.fast_dev_run else self._run_folder()
         self.best = self._best_checkpoint()
-        callbacks: list[Callback] = [RememberIdentity(self.run_identity)]
+        callbacks: list[Callback] = [RememberIdentity(self.run_identity), self.curves]
         callbacks += [callback for callback in (self.best, self.mask) if callback is not None]
         if self._keeps_checkpoints:
             # Two callbacks: `save_last` of the best one would follow the best epoch, not the last.
@@ -112,12 +128,9 @@ class FitCLI(BenchCLI):
     def _run_folder(self) -> Path:
         if shared := os.environ.get(RUN_VARIABLE):
             return Path(shared)
-        stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-        name = f"{stamp}-{_short_name(self.run_identity)}"
         root = Path(self.config.run_dir)
         try:
-            root.mkdir(parents=True, exist_ok=True)
-            folder = _new_folder(root, name)
+            folder = self._given_folder or _new_folder(root, self.run_identity)
             self._save_config(folder)
         except OSError as error:
             raise UserError(
@@ -187,7 +200,9 @@ def run_command(action: Callable[[], Any]) -> int:
     return 0
 
 
-def _new_folder(root: Path, name: str) -> Path:
+def _new_folder(root: Path, identity: dict[str, Any]) -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    name = f"{datetime.now():%Y%m%d-%H%M%S}-{_short_name(identity)}"
     for number in range(1, 1000):
         folder = root / (name if number == 1 else f"{name}-{number}")
         try:

@@ -16,6 +16,7 @@ from ntdh_bench.masks.base import Removes
 from ntdh_bench.masks.feature_mask import FeatureMask
 from ntdh_bench.masks.saliency import Saliency, evaluating
 
+HEATMAPS = "heatmaps.npz"  # holds (masks, 1 + classes, H, W), the average over classes first
 # Enough for maps without visible noise; all of MNIST would take ten times as long.
 _SAMPLES = 6000
 _CLASSES = 10  # shown at most, so that a figure fits on a page; the file holds all
@@ -126,7 +127,7 @@ def _write_heatmaps(
         "mean |gradient|",
     )
     return [
-        plots.save_arrays(out_dir / "heatmaps.npz", {**arrays, "masks": np.array([*_MASKS])}),
+        plots.save_arrays(out_dir / HEATMAPS, {**arrays, "masks": np.array([*_MASKS])}),
         *plots.save_figure(removed_figure, out_dir, "removed_pixels"),
         *plots.save_figure(gradient_figure, out_dir, "input_gradients"),
     ]

@@ -1,0 +1,79 @@
+"""The student without KD, trained once for all teachers and masks that it never sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ntdh_bench import records
+from ntdh_bench.cache import default_cache_dir, digest, locked, write_atomic
+from ntdh_bench.checkpoints import load_network, read_checkpoint
+from ntdh_bench.commands.training import LAST, FitCLI
+
+_VERSION = 1  # of how controls are trained: raised when the same settings give another student
+
+
+def is_control(cli: FitCLI) -> bool:
+    """Return whether the run is a student without KD that can be shared."""
+    alone = cli.trainer.world_size == 1 and not cli.fast_dev_run
+    return alone and records.arm(cli.run_identity) in ("without_kd", "matched")
+
+
+def measure(
+    cli: FitCLI, train: Callable[[], None], test: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """Measure the control against the teacher at hand; ``train`` it only if no run did yet.
+
+    Returns:
+        ``epochs``, ``metrics`` and ``curves`` of the record.
+    """
+    path = _path(cli)
+    with locked(path):
+        if not path.is_file():
+            train()
+            _save(cli, path)
+    saved = read_checkpoint(path)
+    metrics: dict[str, Any] = {"last": None, "best": None}
+    for name, checkpoint in saved["checkpoints"].items():
+        load_network(cli.model.student, saved["state_dict"], name, str(path))
+        metrics[name] = {"checkpoint": checkpoint, **test()}
+    return {"epochs": saved["epochs"], "metrics": metrics, "curves": saved["curves"]}
+
+
+def _path(cli: FitCLI) -> Path:
+    identity = cli.run_identity
+    key = {
+        "version": _VERSION,
+        "student": records.baseline_hash(identity),
+        "task_weight": identity["model"]["init_args"]["task_weight"],
+    }
+    return default_cache_dir() / "students" / f"{digest(key)}.ckpt"
+
+
+def _save(cli: FitCLI, path: Path) -> None:
+    students = {"last": cli.model.student.state_dict()}
+    checkpoints = {"last": LAST}
+    if cli.best is not None:
+        checkpoints["best"] = Path(cli.best.best_model_path).name
+        weights = read_checkpoint(cli.best.best_model_path)["state_dict"]
+        students["best"] = {
+            name.removeprefix("student."): value
+            for name, value in weights.items()
+            if name.startswith("student.")
+        }
+    saved = {
+        "state_dict": {
+            f"{checkpoint}.{name}": value.cpu()
+            for checkpoint, state in students.items()
+            for name, value in state.items()
+        },
+        "checkpoints": checkpoints,
+        "epochs": cli.trainer.current_epoch,
+        # Divergences along the way are from one teacher, and other runs have other masks.
+        "curves": {name: v for name, v in cli.curves.values.items() if name == "accuracy"},
+    }
+    with write_atomic(path) as temporary:
+        torch.save(saved, temporary)

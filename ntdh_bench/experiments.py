@@ -1,0 +1,345 @@
+"""Experiments: a base config and grids over it, expanded to runs with stable hashes.
+
+An experiment is a YAML file, ``configs/sweeps/<name>.yaml``::
+
+    title: Table II. KD methods with feature masks on MNIST/MNIST-M
+    requires: mnist                 # a data set; without it the experiment cannot be run
+    base: ../mnist_kd.yaml          # or a list, later files win
+    protocols:                      # the first is the default
+      mnist: {seeds: 5}             # seeds 0 to 4; or a list of seeds
+      mnist_short: {seeds: 3, overrides: {trainer.max_epochs: 15}}
+    keep: [curves]                  # extras that are collected: curves (per epoch), maps
+    command: fit                    # or saliency (Algorithm 1 alone)
+    grids:                          # their union; a grid is the product of its axes and the seeds
+      - overrides: {model.init_args.teacher: joint}
+        axes:
+          method:                   # label -> overrides
+            KD: {}
+            DKD: {config: ../mnist_dkd.yaml}
+          mask.init_args.ratio: [0.25, 0.5]      # dotted key -> values
+        exclude:
+          - {method: KD, mask.init_args.ratio: 0.5}
+
+Overrides map dotted keys to values, and ``config`` to a file. The files come first, in the order
+base, protocol, grid, axes, merged so that another ``class_path`` replaces the old arguments; then
+the dotted keys are set in the same order. What lies below a key that is null is left out, so that
+"no mask" crossed with ratios is one run. This module imports no torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from ntdh_bench.cache import digest
+from ntdh_bench.datasets import dataset_names
+from ntdh_bench.errors import UserError
+
+Config = dict[str, Any]
+COMMANDS = ("fit", "saliency")
+EXTRAS = ("curves", "maps")
+_KEYS = {"title", "requires", "base", "protocols", "keep", "command", "grids"}
+_GRID_KEYS = {"overrides", "axes", "exclude"}
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class Run(NamedTuple):
+    """One configuration with one seed.
+
+    Attributes:
+        hash: 16 hex digits of the config; runs of several experiments share it if they are equal.
+        protocol: name of the training protocol.
+        seed: the run's seed.
+        labels: axis to label, in the order of the axes.
+        config: what ``ntdh-bench fit --config`` takes, and ``command`` if that is not ``fit``.
+    """
+
+    hash: str
+    protocol: str
+    seed: int
+    labels: dict[str, str]
+    config: Config
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A training protocol: its seeds, and what it changes in the base config."""
+
+    name: str
+    seeds: tuple[int, ...]
+    overrides: Config
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A parsed experiment.
+
+    Attributes:
+        name: stem of its file.
+        title: one line.
+        requires: name of the data set.
+        missing: whether that data set is not part of this version; then there are no runs.
+        protocols: by name, the default first.
+        keep: extras that are collected.
+        runs: of all protocols, equal ones once; seeds vary fastest, so that neighbours need
+            different teachers.
+        path: of its file.
+    """
+
+    name: str
+    title: str
+    requires: str
+    missing: bool
+    protocols: dict[str, Protocol]
+    keep: tuple[str, ...]
+    runs: tuple[Run, ...]
+    path: Path
+
+
+def shipped_experiments() -> list[Path]:
+    """Return the experiments that come with the package, by name."""
+    import ntdh_bench
+
+    folders = (Path(place) / "configs" / "sweeps" for place in ntdh_bench.__path__)
+    return sorted(path for folder in folders for path in folder.glob("*.yaml"))
+
+
+def find_experiment(name: str) -> Path:
+    """Return the file of an experiment given by its path or, if shipped, its name.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = {found.stem: found for found in shipped_experiments()}
+    if name in shipped:
+        return shipped[name]
+    raise UserError(
+        f"no experiment {name}: give a YAML file or one of {', '.join(shipped)} (configs/sweeps/)"
+    )
+
+
+def load_experiment(path: Path, overrides: Mapping[str, Any] | None = None) -> Experiment:
+    """Parse an experiment and expand its runs.
+
+    Args:
+        path: its YAML file.
+        overrides: dotted keys and values set in every run, after all else.
+
+    Raises:
+        UserError: the file or one it names is missing or malformed; the message names the key.
+    """
+    spec = _read(path)
+    _check_keys(spec, _KEYS, path, "")
+    for key in ("title", "requires", "protocols", "grids"):
+        if not spec.get(key):
+            raise UserError(f"{path}: {key} is missing")
+    _choice(spec.get("command", "fit"), COMMANDS, path, "command")
+    keep = tuple(_choice(extra, EXTRAS, path, "keep") for extra in spec.get("keep", ()))
+    protocols = {
+        name: _protocol(name, value or {}, path) for name, value in spec["protocols"].items()
+    }
+    missing = spec["requires"] not in dataset_names()
+    runs: tuple[Run, ...] = ()
+    if not missing:
+        expanded = (
+            Run(run_hash(config), protocol, seed, labels, config)
+            for protocol, seed, labels, config in _expand(spec, protocols, overrides or {}, path)
+        )
+        runs = tuple({(run.protocol, run.hash): run for run in expanded}.values())
+    return Experiment(
+        path.stem, spec["title"], spec["requires"], missing, protocols, keep, runs, path
+    )
+
+
+def run_hash(config: Config) -> str:
+    """Return the 16 hex digits that identify a run; 1 and 1.0 are the same value."""
+    return digest(_canonical(config))
+
+
+def _canonical(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _canonical(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_canonical(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _expand(
+    spec: Mapping[str, Any],
+    protocols: Mapping[str, Protocol],
+    overrides: Mapping[str, Any],
+    path: Path,
+) -> Iterator[tuple[str, int, dict[str, str], Config]]:
+    command = spec.get("command", "fit")
+    base: Config = {} if command == "fit" else {"command": command}
+    for name in _as_list(spec.get("base", [])):
+        base = merge(base, _read(_beside(path, name)))
+    for protocol in protocols.values():
+        for grid in spec["grids"]:
+            grid = grid or {}
+            _check_keys(grid, _GRID_KEYS, path, "grids.")
+            common = [protocol.overrides, grid.get("overrides", {})]
+            for labels, chosen in _cells(grid, path):
+                config = change(base, [*common, *chosen, overrides], path)
+                for seed in protocol.seeds:
+                    yield protocol.name, seed, labels, {**config, "seed_everything": seed}
+
+
+def _cells(grid: Mapping[str, Any], path: Path) -> Iterator[tuple[dict[str, str], list[Config]]]:
+    """Yield the labels and the overrides of every combination that is not excluded."""
+    axes = {name: _axis(name, values, path) for name, values in grid.get("axes", {}).items()}
+    excluded = [_excluded(entry, axes, path) for entry in grid.get("exclude", [])]
+    for labels in product(*axes.values()):
+        chosen = dict(zip(axes, labels, strict=True))
+        if any(all(chosen[a] in values for a, values in entry.items()) for entry in excluded):
+            continue
+        yield chosen, [axes[axis][label] for axis, label in chosen.items()]
+
+
+def _axis(name: str, values: Any, path: Path) -> dict[str, Config]:
+    """Return label -> overrides of an axis."""
+    if isinstance(values, list) and values:
+        return {str(value): {name: value} for value in values}
+    if isinstance(values, dict) and values:
+        return {str(label): changes or {} for label, changes in values.items()}
+    raise UserError(
+        f"{path}: the axis {name} is {values!r}: give a list of values for the dotted key, or "
+        "labels with the settings that each changes"
+    )
+
+
+def _excluded(
+    entry: Mapping[str, Any], axes: Mapping[str, Mapping[str, Any]], path: Path
+) -> dict[str, list[str]]:
+    chosen = {axis: [str(label) for label in _as_list(labels)] for axis, labels in entry.items()}
+    for axis, labels in chosen.items():
+        unknown = [label for label in labels if label not in axes.get(axis, {})]
+        if unknown:
+            raise UserError(f"{path}: exclude names {axis} {', '.join(unknown)}, which is no cell")
+    return chosen
+
+
+def _protocol(name: str, value: Mapping[str, Any], path: Path) -> Protocol:
+    _check_keys(value, {"seeds", "overrides"}, path, f"protocols.{name}.")
+    seeds = value.get("seeds", 1)
+    seeds = range(seeds) if isinstance(seeds, int) else seeds
+    if not seeds or not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
+        raise UserError(
+            f"{path}: protocols.{name}.seeds is {value.get('seeds')!r}: give how many, or a list"
+        )
+    return Protocol(name, tuple(seeds), value.get("overrides", {}))
+
+
+# -- configs -------------------------------------------------------------------------------------
+
+
+def merge(old: Config, new: Mapping[str, Any]) -> Config:
+    """Return ``old`` with ``new`` laid over it; another ``class_path`` replaces the old arguments.
+
+    Neither argument is changed.
+    """
+    replaced = "class_path" in new and new["class_path"] != old.get("class_path")
+    result = {} if replaced else dict(old)
+    for key, value in new.items():
+        before = result.get(key)
+        both = isinstance(value, dict) and isinstance(before, dict)
+        result[key] = merge(before, value) if both else deepcopy(value)  # type: ignore[arg-type]
+    return result
+
+
+def change(config: Config, changes: Sequence[Mapping[str, Any]], path: Path) -> Config:
+    """Return ``config`` with overrides applied: first their files, then their dotted keys.
+
+    What lies below a key that is null stays out.
+
+    Args:
+        config: left as it is.
+        changes: overrides, later ones win.
+        path: of the experiment, to which files are relative.
+
+    Raises:
+        UserError: a key leads through something that is no mapping, or a file is missing.
+    """
+    for overrides in changes:
+        for name in _as_list(overrides.get("config", [])):
+            config = merge(config, _read(_beside(path, name)))
+    for overrides in changes:
+        for key, value in overrides.items():
+            if key != "config":
+                config = _set(config, key.split("."), value, f"{path}: {key}")
+    return config
+
+
+def _set(config: Config, keys: Sequence[str], value: Any, where: str) -> Config:
+    first, *rest = keys
+    if not rest:
+        return {**config, first: deepcopy(value)}
+    below = config.get(first, {})
+    if below is None:
+        return config
+    if not isinstance(below, dict):
+        raise UserError(f"{where}: {first} is {below!r}, so nothing can be set below it")
+    return {**config, first: _set(below, rest, value, where)}
+
+
+def _beside(path: Path, name: str) -> Path:
+    return path.parent / name
+
+
+@cache
+def _read(path: Path) -> Config:
+    try:
+        loaded = yaml.load(path.read_text(), _LOADER)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; give a YAML file") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(loaded, dict):
+        raise UserError(f"{path}: expected a mapping of settings")
+    return loaded
+
+
+def _check_keys(given: Iterable[str], valid: set[str], path: Path, where: str) -> None:
+    if not isinstance(given, dict):
+        raise UserError(f"{path}: {where or 'the file'} is {given!r}: expected a mapping")
+    unknown = sorted(set(given) - valid)
+    if unknown:
+        raise UserError(
+            f"{path}: unknown key {where}{unknown[0]}; valid are {', '.join(sorted(valid))}"
+        )
+
+
+def _choice(value: Any, valid: Sequence[str], path: Path, key: str) -> str:
+    if value not in valid:
+        raise UserError(f"{path}: {key} is {value!r}: choose from {', '.join(valid)}")
+    return str(value)
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """Return the dotted key and the YAML value of ``key=value``.
+
+    Raises:
+        UserError: it is no assignment.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
+        raise UserError(f"{text!r} is no setting: write dotted.key=value")
+    try:
+        return key, yaml.load(value, _LOADER)
+    except yaml.YAMLError as error:
+        raise UserError(f"{text!r}: {' '.join(str(error).split())}") from None
