@@ -156,7 +156,10 @@ def load_experiment(path: Path, overrides: Mapping[str, Any] | None = None) -> E
             Run(run_hash(config), protocol, seed, labels, config)
             for protocol, seed, labels, config in _expand(spec, protocols, overrides or {}, path)
         )
-        runs = tuple({(run.protocol, run.hash): run for run in expanded}.values())
+        unique: dict[tuple[str, str], Run] = {}
+        for run in expanded:
+            unique.setdefault((run.protocol, run.hash), run)
+        runs = tuple(unique.values())
     return Experiment(
         path.stem, spec["title"], spec["requires"], missing, protocols, keep, runs, path
     )
@@ -192,6 +195,7 @@ def _expand(
             common = [protocol.overrides, grid.get("overrides", {})]
             for labels, chosen in _cells(grid, path):
                 config = change(base, [*common, *chosen, overrides], path)
+                labels = {a: label for a, label in labels.items() if not _left_out(config, a)}
                 for seed in protocol.seeds:
                     yield protocol.name, seed, labels, {**config, "seed_everything": seed}
 
@@ -205,6 +209,18 @@ def _cells(grid: Mapping[str, Any], path: Path) -> Iterator[tuple[dict[str, str]
         if any(all(chosen[a] in values for a, values in entry.items()) for entry in excluded):
             continue
         yield chosen, [axes[axis][label] for axis, label in chosen.items()]
+
+
+def _left_out(config: Config, key: str) -> bool:
+    """Return whether a dotted key lies below one that is null."""
+    value: Any = config
+    for part in key.split("."):
+        if value is None:
+            return True
+        if not isinstance(value, dict) or part not in value:
+            return False
+        value = value[part]
+    return False
 
 
 def _axis(name: str, values: Any, path: Path) -> dict[str, Config]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ntdh_bench.divergence import flatten_dense, ncjsd, nckl, target_nontarget, tcjsd, tckl
+from ntdh_bench.divergence import flatten_dense, kl, ncjsd, nckl, target_nontarget, tcjsd, tckl
 from ntdh_bench.errors import UserError
 
 Divergence = Callable[..., Tensor]
@@ -235,3 +235,30 @@ def test_flatten_dense_of_rows_and_of_nothing() -> None:
     assert flatten_dense(logits, torch.full((3,), 255))[0].shape == (0, 4)
     with pytest.raises(ValueError, match="do not fit"):
         flatten_dense(torch.randn(2, 4, 5), torch.zeros(2, 4, dtype=torch.int64))
+
+
+def test_kl_and_its_bound() -> None:
+    """Eq. 16-18: the two-way target KL and the non-target KL bound the whole."""
+    teacher, student = (
+        3 * torch.randn(2, 40, 6, generator=torch.Generator().manual_seed(0)).double()
+    )
+    target = torch.arange(40) % 6
+    p, q = teacher.softmax(1), student.softmax(1)
+    naive = torch.stack(
+        [
+            sum(a * (a / b).log() for a, b in zip(*row, strict=True))
+            for row in zip(p, q, strict=True)
+        ]
+    )
+    whole = kl(teacher, student)
+    torch.testing.assert_close(whole, naive)
+    bound = tckl(teacher, student, target, binary=True) + nckl(teacher, student, target)
+    assert (whole <= bound).all()
+    extreme = torch.tensor([[1e4, 0.0, -1e4], [0.0, 0.0, 0.0]], requires_grad=True)
+    value = kl(extreme, extreme.flip(1).detach())
+    value.sum().backward()
+    assert value.isfinite().all()
+    assert extreme.grad is not None
+    assert extreme.grad.isfinite().all()
+    with pytest.raises(ValueError, match="differ"):
+        kl(teacher, student[:, :3])

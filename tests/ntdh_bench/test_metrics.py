@@ -4,8 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from ntdh_bench.divergence import ncjsd, tcjsd
-from ntdh_bench.metrics import NonTargetJSD, TargetJSD
+from ntdh_bench.divergence import kl, nckl, ncjsd, tckl, tcjsd
+from ntdh_bench.metrics import (
+    NonTargetJSD,
+    NonTargetKL,
+    TargetJSD,
+    TargetKL,
+    TeacherStudentKL,
+)
 
 
 def draw(rows: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -16,7 +22,10 @@ def draw(rows: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def test_mean_over_batches_of_any_size() -> None:
     teacher, student, target = draw(50)
-    for metric, divergence in ((TargetJSD(), tcjsd), (NonTargetJSD(), ncjsd)):
+    for metric, divergence in (
+        (TargetJSD(), tcjsd), (NonTargetJSD(), ncjsd), (TargetKL(), tckl), (NonTargetKL(), nckl),
+        (TeacherStudentKL(), lambda teacher, student, _: kl(teacher, student)),
+    ):  # fmt: skip
         for rows in (slice(0, 1), slice(1, 33), slice(33, 50)):
             metric.update(teacher[rows], student[rows], target[rows])
         expected = divergence(teacher.double(), student.double(), target).mean()
@@ -32,10 +41,10 @@ def test_mean_over_batches_of_any_size() -> None:
 
 def test_two_way_form() -> None:
     teacher, student, target = draw(9)
-    metric = TargetJSD(binary=True)
-    metric.update(teacher, student, target)
-    expected = tcjsd(teacher, student, target, binary=True).mean()
-    assert metric.compute().item() == pytest.approx(expected.item())
+    for metric, divergence in ((TargetJSD(binary=True), tcjsd), (TargetKL(binary=True), tckl)):
+        metric.update(teacher, student, target)
+        expected = divergence(teacher, student, target, binary=True).mean()
+        assert metric.compute().item() == pytest.approx(expected.item())
 
 
 def test_ignored_samples_do_not_count() -> None:

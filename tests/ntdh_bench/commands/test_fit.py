@@ -49,9 +49,11 @@ def test_a_run_leaves_all_it_promises(finished: Path) -> None:
     assert record["source"] == "simulated"
     assert record["arm"] == "kd"
     assert record["epochs"] == 2
-    assert record["metrics"]["last"]["test"].keys() == {
-        "accuracy", "teacher_accuracy", "tcjsd", "ncjsd",
-    }  # fmt: skip
+    assert record["metrics"]["last"]["test"].keys() == set(records.METRICS)
+    assert record["parameters"]["student"] > 0
+    curve = record["curves"]["ncjsd"]
+    assert len(curve) == 2
+    assert curve[-1] == pytest.approx(record["metrics"]["last"]["val"]["ncjsd"])
     assert record["metrics"]["best"]["checkpoint"].startswith("best-")
     assert record["metrics"]["last"].keys() == {"checkpoint", "val", "test"}
     content = torch.load(finished / "checkpoints" / "last.ckpt", weights_only=True)

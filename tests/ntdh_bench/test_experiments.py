@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ntdh_bench.errors import UserError
+from ntdh_bench.experiments import (
+    Experiment,
+    change,
+    find_experiment,
+    load_experiment,
+    merge,
+    parse_assignment,
+    run_hash,
+    shipped_experiments,
+)
+
+BASE = {
+    "trainer": {"max_epochs": 50},
+    "model": {"distiller": {"class_path": "KD", "init_args": {"temperature": 4.0}}},
+}
+
+
+def experiment(folder: Path, **changes: Any) -> Experiment:
+    spec = {
+        "title": "A title",
+        "requires": "synthetic",
+        "base": "base.yaml",
+        "protocols": {"long": {"seeds": 2}},
+        "grids": [{"axes": {"data.gap": [0, 1]}}],
+        **changes,
+    }
+    (folder / "base.yaml").write_text(yaml.safe_dump(BASE))
+    path = folder / "exhibit.yaml"
+    path.write_text(yaml.safe_dump({k: v for k, v in spec.items() if v}, sort_keys=False))
+    return load_experiment(path)
+
+
+def test_the_product_of_axes_protocols_and_seeds(tmp_path: Path) -> None:
+    found = experiment(
+        tmp_path,
+        protocols={
+            "long": {"seeds": 2},
+            "short": {"seeds": [7], "overrides": {"trainer.max_epochs": 5}},
+        },
+        grids=[{"axes": {"data.gap": [0, 1], "weight": {"a": {}, "b": {"model.weight": 2}}}}],
+    )
+    assert found.name == "exhibit"
+    assert list(found.protocols) == ["long", "short"]
+    assert len(found.runs) == len({run.hash for run in found.runs}) == 4 * 3
+    assert [run.seed for run in found.runs[:4]] == [0, 1, 0, 1]  # seeds vary fastest
+    last = found.runs[-1]
+    assert last.protocol == "short"
+    assert last.labels == {"data.gap": "1", "weight": "b"}
+    assert last.config == {
+        "trainer": {"max_epochs": 5},
+        "model": {**BASE["model"], "weight": 2},
+        "data": {"gap": 1},
+        "seed_everything": 7,
+    }
+
+
+def test_grids_are_united_and_equal_runs_counted_once(tmp_path: Path) -> None:
+    grids = [{"axes": {"data.gap": [0, 1]}}, {"axes": {"data.gap": [1.0, 2]}}]
+    assert [run.labels["data.gap"] for run in experiment(tmp_path, grids=grids).runs[::2]] == [
+        "0", "1", "2",
+    ]  # fmt: skip
+
+
+def test_the_ratio_is_not_crossed_with_no_mask(tmp_path: Path) -> None:
+    masks = {"none": {"mask": None}, "T": {"mask": {"class_path": "FeatureMask"}}}
+    axes = {"mask": masks, "mask.init_args.ratio": [0.25, 0.5, 0.75]}
+    runs = experiment(tmp_path, grids=[{"axes": axes}], protocols={"p": {"seeds": 1}}).runs
+    assert [run.config["mask"] for run in runs] == [
+        None,
+        *({"class_path": "FeatureMask", "init_args": {"ratio": r}} for r in (0.25, 0.5, 0.75)),
+    ]
+    assert runs[0].labels == {"mask": "none"}
+    assert runs[1].labels == {"mask": "T", "mask.init_args.ratio": "0.25"}
+
+
+def test_excluded_combinations(tmp_path: Path) -> None:
+    axes = {"a": [1, 2], "b": [1, 2, 3]}
+    grid = {"axes": axes, "exclude": [{"a": 1, "b": [2, 3]}]}
+    runs = experiment(tmp_path, grids=[grid], protocols={"p": {"seeds": 1}}).runs
+    assert [tuple(run.labels.values()) for run in runs] == [
+        ("1", "1"), ("2", "1"), ("2", "2"), ("2", "3"),
+    ]  # fmt: skip
+
+
+def test_files_come_first_then_keys(tmp_path: Path) -> None:
+    """A method's file repeats the epochs: the protocol's own must win all the same."""
+    other = {"trainer": {"max_epochs": 50}, "model": {"distiller": {"class_path": "DKD"}}}
+    (tmp_path / "dkd.yaml").write_text(yaml.safe_dump(other))
+    runs = experiment(
+        tmp_path,
+        protocols={"short": {"overrides": {"trainer.max_epochs": 5}}},
+        grids=[{"axes": {"method": {"DKD": {"config": "dkd.yaml"}}}}],
+    ).runs
+    assert runs[0].config["trainer"] == {"max_epochs": 5}
+    assert runs[0].config["model"]["distiller"] == {"class_path": "DKD"}  # KD's arguments are gone
+
+
+def test_merging_changes_neither_argument() -> None:
+    old, new = {"a": {"b": 1, "c": 2}}, {"a": {"b": [3]}}
+    merged = merge(old, new)
+    assert merged == {"a": {"b": [3], "c": 2}}
+    merged["a"]["b"].append(4)
+    assert old == {"a": {"b": 1, "c": 2}}
+    assert new == {"a": {"b": [3]}}
+
+
+def test_hashes_are_stable() -> None:
+    config = {"trainer": {"max_epochs": 2}, "data": {"gap": 0.5}}
+    same = {"data": {"gap": 0.5}, "trainer": {"max_epochs": 2.0}}
+    assert run_hash(config) == run_hash(same) == "9f68b7d86809e655"
+    assert run_hash({**config, "seed_everything": 1}) != run_hash(config)
+
+
+def test_a_missing_data_set_has_no_runs(tmp_path: Path) -> None:
+    found = experiment(tmp_path, requires="atlantis", base="not_there.yaml")
+    assert found.missing
+    assert found.runs == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"title": None}, "title is missing"),
+        ({"grdis": [1]}, "unknown key grdis"),
+        ({"base": "none.yaml"}, "none.yaml: No such file"),
+        ({"command": "train"}, "command is 'train': choose from fit, saliency"),
+        ({"keep": ["weights"]}, "keep is 'weights'"),
+        ({"protocols": {"p": {"seeds": 0}}}, "protocols.p.seeds is 0"),
+        ({"protocols": {"p": {"seed": 3}}}, "unknown key protocols.p.seed"),
+        ({"grids": [{"axes": {"data.gap": 3}}]}, "the axis data.gap is 3"),
+        ({"grids": [{"axis": {}}]}, "unknown key grids.axis"),
+        ({"grids": [{"axes": {"a": [1]}, "exclude": [{"a": 2}]}]}, "exclude names a 2"),
+        ({"grids": [{"overrides": {"trainer.max_epochs.x": 1}}]}, "nothing can be set below it"),
+    ],
+)
+def test_errors_name_file_and_key(tmp_path: Path, changes: Any, message: str) -> None:
+    with pytest.raises(UserError, match="yaml") as raised:
+        experiment(tmp_path, **changes)
+    assert message in str(raised.value)
+
+
+def test_damaged_yaml(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text("title: [")
+    with pytest.raises(UserError, match="bad.yaml: not valid YAML"):
+        load_experiment(path)
+
+
+def test_overrides_from_the_command_line() -> None:
+    assert parse_assignment("data.init_args.gap=0.5") == ("data.init_args.gap", 0.5)
+    assert parse_assignment("mask=null") == ("mask", None)
+    for bad in ("gap", "=1", "a b=1"):
+        with pytest.raises(UserError, match="dotted.key=value"):
+            parse_assignment(bad)
+    assert change({}, [{"a.b": 1}], Path()) == {"a": {"b": 1}}
+
+
+def test_shipped_experiments_are_found_by_name() -> None:
+    names = [path.stem for path in shipped_experiments()]
+    assert {"smoke", "table1", "table2", "fig3", "fig8"} <= set(names)
+    assert find_experiment("fig3").name == "fig3.yaml"
+    with pytest.raises(UserError, match="no experiment fig99: give a YAML file or one of"):
+        find_experiment("fig99")
+
+
+def test_no_torch() -> None:
+    code = "import sys, ntdh_bench.experiments, ntdh_bench.records; print('torch' in sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "False"
