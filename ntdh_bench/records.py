@@ -342,7 +342,7 @@ def collect(experiment: Experiment, store: Path, results: Path) -> Collected:
             rows.append(row)
     if rows != kept.rows:
         write_rows(path, rows)
-    wanted = {row["run"] for row in rows}
+    wanted = dict.fromkeys(row["run"] for row in rows)
     if "curves" in experiment.keep:
         _collect_details(path, _CURVES, wanted, {r["run"]: _curve_rows(r) for r in found})
     if "maps" in experiment.keep:
@@ -369,13 +369,19 @@ def read_details(path: Path, kind: str) -> list[dict[str, str]]:
 def _collect_details(
     path: Path,
     kind: tuple[str, Sequence[str]],
-    wanted: set[str],
+    wanted: Iterable[str],
     new: Mapping[str, list[dict[str, Any]]],
 ) -> None:
     name, columns = kind
     before = read_details(path, name)
-    rows = [row for row in before if row["run"] in wanted and row["run"] not in new]
-    rows += [{column: str(row[column]) for column in columns} for run in new for row in new[run]]
+    by_run: dict[str, list[dict[str, Any]]] = {}
+    for row in before:
+        by_run.setdefault(row["run"], []).append(row)
+    by_run |= {
+        run: [{column: str(row[column]) for column in columns} for row in rows]
+        for run, rows in new.items()
+    }
+    rows = [row for run in wanted for row in by_run.get(run, [])]
     if rows != before:
         _write_csv(details_path(path, name), columns, rows)
 

@@ -115,3 +115,14 @@ def test_bad_parameters_are_named(options: dict[str, Any], message: str) -> None
 def test_batch_size_larger_than_the_data() -> None:
     with pytest.raises(UserError, match=r"data.batch_size is 241.*only 240 training samples"):
         make(batch_size=241).setup()
+
+
+def test_unimodal() -> None:
+    """The teacher sees the student's inputs, in every kind of batch."""
+    data = SyntheticDataModule(gap=0.5, n_samples=200, unimodal=True)
+    both = SyntheticDataModule(gap=0.5, n_samples=200)
+    for split in ("train", "test"):
+        for batch in (next(data.batches(split)), next(data.batches(split, batch_size=7))):
+            assert torch.equal(batch["teacher"], batch["student"])
+    assert torch.equal(next(data.batches("test"))["student"], next(both.batches("test"))["student"])
+    assert data.fingerprint != both.fingerprint

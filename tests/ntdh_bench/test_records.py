@@ -4,17 +4,42 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+import yaml
+
 from ntdh_bench import records
+from ntdh_bench.experiments import Experiment, load_experiment
 
 
 def identity(**model: Any) -> dict[str, Any]:
     init_args = {
-        "distiller": {"class_path": "KD"}, "task_weight": 1.0, "distill_weight": 1.0, "lam": None,
+        "distiller": {"class_path": "ntdh_bench.distillers.WeightedKL",
+                      "init_args": {"alpha": 2, "beta": 1.0}},
+        "task_weight": 1.0, "distill_weight": 1.0, "lam": None,
         "teacher": "joint", "teacher_network": {}, "teacher_epochs": None, "student_network": {},
         **model,
     }  # fmt: skip
     return {"seed": 0, "model": {"class_path": "D", "init_args": init_args}, "mask": None,
-            "data": {}, "trainer": {"max_epochs": 3}}  # fmt: skip
+            "data": {"init_args": {"gap": 0.5, "n_classes": 4}},
+            "trainer": {"max_epochs": 3}}  # fmt: skip
+
+
+def record(run: str = "abc", **changes: Any) -> dict[str, Any]:
+    measured = {"accuracy": 0.5, "teacher_accuracy": 0.75, "ncjsd": 0.1}
+    return {
+        "schema": records.SCHEMA, "run": run, "created": "2026-01-01T00:00:00+00:00",
+        "config_hash": "c", "baseline_hash": "b", "arm": "kd", "seed": 0, "dataset": "synthetic",
+        "source": "simulated", "data_fingerprint": "f", "epochs": 3, "teacher_hash": "t",
+        "parameters": {"teacher": 10, "student": 11}, "seconds": 1.5,
+        "metrics": {"last": {"checkpoint": "last.ckpt", "val": measured, "test": measured},
+                    "best": None},
+        "curves": {"ncjsd": [0.3, 0.2]}, "maps": {"random": [[0.0, 1.0]]},
+        "environment": {"versions": {"ntdh-bench": "0", "torch": "2.11", "scikit-learn": "1.5"},
+                        "device": "CPU", "threads": 1, "git_commit": None},
+        "config": {**identity(), "mask": {"class_path": "x.FeatureMask", "init_args": {
+            "ratio": 0.25, "removes": "random", "layer": "hidden1", "retrain": False}}},
+        **changes,
+    }  # fmt: skip
 
 
 def test_arms() -> None:
@@ -45,7 +70,7 @@ def test_records_are_found_and_damaged_ones_skipped(tmp_path: Path) -> None:
     for name, text in (("d", "{"), ("e", "[]"), ("f", '{"schema": 99, "arm": "without_kd"}')):
         (tmp_path / name).mkdir()
         (tmp_path / name / "record.json").write_text(text)
-    assert [record["name"] for record in records.read_records(tmp_path)] == ["a", "b", "c"]
+    assert [found["name"] for found in records.read_records(tmp_path)] == ["a", "b", "c"]
     found = records.find_without_kd(tmp_path, identity())
     assert found is not None
     assert found["name"] == "c"
@@ -57,3 +82,112 @@ def test_environment_is_plain() -> None:
     found = records.environment()
     assert json.loads(json.dumps(found)) == found
     assert {"torch", "lightning", "python", "ntdh-bench"} <= found["versions"].keys()
+
+
+def test_a_row_has_settings_and_metrics() -> None:
+    row = records.to_row(record(), "fig8", "short")
+    assert row.keys() == records.COLUMNS.keys()
+    expected = {
+        "experiment": "fig8", "protocol": "short", "run": "abc", "method": "WeightedKL",
+        "alpha": 2.0, "beta": 1.0, "mask": "feature", "removes": "random", "ratio": 0.25,
+        "layer": "hidden1", "gap": 0.5, "classes": 4, "unimodal": False, "teacher": "joint",
+        "teacher_parameters": 10, "last_test_accuracy": 0.5, "last_val_ncjsd": 0.1,
+        "last_val_kl": None, "best_test_accuracy": None, "modality": None, "ntdh_bench": "0",
+        "scikit_learn": "1.5", "distill_weight": 1.0, "git_commit": None,
+    }  # fmt: skip
+    assert {name: row[name] for name in expected} == expected
+    with_lam = record(config=identity(lam=0.25))
+    row = records.to_row(with_lam, "fig8", "short")
+    assert (row["task_weight"], row["distill_weight"], row["mask"]) == (0.75, 0.25, None)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"metrics": None}, {"seed": "0"}, {"config": {}}, {"epochs": 1.5}, {"environment": []}],
+)
+def test_a_record_of_another_form_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(records.RecordError, match="run abc is not as it was written"):
+        records.to_row(record(**changes), "fig8", "short")
+
+
+def test_rows_survive_a_file(tmp_path: Path) -> None:
+    rows = [records.to_row(record(run), "fig8", "short") for run in ("a", "b")]
+    rows[0]["last_test_accuracy"] = 0.1 + 0.2  # all digits are kept
+    path = tmp_path / "deep" / "fig8.csv"
+    records.write_rows(path, rows)
+    assert records.read_rows(path) == (rows, [])
+    text = path.read_text()
+    path.write_text(text.replace("\nfig8,short,b", "\nfig8,short,b", 1).replace(",11,", ",x,", 1))
+    found = records.read_rows(path)
+    assert [row["run"] for row in found.rows] == ["b"]
+    assert "fig8.csv, line 2: invalid literal" in found.problems[0]
+    path.write_text(text.replace("ncjsd", "njsd"))
+    with pytest.raises(records.RecordError, match="columns are not those of schema 2"):
+        records.read_rows(path)
+
+
+# -- collecting ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Experiment:
+    spec = {
+        "title": "t", "requires": "synthetic", "base": [], "protocols": {"p": {"seeds": 3}},
+        "keep": ["curves", "maps"], "grids": [{"overrides": {"a": 1}}],
+    }  # fmt: skip
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump(spec))
+    return load_experiment(path)
+
+
+def write(store: Path, run: str, **changes: Any) -> None:
+    records.write_record(records.record_path(store, run), record(run, **changes))
+
+
+def test_collect(tmp_path: Path, experiment: Experiment) -> None:
+    store, results = tmp_path / "store", tmp_path / "results"
+    first, second, third = (run.hash for run in experiment.runs)
+    write(store, first)
+    write(store, second, curves={"ncjsd": [0.5]})
+    write(store, "anothers")
+    found = records.collect(experiment, store, results)
+    assert found.problems == []
+    assert [row["run"] for row in found.rows] == [first, second]
+    path = records.csv_path(results, "own")
+    assert records.read_rows(path).rows == found.rows
+    curves = records.read_details(path, "curves")
+    assert [(row["run"], row["epoch"], row["value"]) for row in curves] == [
+        (first, "0", "0.3"), (first, "1", "0.2"), (second, "0", "0.5"),
+    ]  # fmt: skip
+    assert records.read_details(path, "maps")[1] == {
+        "run": first, "removes": "random", "y": "0", "x": "1", "value": "1.0",
+    }  # fmt: skip
+
+    # Another machine has the results but not the store: rows stay, new ones join.
+    elsewhere = tmp_path / "elsewhere"
+    write(elsewhere, third)
+    (elsewhere / "records" / f"{first}.json").write_text("{")
+    found = records.collect(experiment, elsewhere, results)
+    assert [row["run"] for row in found.rows] == [first, second, third]
+    assert len(records.read_details(path, "curves")) == 5
+    (problem,) = found.problems
+    assert f"{first}.json: not a whole record" in problem
+
+
+def test_collecting_again_changes_nothing(tmp_path: Path, experiment: Experiment) -> None:
+    store, results = tmp_path / "store", tmp_path / "results"
+    for run in experiment.runs:
+        write(store, run.hash)
+    records.collect(experiment, store, results)
+    before = {path: path.stat().st_mtime_ns for path in (results / "records").iterdir()}
+    assert len(before) == 3
+    records.collect(experiment, store, results)
+    assert {path: path.stat().st_mtime_ns for path in (results / "records").iterdir()} == before
+
+
+def test_rows_of_runs_that_left_the_grid_go(tmp_path: Path, experiment: Experiment) -> None:
+    store, results = tmp_path / "store", tmp_path / "results"
+    write(store, experiment.runs[0].hash)
+    records.collect(experiment, store, results)
+    changed = load_experiment(experiment.path, {"a": 2})
+    assert records.collect(changed, store, results).rows == []

@@ -396,3 +396,23 @@ def test_real_archive_pairs_with_mnist(data_root: Path, tmp_path: Path) -> None:
     edge = (teacher[..., 1:] > -1) != (teacher[..., :-1] > -1)
     jump = (student[..., 1:] - student[..., :-1]).abs().mean(1, keepdim=True)
     assert jump[edge].mean() > 3 * jump[~edge].mean()
+
+
+def test_fewer_digits(make: Make) -> None:
+    data = make(classes=3, val_size=6, student_noise=0.0, teacher_noise=0.0)
+    every = make(student_noise=0.0, teacher_noise=0.0)
+    assert data.num_classes == 3
+    for split in ("train", "val", "test"):
+        assert set(gather(data.batches(split), "target").tolist()) == {0, 1, 2}
+    target = gather(every.batches("test"), "target")
+    kept = gather(every.batches("test"))[target < 3]
+    assert torch.equal(gather(data.batches("test")), kept)
+    assert data.fingerprint != every.fingerprint
+    with pytest.raises(UserError, match="data.classes is 11"):
+        make(classes=11)
+
+
+def test_unimodal(make: Make) -> None:
+    batch = next(make(unimodal=True).batches("train", epoch=3))
+    assert torch.equal(batch["teacher"], batch["student"])
+    assert torch.equal(batch["student"], next(make().batches("train", epoch=3))["student"])

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ntdh_bench.commands import fit
+from ntdh_bench.experiments import change
+from ntdh_bench.sweep.worker import run_config
+
+MASK = {"class_path": "FeatureMask", "init_args": {"layer": "input", "ratio": 0.5}}
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.setenv("NTDH_CACHE", str(tmp_path / "cache"))
+    loaded: dict[str, Any] = yaml.safe_load(Path("configs/synthetic_converged.yaml").read_text())
+    short = {"trainer.max_epochs": 2, "data.init_args.steps_per_epoch": 5}
+    return change(loaded, [{**short, "model.init_args.distiller": None}], Path())
+
+
+def run(config: dict[str, Any], folder: Path, **changes: Any) -> dict[str, Any]:
+    folder.mkdir()
+    return run_config({**config, **changes}, folder)
+
+
+def test_the_control_is_trained_once_and_measured_against_every_teacher(
+    config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = []
+    train = fit.fit
+    monkeypatch.setattr(fit, "fit", lambda cli: (trained.append(1), train(cli)))
+    first = run(config, tmp_path / "a")
+    again = run(config, tmp_path / "b")
+    masked = run(config, tmp_path / "c", mask=MASK)
+    assert len(trained) == 1
+    assert first["metrics"] == again["metrics"]
+    assert first["epochs"] == again["epochs"] == 2
+    assert len(again["curves"]["accuracy"]) == 2
+    for checkpoint in ("last", "best"):
+        here, there = first["metrics"][checkpoint]["test"], masked["metrics"][checkpoint]["test"]
+        assert here["accuracy"] == there["accuracy"]
+        assert here["ncjsd"] != there["ncjsd"]
+    assert first["baseline_hash"] == masked["baseline_hash"]
+    run(config, tmp_path / "d", seed_everything=1)
+    run(change(config, [{"model.init_args.task_weight": 2.0}], Path()), tmp_path / "e")
+    assert len(trained) == 3
+
+
+def test_a_shared_control_equals_one_of_its_own(config: dict[str, Any], tmp_path: Path) -> None:
+    from ntdh_bench.commands.training import FitCLI
+
+    shared = run(config, tmp_path / "a")
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    words = ["--config", str(path), "--trainer.enable_progress_bar", "false"]
+    alone = fit.run(FitCLI("fit", [*words, "--run_dir", str(tmp_path / "runs")]))
+    assert alone["metrics"] == shared["metrics"]
+    assert alone["config_hash"] == shared["config_hash"]
+    assert alone["curves"]["accuracy"] == shared["curves"]["accuracy"]
+
+
+def test_saliency_records_what_the_masks_remove(tmp_path: Path) -> None:
+    config: dict[str, Any] = yaml.safe_load(Path("configs/mnist_kd.yaml").read_text())
+    config = change(
+        config,
+        [
+            {
+                "trainer.max_epochs": 1,
+                "data.init_args.source": "simulated",
+                "data.init_args.simulated_train": 300,
+                "data.init_args.simulated_test": 100,
+                "command": "saliency",
+                "mask": {**MASK, "init_args": {**MASK["init_args"], "permutations": 1}},
+            }
+        ],
+        Path(),
+    )
+    record = run(config, tmp_path / "a")
+    assert record["arm"] == "saliency"
+    assert record["metrics"] == {"last": None, "best": None}
+    maps = record["maps"]
+    assert maps.keys() == {"most_divergent", "random", "least_divergent"}
+    for rows in maps.values():
+        assert sum(map(sum, rows)) == 392  # half of the pixels
