@@ -28,6 +28,7 @@ COMMANDS = {
     "saliency": Command(
         "Algorithm 1 alone: which teacher features diverge, with plots", "saliency"
     ),
+    "sweep": Command("run an experiment's whole grid, resuming what is done", "sweep"),
     "data": Command("list, prepare, verify or simulate data sets", "data"),
 }
 

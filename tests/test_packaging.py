@@ -122,6 +122,9 @@ def test_wheel_has_one_top_level_name(unpacked: Path) -> None:
 def test_wheel_has_every_module_and_data_file(unpacked: Path) -> None:
     expected = {Path("ntdh_bench/py.typed")}
     expected |= {"ntdh_bench" / path for path in CONFIGS}
+    report = ROOT / "ntdh_bench" / "report"
+    data = [path for path in report.iterdir() if path.suffix in (".yaml", ".css", ".js")]
+    expected |= {path.relative_to(ROOT) for path in data}
     for name, folder in FOLDERS.items():
         for path in (ROOT / folder).rglob("*.py"):
             expected.add(Path(*name.split(".")) / path.relative_to(ROOT / folder))

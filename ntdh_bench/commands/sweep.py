@@ -1,0 +1,268 @@
+"""``ntdh-bench sweep``: all runs of an experiment, resuming what is done. Imports no torch."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+from ntdh_bench.cache import locked
+from ntdh_bench.errors import UserError
+from ntdh_bench.experiments import (
+    Experiment,
+    Run,
+    find_experiment,
+    load_experiment,
+    parse_assignment,
+    shipped_experiments,
+)
+from ntdh_bench.records import collect, csv_path
+from ntdh_bench.sweep.driver import Driver, Outcome
+from ntdh_bench.sweep.engine import FUNCTION, Engine, cores, default_jobs, gpus
+from ntdh_bench.sweep.local import LocalEngine
+from ntdh_bench.sweep.progress import Progress, describe, duration
+from ntdh_bench.sweep.store import Store, finished_runs
+
+_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run ``ntdh-bench sweep``.
+
+    Args:
+        argv: the words after ``ntdh-bench``, ``sweep`` included or not.
+
+    Returns:
+        The exit status: 1 if a run failed, 130 if it was interrupted.
+
+    Raises:
+        UserError: the experiment or an option is wrong, or its data set is not there.
+    """
+    words = list(argv)
+    options = _parser().parse_args(words[1:] if words[:1] == ["sweep"] else words)
+    experiment = _experiment(options)
+    runs = _selected(experiment, options)
+    store = Store(options.runs)
+    complete = finished_runs(experiment, store, options.results)
+    if options.dry_run:
+        _print_plan(runs, complete, options)
+        return 0
+    store.prepare()
+    return _sweep(experiment, runs, complete, store, options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ntdh-bench sweep",
+        description="Run an experiment's whole grid. Runs that are complete are skipped: a sweep "
+        "that was stopped or killed goes on with the same command.",
+    )
+    add = parser.add_argument
+    add("config", metavar="CONFIG", help="a YAML file, or the name of one in configs/sweeps/")
+    add("--protocol", metavar="NAME", help="training protocol; default: the experiment's first")
+    add("--only", action="append", default=[], metavar="AXIS=LABEL[,LABEL]",
+        help="only these cells, as --dry-run names them; may be repeated")  # fmt: skip
+    add("--dry-run", action="store_true", help="list the runs and estimate the time; run nothing")
+    add("--engine", choices=("local", "ray"), default="local",
+        help="worker processes here (default), or Ray")  # fmt: skip
+    add("--jobs", type=_positive_count, metavar="N",
+        help="runs at once; default: what the GPUs, or else the cores, hold")  # fmt: skip
+    add("--gpus-per-run", type=_positive, default=1.0, metavar="F",
+        help="share of a GPU that a run takes, where there are GPUs; default: 1")  # fmt: skip
+    add("--address", metavar="ADDRESS",
+        help="Ray cluster (auto: this machine's); default: a Ray of its own")  # fmt: skip
+    add("--timeout", type=_positive, metavar="SECONDS", help="kill a run after this long")
+    add("--retries", type=_count, default=0, metavar="N", help="repeat failed runs; default: 0")
+    add("--set", action="append", default=[], dest="settings", metavar="dotted.key=value",
+        help="change every run's config (with --name); may be repeated")  # fmt: skip
+    add("--name", metavar="NEW", help="name of the changed experiment, for its records")
+    add("--runs", type=Path, default=Path("runs/sweep"), metavar="DIR",
+        help="records, logs and scratch; default: runs/sweep")  # fmt: skip
+    add("--results", type=Path, default=Path("results"), metavar="DIR",
+        help="where the CSV goes; default: results")  # fmt: skip
+    return parser
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is below 0")
+    return value
+
+
+def _positive_count(text: str) -> int:
+    _positive(text)
+    return _count(text)
+
+
+# -- which runs ----------------------------------------------------------------------------------
+
+
+def _experiment(options: argparse.Namespace) -> Experiment:
+    if bool(options.settings) != bool(options.name):
+        raise UserError(
+            "--set and --name go together: a changed experiment needs a name of its own, so that "
+            "its records are not taken for the original's"
+        )
+    path = find_experiment(options.config)
+    experiment = load_experiment(path, dict(map(parse_assignment, options.settings)))
+    if experiment.missing:
+        raise UserError(
+            f"{experiment.name} needs the data set {experiment.requires}, which is not part of "
+            "this version: `ntdh-bench data list` shows those that are"
+        )
+    if not options.name:
+        return experiment
+    taken = {shipped.stem for shipped in shipped_experiments()} | {experiment.name}
+    if options.name in taken or not re.fullmatch(r"[\w.-]+", options.name):
+        raise UserError(
+            f"--name {options.name}: choose letters, digits, - and _, and no experiment's name"
+        )
+    return replace(experiment, name=options.name)
+
+
+def _selected(experiment: Experiment, options: argparse.Namespace) -> list[Run]:
+    """Return the runs of the protocol and the cells that were asked for."""
+    protocol = options.protocol or next(iter(experiment.protocols))
+    if protocol not in experiment.protocols:
+        raise UserError(
+            f"{experiment.name} has no protocol {protocol}: choose from "
+            f"{', '.join(experiment.protocols)}"
+        )
+    runs = [run for run in experiment.runs if run.protocol == protocol]
+    for text in options.only:
+        runs = _only(runs, text)
+    if not runs:
+        raise UserError(f"{experiment.name}, protocol {protocol}: no run is selected")
+    return runs
+
+
+def _only(runs: Sequence[Run], text: str) -> list[Run]:
+    axis, _, labels = text.partition("=")
+    known = {_labels(run)[axis]: None for run in runs if axis in _labels(run)}
+    if not known:
+        axes = dict.fromkeys(name for run in runs for name in _labels(run))
+        raise UserError(f"--only {text}: no axis {axis} here; there are {', '.join(axes)}")
+    unknown = [label for label in labels.split(",") if label not in known]
+    if unknown:
+        raise UserError(
+            f"--only {text}: {axis} has no {unknown[0]!r} here; there are {', '.join(known)}"
+        )
+    return [run for run in runs if _labels(run).get(axis) in labels.split(",")]
+
+
+def _labels(run: Run) -> dict[str, str]:
+    return {**run.labels, "seed": str(run.seed)}
+
+
+def _print_plan(
+    runs: Sequence[Run], complete: Mapping[str, float], options: argparse.Namespace
+) -> None:
+    axes = list(dict.fromkeys(axis for run in runs for axis in run.labels))
+    lines = [[*axes, "protocol", "seed", "run", "state"]]
+    for run in runs:
+        cell = [run.labels.get(axis, "") for axis in axes]
+        state = "done" if run.hash in complete else "to do"
+        lines.append([*cell, run.protocol, str(run.seed), run.hash, state])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        padded = (text.ljust(width) for text, width in zip(line, widths, strict=True))
+        print("  ".join(padded).rstrip())
+    print(f"\n{len(runs)} runs, {_estimate(runs, complete, options)}")
+
+
+def _estimate(
+    runs: Sequence[Run], complete: Mapping[str, float], options: argparse.Namespace
+) -> str:
+    todo = len({run.hash for run in runs} - complete.keys())
+    # Runs like those to do tell more than those of another protocol.
+    known = [complete[run.hash] for run in runs if run.hash in complete] or list(complete.values())
+    if not todo or not known:
+        return f"{todo} to do" + ("; no estimate: none is finished yet" if todo else "")
+    jobs = options.jobs or default_jobs(len(gpus()), options.gpus_per_run, cores())
+    mean = sum(known) / len(known)
+    seconds = mean * todo / min(jobs, todo)
+    return (
+        f"{todo} to do: about {duration(seconds)}, at {duration(mean)} per finished run and {jobs} "
+        "at once"
+    )
+
+
+# -- running them --------------------------------------------------------------------------------
+
+
+def _sweep(
+    experiment: Experiment,
+    runs: Sequence[Run],
+    complete: Mapping[str, float],
+    store: Store,
+    options: argparse.Namespace,
+) -> int:
+    started = time.monotonic()
+    todo = list({run.hash: run for run in runs if run.hash not in complete}.values())
+    print(f"{experiment.name}: {len(runs)} runs, {len(runs) - len(todo)} complete", flush=True)
+    try:
+        outcome, interrupted = _drive(todo, store, options) if todo else (Outcome(left=0), False)
+    finally:
+        with locked(store.root / "locks" / experiment.name):
+            collected = collect(experiment, store.root, options.results)
+    _summarise(outcome, store, time.monotonic() - started)
+    path = csv_path(options.results, experiment.name)
+    print(f"records: {path}, {len(collected.rows)} of {len(experiment.runs)} runs")
+    for problem in collected.problems:
+        print(f"not collected: {problem}")
+    if interrupted:
+        print("interrupted; the same command goes on where it stopped")
+        return _INTERRUPTED
+    return 1 if outcome.failures else 0
+
+
+def _drive(todo: Sequence[Run], store: Store, options: argparse.Namespace) -> tuple[Outcome, bool]:
+    """Return what was done, and whether Ctrl-C ended it."""
+    outcome = Outcome(left=len(todo))
+    try:
+        with closing(_engine(store, len(todo), options)) as engine:
+            print(f"{engine.jobs} at once, {engine.threads} thread(s) each", flush=True)
+            with Progress(len(todo), engine.jobs) as progress:
+                limits = (options.timeout, options.retries)
+                driver = Driver(todo, store, engine, *limits, progress.update)
+                outcome = driver.outcome
+                driver.drive()
+    except KeyboardInterrupt:
+        return outcome, True
+    return outcome, False
+
+
+def _engine(store: Store, n_runs: int, options: argparse.Namespace) -> Engine:
+    if options.engine == "local":
+        if options.address:
+            raise UserError("--address is for --engine ray")
+        return LocalEngine(store, options.jobs, options.gpus_per_run, n_runs, FUNCTION)
+    from ntdh_bench.sweep.ray_engine import RayEngine
+
+    sizes = (options.jobs, options.gpus_per_run)
+    return RayEngine(store, *sizes, options.address, n_runs, FUNCTION)
+
+
+def _summarise(outcome: Outcome, store: Store, seconds: float) -> None:
+    counts = [f"{outcome.done} done"]
+    counts += [f"{outcome.elsewhere} done by another sweep"] if outcome.elsewhere else []
+    counts += [f"{outcome.retried} repeated"] if outcome.retried else []
+    counts += [f"{len(outcome.failures)} failed"]
+    counts += [f"{outcome.left} left"] if outcome.left else []
+    print(f"{', '.join(counts)}, in {duration(seconds)}")
+    for path in outcome.damaged:
+        print(f"damaged record, run again: {path}")
+    for run, reason in outcome.failures:
+        print(f"failed: {describe(run)}: {reason}; log: {store.log(run.hash)}")

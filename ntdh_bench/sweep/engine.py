@@ -1,0 +1,101 @@
+"""What an engine does: it runs configs in workers that pay for their imports once."""
+
+from __future__ import annotations
+
+import os
+import re
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ntdh_bench.experiments import Run
+
+#: What runs one config: ``(config, folder) -> record``, as ``module:function``.
+FUNCTION = "ntdh_bench.sweep.worker:run_config"
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS",
+)  # fmt: skip
+
+
+class Finished(NamedTuple):
+    """What came of a run.
+
+    Attributes:
+        run: its hash.
+        record: None if it failed.
+        failure: the reason, one line; None if it did not fail.
+    """
+
+    run: str
+    record: dict[str, Any] | None
+    failure: str | None
+
+
+class Engine(ABC):
+    """Workers, each with at most one run.
+
+    Attributes:
+        jobs: number of workers.
+        threads: per worker.
+    """
+
+    jobs: int
+    threads: int
+
+    @property
+    @abstractmethod
+    def idle(self) -> int:
+        """Number of workers that have started and wait for a run."""
+
+    @abstractmethod
+    def submit(self, run: Run) -> None:
+        """Give a run to an idle worker."""
+
+    @abstractmethod
+    def wait(self, seconds: float) -> list[Finished]:
+        """Return the runs that finished or failed, as soon as there is news.
+
+        Args:
+            seconds: return an empty list after this long.
+
+        Raises:
+            UserError: a worker cannot start.
+        """
+
+    @abstractmethod
+    def kill(self, run: str) -> None:
+        """End a run at once; nothing more is heard of it, and its worker is replaced."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End all workers, and what they run."""
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def gpus() -> list[str]:
+    """Return the GPUs that this process may use, as CUDA names them; found without torch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        devices = (re.fullmatch(r"nvidia(\d+)", path.name) for path in Path("/dev").iterdir())
+        return sorted((device[1] for device in devices if device), key=int)
+    return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
+
+
+def default_jobs(n_gpus: float, gpus_per_run: float, n_cores: int) -> int:
+    """Return how many runs fit on the GPUs, or where there are none, on the cores."""
+    return max(1, int(n_gpus / gpus_per_run) if n_gpus else n_cores)
+
+
+def thread_count(jobs: int, n_cores: int) -> int:
+    """Return the threads of a worker: ``$OMP_NUM_THREADS``, or the cores shared out evenly."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return int(given) if given.isdecimal() and int(given) else max(1, n_cores // jobs)
+
+
+def thread_environment(threads: int) -> dict[str, str]:
+    """Return the variables that limit the threads of a worker; they count before its imports."""
+    return dict.fromkeys(_THREAD_VARIABLES, str(threads))

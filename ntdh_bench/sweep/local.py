@@ -1,0 +1,188 @@
+"""The local engine: worker processes on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from multiprocessing.connection import wait as wait_for_any
+from typing import IO, Any
+
+from ntdh_bench.errors import UserError
+from ntdh_bench.experiments import Run
+from ntdh_bench.sweep.engine import (
+    FUNCTION,
+    Engine,
+    Finished,
+    cores,
+    default_jobs,
+    gpus,
+    thread_count,
+    thread_environment,
+)
+from ntdh_bench.sweep.store import Store
+
+
+class LocalEngine(Engine):
+    """Persistent worker processes, with a GPU each in turn and an even share of the cores.
+
+    Args:
+        store: where logs and scratch folders go.
+        jobs: how many runs at once; default: what the GPUs, or else the cores, hold.
+        gpus_per_run: share of a GPU that a run takes, for the default of ``jobs``.
+        n_runs: no more workers than this; the share of the cores stays what ``jobs`` gives, since
+            results depend on the number of threads.
+        function: runs a config.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        jobs: int | None = None,
+        gpus_per_run: float = 1.0,
+        n_runs: int = sys.maxsize,
+        function: str = FUNCTION,
+    ) -> None:
+        self._store, self._function = store, function
+        self._devices = gpus()
+        jobs = jobs or default_jobs(len(self._devices), gpus_per_run, cores())
+        self.threads = thread_count(jobs, cores())
+        self.jobs = min(jobs, n_runs)
+        self._workers = [self._start(number) for number in range(self.jobs)]
+
+    def _start(self, number: int) -> _Worker:
+        environment = {**os.environ, **thread_environment(self.threads)}
+        environment["PYTHONPATH"] = os.pathsep.join(sys.path)  # what is importable here is there
+        if self._devices:
+            environment["CUDA_VISIBLE_DEVICES"] = self._devices[number % len(self._devices)]
+        return _Worker(number, [self._function, str(self._store.root)], environment)
+
+    @property
+    def idle(self) -> int:
+        """Number of workers that have started and wait for a run."""
+        return sum(worker.idle for worker in self._workers)
+
+    def submit(self, run: Run) -> None:
+        """Give a run to an idle worker."""
+        next(worker for worker in self._workers if worker.idle).send(run)
+
+    def wait(self, seconds: float) -> list[Finished]:
+        """Return the runs that finished or failed, as soon as there is news.
+
+        Raises:
+            UserError: a worker cannot start.
+        """
+        # Looked up first: all that a worker wrote before it died can then be read.
+        dead = [worker for worker in self._workers if worker.process.poll() is not None]
+        pipes = [worker.answers.fileno() for worker in self._workers]
+        readable = wait_for_any(pipes, 0 if dead else seconds)
+        heard = [worker for worker in self._workers if worker.answers.fileno() in readable]
+        news = [self._hear(worker, worker.read()) for worker in heard]
+        news += [self._hear(worker, None) for worker in dead if worker not in heard]
+        return [finished for finished in news if finished is not None]
+
+    def _hear(self, worker: _Worker, answer: dict[str, Any] | None) -> Finished | None:
+        """Act on a worker's answer, None if it died."""
+        if answer is None:
+            return self._bury(worker)
+        if "broken" in answer:
+            raise self._cannot_start(answer["broken"])
+        run, worker.run, worker.ready = worker.run, None, True
+        return Finished(run, answer.get("record"), answer.get("failure")) if run else None
+
+    def _bury(self, worker: _Worker) -> Finished | None:
+        reason = worker.how_it_died()
+        if not worker.ready:
+            raise self._cannot_start(reason)
+        self._replace(worker)
+        return Finished(worker.run, None, reason) if worker.run else None
+
+    def _cannot_start(self, reason: str) -> UserError:
+        return UserError(f"the workers cannot start: {reason}; see {self._store.workers_log}")
+
+    def _replace(self, worker: _Worker) -> None:
+        self._clean(worker)
+        self._workers[worker.number] = self._start(worker.number)
+
+    def kill(self, run: str) -> None:
+        """End a run at once; nothing more is heard of it, and its worker is replaced."""
+        worker = next(worker for worker in self._workers if worker.run == run)
+        worker.end()
+        self._replace(worker)
+
+    def close(self) -> None:
+        """End all workers, and what they run."""
+        for worker in self._workers:
+            worker.end()
+            self._clean(worker)
+
+    def _clean(self, worker: _Worker) -> None:
+        if worker.run:
+            shutil.rmtree(self._store.scratch(worker.run, worker.process.pid), ignore_errors=True)
+
+
+class _Worker:
+    """A worker process as the driver sees it."""
+
+    def __init__(self, number: int, arguments: list[str], environment: dict[str, str]) -> None:
+        self.number = number
+        self.ready = False
+        self.run: str | None = None
+        # A session of its own: Ctrl-C reaches the driver alone, and the whole group can be killed.
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "ntdh_bench.sweep.process", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            start_new_session=True,
+        )
+        self.requests = _stream(self.process.stdin)
+        self.answers = _stream(self.process.stdout)
+
+    @property
+    def idle(self) -> bool:
+        return self.ready and self.run is None
+
+    def send(self, run: Run) -> None:
+        self.run = run.hash
+        with suppress(BrokenPipeError):  # it died: heard of by the next wait
+            self.requests.write(
+                json.dumps({"hash": run.hash, "config": run.config}).encode() + b"\n"
+            )
+            self.requests.flush()
+
+    def read(self) -> dict[str, Any] | None:
+        """Return the next answer, None if the worker died."""
+        line = self.answers.readline()
+        return dict(json.loads(line)) if line.endswith(b"\n") else None
+
+    def how_it_died(self) -> str:
+        with suppress(subprocess.TimeoutExpired):  # its last words are read: let it end by itself
+            self.process.wait(1)
+        self.end()
+        status = self.process.returncode
+        if status >= 0:
+            return f"the worker ended with exit status {status}"
+        name = signal.Signals(-status).name
+        return f"the worker was killed by {name}" + (
+            " (out of memory?)" if name == "SIGKILL" else ""
+        )
+
+    def end(self) -> None:
+        """Kill the process and what it started."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        for stream in (self.requests, self.answers):
+            with suppress(BrokenPipeError):
+                stream.close()
+
+
+def _stream(stream: IO[bytes] | None) -> IO[bytes]:
+    assert stream is not None
+    return stream

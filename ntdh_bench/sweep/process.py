@@ -1,0 +1,70 @@
+"""A worker process of the local engine: runs come in by stdin and answers go out by stdout.
+
+Both are lines of JSON. The end of stdin means that the driver is gone, however it went: the worker
+then ends, in the middle of a run too.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, TextIO
+
+from ntdh_bench.sweep.execution import execute, load_function, one_line
+from ntdh_bench.sweep.store import Store
+
+_GRACE = 0.5  # seconds an idle worker has to end by itself
+_Runs = SimpleQueue[Any]
+
+
+def main() -> None:
+    """Serve runs until stdin ends; arguments: ``module:function`` and the store's folder."""
+    function_name, root = sys.argv[1:]
+    store = Store(Path(root))
+    runs, answers = _take_over_streams(store.workers_log)
+    try:
+        function = load_function(function_name)
+    except BaseException as error:
+        traceback.print_exc()
+        print(json.dumps({"broken": one_line(error)}), file=answers)
+        return
+    print(json.dumps({"ready": True}), file=answers)
+    while (run := runs.get()) is not None:
+        folder = store.scratch(run["hash"], os.getpid())
+        print(execute(function, run["config"], folder, store.log(run["hash"])), file=answers)
+
+
+def _take_over_streams(log: Path) -> tuple[_Runs, TextIO]:
+    """Keep stdin and stdout for the driver, and give what a run may call the usual ones instead."""
+    requests = os.fdopen(os.dup(0))
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    with Path(os.devnull).open("rb") as nothing, log.open("ab") as file:
+        os.dup2(nothing.fileno(), 0)
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    faulthandler.enable()
+    runs: _Runs = SimpleQueue()
+    Thread(target=_read, args=(requests, runs), daemon=True).start()
+    return runs, answers
+
+
+def _read(requests: TextIO, runs: _Runs) -> None:
+    for line in requests:
+        runs.put(json.loads(line))
+    runs.put(None)
+    time.sleep(_GRACE)
+    os.killpg(0, signal.SIGKILL)  # the worker leads its process group: what it started goes too
+
+
+if __name__ == "__main__":
+    main()

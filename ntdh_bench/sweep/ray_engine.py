@@ -1,0 +1,190 @@
+"""The Ray engine: actors on a cluster or on a Ray of this machine's own (extra ``ray``).
+
+Nothing is shared but the network: workers return records and logs, and the driver writes them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from ntdh_bench.errors import UserError
+from ntdh_bench.experiments import Run
+from ntdh_bench.sweep.engine import (
+    FUNCTION,
+    Engine,
+    Finished,
+    cores,
+    default_jobs,
+    gpus,
+    thread_count,
+    thread_environment,
+)
+from ntdh_bench.sweep.execution import execute, load_function, one_line
+from ntdh_bench.sweep.store import Store
+
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the coming default, without its warning
+}
+# A Ray of its own; with its address, for which Ray would ask the network otherwise.
+_OWN = {"address": "local", "_node_ip_address": "127.0.0.1", "include_dashboard": False}
+
+
+class RayWorker:
+    """An actor: imports the run function once, then does one run after the other."""
+
+    def __init__(self, function: str) -> None:
+        self.function = load_function(function)
+
+    def ready(self) -> None:
+        """Return when the actor has started."""
+
+    def run(self, config: dict[str, Any]) -> tuple[str, str]:
+        """Return the answer of :func:`execute`, and the log."""
+        with tempfile.TemporaryDirectory(prefix="ntdh-run-") as folder:
+            log = Path(folder) / "log"
+            answer = execute(self.function, config, Path(folder) / "run", log)
+            return answer, log.read_text(errors="replace")
+
+
+class RayEngine(Engine):
+    """Actors that each hold an even share of the cores, and ``gpus_per_run`` of a GPU.
+
+    Args:
+        store: where logs go.
+        jobs: how many runs at once; default: what the GPUs, or else the cores, hold.
+        gpus_per_run: share of a GPU that a worker takes, where there are GPUs.
+        address: of a cluster (``auto``: the one this machine is part of); None: a Ray of its own.
+        n_runs: no more workers than this.
+        function: runs a config.
+
+    Raises:
+        UserError: Ray is not installed, or there is no cluster.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        jobs: int | None = None,
+        gpus_per_run: float = 1.0,
+        address: str | None = None,
+        n_runs: int = sys.maxsize,
+        function: str = FUNCTION,
+    ) -> None:
+        self._ray, self._store, self._function = _import_ray(), store, function
+        n_cores, n_gpus = self._cluster(address) if address else (cores(), len(gpus()))
+        jobs = jobs or default_jobs(n_gpus, gpus_per_run, n_cores)
+        self.threads = thread_count(jobs, n_cores)
+        self.jobs = min(jobs, n_runs)
+        variables = thread_environment(self.threads)
+        if not address:
+            self._connect(**_OWN, num_cpus=self.jobs * self.threads, num_gpus=n_gpus)
+            variables["PYTHONPATH"] = os.pathsep.join(sys.path)
+        self._actor = self._ray.remote(
+            num_cpus=self.threads,
+            num_gpus=gpus_per_run if n_gpus else 0,
+            runtime_env={"env_vars": variables},
+        )(RayWorker)
+        self._idle: list[Any] = []
+        # What each actor is at: its run, or None while it starts.
+        self._busy: dict[Any, tuple[Any, str | None]] = {}
+        for _ in range(self.jobs):
+            self._start()
+
+    def _cluster(self, address: str) -> tuple[int, int]:
+        """Join a cluster; returns its cores and GPUs."""
+        self._connect(address=address)
+        resources = self._ray.cluster_resources()
+        return int(resources.get("CPU", 1)), int(resources.get("GPU", 0))
+
+    def _connect(self, **settings: Any) -> None:
+        # Ctrl-C waits: a Ray that is interrupted while it starts leaves processes behind.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self._ray.init(logging_level=logging.ERROR, log_to_driver=False, **settings)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise UserError(f"cannot start or reach Ray: {one_line(error)}") from None
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+    def _start(self) -> None:
+        actor = self._actor.remote(self._function)
+        self._busy[actor.ready.remote()] = (actor, None)
+
+    @property
+    def idle(self) -> int:
+        """Number of workers that have started and wait for a run."""
+        return len(self._idle)
+
+    def submit(self, run: Run) -> None:
+        """Give a run to an idle worker."""
+        actor = self._idle.pop()
+        self._busy[actor.run.remote(run.config)] = (actor, run.hash)
+
+    def wait(self, seconds: float) -> list[Finished]:
+        """Return the runs that finished or failed, as soon as there is news.
+
+        Raises:
+            UserError: a worker cannot start.
+        """
+        results = list(self._busy)
+        if not results:  # runs that another sweep holds are waited for
+            time.sleep(seconds)
+            return []
+        first, _ = self._ray.wait(results, timeout=seconds)
+        ready, _ = self._ray.wait(results, num_returns=len(results), timeout=0)
+        news = [self._hear(result) for result in ready or first]
+        return [finished for finished in news if finished is not None]
+
+    def _hear(self, result: Any) -> Finished | None:
+        actor, run = self._busy.pop(result)
+        try:
+            answer = self._ray.get(result)
+        except self._ray.exceptions.RayError as error:
+            if run is None:
+                raise UserError(f"the workers cannot start: {one_line(error)}") from None
+            self._start()
+            return Finished(run, None, f"the worker was lost: {one_line(error)}")
+        self._idle.append(actor)
+        if run is None:
+            return None
+        text, log = answer
+        with self._store.log(run).open("a") as file:
+            file.write(log)
+        done = json.loads(text)
+        return Finished(run, done.get("record"), done.get("failure"))
+
+    def kill(self, run: str) -> None:
+        """End a run at once; nothing more is heard of it, and its worker is replaced."""
+        result = next(result for result, (_, busy) in self._busy.items() if busy == run)
+        actor, _ = self._busy.pop(result)
+        self._ray.kill(actor)
+        self._start()
+
+    def close(self) -> None:
+        """End all workers, and what they run."""
+        for actor in [*self._idle, *(actor for actor, _ in self._busy.values())]:
+            with suppress(self._ray.exceptions.RayError):
+                self._ray.kill(actor)
+        self._ray.shutdown()
+
+
+def _import_ray() -> Any:
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        return import_module("ray")
+    except ImportError:
+        raise UserError(
+            'the engine ray is an extra: pip install "ntdh-bench[ray]", or use --engine local'
+        ) from None

@@ -1,0 +1,119 @@
+"""The folder a sweep works in: records, logs, locks and scratch folders, named by the run's hash.
+
+A run is held by a lock while it is in flight, so that several sweeps can share one folder. The
+operating system frees the locks of a killed sweep.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ntdh_bench.errors import UserError
+from ntdh_bench.experiments import Experiment
+from ntdh_bench.records import RecordError, csv_path, read_record, read_rows, record_path
+
+_FOLDERS = ("records", "logs", "locks", "work")
+_HASH = re.compile(r"\.?([0-9a-f]{16})\b")
+
+
+class Store:
+    """Paths and locks below one folder.
+
+    Args:
+        root: the folder; made by :meth:`prepare`.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def prepare(self) -> None:
+        """Make the folders, and remove what killed sweeps left in them.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        try:
+            for name in _FOLDERS:
+                (self.root / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"cannot write to {self.root}: {error.strerror}; give --runs a folder that can be "
+                "written"
+            ) from None
+        half_written = (self.root / "records").glob(".*")
+        for path in [*half_written, *(self.root / "work").iterdir()]:
+            self._remove_leftover(path)
+
+    def _remove_leftover(self, path: Path) -> None:
+        name = _HASH.match(path.name)
+        lock = self.claim(name[1]) if name else None
+        if lock is None:  # not ours, or in use by another sweep
+            return
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+        lock.release()
+
+    def record(self, run: str) -> Path:
+        """Return where the record of a run goes."""
+        return record_path(self.root, run)
+
+    def log(self, run: str) -> Path:
+        """Return where the output of a run goes."""
+        return self.root / "logs" / f"{run}.log"
+
+    @property
+    def workers_log(self) -> Path:
+        """Where the output of worker processes goes while they have no run."""
+        return self.root / "logs" / "workers.log"
+
+    def scratch(self, run: str, process: int) -> Path:
+        """Return the folder that a run may use in a worker process; it is removed afterwards."""
+        return self.root / "work" / f"{run}-{process}"
+
+    def claim(self, name: str) -> FileLock | None:
+        """Return the lock of a run, now held by this process, or None if another one holds it."""
+        lock = FileLock(self.root / "locks" / f"{name}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return None
+        return lock
+
+    def set_aside_damaged(self, run: str) -> Path | None:
+        """Rename the record of a run if it cannot be read; returns its new path, else None.
+
+        The caller holds the lock of the run.
+        """
+        path = self.record(run)
+        try:
+            read_record(path)
+        except RecordError:
+            if path.exists():
+                return path.rename(path.with_name(f"{path.name}.damaged"))
+        return None
+
+
+def finished_runs(experiment: Experiment, store: Store, results: Path) -> dict[str, float]:
+    """Return hash -> seconds of the runs that are complete: in the store, or in the CSV.
+
+    A run whose record is damaged is not complete.
+
+    Raises:
+        UserError: the CSV is of another schema.
+    """
+    path = csv_path(results, experiment.name)
+    rows = read_rows(path).rows if path.is_file() else []
+    seconds = {row["run"]: row["seconds"] or 0.0 for row in rows}
+    for run in experiment.runs:
+        try:
+            seconds[run.hash] = float(read_record(store.record(run.hash)).get("seconds", 0))
+        except RecordError:
+            if store.record(run.hash).exists():
+                seconds.pop(run.hash, None)
+    return seconds

@@ -1,0 +1,259 @@
+"""The command on stub runs: what it selects, says and leaves; no torch anywhere."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ntdh_bench.commands import sweep
+from ntdh_bench.errors import UserError
+from ntdh_bench.experiments import load_experiment
+from ntdh_bench.records import read_rows
+from ntdh_bench.sweep import progress
+from ntdh_bench.sweep.driver import Failure, Outcome
+
+STUBS = Path(__file__).parents[1] / "sweep"
+Sweep = Callable[..., int]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    return write(tmp_path, {})
+
+
+def write(folder: Path, changes: Mapping[str, Any]) -> Path:
+    """An experiment of 2 x 2 cells and 2 seeds."""
+    content = {
+        "title": "Stubs",
+        "requires": "synthetic",
+        "protocols": {"quick": {"seeds": 2}, "long": {"seeds": 1, "overrides": {"long": True}}},
+        "grids": [
+            {
+                "overrides": {"trace": str(folder / "trace")},
+                "axes": {"method": {"KD": {}, "DKD": {"dkd": True}}, "mask.ratio": [0.25, 0.5]},
+            }
+        ],
+        **changes,
+    }
+    path = folder / "stubs_only.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+@pytest.fixture
+def run(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
+    """``ntdh-bench sweep`` of the experiment, with two workers."""
+    monkeypatch.syspath_prepend(STUBS)
+    monkeypatch.setattr(sweep, "FUNCTION", "stubs:run")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    places = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
+    return lambda *words: sweep.main(["sweep", str(config), *places, "--jobs", "2", *words])
+
+
+def rows(folder: Path, name: str = "stubs_only") -> list[dict[str, Any]]:
+    return read_rows(folder / "results" / "records" / f"{name}.csv").rows
+
+
+def started(folder: Path) -> int:
+    trace = folder / "trace"
+    return trace.read_text().count("start") if trace.exists() else 0
+
+
+def test_a_whole_sweep_then_nothing_to_do(
+    run: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run() == 0
+    shown = capsys.readouterr().out
+    assert "stubs_only: 8 runs, 0 complete" in shown
+    assert "8 done, 0 failed, in" in shown
+    assert "stubs_only.csv, 8 of 12 runs" in shown
+    assert [row["seed"] for row in rows(tmp_path)] == [0, 1] * 4
+    assert run() == 0
+    assert "8 runs, 8 complete" in capsys.readouterr().out
+    assert started(tmp_path) == 8
+    for record in (tmp_path / "runs" / "records").iterdir():  # rows in the CSV do as well
+        record.unlink()
+    assert run() == 0
+    assert (started(tmp_path), len(rows(tmp_path))) == (8, 8)
+
+
+def test_a_damaged_record_is_run_again_and_named(
+    run: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run()
+    victim = sorted((tmp_path / "runs" / "records").iterdir())[3]
+    victim.write_text(victim.read_text()[:50])
+    capsys.readouterr()
+    assert run() == 0
+    shown = capsys.readouterr().out
+    assert f"damaged record, run again: {victim}.damaged" in shown
+    assert "not collected" not in shown
+    assert (started(tmp_path), len(rows(tmp_path))) == (9, 8)
+
+
+def test_failures_are_named_and_counted(
+    run: Sweep, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    axes = {"act": ["ok", "user_error", "killed", "hang"]}
+    overrides = {"trace": str(tmp_path / "trace")}
+    write(tmp_path, {"grids": [{"overrides": overrides, "axes": axes}]})
+    assert run("--timeout", "1", "--only", "seed=1") == 1
+    shown, told = capsys.readouterr()
+    assert "1 done, 3 failed" in shown
+    for act, reason in (
+        ("user_error", "mnist: no files in data/"),
+        ("killed", "the worker was killed by SIGKILL"),
+        ("hang", "killed after 1 s"),
+    ):
+        (line,) = [line for line in shown.splitlines() if line.startswith(f"failed: act={act}, ")]
+        assert f"seed 1: {reason}" in line
+        assert Path(line.rpartition("log: ")[2]).is_file()
+        assert f"failed: act={act}, seed 1: {reason}" in told
+    assert len(rows(tmp_path)) == 1
+
+
+def test_dry_run(run: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--dry-run") == 0
+    header, *listed, _, total = capsys.readouterr().out.splitlines()
+    assert header.split() == ["method", "mask.ratio", "protocol", "seed", "run", "state"]
+    assert listed[0].split()[:4] == ["KD", "0.25", "quick", "0"]
+    assert len(listed) == 8
+    assert total == "8 runs, 8 to do; no estimate: none is finished yet"
+    assert [path.name for path in tmp_path.iterdir()] == ["stubs_only.yaml"]
+
+    run("--only", "method=DKD")
+    for record in (tmp_path / "runs" / "records").iterdir():
+        record.write_text(record.read_text().replace('"seconds": 0.', '"seconds": 90.'))
+    capsys.readouterr()
+    run("--dry-run")
+    shown = capsys.readouterr().out
+    assert (shown.count("to do\n"), shown.count("done\n")) == (4, 4)
+    assert "8 runs, 4 to do: about 3 min 00 s, at 1 min 30 s per finished run" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "count"),
+    [
+        (["--only", "method=DKD"], 4),
+        (["--only", "mask.ratio=0.25,0.5", "--only", "method=KD", "--only", "seed=1"], 2),
+        (["--protocol", "long"], 4),
+    ],
+)
+def test_selection(
+    run: Sweep, capsys: pytest.CaptureFixture[str], words: list[str], count: int
+) -> None:
+    assert run("--dry-run", *words) == 0
+    assert f"\n{count} runs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--protocol", "fast"], "no protocol fast: choose from quick, long"),
+        (["--only", "ratio=0.25"], "no axis ratio here; there are method, mask.ratio, seed"),
+        (["--only", "method=KD,CRD"], "has no 'CRD' here; there are KD, DKD"),
+        (["--set", "a=1"], "--name"),
+        (["--name", "new"], "--set"),
+        (["--set", "a", "--name", "new"], "dotted.key=value"),
+        (["--set", "a=1", "--name", "stubs_only"], "no experiment's name"),
+        (["--set", "a=1", "--name", "../new"], "no experiment's name"),
+        (["--address", "auto"], "--engine ray"),
+    ],
+)
+def test_mistakes(run: Sweep, tmp_path: Path, words: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message.replace(".", r"\.")):
+        run(*words)
+    assert started(tmp_path) == 0
+
+
+@pytest.mark.parametrize("words", ["--jobs 0", "--jobs 1.5", "--timeout -1", "--retries -1"])
+def test_numbers_out_of_range(run: Sweep, words: str) -> None:
+    with pytest.raises(SystemExit):
+        run(*words.split())
+
+
+def test_a_missing_data_set(run: Sweep, tmp_path: Path) -> None:
+    write(tmp_path, {"requires": "nowhere"})
+    with pytest.raises(UserError, match=r"stubs_only needs the data set nowhere.*data list"):
+        run("--dry-run")
+
+
+def test_a_changed_experiment_has_its_own_records(run: Sweep, tmp_path: Path) -> None:
+    assert run("--only", "method=KD") == 0
+    assert run("--only", "method=KD", "--set", "model.width=8", "--name", "wide") == 0
+    one, two = rows(tmp_path), rows(tmp_path, "wide")
+    assert not {row["run"] for row in one} & {row["run"] for row in two}
+    assert {row["experiment"] for row in two} == {"wide"}
+    assert len(two) == 4
+
+
+def test_interrupted_then_resumed(config: Path, tmp_path: Path) -> None:
+    """Ctrl-C in a process of its own: workers end, what is finished is kept, no torch."""
+    code = (
+        "import sys, ntdh_bench.commands.sweep as sweep; from ntdh_bench.cli import main\n"
+        "sweep.FUNCTION = 'stubs:run'\n"
+        f"status = main(['sweep', {str(config)!r}, '--jobs', '2', *sys.argv[1:]])\n"
+        "assert not {'torch', 'lightning', 'numpy'} & sys.modules.keys()\n"
+        "sys.exit(status)"
+    )
+    write(tmp_path, {"grids": [{"overrides": {"trace": str(tmp_path / "trace"), "seconds": 0.3},
+                                "axes": {"cell": [1, 2, 3, 4]}}]})  # fmt: skip
+    command = [sys.executable, "-c", code, "--runs", "runs", "--results", "results"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(STUBS), *sys.path])}
+    common: dict[str, Any] = {"cwd": tmp_path, "env": environment, "text": True}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, **common)
+    deadline = time.monotonic() + 20
+    while started(tmp_path) < 4 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    shown = process.communicate(timeout=20)[0]
+    assert process.returncode == 130
+    assert "the same command goes on where it stopped" in shown
+    finished = len(rows(tmp_path))
+    assert 2 <= finished <= 6
+    assert f"{finished} done, 0 failed, {8 - finished} left" in shown
+    assert list((tmp_path / "runs" / "work").iterdir()) == []
+
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=False, **common)
+    assert done.returncode == 0
+    assert f"8 runs, {finished} complete" in done.stdout
+    assert len(rows(tmp_path)) == 8
+
+
+def test_progress_without_a_terminal(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "_PERIOD", 0.0)
+    shown = progress.Progress(60, jobs=2)
+    first = load_experiment(config).runs[0]
+    outcome = Outcome(left=41, done=12, elsewhere=6, running=2, seconds=1200)
+    outcome.failures.append(Failure(first, "out of luck"))
+    shown.update(outcome)
+    shown.update(outcome)
+    status, failed, again = capsys.readouterr().err.splitlines()
+    assert failed == "failed: method=KD, ratio=0.25, seed 0: out of luck"
+    assert status == again == "18 done, 1 failed, 41 to go, about 34 min 10 s left"
+
+
+def test_progress_on_a_terminal(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with progress.Progress(3, jobs=1) as shown:
+        shown.update(Outcome(left=1, done=2, seconds=7200))
+    assert "2 done, 0 failed, 1 to go, about 1 h 00 min left" in capsys.readouterr().err
+
+
+def test_durations() -> None:
+    assert [progress.duration(s) for s in (0.4, 61, 3599.6, 7260)] == [
+        "0 s", "1 min 01 s", "1 h 00 min", "2 h 01 min",
+    ]  # fmt: skip

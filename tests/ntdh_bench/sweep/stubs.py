@@ -1,0 +1,114 @@
+"""Run functions for tests, and a sweep of them: ``python stubs.py STORE TRACE RUNS JOBS ACT``.
+
+Imported by workers, so it may not need pytest.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ntdh_bench.cache import digest
+from ntdh_bench.errors import UserError
+from ntdh_bench.experiments import Run
+from ntdh_bench.sweep.driver import Driver
+from ntdh_bench.sweep.local import LocalEngine
+from ntdh_bench.sweep.store import Store
+
+FUNCTION = "stubs:run"
+
+
+def make_runs(trace: Path, count: int, **settings: Any) -> list[Run]:
+    """Runs that append to ``trace`` what they do."""
+    runs = []
+    for number in range(count):
+        config = {"seed_everything": number, "trace": str(trace), **settings}
+        runs.append(Run(digest(config), "quick", number, {"model.act": "ok"}, config))
+    return runs
+
+
+def run(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Do what ``config["act"]`` says; the record says how."""
+    assert folder.is_dir()
+    assert not list(folder.iterdir())
+    (folder / "scratch").write_text("x")
+    number = config["seed_everything"]
+    _note(config, f"start {number} {os.getpid()}")
+    print(f"output of run {number}")
+    os.system("echo output of a subprocess")
+    started = time.monotonic()
+    _ACTS[config.get("act", "ok")](config)
+    time.sleep(config.get("seconds", 0))
+    _note(config, f"end {number} {os.getpid()}")
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
+    versions = {"ntdh-bench": "0", "python": "3"}
+    return {
+        "seed": number,
+        "config": {"model": {"init_args": {}}, "data": {"init_args": {}}, "mask": None},
+        "metrics": {"last": {"test": {"accuracy": 0.1 + number / 3}}, "best": None},
+        "parameters": {"teacher": 1, "student": 2},
+        "environment": {"versions": versions, "device": "CPU", "threads": 1, "git_commit": None},
+        "seconds": time.monotonic() - started,
+        "span": [started, time.monotonic()],
+        "variables": {name: os.environ.get(name) for name in names},
+    }
+
+
+def no_record(config: dict[str, Any], folder: Path) -> Any:
+    """Return what is no record."""
+    return {"value": {1, 2}} if config["seed_everything"] else [1]
+
+
+def _note(config: dict[str, Any], line: str) -> None:
+    with Path(config["trace"]).open("a") as file:  # one short append is atomic
+        file.write(f"{line}\n")
+
+
+def _fail(config: dict[str, Any]) -> None:
+    raise ValueError("a mistake\nin two lines")
+
+
+def _user_error(config: dict[str, Any]) -> None:
+    raise UserError("mnist: no files in data/")
+
+
+def _flaky(config: dict[str, Any]) -> None:
+    """Fail the first time."""
+    if Path(config["trace"]).read_text().count(f"start {config['seed_everything']} ") == 1:
+        raise OSError("lost")
+
+
+def _hang(config: dict[str, Any]) -> None:
+    """Hang together with a child that holds the streams of the worker."""
+    child = subprocess.Popen(["sleep", "600"])
+    _note(config, f"child {child.pid}")
+    time.sleep(600)
+
+
+_ACTS = {
+    "ok": lambda config: None,
+    "fail": _fail,
+    "user_error": _user_error,
+    "flaky": _flaky,
+    "exit": lambda config: os._exit(7),
+    "system_exit": lambda config: sys.exit(3),
+    "killed": lambda config: os.kill(os.getpid(), signal.SIGKILL),
+    "hang": _hang,
+}
+
+
+if __name__ == "__main__":
+    place = Store(Path(sys.argv[1]))
+    place.prepare()
+    todo = make_runs(Path(sys.argv[2]), int(sys.argv[3]), seconds=0.1, act=sys.argv[5])
+    engine = LocalEngine(place, int(sys.argv[4]), function=FUNCTION)
+    driver = Driver(todo, place, engine)
+    print("started", flush=True)
+    driver.drive()
+    engine.close()
+    print(driver.outcome.done, driver.outcome.elsewhere)
