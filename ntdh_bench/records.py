@@ -39,8 +39,9 @@ METRICS = (
 COLUMNS: dict[str, type] = {
     "experiment": str, "protocol": str, "run": str, "config_hash": str, "baseline_hash": str,
     "created": str, "dataset": str, "source": str, "data_fingerprint": str, "arm": str,
-    "method": str, "teacher": str, "unimodal": bool, "modality": str, "mask": str, "removes": str,
-    "ratio": float, "layer": str, "retrain": bool, "gap": float, "classes": int,
+    "method": str, "teacher": str, "teacher_epochs": int, "unimodal": bool, "modality": str,
+    "mask": str, "removes": str, "ratio": float, "layer": str, "retrain": bool, "gap": float,
+    "classes": int,
     "teacher_noise": float, "student_noise": float, "alpha": float, "beta": float,
     "task_weight": float, "distill_weight": float, "seed": int, "epochs": int,
     "teacher_parameters": int, "student_parameters": int, "teacher_hash": str,
@@ -202,6 +203,7 @@ def _settings(identity: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "method": _short(distiller.get("class_path")),
         "teacher": model.get("teacher"),
+        "teacher_epochs": model.get("teacher_epochs"),
         "modality": model.get("modality"),
         "unimodal": data.get("unimodal", False),
         "mask": {"FeatureMask": "feature", "SampleMask": "sample", None: None}[
