@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ntdh_bench.cli import main
+from ntdh_bench.experiments import Run, load_experiment, shipped_experiments
+
+EXPERIMENTS = [load_experiment(path) for path in shipped_experiments()]
+# Small and simulated; batches of the size that the data then have.
+SMALL = {
+    "mnist": ["--data.source", "simulated", "--data.simulated_train", "300",
+              "--data.simulated_test", "100", "--data.batch_size", "32"],
+    "synthetic": ["--data.n_samples", "300"],
+}  # fmt: skip
+
+
+def one_of_each() -> Iterator[Any]:
+    """Runs that show every label of every experiment once; of numbers, the first will do."""
+    tried = set()
+    for experiment in EXPERIMENTS:
+        for run in experiment.runs:
+            shown = {
+                (experiment.name, axis, re.sub(r"^[\d.]+$", "number", label))
+                for axis, label in run.labels.items()
+            } or {(experiment.name, "", "")}
+            if not shown <= tried:
+                tried |= shown
+                yield pytest.param(run, id=f"{experiment.name}-{'-'.join(run.labels.values())}")
+
+
+@pytest.mark.parametrize("run", one_of_each())
+def test_every_kind_of_run_works(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    settings = {name: value for name, value in run.config.items() if name != "command"}
+    path.write_text(yaml.safe_dump(settings))
+    small = SMALL["mnist" if "MNIST" in run.config["data"]["class_path"] else "synthetic"]
+    trial = ["--trainer.fast_dev_run", "true", "--trainer.enable_progress_bar", "false"]
+    command = run.config.get("command", "fit")
+    assert main([command, "--config", str(path), "--run_dir", str(tmp_path), *small, *trial]) == 0
+
+
+def test_experiments_of_the_paper_are_there() -> None:
+    names = {experiment.name for experiment in EXPERIMENTS}
+    assert {f"table{number}" for number in range(1, 5)} <= names
+    assert {"fig3", "fig6", "fig8", "fig10", "fig12"} <= names
+    for figure, letters in (("fig7", "abcd"), ("fig9", "ab"), ("fig11", "ab"), ("fig13", "ab")):
+        assert {figure + letter for letter in letters} <= names
+    argued = {"unimodal", "eq18", "eq25", "teacher_accuracy", "two_teachers"}
+    assert argued <= names
+
+
+def test_what_cannot_be_run_yet_says_which_data_set_it_waits_for() -> None:
+    waiting = {experiment.requires for experiment in EXPERIMENTS if experiment.missing}
+    assert waiting == {"ravdess", "semantickitti", "nyu"}
+    assert all(experiment.runs for experiment in EXPERIMENTS if not experiment.missing)
+
+
+def test_equal_runs_are_shared() -> None:
+    """What two experiments have in common is run once."""
+    runs = {experiment.name: {run.hash for run in experiment.runs} for experiment in EXPERIMENTS}
+    assert runs["eq18"] < runs["fig3"]
+    assert runs["fig9a"] & runs["table2"]
+
+
+def test_protocols_of_a_name_mean_the_same() -> None:
+    """`mnist_short` must not drift apart between the files that repeat it."""
+    found: dict[str, set[tuple[object, ...]]] = {}
+    for experiment in EXPERIMENTS:
+        for run in experiment.runs:
+            trainer, model = run.config["trainer"], run.config["model"]["init_args"]
+            key = (
+                trainer["max_epochs"],
+                str(model["optimizer"]),
+                str(run.config["data"]["class_path"]),
+            )
+            found.setdefault(run.protocol, set()).add(key)
+    assert {name: len(keys) for name, keys in found.items()} == dict.fromkeys(found, 1)
