@@ -29,6 +29,7 @@ COMMANDS = {
         "Algorithm 1 alone: which teacher features diverge, with plots", "saliency"
     ),
     "sweep": Command("run an experiment's whole grid, resuming what is done", "sweep"),
+    "tables": Command("tables, figures, claims and the page from the records", "tables"),
     "data": Command("list, prepare, verify or simulate data sets", "data"),
 }
 

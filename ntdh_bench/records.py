@@ -264,6 +264,8 @@ def read_rows(path: Path) -> Collected:
     rows, problems = [], []
     for number, line in enumerate(lines, start=2):
         try:
+            if None in line or None in line.values():
+                raise ValueError("not as many cells as there are columns")
             rows.append({name: _parsed(line[name], kind) for name, kind in COLUMNS.items()})
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             problems.append(f"{path}, line {number}: {error}")
@@ -288,7 +290,7 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, A
 def _read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     try:
         with path.open(newline="") as file:
-            reader = csv.DictReader(file)
+            reader = csv.DictReader(_whole_lines(file))
             if tuple(reader.fieldnames or ()) != tuple(columns):
                 raise RecordError(
                     f"{path}: its columns are not those of schema {SCHEMA}; collect it again with "
@@ -297,6 +299,12 @@ def _read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
             return list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise RecordError(f"{path}: cannot be read ({error})") from None
+
+
+def _whole_lines(file: Iterable[str]) -> Iterator[str]:
+    """Yield the lines; one that was cut short at the end of the file is left without its cells."""
+    for line in file:
+        yield line if line.endswith("\n") else "cut short\n"
 
 
 # -- the rows of an experiment -------------------------------------------------------------------
@@ -342,6 +350,9 @@ def collect(experiment: Experiment, store: Path, results: Path) -> Collected:
                 problems.append(str(error))
         if row is not None:
             rows.append(row)
+    gone = len(before) - sum((run.hash, run.protocol) in before for run in experiment.runs)
+    if gone:
+        problems.append(f"{path}: {gone} rows of runs that {experiment.path} no longer has left it")
     if rows != kept.rows:
         write_rows(path, rows)
     wanted = dict.fromkeys(row["run"] for row in rows)

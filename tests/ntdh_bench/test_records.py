@@ -117,10 +117,14 @@ def test_rows_survive_a_file(tmp_path: Path) -> None:
     records.write_rows(path, rows)
     assert records.read_rows(path) == (rows, [])
     text = path.read_text()
-    path.write_text(text.replace("\nfig8,short,b", "\nfig8,short,b", 1).replace(",11,", ",x,", 1))
+    path.write_text(text.replace(",11,", ",x,", 1))
     found = records.read_rows(path)
     assert [row["run"] for row in found.rows] == ["b"]
     assert "fig8.csv, line 2: invalid literal" in found.problems[0]
+    path.write_text(text.rstrip())  # cut short in the last cell
+    found = records.read_rows(path)
+    assert [row["run"] for row in found.rows] == ["a"]
+    assert "fig8.csv, line 3: not as many cells" in found.problems[0]
     path.write_text(text.replace("ncjsd", "njsd"))
     with pytest.raises(records.RecordError, match="columns are not those of schema 2"):
         records.read_rows(path)
@@ -190,4 +194,6 @@ def test_rows_of_runs_that_left_the_grid_go(tmp_path: Path, experiment: Experime
     write(store, experiment.runs[0].hash)
     records.collect(experiment, store, results)
     changed = load_experiment(experiment.path, {"a": 2})
-    assert records.collect(changed, store, results).rows == []
+    found = records.collect(changed, store, results)
+    assert found.rows == []
+    assert "1 rows of runs that" in found.problems[0]

@@ -1,0 +1,74 @@
+"""``ntdh-bench tables``: tables, figures, claims and the page, from the records."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ntdh_bench.report.build import Report
+
+_PROBLEMS = 10  # shown on screen; the page has all
+
+
+def main(argv: list[str]) -> int:
+    """Run ``ntdh-bench tables``; returns the exit status."""
+    arguments = _parser().parse_args(argv[1:])
+    if arguments.check:
+        return _check(arguments.results, arguments.runs)
+    from ntdh_bench.report.build import build
+
+    _print_summary(build(arguments.results, arguments.runs), arguments.results)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ntdh-bench tables",
+        description="Collect the records of sweeps and write all tables, figures, the claims "
+        "ledger, the test of the hypothesis and the page (index.html).",
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit status 1 if anything is stale"
+    )
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs/sweep"), metavar="FOLDER",
+        help="records of sweeps; default: runs/sweep",
+    )  # fmt: skip
+    parser.add_argument(
+        "--results", type=Path, default=Path("results"), metavar="FOLDER",
+        help="what is written; default: results",
+    )  # fmt: skip
+    return parser
+
+
+def _check(results: Path, runs: Path) -> int:
+    from ntdh_bench.report.check import check
+
+    stale = check(results, runs)
+    if not stale:
+        print(f"{results}: up to date")
+        return 0
+    for line in stale:
+        print(line)
+    print(f"{results}: {len(stale)} things are stale; run `ntdh-bench tables`")
+    return 1
+
+
+def _print_summary(report: Report, results: Path) -> None:
+    rows = report.evidence.all_rows
+    run = [content for content in report.contents if content.variants]
+    verdicts = [result.verdict for result in report.claims]
+    counts = ", ".join(f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts))
+    print(f"records   {len(rows)} rows of {len(report.evidence.rows)} experiments")
+    print(f"exhibits  {len(run)} of {len(report.contents)} with runs")
+    print(f"claims    {counts or 'none tested'}")
+    print(f"strata    {len(report.hypothesis.strata)} in the test of the hypothesis")
+    print(f"files     {report.outputs} in {results}")
+    problems = report.evidence.problems
+    for problem in problems[:_PROBLEMS]:
+        print(f"problem: {problem}")
+    if len(problems) > _PROBLEMS:
+        print(f"problem: and {len(problems) - _PROBLEMS} more, named in the page")
+    print(f"open      {results / 'index.html'}")

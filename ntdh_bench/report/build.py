@@ -1,0 +1,187 @@
+"""Everything in ``results/`` but the records: tables, figures, claims, the page, the manifest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ntdh_bench.cache import write_atomic
+from ntdh_bench.experiments import Experiment, load_experiment, shipped_experiments
+from ntdh_bench.records import collect
+from ntdh_bench.report import check, evidence, figures, page, tables, wording
+from ntdh_bench.report.claims import Result, ledger
+from ntdh_bench.report.contents import Content, Variant, contents
+from ntdh_bench.report.evidence import Evidence
+from ntdh_bench.report.hypothesis import Hypothesis, Point, test_hypothesis
+
+
+@dataclass(frozen=True)
+class Output:
+    """A file of the report: its text, and the names of what it is made from."""
+
+    text: str
+    inputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a build made.
+
+    Attributes:
+        evidence: the rows, and what could not be read.
+        contents: all exhibits.
+        claims: the ledger.
+        hypothesis: the test.
+        outputs: number of files written.
+    """
+
+    evidence: Evidence
+    contents: list[Content]
+    claims: list[Result]
+    hypothesis: Hypothesis
+    outputs: int
+
+
+def build(results: Path, store: Path) -> Report:
+    """Collect the records in ``store``, if there is one, and write all that is derived from them.
+
+    Every file is written whole or not at all, the manifest last; files that an earlier build wrote
+    and this one does not are removed.
+
+    Raises:
+        UserError: a folder cannot be written, or a CSV of records is not one of this schema.
+    """
+    experiments = [load_experiment(path) for path in shipped_experiments()]
+    problems = _collect(experiments, store, results)
+    inputs = check.input_hashes(results)
+    found = evidence.read(results)
+    found.problems.extend(problem for problem in problems if problem not in found.problems)
+    exhibits = contents(found, {e.name: e.title for e in experiments})
+    hypothesis = test_hypothesis(found.all_rows)
+    claims = ledger(found.all_rows, hypothesis)
+    outputs = {
+        **{name: output for content in exhibits for name, output in _exhibit(content).items()},
+        **_tests(claims, hypothesis),
+    }
+    text = page.render(found, exhibits, claims, hypothesis, experiments)
+    outputs["index.html"] = Output(text, (check.ALL,))
+    _write(results, outputs, inputs, _unlisted(found, store))
+    return Report(found, exhibits, claims, hypothesis, len(outputs))
+
+
+def _collect(experiments: Iterable[Experiment], store: Path, results: Path) -> list[str]:
+    """Collect every experiment; a damaged record may belong to several, but is named once."""
+    if not (store / "records").is_dir():
+        return []
+    found = [problem for e in experiments for problem in collect(e, store, results).problems]
+    return list(dict.fromkeys(found))
+
+
+def _unlisted(found: Evidence, store: Path) -> list[str]:
+    """Return the runs in the store that belong to no experiment."""
+    listed = {row["run"] for row in found.all_rows}
+    return sorted({path.stem for path in (store / "records").glob("*.json")} - listed)
+
+
+# -- files ---------------------------------------------------------------------------------------
+
+
+def _exhibit(content: Content) -> dict[str, Output]:
+    """Return an exhibit's files by their path in the results folder."""
+    exhibit = content.exhibit
+    heading = f"{exhibit.label}. {exhibit.title}"
+    found: dict[str, Output] = {}
+    if content.blank:
+        notes = ["Nothing was run yet.", exhibit.note]
+        found |= _tables(content, exhibit.name, heading, content.blank, notes)
+    for variant in content.variants:
+        title = f"{heading} (protocol {variant.protocol}, {variant.source} data)"
+        notes = [exhibit.note, *_notes(variant)]
+        if variant.tables:
+            found |= _tables(content, variant.stem, title, variant.tables, notes)
+        if variant.drawings:
+            drawing = figures.side_by_side(variant.drawings, title)
+            found[f"figures/{variant.stem}.svg"] = Output(drawing, _inputs(content))
+    return found
+
+
+def _tables(
+    content: Content,
+    stem: str,
+    heading: str,
+    shown: Sequence[tables.Table],
+    notes: Sequence[str],
+) -> dict[str, Output]:
+    texts = {
+        "md": tables.to_markdown(shown, heading, [note for note in notes if note]),
+        "csv": tables.to_csv(shown),
+        "tex": tables.to_latex(shown, heading, stem),
+    }
+    inputs = _inputs(content)
+    return {f"tables/{stem}.{kind}": Output(text, inputs) for kind, text in texts.items()}
+
+
+def _notes(variant: Variant) -> list[str]:
+    if not variant.rows:
+        return []
+    made = [f"- {name}: {value}" for name, value in wording.provenance(variant.rows).items()]
+    simulated = [wording.SIMULATED_NOTE] if variant.source == "simulated" else []
+    return [*simulated, wording.SEEDS_NOTE, "\n".join(made)]
+
+
+def _inputs(content: Content) -> tuple[str, ...]:
+    """Return what an exhibit is made from; without an experiment of its own, everything."""
+    if content.exhibit.experiment is None:
+        return (check.ALL,)
+    names = {row["experiment"] for variant in content.variants for row in variant.rows}
+    names |= {name for name in (content.exhibit.experiment, content.exhibit.also) if name}
+    kinds = ("", "_curves", "_maps")
+    csvs = [f"{check.RECORDS}{name}{kind}.csv" for name in sorted(names) for kind in kinds]
+    configs = [f"{check.CONFIGS}{name}.yaml" for name in sorted(names)]
+    return (check.VERSION, check.PAPER, *csvs, *configs)
+
+
+def _tests(claims: Sequence[Result], hypothesis: Hypothesis) -> dict[str, Output]:
+    texts = {
+        "claims.csv": wording.dataclass_csv(Result, claims),
+        "claims.md": wording.claims_markdown(claims),
+        "hypothesis.csv": wording.strata_csv(hypothesis.strata),
+        "hypothesis.md": wording.hypothesis_markdown(hypothesis),
+        "hypothesis_points.csv": wording.dataclass_csv(Point, hypothesis.points),
+    }
+    return {name: Output(text, (check.ALL,)) for name, text in texts.items()}
+
+
+def _write(
+    results: Path, outputs: dict[str, Output], inputs: dict[str, str], unlisted: list[str]
+) -> None:
+    """Write the outputs, then the manifest, and remove what an earlier build left over."""
+    before = _earlier_outputs(results)
+    for name, output in outputs.items():
+        _write_text(results / name, output.text)
+    for name in before - outputs.keys():
+        (results / name).unlink(missing_ok=True)
+    manifest = {
+        "inputs": inputs,
+        "outputs": {
+            name: {"sha256": check.file_hash(results / name), "inputs": output.inputs}
+            for name, output in sorted(outputs.items())
+        },
+        "unlisted_records": unlisted,
+    }
+    _write_text(results / check.MANIFEST, json.dumps(manifest, indent=1) + "\n")
+
+
+def _earlier_outputs(results: Path) -> set[str]:
+    try:
+        outputs = json.loads((results / check.MANIFEST).read_text())["outputs"]
+        return {name for name in outputs if name.startswith(("tables/", "figures/"))}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+
+
+def _write_text(path: Path, text: str) -> None:
+    with write_atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

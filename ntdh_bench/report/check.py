@@ -1,0 +1,128 @@
+"""Whether ``results/`` is up to date: hashes of what it was made from and of what was made.
+
+Imports nothing heavy: the check takes about a second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ntdh_bench import __version__
+from ntdh_bench.experiments import EXTRAS, shipped_experiments
+from ntdh_bench.records import RecordError, Row, details_path, read_record, read_rows, to_row
+
+MANIFEST = "manifest.json"
+VERSION, PAPER = "ntdh-bench", "ntdh_bench/report/paper.yaml"
+CONFIGS = "configs/sweeps/"
+RECORDS = "records/"
+ALL = "*"  # an output made from every input
+
+
+def input_hashes(results: Path) -> dict[str, str]:
+    """Return the SHA-256 of everything outputs are made from, by name; and the version."""
+    files = {f"{RECORDS}{path.name}": path for path in (results / "records").glob("*.csv")}
+    files |= {f"{CONFIGS}{path.name}": path for path in shipped_experiments()}
+    files[PAPER] = Path(__file__).with_name("paper.yaml")
+    return {VERSION: __version__, **{name: file_hash(files[name]) for name in sorted(files)}}
+
+
+def experiment_csvs(results: Path) -> list[Path]:
+    """Return the CSVs of records in a results folder, by name; not those of curves and maps."""
+    found = sorted((results / "records").glob("*.csv"))
+    details = {details_path(path, kind) for path in found for kind in EXTRAS}
+    return [path for path in found if path not in details]
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file, 64 hex digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def check(results: Path, store: Path) -> list[str]:
+    """Return what is not up to date, a line each; nothing if all is well.
+
+    Args:
+        results: folder of records, tables, figures and the manifest.
+        store: folder of a sweep's records; it need not exist.
+
+    Raises:
+        UserError: a CSV of records is not one of this schema.
+    """
+    try:
+        manifest = json.loads((results / MANIFEST).read_text())
+        outputs, inputs = manifest["outputs"], manifest["inputs"]
+        unlisted = set(manifest["unlisted_records"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return [f"{results / MANIFEST}: missing or damaged; nothing is known of these results"]
+    return [
+        *_changed_inputs(input_hashes(results), inputs, outputs),
+        *_changed_outputs(results, outputs),
+        *_changed_records(results, store, unlisted),
+    ]
+
+
+def _changed_inputs(
+    now: Mapping[str, str], then: Mapping[str, str], outputs: Mapping[str, Any]
+) -> list[str]:
+    found = []
+    for name in sorted(now.keys() | then.keys()):
+        if now.get(name) != then.get(name):
+            change = "is new" if name not in then else "is gone" if name not in now else "changed"
+            of_all = [path for path in outputs if ALL in outputs[path]["inputs"]]
+            made = [path for path in outputs if name in outputs[path]["inputs"]] + of_all
+            stale = f"; stale: {_few(made)}" if made else ""
+            found.append(f"{name} {change}{stale}")
+    return found
+
+
+def _changed_outputs(results: Path, outputs: Mapping[str, Any]) -> list[str]:
+    found = []
+    for name, output in outputs.items():
+        path = results / name
+        if not path.is_file():
+            found.append(f"{path} is missing")
+        elif file_hash(path) != output["sha256"]:
+            found.append(f"{path} was edited")
+    return found
+
+
+def _changed_records(results: Path, store: Path, unlisted: set[str]) -> list[str]:
+    """Compare the store's records with the rows that were collected from them."""
+    files = {path.stem: path for path in sorted((store / "records").glob("*.json"))}
+    rows = _rows_by_run(results) if files else {}
+    uncollected = [run for run in files if run not in rows and run not in unlisted]
+    found = [f"{store}: {len(uncollected)} records not collected yet ({_few(uncollected)})"]
+    found = found if uncollected else []
+    for run in files.keys() & rows.keys():
+        found += _differences(files[run], rows[run])
+    return found
+
+
+def _rows_by_run(results: Path) -> dict[str, list[Row]]:
+    rows = defaultdict(list)
+    for path in experiment_csvs(results):
+        for row in read_rows(path).rows:
+            rows[row["run"]].append(row)
+    return rows
+
+
+def _differences(path: Path, rows: Iterable[Row]) -> list[str]:
+    try:
+        record = read_record(path)
+        return [
+            f"{path} differs from its row in {RECORDS}{row['experiment']}.csv"
+            for row in rows
+            if to_row(record, row["experiment"], row["protocol"]) != row
+        ]
+    except RecordError as error:
+        return [f"{error}; `ntdh-bench sweep` runs it again"]
+
+
+def _few(names: list[str], most: int = 8) -> str:
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest

@@ -1,0 +1,125 @@
+"""Comparisons of cells, one number a seed: the material of the claims ledger.
+
+A contrast is a weighted sum of cells, so that differences, trends and changes of trends are all
+the same thing: ``minus(cell(removes="most_divergent"), cell(mask=None))``, or
+``trend(lambda gap: cell(gap=gap), GAPS)``. It counts the seeds that have *all* its cells.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import reduce
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+from ntdh_bench.records import Row
+
+# What else tells runs of one seed apart: both sides of a comparison have it in common.
+_CONTEXT = ("dataset", "method", "gap", "classes", "teacher_noise", "student_noise")
+
+Measure: TypeAlias = Callable[[Row], float | None]
+Where: TypeAlias = Mapping[str, Any]  # column -> value
+BySeed: TypeAlias = dict[int, float]
+Reduction: TypeAlias = Callable[[Sequence[float]], float]
+Level = TypeVar("Level")
+
+
+class Term(NamedTuple):
+    """A weighted cell: a measure of the rows that match."""
+
+    weight: float
+    measure: Measure
+    where: Where
+
+
+Contrast: TypeAlias = tuple[Term, ...]
+
+
+def points(column: str) -> Measure:
+    """Return a measure: an accuracy column in per cent, so that differences are points."""
+    return lambda row: None if row[column] is None else 100 * float(row[column])
+
+
+def column(name: str) -> Measure:
+    """Return a measure: a column as it is."""
+
+    def measure(row: Row) -> float | None:
+        value = row[name]
+        return None if value is None else float(value)
+
+    return measure
+
+
+ACCURACY = points("last_test_accuracy")
+
+
+def cell(measure: Measure = ACCURACY, **where: Any) -> Contrast:
+    """Return the cell of the rows whose columns have these values."""
+    return (Term(1.0, measure, where),)
+
+
+def times(factor: float, contrast: Contrast) -> Contrast:
+    """Return a contrast scaled."""
+    return tuple(term._replace(weight=factor * term.weight) for term in contrast)
+
+
+def plus(*contrasts: Contrast) -> Contrast:
+    """Return a sum of contrasts."""
+    return tuple(term for contrast in contrasts for term in contrast)
+
+
+def minus(a: Contrast, b: Contrast) -> Contrast:
+    """Return a - b."""
+    return plus(a, times(-1.0, b))
+
+
+def average(contrasts: Iterable[Contrast]) -> Contrast:
+    """Return the mean of contrasts."""
+    members = list(contrasts)
+    return times(1 / len(members), plus(*members))
+
+
+def trend(at: Callable[[Level], Contrast], levels: Sequence[Level]) -> Contrast:
+    """Return the change from the first to the last level along the line fitted over all levels.
+
+    Levels count as equally spaced, as on the axes of the paper's figures.
+    """
+    steps = len(levels) - 1
+    centred = [index / steps - 0.5 for index in range(len(levels))]
+    scale = sum(x * x for x in centred)
+    return plus(*(times(x / scale, at(level)) for x, level in zip(centred, levels, strict=True)))
+
+
+def evaluate(contrast: Contrast, rows: Iterable[Row], over: Reduction | None = None) -> BySeed:
+    """Return a contrast's value for every seed that has all its cells.
+
+    Where something that the contrast does not mention tells runs apart (the data set, the gap ...),
+    like is compared with like, and the seed's value is the mean over those comparisons, or what
+    ``over`` makes of them.
+    """
+    mentioned = {name for term in contrast for name in term.where}
+    context = [name for name in _CONTEXT if name not in mentioned]
+    candidates = list(rows)
+    terms = [_values(term, candidates, context) for term in contrast]
+    common = reduce(set.intersection, (set(values) for values in terms))
+    by_seed: dict[int, list[float]] = defaultdict(list)
+    for seed, *like in sorted(common, key=repr):
+        by_seed[seed].append(sum(values[(seed, *like)] for values in terms))
+    return {seed: (over or _mean)(values) for seed, values in sorted(by_seed.items())}
+
+
+def _values(
+    term: Term, rows: Iterable[Row], context: Sequence[str]
+) -> dict[tuple[Any, ...], float]:
+    """Return the weighted measure by seed and context, averaged over runs alike in both."""
+    found: dict[tuple[Any, ...], list[float]] = defaultdict(list)
+    for row in rows:
+        if all(row[name] == value for name, value in term.where.items()):
+            value = term.measure(row)
+            if value is not None:
+                found[(row["seed"], *(row[name] for name in context))].append(value)
+    return {key: term.weight * _mean(values) for key, values in found.items()}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,418 @@
+"""The exhibits: every table and figure of the paper that holds results, and a few of our own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from ntdh_bench.records import Row
+from ntdh_bench.report import paper
+from ntdh_bench.report.layouts import LineSpec, PanelSpec, Where, cell, grouped, select
+from ntdh_bench.report.tables import Column, Line, Table, mark_best
+
+Layout = Callable[[Sequence[Row]], list[Table]]
+ACCURACY = "last_test_accuracy"
+# The masks as the paper's tables name them.
+_MASKS: dict[str, Where] = {
+    "w/o mask": {"mask": None},
+    **{
+        f"{short} {ratio:.2f}": {"removes": removes, "ratio": ratio}
+        for ratio in (0.25, 0.5, 0.75)
+        for short, removes in paper.REMOVES.items()
+    },
+}
+# The lines of Tables II and III; `matched` is ours.
+_METHOD_LINES: dict[str, Where] = {
+    "w/o KD": {"arm": "without_kd", "mask": None},
+    "matched": {"arm": "matched", "mask": None},
+    **{name: {"arm": "kd", **mask} for name, mask in _MASKS.items()},
+}
+_PRESETS = {"": "", "Authors": ", the authors' preset"}
+_DATASETS = {
+    "ravdess": "RAVDESS",
+    "synthetic": "Scikit-learn",
+    "semantickitti": "SemanticKITTI",
+    "mnist": "MNIST/MNIST-M",
+    "nyu": "NYU Depth V2",
+}
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """A table or figure of the report.
+
+    Attributes:
+        name: stem of its files, unique.
+        label: its name in the paper, or ``Extra``.
+        title: one line.
+        experiment: whose records it shows; None: those of all experiments.
+        panels: of its figure.
+        table: its tables, from rows (which may be none); by default the numbers of the panels.
+        details: what it shows beside the rows: values per epoch, or heat maps.
+        also: another experiment whose records it shows.
+        keep: which rows of the experiment.
+        note: what a reader must know, plain text.
+    """
+
+    name: str
+    label: str
+    title: str
+    experiment: str | None
+    panels: tuple[PanelSpec, ...] = ()
+    table: Layout | None = None
+    details: Literal["curves", "maps"] | None = None
+    also: str | None = None
+    keep: Where | None = None
+    note: str = ""
+
+
+# -- the paper's tables --------------------------------------------------------------------------
+
+
+def strength_table(rows: Sequence[Row]) -> list[Table]:
+    """Table I: parameters and accuracy of one network a modality, trained alone."""
+    lines = []
+    for dataset, numbers in paper.tables()["table1"].values.items():
+        own = select(rows, {"dataset": dataset})
+        alike = dataset == "synthetic" or not _is_simulated(rows)  # so are the paper's
+        cells = [
+            cell(*of, number if alike else None)
+            for of, number in zip(_alone(own), numbers, strict=True)
+        ]
+        if own or not _is_simulated(rows):
+            lines.append(Line((_DATASETS[dataset],), tuple(cells)))
+    columns = [
+        Column(modality, group)
+        for group in ("parameters (million)", "accuracy or mIoU (%)")
+        for modality in ("teacher", "student")
+    ]
+    return [Table("", ("data set",), tuple(columns), tuple(lines))]
+
+
+def _alone(rows: Sequence[Row]) -> list[tuple[list[Row], str]]:
+    """Return rows and column of both capacities and both strengths, teacher first.
+
+    Where no network was trained alone, the students without KD and their teachers will do.
+    """
+    alone = [select(rows, {"arm": "single", "modality": name}) for name in ("teacher", "student")]
+    if any(alone):
+        return [(part, column) for column in ("parameters", ACCURACY) for part in alone]
+    pairs = select(rows, {"arm": "without_kd"})
+    return [
+        (pairs, column)
+        for column in (
+            "teacher_parameters", "student_parameters", "last_test_teacher_accuracy", ACCURACY,
+        )
+    ]  # fmt: skip
+
+
+def method_table(name: str, rows: Sequence[Row]) -> list[Table]:
+    """Tables II and III: methods across, masks down; accuracies, and gains where there are any.
+
+    The published and the authors' preset of the methods have tables of their own.
+    """
+    tables = []
+    for preset in ["", "Authors"] if any(map(_is_authors, rows)) else [""]:
+        tables.append(_accuracy_table(name, preset, rows))
+        gains = _gain_table(preset, tables[-1].columns, rows)
+        tables += [gains] if gains.lines else []
+    return tables
+
+
+def _is_simulated(rows: Sequence[Row]) -> bool:
+    return any(row["source"] == "simulated" for row in rows)
+
+
+def _is_authors(row: Row) -> bool:
+    return bool(row["method"]) and row["method"].startswith("Authors")
+
+
+def _accuracy_table(name: str, preset: str, rows: Sequence[Row]) -> Table:
+    ours = {row["method"] for row in rows if row["method"] and _is_authors(row) == bool(preset)}
+    printed = paper.tables()[name]
+    others = sorted({method.removeprefix(preset) for method in ours} - set(printed.columns))
+    methods = [*printed.columns, *others]
+    lines = []
+    for label, where in _METHOD_LINES.items():
+        numbers = dict(zip(printed.columns, printed.values.get(label, ()), strict=False))
+        numbers = {} if _is_simulated(rows) else numbers  # the paper's are of real data
+        found = select(rows, where)
+        cells = []
+        for method in methods:
+            own = select(found, {"method": preset + method}) if where["arm"] == "kd" else found
+            cells.append(cell(own, ACCURACY, numbers.get(method)))
+        if found or numbers:
+            lines.append(Line((label,), tuple(cells)))
+    title = f"Accuracy{_PRESETS[preset]}"
+    return mark_best(Table(title, ("accuracy (%)",), tuple(map(Column, methods)), tuple(lines)))
+
+
+def _gain_table(preset: str, methods: tuple[Column, ...], rows: Sequence[Row]) -> Table:
+    lines = []
+    for label, mask in _MASKS.items():
+        found = select(rows, {"arm": "kd", **mask})
+        cells = [cell(select(found, {"method": preset + m.name}), "gain") for m in methods]
+        if any(entry.estimate for entry in cells):
+            lines.append(Line((label,), tuple(cells)))
+    title = f"Gain over w/o KD, paired by seed{_PRESETS[preset]}"
+    return Table(title, ("gain (points)",), methods, tuple(lines))
+
+
+def application_table(rows: Sequence[Row]) -> list[Table]:
+    """Table IV: existing cross-modal methods, without and with the sample mask."""
+    printed = paper.tables()["table4"]
+    lines = []
+    for method, numbers in printed.values.items():
+        own = select(rows, {"arm": "kd", "method": paper.CLASS_NAMES.get(method, method)})
+        cells = [
+            cell(select(own, _MASKS[mask]), ACCURACY, number)
+            for mask, number in zip(printed.columns, numbers, strict=True)
+        ]
+        lines.append(Line((method,), tuple(cells)))
+    return [Table("", ("mIoU (%)",), tuple(map(Column, printed.columns)), tuple(lines))]
+
+
+# -- the paper's figures -------------------------------------------------------------------------
+
+
+def mask_panel(
+    title: str, x_label: str = "share of features removed", **where: object
+) -> PanelSpec:
+    """Fig. 8, 9 and 11: accuracy over the masked share, for each of the three masks."""
+    return PanelSpec(
+        title,
+        "ratio",
+        x_label,
+        ACCURACY,
+        tuple(
+            LineSpec(f"{short}: {removes.replace('_', ' ')}", {"arm": "kd", "removes": removes})
+            for short, removes in paper.REMOVES.items()
+        ),
+        (
+            LineSpec("no mask", {"arm": "kd", "mask": None}),
+            LineSpec("w/o KD", {"arm": "without_kd", "mask": None}),
+        ),
+        where,
+    )
+
+
+def weight_panel(title: str) -> PanelSpec:
+    """Fig. 7: accuracy over one weight, the other one being 1."""
+    weighted = {"arm": "kd", "method": "WeightedKL"}
+    return PanelSpec(
+        title,
+        "alpha",
+        "weight",
+        ACCURACY,
+        (
+            LineSpec("α, target (β = 1)", {**weighted, "beta": 1.0}),
+            LineSpec("β, non-target (α = 1)", {**weighted, "alpha": 1.0}, x="beta"),
+        ),
+        (LineSpec("w/o KD", {"arm": "without_kd"}),),
+        even=True,
+    )
+
+
+def _gap_panels() -> tuple[PanelSpec, ...]:
+    kd, gap = {"arm": "kd"}, "modality gap γ"
+    accuracy = PanelSpec(
+        "Accuracy",
+        "gap",
+        gap,
+        ACCURACY,
+        (
+            LineSpec("teacher", kd, "last_test_teacher_accuracy"),
+            LineSpec("student, KD", kd),
+            LineSpec("student w/o KD", {"arm": "without_kd"}),
+        ),
+    )
+    divergence = PanelSpec(
+        "Divergence of teacher and student",
+        "gap",
+        gap,
+        "last_test_ncjsd",
+        (
+            LineSpec("NCJSD, KD", kd),
+            LineSpec("NCJSD, w/o KD", {"arm": "without_kd"}),
+            LineSpec("TCJSD, KD", kd, "last_test_tcjsd"),
+            LineSpec("TCJSD, w/o KD", {"arm": "without_kd"}, "last_test_tcjsd"),
+        ),
+        y_name="divergence",
+    )
+    return accuracy, divergence
+
+
+def _weight_by_gap(title: str, varied: str, fixed: str, symbol: str) -> PanelSpec:
+    return PanelSpec(
+        title,
+        "gap",
+        "modality gap γ",
+        ACCURACY,
+        (
+            LineSpec(
+                f"{symbol} = {{}}", {"arm": "kd", "method": "WeightedKL", fixed: 1.0}, split=varied
+            ),
+            LineSpec("w/o KD", {"arm": "without_kd"}),
+        ),
+    )
+
+
+def _curve_panel(title: str) -> PanelSpec:
+    without: Where = {"arm": "kd", "mask": None}
+    masked: Where = {"arm": "kd", "removes": "most_divergent", "ratio": 0.5}
+    return PanelSpec(
+        title,
+        "epoch",
+        "epoch",
+        "ncjsd",
+        (
+            LineSpec("NCJSD, no mask", without),
+            LineSpec("NCJSD, T, γ = 0.5", masked),
+            LineSpec("TCJSD, no mask", without, "tcjsd"),
+            LineSpec("TCJSD, T, γ = 0.5", masked, "tcjsd"),
+        ),
+        y_name="divergence on validation data",
+    )
+
+
+# -- extras --------------------------------------------------------------------------------------
+
+
+def _unimodal_panel() -> PanelSpec:
+    return PanelSpec(
+        "Accuracy of the student",
+        "gap",
+        "modality gap γ",
+        ACCURACY,
+        (
+            LineSpec("cross-modal KD", {"arm": "kd", "unimodal": False}),
+            LineSpec("w/o KD", {"arm": "without_kd", "unimodal": False}),
+        ),
+        (LineSpec("unimodal KD", {"arm": "kd", "unimodal": True}),),
+    )
+
+
+def _bound_panel() -> PanelSpec:
+    return PanelSpec(
+        "Eq. 18: KL(teacher ‖ student) and its bound",
+        "gap",
+        "modality gap γ",
+        "last_test_kl",
+        (
+            LineSpec("TCKL + NCKL", {"arm": "kd"}, "kl_bound"),
+            LineSpec("KL", {"arm": "kd"}),
+            LineSpec("NCKL", {"arm": "kd"}, "last_test_nckl"),
+            LineSpec("TCKL", {"arm": "kd"}, "last_test_tckl_binary"),
+        ),
+        y_name="divergence",
+    )
+
+
+def _classes_panel() -> PanelSpec:
+    return PanelSpec(
+        "Eq. 25: how much larger NCKL is than TCKL",
+        "classes",
+        "number of classes C",
+        "nckl_over_tckl",
+        (
+            LineSpec("NCKL / TCKL", {"arm": "kd"}),
+            LineSpec("C - 1", {"arm": "kd"}, "classes_less_1"),
+        ),
+        y_name="ratio",
+    )
+
+
+def _teacher_panel() -> PanelSpec:
+    return PanelSpec(
+        "A better teacher, a better student?",
+        "last_test_teacher_accuracy",
+        "teacher's accuracy (%)",
+        ACCURACY,
+        (LineSpec("a setting", {"arm": "kd"}),),
+        scatter=True,
+    )
+
+
+_PMF = "The paper's text says PMF on SemanticKITTI, its caption NYU Depth V2."
+_TWO_WAY = "TCKL is here the two-way form, which is never negative."
+_ALL = grouped(
+    ACCURACY, "gain", "last_test_teacher_accuracy", "last_test_ncjsd", "last_test_tcjsd",
+    "ncjsd_before",
+)  # fmt: skip
+_BOUND = grouped("last_test_kl", "kl_bound", "last_test_tckl_binary", "last_test_nckl")
+_RATIO = grouped("last_test_nckl", "last_test_tckl_binary", "nckl_over_tckl", "classes_less_1")
+
+EXHIBITS = (
+    Exhibit("table1", "Table I", "Capacity and strength of the two modalities", "table1",
+            table=strength_table, also="fig3",
+            note="Scikit-learn: the students without KD of Fig. 3 and their teachers, averaged "
+                 "over the gaps."),
+    Exhibit("fig3", "Fig. 3", "KD as the modality gap grows, synthetic data", "fig3",
+            _gap_panels()),
+    Exhibit("fig6", "Fig. 6", "Weight adjustment, synthetic data", "fig6",
+            (_weight_by_gap("(a) Target weight α, β = 1", "alpha", "beta", "α"),
+             _weight_by_gap("(b) Non-target weight β, α = 1", "beta", "alpha", "β")),
+            note="The paper's text swaps α and β; here α weighs the target part (TCKL) and β the "
+                 "non-target part (NCKL), as in its Sec. IV-C."),
+    Exhibit("fig7a", "Fig. 7 (a)", "Weight adjustment, MNIST/MNIST-M", "fig7a",
+            (weight_panel("MNIST → MNIST-M"),)),
+    Exhibit("fig7b", "Fig. 7 (b)", "Weight adjustment, RAVDESS", "fig7b",
+            (weight_panel("RAVDESS"),)),
+    Exhibit("fig7c", "Fig. 7 (c)", "Weight adjustment, SemanticKITTI", "fig7c",
+            (weight_panel("SemanticKITTI"),)),
+    Exhibit("fig7d", "Fig. 7 (d)", "Weight adjustment, NYU Depth V2", "fig7d",
+            (weight_panel("NYU Depth V2"),)),
+    Exhibit("fig8", "Fig. 8", "Feature masks at the teacher's input, synthetic data", "fig8",
+            (mask_panel("(a) gap γ = 0.5", gap=0.5), mask_panel("(b) gap γ = 0", gap=0.0))),
+    Exhibit("fig9a", "Fig. 9 (a)", "Feature masks, MNIST/MNIST-M", "fig9a",
+            (mask_panel("MNIST → MNIST-M"),)),
+    Exhibit("fig9b", "Fig. 9 (b)", "Feature masks, RAVDESS", "fig9b", (mask_panel("RAVDESS"),)),
+    Exhibit("fig10", "Fig. 10", "What each feature mask takes away, in input pixels", "fig10",
+            details="maps",
+            note="Brightness is the mean influence of the removed units on each pixel (at a hidden "
+                 "layer: mean |gradient|), averaged over images, scaled for each map."),
+    Exhibit("fig11a", "Fig. 11 (a)", "Sample masks, SemanticKITTI", "fig11a",
+            (mask_panel("SemanticKITTI", "share of samples removed"),)),
+    Exhibit("fig11b", "Fig. 11 (b)", "Sample masks, NYU Depth V2", "fig11b",
+            (mask_panel("NYU Depth V2", "share of samples removed"),)),
+    Exhibit("fig12", "Fig. 12", "Where samples diverge most, SemanticKITTI", "fig12",
+            details="maps"),
+    Exhibit("table2", "Table II", "KD methods with feature masks, MNIST/MNIST-M", "table2",
+            table=partial(method_table, "table2"),
+            note="Test accuracy of the last epoch. T, R and F remove the most divergent, random "
+                 "and the least divergent features; γ (λ in the paper) is the share removed."),
+    Exhibit("table3", "Table III", "KD methods with feature masks, RAVDESS", "table3",
+            table=partial(method_table, "table3")),
+    Exhibit("table4", "Table IV", "Sample masks in existing cross-modal methods, SemanticKITTI",
+            "table4", table=application_table),
+    Exhibit("fig13a", "Fig. 13 (a)", "Divergence during training, 2DPASS on SemanticKITTI",
+            "fig13a", (_curve_panel("2DPASS"),), details="curves"),
+    Exhibit("fig13b", "Fig. 13 (b)", "Divergence during training, PMF", "fig13b",
+            (_curve_panel("PMF"),), details="curves", note=_PMF),
+    Exhibit("fig13b_nyu", "Fig. 13 (b), NYU", "Divergence during training, NYU Depth V2",
+            "fig13b_nyu", (_curve_panel("NYU Depth V2"),), details="curves", note=_PMF),
+    Exhibit("unimodal", "Sec. III-C", "Cross-modal against unimodal KD", "unimodal",
+            (_unimodal_panel(),), _ALL),
+    Exhibit("eq18", "Eq. 18", "KL and its bound TCKL + NCKL", "eq18", (_bound_panel(),), _BOUND,
+            note=_TWO_WAY),
+    Exhibit("eq25", "Eq. 25", "NCKL beside TCKL as classes are added, synthetic data", "eq25",
+            (_classes_panel(),), _RATIO, note=_TWO_WAY),
+    Exhibit("eq25_mnist", "Eq. 25, MNIST", "NCKL beside TCKL as classes are added, MNIST/MNIST-M",
+            "eq25_mnist", (_classes_panel(),), _RATIO, note=_TWO_WAY),
+    Exhibit("teacher_accuracy", "Sec. III-B", "The teacher's accuracy against the student's",
+            "teacher_accuracy", (_teacher_panel(),), _ALL),
+    Exhibit("two_teachers", "Sec. IV-G", "Of two teachers, the less divergent one", "two_teachers",
+            table=_ALL),
+    Exhibit("matched", "Extra", "KD against a larger task loss alone (matched)", None,
+            table=_ALL, keep={"mask": None, "arm": ("kd", "without_kd", "matched")},
+            note="Matched: the student without KD, its task weight raised to the sum of both "
+                 "weights. A gain over w/o KD that matched has as well is no gain from the "
+                 "teacher."),
+)  # fmt: skip
+
+
+def unlisted(experiment: str, title: str) -> Exhibit:
+    """Return the exhibit of an experiment that is not in the list: a table of what varies."""
+    return Exhibit(experiment, "Experiment", title, experiment, table=_ALL)

@@ -1,0 +1,273 @@
+"""Figures as SVG text: one style, one panel a drawing, equal bytes for equal numbers.
+
+Panels are drawn apart, so that a page can wrap them on a narrow screen; :func:`side_by_side` puts
+them into one file. Nothing here touches pyplot's global state.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from numpy.typing import NDArray
+
+from ntdh_bench.report.layouts import Curve, Panel
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito's colours, told apart with any colour vision; a marker each for black and white.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_MARKERS = "osD^vP"
+_INK, _QUIET, _GRID = "#222222", "#666666", "#e4e4e4"
+_WIDTH, _HEIGHT, _LEGEND_LINE = 4.3, 3.1, 0.19  # inches
+_FONTS = "system-ui, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif"
+_STYLE: Any = {
+    "svg.fonttype": "none",  # text stays text: small, searchable
+    "font.size": 9.5,
+    "text.color": _INK,
+    "axes.edgecolor": _QUIET,
+    "axes.labelcolor": _INK,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.unicode_minus": False,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "xtick.color": _QUIET,
+    "ytick.color": _QUIET,
+    "xtick.labelcolor": _INK,
+    "ytick.labelcolor": _INK,
+    "grid.color": _GRID,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 9.0,
+    "legend.handlelength": 1.6,
+    "legend.columnspacing": 1.2,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4.0,
+}
+
+
+def _svg(figure: Figure, name: str) -> str:
+    """Return a figure as an ``<svg>`` element; ``name`` keeps its ids apart from others'."""
+    text = io.StringIO()
+    with rc_context({"svg.hashsalt": name}):
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    for pattern, replacement in (
+        (r" *<metadata>.*?</metadata>\n", ""),
+        (r" *<defs>\s*<style[^>]*>.*?</style>\s*</defs>\n", ""),  # would hold for a whole page
+        (r" font-family: [^;\"]*;", ""),
+        (r' (width|height)="[\d.]+pt"', ""),  # the page, or the file, says how large
+        (r"<svg ([^>]*)>", f'<svg \\1 font-family="{_FONTS}" stroke-linejoin="round">'),
+        (r'id="', f'id="{name}-'),
+        (r'(url\(#|href="#)', rf"\1{name}-"),
+    ):
+        svg = re.sub(pattern, replacement, svg, flags=re.DOTALL)
+    return svg
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.06))
+    figure.patch.set_alpha(0)
+    return figure
+
+
+# -- lines and points ----------------------------------------------------------------------------
+
+
+def draw_panel(panel: Panel, name: str) -> str:
+    """Return a panel as SVG: means with bands of their 95 % intervals, or points.
+
+    Args:
+        panel: the numbers.
+        name: of the drawing, unique on a page.
+    """
+    with rc_context(_STYLE):
+        entries = len(panel.curves) + len(panel.levels)
+        columns = 2 if max(map(len, _labels(panel))) > 9 else 4
+        legend = _LEGEND_LINE * -(-entries // columns) if entries > 1 else 0
+        figure = _figure(_WIDTH, _HEIGHT + legend)
+        axes = figure.subplots()
+        ticks = sorted({x for curve in panel.curves for x in curve.x})
+        for index, curve in enumerate(panel.curves):
+            _draw_curve(axes, curve, _colour(panel.curves, index), index, panel, ticks)
+        for level, dash in zip(panel.levels, ((4, 2), (1, 1.5), (6, 2, 1, 2)), strict=False):
+            _draw_level(axes, level, dash)
+        if panel.even:
+            axes.set_xticks(range(len(ticks)), [f"{tick:g}" for tick in ticks])
+        axes.grid(axis="y")
+        axes.set(xlabel=panel.x_label, ylabel=panel.y_label)
+        if entries > 1:
+            axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.1, ncols=columns)
+        axes.set_title(panel.title, pad=6 + 72 * legend)
+        return _svg(figure, name)
+
+
+def _labels(panel: Panel) -> list[str]:
+    return [curve.label for curve in (*panel.curves, *panel.levels)]
+
+
+def _colour(curves: Sequence[Curve], index: int) -> str:
+    """Return the next colour, or a shade of one where the lines are ordered."""
+    family = [i for i, curve in enumerate(curves) if curve.ordered]
+    if index not in family:
+        return _QUIET if family else _COLOURS[index % len(_COLOURS)]
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    place = family.index(index) / max(1, len(family) - 1)
+    return to_hex(colormaps["viridis"](0.88 * (1 - place)))
+
+
+def _draw_curve(
+    axes: Axes, curve: Curve, colour: str, index: int, panel: Panel, ticks: Sequence[float]
+) -> None:
+    scale = curve.unit.scale
+    x = np.array([ticks.index(value) if panel.even else value for value in curve.x])
+    mean = np.array([point.mean for point in curve.y]) * scale
+    low, high = (np.array(bound) * scale for bound in _bounds(curve))
+    look: dict[str, Any] = {"color": colour, "marker": _MARKERS[index % len(_MARKERS)]}
+    if panel.scatter:
+        axes.plot(x, mean, linestyle="", alpha=0.6, markeredgewidth=0, label=curve.label, **look)
+        return
+    look["marker"] = "" if len(x) > 25 else look["marker"]
+    axes.fill_between(
+        x, low, high, color=colour, alpha=0.08 if curve.ordered else 0.14, linewidth=0
+    )
+    axes.plot(x, mean, label=curve.label, **look)
+
+
+def _bounds(curve: Curve) -> tuple[list[float], list[float]]:
+    low = [point.mean if point.low is None else point.low for point in curve.y]
+    high = [point.mean if point.high is None else point.high for point in curve.y]
+    return low, high
+
+
+def _draw_level(axes: Axes, level: Curve, dash: tuple[float, ...]) -> None:
+    point, scale = level.y[0], level.unit.scale
+    line = axes.axhline(point.mean * scale, color=_QUIET, linewidth=1.2, label=level.label)
+    line.set_dashes(dash)
+    if point.low is not None and point.high is not None:
+        axes.axhspan(point.low * scale, point.high * scale, color=_QUIET, alpha=0.10, linewidth=0)
+
+
+# -- heat maps -----------------------------------------------------------------------------------
+
+
+def draw_maps(maps: Sequence[tuple[str, NDArray[np.float64]]], name: str) -> str:
+    """Return heat maps ``(H, W)`` >= 0 side by side, each on a scale of its own from 0."""
+    with rc_context(_STYLE):
+        figure = _figure(1.7 * len(maps) + 0.1, 2.1)
+        for axis, (title, values) in zip(
+            figure.subplots(1, len(maps), squeeze=False)[0], maps, strict=True
+        ):
+            axis.imshow(values, cmap="magma", vmin=0, vmax=float(values.max()) or 1.0)
+            axis.set(xticks=[], yticks=[])
+            axis.set_title(title, fontsize=9, fontweight="normal")
+            axis.spines[:].set_visible(False)
+        return _svg(figure, name)
+
+
+# -- the hypothesis ------------------------------------------------------------------------------
+
+ForestLine = tuple[str, float, float | None, float | None, Literal["stratum", "summary"]]
+
+
+def draw_forest(lines: Sequence[ForestLine], x_label: str, name: str) -> str:
+    """Return a forest plot: estimates and intervals of strata, and diamonds for their summaries.
+
+    Args:
+        lines: label, value, both ends of the interval (None if there is none), kind; from the top.
+        x_label: what the values are; they lie in [-1, 1].
+        name: of the drawing, unique on a page.
+    """
+    with rc_context(_STYLE):
+        figure = _figure(_WIDTH, 0.7 + 0.36 * len(lines))
+        axes = figure.subplots()
+        axes.axvline(0, color=_QUIET, linewidth=0.8)
+        for y, (label, value, low, high, kind) in enumerate(lines):
+            summary = kind == "summary"
+            colour = _COLOURS[1] if summary else _COLOURS[0]
+            if low is not None and high is not None:
+                axes.plot([low, high], [y, y], color=colour, linewidth=2.4 if summary else 1.4)
+            axes.plot([value], [y], marker="D" if summary else "o", color=colour, markersize=5)
+            weight = "bold" if summary else "normal"
+            axes.text(-1.02, y - 0.36, label, va="center", fontsize=8.5, fontweight=weight)
+        axes.set(xlim=(-1.05, 1.05), ylim=(len(lines) - 0.5, -0.75), xlabel=x_label, yticks=[])
+        axes.spines["left"].set_visible(False)
+        axes.grid(axis="x")
+        return _svg(figure, name)
+
+
+def draw_scatter(
+    groups: Sequence[tuple[str, Sequence[float], Sequence[float]]],
+    x_label: str,
+    y_label: str,
+    title: str,
+    name: str,
+) -> str:
+    """Return points of several groups (label, x, y) in one panel."""
+    with rc_context(_STYLE):
+        legend = _LEGEND_LINE * -(-len(groups) // 2)
+        figure = _figure(_WIDTH, _HEIGHT + legend)
+        axes = figure.subplots()
+        axes.axhline(0, color=_QUIET, linewidth=0.8)
+        for index, (label, x, y) in enumerate(groups):
+            colour = _COLOURS[index % len(_COLOURS)]
+            marker = _MARKERS[(index // len(_COLOURS) + index) % len(_MARKERS)]
+            axes.plot(
+                x, y, linestyle="", marker=marker, color=colour, alpha=0.75, label=label,
+                markeredgewidth=0,
+            )  # fmt: skip
+        axes.grid()
+        axes.set(xlabel=x_label, ylabel=y_label)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.1, ncols=2)
+        axes.set_title(title, pad=6 + 72 * legend)
+        return _svg(figure, name)
+
+
+# -- files ---------------------------------------------------------------------------------------
+
+
+def side_by_side(drawings: Sequence[str], title: str, columns: int = 2) -> str:
+    """Return drawings as one SVG file, ``columns`` in a row, on white."""
+    sizes = [_size(drawing) for drawing in drawings]
+    width, height = max(w for w, _ in sizes), max(h for _, h in sizes)
+    across = min(columns, len(drawings))
+    down = -(-len(drawings) // across)
+    parts = [
+        drawing.replace(
+            "<svg",
+            f'<svg x="{i % across * width:g}" y="{i // across * height:g}" '
+            f'width="{w:g}" height="{h:g}"',
+            1,
+        )
+        for i, (drawing, (w, h)) in enumerate(zip(drawings, sizes, strict=True))
+    ]
+    box = f"{across * width:g} {down * height:g}"
+    return (
+        '<?xml version="1.0" encoding="utf-8"?>\n'
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'width="{across * width:g}pt" height="{down * height:g}pt" viewBox="0 0 {box}" '
+        f'role="img">\n<title>{escape(title)}</title>\n'
+        f'<rect width="100%" height="100%" fill="white"/>\n{"".join(parts)}</svg>\n'
+    )
+
+
+def _size(drawing: str) -> tuple[float, float]:
+    found = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', drawing)
+    if found is None:
+        raise ValueError("a drawing without a viewBox")
+    return float(found[1]), float(found[2])

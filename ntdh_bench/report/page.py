@@ -1,0 +1,545 @@
+"""The report as one static HTML page: styles, scripts and figures inside, nothing to load."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from ntdh_bench import __version__
+from ntdh_bench.experiments import Experiment
+from ntdh_bench.report import figures, paper, wording
+from ntdh_bench.report.claims import VERDICTS, Result
+from ntdh_bench.report.contents import Content, Variant
+from ntdh_bench.report.evidence import Evidence
+from ntdh_bench.report.exhibits import EXHIBITS
+from ntdh_bench.report.html import Html, el, join
+from ntdh_bench.report.hypothesis import Hypothesis, Point, Stratum
+from ntdh_bench.report.tables import NOT_RUN, Cell, Line, Table
+
+TITLE = "Does non-target divergence decide cross-modal distillation?"
+SECTIONS = {
+    "summary": "Summary",
+    "claims": "Claims",
+    "hypothesis": "Hypothesis",
+    "tables": "Tables",
+    "figures": "Figures",
+    "extras": "Extras",
+    "records": "Records",
+}
+_EXHIBITS = {exhibit.name for exhibit in EXHIBITS}
+_FOLDER = Path(__file__).parent
+
+
+def render(
+    found: Evidence,
+    contents: Sequence[Content],
+    claims: Sequence[Result],
+    hypothesis: Hypothesis,
+    experiments: Sequence[Experiment],
+) -> str:
+    """Return the page.
+
+    Args:
+        found: the rows.
+        contents: all exhibits.
+        claims: the ledger.
+        hypothesis: the test.
+        experiments: those that come with this version.
+    """
+    known = {experiment.name: experiment for experiment in experiments}
+    by_exhibit: dict[str, list[Result]] = {}
+    for result in claims:
+        by_exhibit.setdefault(_anchor(result), []).append(result)
+    parts = {"tables": Html(), "figures": Html(), "extras": Html()}
+    for content in contents:
+        section = _exhibit(content, known, by_exhibit.get(content.exhibit.name, []))
+        parts[_part(content)] = join(parts[_part(content)], section)
+    body = join(
+        _section("summary", _summary(found, contents, claims, hypothesis)),
+        _section("claims", _claims(claims)),
+        _section("hypothesis", _hypothesis(hypothesis)),
+        *(_section(name, part) for name, part in parts.items()),
+        _section("records", _records(found, known)),
+    )
+    return _document(body)
+
+
+def _document(body: Html) -> str:
+    style, script = ((_FOLDER / name).read_text("utf-8") for name in ("page.css", "page.js"))
+    head = join(
+        el("meta", charset="utf-8"),
+        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        el("meta", name="color-scheme", content="light"),
+        el("title", f"ntdh-bench: {TITLE}"),
+        el("link", rel="icon", href="data:,"),
+        el("style", Html(style)),
+    )
+    links = [el("li", el("a", title, href=f"#{name}")) for name, title in SECTIONS.items()]
+    page = join(
+        el("a", "Skip to the content", class_="skip", href="#summary"),
+        el(
+            "header",
+            el("h1", TITLE),
+            el(
+                "p",
+                "A benchmark of cross-modal knowledge distillation under the Non-target Divergence "
+                f"Hypothesis. Every number comes from a recorded run; the paper's are beside ours: "
+                f"{paper.source()}.",
+                class_="lead note",
+            ),
+        ),
+        el("nav", el("ul", *links), aria_label="Sections"),
+        el("main", body),
+        el("footer", f"Made by ntdh-bench {__version__} from the files in records/."),
+        el("script", Html(script)),
+    )
+    return f"<!doctype html>\n{el('html', el('head', head), el('body', page), lang='en')}\n"
+
+
+def _section(name: str, *content: str) -> Html:
+    return el("section", el("h2", SECTIONS[name]), *content, id=name, aria_label=SECTIONS[name])
+
+
+def _part(content: Content) -> str:
+    label = content.exhibit.label
+    return {"Table": "tables", "Fig.": "figures"}.get(label.split()[0], "extras")
+
+
+def _badge(text: str, kind: str | None = None) -> Html:
+    return el("span", text, class_=f"badge {(kind or text).replace(' ', '-')}")
+
+
+def _verdict(verdict: str) -> Html:
+    sign = wording.VERDICT_SIGNS.get(verdict)
+    return _badge(f"{sign} {verdict}" if sign else verdict, verdict)
+
+
+def _scroll(table: Html, label: str) -> Html:
+    return el("div", table, class_="scroll", tabindex=0, role="region", aria_label=label)
+
+
+# -- summary -------------------------------------------------------------------------------------
+
+
+def _summary(
+    found: Evidence,
+    contents: Sequence[Content],
+    claims: Sequence[Result],
+    hypothesis: Hypothesis,
+) -> Html:
+    runs = {row["run"] for row in found.all_rows}
+    real = {row["run"] for row in found.all_rows if row["source"] == "real"}
+    sentences = [
+        el("p", _badge(s.source), " ", wording.summary_sentence(s), ".")
+        for s in hypothesis.summaries
+        if s.quantity in ("ncjsd", "difference")
+    ]
+    none = el("p", "No stratum has enough cells and seeds for a test of the hypothesis yet.")
+    return join(
+        el(
+            "p",
+            f"{len(runs):,} runs of {len(found.rows)} experiments: {len(real):,} on real data, "
+            f"{len(runs) - len(real):,} on simulated data.",
+        ),
+        el("h3", "What held"),
+        _counts(claims),
+        el("h3", "The hypothesis"),
+        el(
+            "p",
+            "It says: the smaller the divergence over non-target classes (NCJSD), the more the "
+            "student gains. So its rank correlation with the gain should be negative, and more so "
+            "than that of the target class (TCJSD).",
+        ),
+        el("div", *(sentences or [none]), class_="headline"),
+        el("h3", "What these numbers are"),
+        el("p", wording.SEEDS_NOTE),
+        el("p", _badge("simulated"), " ", wording.SIMULATED_NOTE),
+        _problems(found.problems),
+        el("h3", "What was run"),
+        el("ul", *(_index_entry(content) for content in contents), class_="index"),
+    )
+
+
+def _counts(claims: Sequence[Result]) -> Html:
+    lines = []
+    for source in ("real", "simulated", None):
+        counts = Counter(result.verdict for result in claims if result.source == source)
+        if counts:
+            name = _badge(source) if source else "nothing was run"
+            cells = [el("td", str(counts[verdict] or "–")) for verdict in VERDICTS]
+            lines.append(el("tr", el("th", name, scope="row"), *cells))
+    head = [el("th", _verdict(verdict), scope="col") for verdict in VERDICTS]
+    if not lines:
+        return el("p", "No claim was tested yet.")
+    table = el(
+        "table",
+        el("caption", "Claims of the paper, one count per protocol"),
+        el("thead", el("tr", el("th", "data", scope="col", class_="text"), *head)),
+        el("tbody", *lines),
+        class_="counts",
+    )
+    return _scroll(table, "Counts of verdicts")
+
+
+def _problems(problems: Sequence[str]) -> Html:
+    if not problems:
+        return Html()
+    items = [el("li", problem) for problem in problems]
+    return join(el("h3", f"{len(problems)} records could not be read"), el("ul", *items))
+
+
+def _index_entry(content: Content) -> Html:
+    sources = sorted({variant.source for variant in content.variants})
+    badges = [_badge(source) for source in sources] or [_badge(NOT_RUN)]
+    exhibit = content.exhibit
+    link = el("a", exhibit.label, href=f"#{exhibit.name}")
+    return el("li", link, el("span", exhibit.title, class_="what"), el("span", *badges))
+
+
+# -- claims --------------------------------------------------------------------------------------
+
+
+def _claims(claims: Sequence[Result]) -> Html:
+    explanation = el(
+        "p",
+        "Every claim of the paper, tested on records: paired over seeds, p corrected within an "
+        "exhibit (Holm). A claim holds if its corrected p is below 0.05, and fails only if the "
+        "95 % interval lies wholly against it; with fewer than five seeds it stays inconclusive.",
+    )
+    head = ("verdict", "claim", "data", "n", "effect [95 %]", "Holm p", "in the paper")
+    buttons = [
+        el("th", el("button", name, type="button"), scope="col", class_="text") for name in head
+    ]
+    table = el(
+        "table",
+        el("thead", el("tr", *buttons)),
+        el("tbody", *map(_claim, claims)),
+        id="ledger",
+    )
+    box = el("div", table, class_="scroll tall", tabindex=0, role="region", aria_label="Ledger")
+    return join(explanation, _filters(claims), box, _file_links(("claims.md", "claims.csv")))
+
+
+def _filters(claims: Sequence[Result]) -> Html:
+    counts = Counter(result.verdict for result in claims)
+    boxes = [
+        el(
+            "label",
+            el("input", type="checkbox", value=verdict, checked=True),
+            f"{verdict} ({counts[verdict]})",
+        )
+        for verdict in VERDICTS
+    ]
+    sources = [el("option", name, value=name) for name in ("real", "simulated")]
+    choice = el("select", el("option", "all", value=""), *sources, aria_label="source of the data")
+    return el(
+        "fieldset",
+        *boxes,
+        el("label", "data: ", choice),
+        el("output", class_="note"),
+        class_="filters",
+        aria_label="Filter the claims",
+    )
+
+
+def _claim(result: Result) -> Html:
+    p = f"p before correction: {wording.p_value(result.p)}" if result.p is not None else ""
+    claimed = f"Claimed: {result.claimed}" if result.claimed else ""
+    shown = [el("p", text) for text in (result.test, claimed, p, result.note) if text]
+    shown.append(el("p", el("a", "Go to the exhibit", href=f"#{_anchor(result)}")))
+    protocol = el("div", result.protocol) if result.protocol else ""
+    data = join(_badge(result.source) if result.source else "–", protocol)
+    return el(
+        "tr",
+        el(
+            "td", _verdict(result.verdict), class_="text", data_value=VERDICTS.index(result.verdict)
+        ),
+        el(
+            "td",
+            result.statement,
+            el("details", el("summary", result.where), *shown),
+            class_="text wide",
+            data_value=result.statement,
+        ),
+        el("td", data, class_="text", data_value=wording.setting(result)),
+        el("td", str(result.n)),
+        el("td", wording.effect(result), data_value=_sort_value(result.effect)),
+        el("td", wording.p_value(result.p_corrected), data_value=_sort_value(result.p_corrected)),
+        el("td", result.published or "–", class_="text"),
+        data_verdict=result.verdict,
+        data_source=result.source or "",
+    )
+
+
+def _anchor(result: Result) -> str:
+    """Return the id of the exhibit, or part of it (``fig9a`` of ``fig9``), a claim belongs to."""
+    own = result.experiment.startswith(result.exhibit)
+    name = result.experiment if own else result.exhibit
+    return name if name in _EXHIBITS else "hypothesis"
+
+
+def _sort_value(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
+
+
+# -- the hypothesis ------------------------------------------------------------------------------
+
+
+def _hypothesis(found: Hypothesis) -> Html:
+    explanation = el(
+        "p",
+        "A stratum is a data set, method, source and protocol. Over its cells (gap, mask, ratio), "
+        "each averaged over seeds, the divergence between the masked teacher and the student "
+        "before distillation is ranked against the gain over the same student without KD. "
+        "Intervals come from resampling whole seeds. The summary over strata is a random-effects "
+        "mean.",
+    )
+    if not found.strata:
+        return join(explanation, el("p", "No stratum has runs yet."))
+    drawings = [*_forests(found), *_scatters(found.points)]
+    return join(
+        explanation,
+        el("div", *map(Html, drawings), class_="panels"),
+        el("p", "The scatter pools strata and is descriptive only.", class_="note"),
+        _strata(found.strata),
+        _file_links(("hypothesis.md", "hypothesis.csv", "hypothesis_points.csv")),
+    )
+
+
+def _forests(found: Hypothesis) -> list[Html]:
+    """Return a forest plot of rho(NCJSD, gain) for each source."""
+    drawings = []
+    for source in ("real", "simulated"):
+        lines: list[figures.ForestLine] = [
+            (s.label, s.ncjsd.value, s.ncjsd.low, s.ncjsd.high, "stratum")
+            for s in found.strata
+            if s.source == source and s.ncjsd
+        ]
+        lines += [
+            ("summary", s.value, s.low, s.high, "summary")
+            for s in found.summaries
+            if s.source == source and s.quantity == "ncjsd"
+        ]
+        if lines:
+            label = f"{wording.QUANTITY_NAMES['ncjsd']}, {source} data; the hypothesis says < 0"
+            drawings.append(_drawing(figures.draw_forest(lines, label, f"forest-{source}"), label))
+    return drawings
+
+
+def _scatters(points: Sequence[Point]) -> list[Html]:
+    drawings = []
+    for source in ("real", "simulated"):
+        groups: dict[str, tuple[list[float], list[float]]] = {}
+        for point in points:
+            if point.source == source:
+                x, y = groups.setdefault(f"{point.dataset}, {point.method}", ([], []))
+                x.append(point.ncjsd)
+                y.append(point.gain)
+        if groups:
+            title = f"Cells of all strata, {source} data"
+            drawing = figures.draw_scatter(
+                [(name, x, y) for name, (x, y) in groups.items()],
+                "NCJSD before distillation (nats)",
+                "gain (points)",
+                title,
+                f"scatter-{source}",
+            )
+            drawings.append(_drawing(drawing, title))
+    return drawings
+
+
+def _drawing(svg: str, label: str) -> Html:
+    """Return an SVG element with a name for screen readers."""
+    named = svg.replace("<svg", f'<svg role="img" {_label(label)}', 1)
+    return el("div", Html(named))
+
+
+def _label(text: str) -> str:
+    return str(el("x", aria_label=text)).removeprefix("<x ").removesuffix("></x>")
+
+
+def _strata(strata: Iterable[Stratum]) -> Html:
+    names = ("stratum", "data", "cells", "seeds", *wording.QUANTITY_NAMES.values(), "verdict")
+    kinds = ["text", *[None] * (len(names) - 1)]
+    head = [
+        el("th", el("button", name, type="button"), scope="col", class_=kind)
+        for name, kind in zip(names, kinds, strict=True)
+    ]
+    lines = []
+    for stratum in strata:
+        found = [getattr(stratum, quantity) for quantity in wording.QUANTITY_NAMES]
+        lines.append(
+            el(
+                "tr",
+                el("th", stratum.label, scope="row"),
+                el("td", _badge(stratum.source), data_value=stratum.source),
+                el("td", str(stratum.cells)),
+                el("td", str(stratum.seeds)),
+                *(
+                    el("td", wording.correlation(c), data_value=_sort_value(c.value if c else None))
+                    for c in found
+                ),
+                el("td", _verdict(stratum.verdict), data_value=stratum.verdict),
+            )
+        )
+    table = el("table", el("thead", el("tr", *head)), el("tbody", *lines))
+    return _scroll(table, "Strata of the hypothesis test")
+
+
+# -- exhibits ------------------------------------------------------------------------------------
+
+
+def _exhibit(content: Content, known: Mapping[str, Experiment], claims: Sequence[Result]) -> Html:
+    exhibit = content.exhibit
+    says = el("p", f"The paper: {content.says}", class_="note") if content.says else ""
+    note = el("p", exhibit.note, class_="note") if exhibit.note else ""
+    shown = [_variant(variant) for variant in content.variants]
+    return el(
+        "section",
+        el("h3", el("span", exhibit.label, class_="label"), exhibit.title),
+        says,
+        note,
+        _verdicts(claims),
+        *(shown or [_card(content, known)]),
+        id=exhibit.name,
+        aria_label=f"{exhibit.label}. {exhibit.title}",
+    )
+
+
+def _verdicts(claims: Sequence[Result]) -> Html:
+    tested = [result for result in claims if result.protocol]
+    if not tested:
+        return Html()
+    settings = groupby(sorted(tested, key=wording.setting), key=wording.setting)
+    lines = []
+    for setting, results in settings:
+        counts = Counter(result.verdict for result in results)
+        shown = [f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict]]
+        lines.append(f"{setting}: {', '.join(shown)}")
+    link = el("a", "Claims", href="#claims")
+    return el("p", link, f" ({'; '.join(lines)})", class_="note")
+
+
+def _card(content: Content, known: Mapping[str, Experiment]) -> Html:
+    """Say that nothing was run, how to run it, and what the paper prints."""
+    experiment = known.get(content.exhibit.experiment or "")
+    if experiment is None:
+        how: Html = join("No experiment of this version makes it.")
+    elif experiment.missing:
+        how = join(
+            "Its data set, ", el("code", experiment.requires), ", is not part of this version."
+        )
+    else:
+        how = join("Run it: ", el("code", f"ntdh-bench sweep {experiment.name}"))
+    tables = [_table(table) for table in content.blank]
+    return join(el("div", el("p", _badge(NOT_RUN), " ", how), class_="card"), *tables)
+
+
+def _variant(variant: Variant) -> Html:
+    drawings = [
+        _drawing(svg, f"{variant.stem}, panel {i}") for i, svg in enumerate(variant.drawings, 1)
+    ]
+    panels = el("figure", el("div", *drawings, class_="panels")) if drawings else ""
+    kinds = ("md", "csv", "tex") if variant.tables else ()
+    files = [f"tables/{variant.stem}.{kind}" for kind in kinds]
+    files += [f"figures/{variant.stem}.svg"] if drawings else []
+    tables = [_table(table) for table in variant.tables]
+    numbers = join(*tables)
+    if drawings and tables:
+        numbers = el("details", el("summary", "Numbers"), *tables)
+    made = [join(el("dt", k), el("dd", v)) for k, v in wording.provenance(variant.rows).items()]
+    return join(
+        el("h4", f"Protocol {variant.protocol} ", _badge(variant.source)),
+        panels,
+        numbers,
+        el("details", el("summary", "How it was made"), el("dl", *made)),
+        _file_links(files),
+    )
+
+
+def _file_links(files: Sequence[str]) -> Html:
+    titles = {name: Path(name).suffix[1:].upper() if "/" in name else name for name in files}
+    links = [join(" ", el("a", title, href=name)) for name, title in titles.items()]
+    return el("p", "Files:", *links, class_="files") if links else Html()
+
+
+# -- tables --------------------------------------------------------------------------------------
+
+
+def _table(table: Table) -> Html:
+    caption = el("caption", table.title) if table.title else ""
+    body = el("tbody", *(_line(table, line) for line in table.lines))
+    element = el("table", caption, el("thead", *_head(table)), body)
+    note = el("p", table.note, class_="note") if table.note else ""
+    return join(_scroll(element, table.title or "Table"), note)
+
+
+def _head(table: Table) -> list[Html]:
+    rows = []
+    if any(column.group for column in table.columns):
+        groups = [
+            el("th", name, colspan=span, scope="colgroup") for name, span in table.header_groups()
+        ]
+        rows.append(el("tr", el("td", colspan=len(table.keys)), *groups))
+    names = [*table.keys, *(column.name for column in table.columns)]
+    kinds = ["text"] * len(table.keys) + [None] * len(table.columns)
+    cells = [
+        el(
+            "th",
+            el("button", name, type="button") if table.sortable else name,
+            scope="col",
+            class_=k,
+        )
+        for name, k in zip(names, kinds, strict=True)
+    ]
+    return [*rows, el("tr", *cells)]
+
+
+def _line(table: Table, line: Line) -> Html:
+    labels = [el("th", text, scope="row") for text in line.labels]
+    spans = len(table.columns) if len(line.cells) < len(table.columns) else None
+    return el("tr", *labels, *(_cell(table, cell, spans) for cell in line.cells))
+
+
+def _cell(table: Table, cell: Cell | None, spans: int | None) -> Html:
+    if cell is None:
+        return el("td", "–", class_="none")
+    ours = el("b", cell.ours) if cell.best else cell.ours
+    printed = join(" ", el("span", cell.printed, class_="paper")) if cell.printed else ""
+    kind = "span" if spans else None if cell.estimate else "none"
+    value = _sort_value(cell.estimate.mean if cell.estimate else None)
+    shown = join(ours, table.brackets(cell), printed)
+    return el("td", shown, class_=kind, colspan=spans, data_value=value if table.sortable else None)
+
+
+# -- records -------------------------------------------------------------------------------------
+
+
+def _records(found: Evidence, known: Mapping[str, Experiment]) -> Html:
+    names = ("experiment", "what", "runs", "seeds", "protocols", "data", "hours")
+    head = [
+        el("th", el("button", name, type="button"), scope="col", class_="text") for name in names
+    ]
+    lines = []
+    for name, rows in found.rows.items():
+        hours = sum(row["seconds"] or 0.0 for row in rows) / 3600
+        sources = sorted({row["source"] for row in rows})
+        lines.append(
+            el(
+                "tr",
+                el("th", el("a", name, href=f"records/{name}.csv"), scope="row"),
+                el("td", known[name].title if name in known else "–", class_="text wide"),
+                el("td", str(len(rows))),
+                el("td", str(len({row["seed"] for row in rows}))),
+                el("td", ", ".join(sorted({row["protocol"] for row in rows})), class_="text"),
+                el("td", *(join(_badge(source), " ") for source in sources), class_="text"),
+                el("td", f"{hours:.1f}"),
+            )
+        )
+    table = el("table", el("thead", el("tr", *head)), el("tbody", *lines))
+    return join(
+        el("p", "One CSV per experiment, a row per run; results/README.md describes the columns."),
+        _scroll(table, "Records"),
+    )

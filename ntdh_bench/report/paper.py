@@ -1,0 +1,133 @@
+"""The paper's own numbers (``paper.yaml``), as printed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ntdh_bench.records import COLUMNS, Row
+
+PATH = Path(__file__).with_name("paper.yaml")
+REMOVES = {"T": "most_divergent", "R": "random", "F": "least_divergent"}
+DATASETS = {"table2": "mnist", "table3": "ravdess", "table4": "semantickitti"}
+# Class names of the distillers that the paper's names stand for, where they differ.
+CLASS_NAMES = {"2DPASS": "TwoDPASS"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the paper.
+
+    Attributes:
+        title: its number and what it shows.
+        where: table and section.
+        unit: of its numbers.
+        columns: in the paper's order.
+        values: row label to numbers, in the paper's order.
+    """
+
+    title: str
+    where: str
+    unit: str
+    columns: tuple[str, ...]
+    values: dict[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of the paper, and what it says in words (it prints no numbers)."""
+
+    title: str
+    says: str
+
+
+@cache
+def _content() -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load(PATH.read_text())
+    return content
+
+
+def source() -> str:
+    """Return the citation of the paper."""
+    return str(_content()["source"])
+
+
+@cache
+def tables() -> dict[str, Table]:
+    """Return the paper's tables by name: ``table1`` to ``table4``."""
+    return {
+        name: Table(
+            table["title"],
+            table["where"],
+            table["unit"],
+            tuple(table["columns"]),
+            {row: tuple(map(float, values)) for row, values in table["values"].items()},
+        )
+        for name, table in _content()["tables"].items()
+    }
+
+
+@cache
+def figures() -> dict[str, Figure]:
+    """Return the paper's figures by name: ``fig3``, ``fig6`` ... ``fig13``."""
+    return {name: Figure(**figure) for name, figure in _content()["figures"].items()}
+
+
+def value(table: str, row: str, column: str) -> float:
+    """Return a printed number, such as ``value("table2", "T 0.25", "DKD")``.
+
+    Raises:
+        KeyError: the paper's table has no such row or column.
+    """
+    found = tables()[table]
+    if column not in found.columns:
+        raise KeyError(f"{table} has no column {column!r}: it has {', '.join(found.columns)}")
+    return found.values[row][found.columns.index(column)]
+
+
+def as_rows(table: str) -> list[Row]:
+    """Return a table's numbers in the form of records, one seed, nothing but accuracies."""
+    found = tables()[table]
+    if table == "table1":
+        return [row for name, values in found.values.items() for row in _networks(name, values)]
+    cells = [
+        (row, name, number)
+        for row, numbers in found.values.items()
+        for name, number in zip(found.columns, numbers, strict=True)
+    ]
+    if table == "table4":  # methods are its rows, masks its columns
+        cells = [(mask, method, number) for method, mask, number in cells]
+    return [_cell(DATASETS[table], *cell) for cell in cells]
+
+
+def _networks(dataset: str, values: tuple[float, ...]) -> list[Row]:
+    return [
+        _row(
+            dataset,
+            arm="single",
+            modality=modality,
+            student_parameters=round(1e6 * values[index]),
+            last_test_accuracy=values[2 + index] / 100,
+        )
+        for index, modality in enumerate(("teacher", "student"))
+    ]
+
+
+def _cell(dataset: str, mask: str, method: str, number: float) -> Row:
+    row = _row(dataset, arm="kd", last_test_accuracy=number / 100)
+    if mask == "w/o KD":  # printed once a method, though it is one student
+        return {**row, "arm": "without_kd"}
+    row["method"] = CLASS_NAMES.get(method, method)
+    if mask == "w/o mask":
+        return row
+    removes, ratio = mask.split()
+    kind = "sample" if dataset == "semantickitti" else "feature"
+    return {**row, "mask": kind, "removes": REMOVES[removes], "ratio": float(ratio)}
+
+
+def _row(dataset: str, **given: Any) -> Row:
+    return {**dict.fromkeys(COLUMNS), "dataset": dataset, "seed": 0, "unimodal": False, **given}

@@ -1,0 +1,36 @@
+"""Whole reports, built once: one of everything, and a small one to change."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ntdh_bench.records import csv_path, to_row, write_rows
+from ntdh_bench.report.build import build
+from tests.ntdh_bench.report.rows import all_rows, make_record, smoke, table2, write_results
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A results folder with rows of all experiments and all that is made from them; read only."""
+    results = tmp_path_factory.mktemp("results")
+    write_results(results, all_rows(3))
+    build(results, results / "no-store")
+    return results
+
+
+@pytest.fixture(scope="session")
+def _small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    results = tmp_path_factory.mktemp("small")
+    write_results(results, [*table2(2), *smoke()])
+    write_rows(csv_path(results, "mine"), [to_row(make_record(), "mine", "short")])
+    build(results, results / "no-store")
+    return results
+
+
+@pytest.fixture
+def results(_small: Path, tmp_path: Path) -> Path:
+    """A copy of a small results folder: ``table2``, ``smoke``, and ``mine`` of one record."""
+    return Path(shutil.copytree(_small, tmp_path / "results"))

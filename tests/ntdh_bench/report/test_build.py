@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import csv
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from ntdh_bench.records import csv_path, read_rows, write_rows
+from ntdh_bench.report.build import build
+from ntdh_bench.report.check import MANIFEST, check, file_hash
+from ntdh_bench.report.exhibits import EXHIBITS
+from tests.ntdh_bench.report.rows import make_row, write_results
+
+_VOID = {"meta", "link", "input"}
+
+
+class Page(HTMLParser):
+    """Reads a page: that elements nest, what it links to, ids, and its text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.sources: list[str] = []
+        self.text: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.ids += [given["id"] or ""] if "id" in given else []
+        if tag == "a":
+            self.links.append(given.get("href") or "")
+        elif "href" in given or "src" in given:
+            self.sources.append(given.get("href") or given.get("src") or "")
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in _VOID:
+            self.handle_endtag(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def page(built: Path) -> Page:
+    return Page((built / "index.html").read_text("utf-8"))
+
+
+def test_every_exhibit_with_runs_has_its_files(built: Path) -> None:
+    stem = "table2-mnist-real"
+    for kind in ("md", "csv", "tex"):
+        assert (built / "tables" / f"{stem}.{kind}").stat().st_size > 500
+    assert (built / "figures" / "fig8-synthetic_converged-simulated.svg").is_file()
+    assert (built / "figures" / "fig10-mnist-real.svg").is_file()
+    assert (built / "tables" / "table3.md").read_text().count("not run") == 66
+    assert not list((built / "figures").glob("fig11a*"))
+    assert (built / "tables" / "smoke-smoke-simulated.md").is_file()
+
+
+def test_real_and_simulated_never_share_a_file(built: Path) -> None:
+    real = (built / "tables" / "table2-mnist-real.md").read_text()
+    simulated = (built / "tables" / "table2-mnist_short-simulated.md").read_text()
+    assert "mnist, real" in real
+    assert "simulated" not in real
+    assert "mnist, simulated" in simulated
+    assert "say nothing about" in simulated
+
+
+def test_the_page_is_whole_and_needs_nothing_else(built: Path, page: Page) -> None:
+    assert page.open == []
+    assert len(set(page.ids)) == len(page.ids)
+    assert all(link.startswith("#") or (built / link).is_file() for link in page.links)
+    assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
+    assert all(source.startswith(("#", "data:")) for source in page.sources)
+    assert (built / "index.html").stat().st_size < 3e6
+
+
+def test_the_page_has_every_exhibit_and_says_what_its_numbers_are(page: Page) -> None:
+    assert {exhibit.name for exhibit in EXHIBITS} <= set(page.ids)
+    text = " ".join(page.text)
+    assert "Seeds measure training noise, not data sampling" in text
+    assert "ntdh-bench sweep eq25_mnist" in text  # how to run what was not run
+
+
+def test_claims_and_strata_are_written(built: Path) -> None:
+    claims = list(csv.DictReader((built / "claims.csv").open(newline="")))
+    assert {"holds", "not run"} <= {line["verdict"] for line in claims}
+    assert "| ✓ holds |" in (built / "claims.md").read_text()
+    strata = list(csv.DictReader((built / "hypothesis.csv").open(newline="")))
+    supported = [line for line in strata if line["verdict"] == "supports"]
+    assert supported  # by construction
+    assert all(float(line["ncjsd_rho"]) < 0 for line in supported)
+
+
+def test_a_build_repeats_itself(results: Path) -> None:
+    before = {path: file_hash(path) for path in results.rglob("*") if path.is_file()}
+    build(results, results / "no-store")
+    assert {path: file_hash(path) for path in results.rglob("*") if path.is_file()} == before
+
+
+def test_files_of_experiments_that_are_gone_are_removed(results: Path) -> None:
+    csv_path(results, "smoke").unlink()
+    mine = results / "tables" / "mine.md"
+    mine.write_text("not of a build")
+    build(results, results / "no-store")
+    assert not (results / "tables" / "smoke-smoke-simulated.md").exists()
+    assert mine.exists()
+    assert check(results, results / "no-store") == []
+
+
+def test_text_of_records_is_escaped(tmp_path: Path) -> None:
+    nasty = '<script>alert("x")</script> & |'
+    rows = [
+        make_row(experiment="mine", protocol="a/../b", source="real", method=method, device=nasty)
+        for method in ("KD", nasty)
+    ]
+    write_results(tmp_path, rows)
+    build(tmp_path, tmp_path / "no-store")
+    page = (tmp_path / "index.html").read_text()
+    assert nasty not in page
+    assert "&lt;script&gt;alert(" in page
+    assert Page(page).open == []
+    assert [path.name for path in (tmp_path / "tables").glob("mine*.md")] == ["mine-a_.._b-real.md"]
+
+
+def test_a_build_without_records_says_not_run(tmp_path: Path) -> None:
+    report = build(tmp_path, tmp_path / "no-store")
+    assert not any(content.variants for content in report.contents)
+    assert {result.verdict for result in report.claims} == {"not run"}
+    assert Page((tmp_path / "index.html").read_text()).open == []
+    assert check(tmp_path, tmp_path / "no-store") == []
+
+
+def test_unreadable_rows_are_named(tmp_path: Path) -> None:
+    write_results(tmp_path, [make_row(experiment="mine", protocol="p")])
+    path = csv_path(tmp_path, "mine")
+    header, line = path.read_text().splitlines()
+    path.write_text(f"{header}\n{line}\n{line.replace('feedfeedfeedfeed,', 'feed,many')}\n")
+    report = build(tmp_path, tmp_path / "no-store")
+    assert len(report.evidence.problems) == 1
+    assert "line 3" in report.evidence.problems[0]
+    assert "could not be read" in (tmp_path / "index.html").read_text()
+
+
+def test_a_changed_number_changes_the_table(results: Path) -> None:
+    path = csv_path(results, "table2")
+    rows = read_rows(path).rows
+    for row in rows:
+        if row["method"] == "DKD" and row["mask"] is None and row["protocol"] == "mnist":
+            row["last_test_accuracy"] = 0.123
+    write_rows(path, rows)
+    build(results, results / "no-store")
+    text = (results / "tables" / "table2-mnist-real.md").read_text()
+    line = next(line for line in text.splitlines() if line.startswith("| w/o mask"))
+    assert line.endswith("| 12.3 ± 0.0 [68.5] |")
+
+
+def test_the_manifest_names_what_each_file_is_made_from(built: Path) -> None:
+    manifest = json.loads((built / MANIFEST).read_text())
+    made = manifest["outputs"]["tables/table2-mnist-real.md"]["inputs"]
+    assert "records/table2.csv" in made
+    assert "records/fig8.csv" not in made
+    assert manifest["outputs"]["index.html"]["inputs"] == ["*"]

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from statistics import fmean
+
+import pytest
+
+from ntdh_bench.experiments import shipped_experiments
+from ntdh_bench.records import Row
+from ntdh_bench.report import paper
+from ntdh_bench.report.evidence import derived
+from ntdh_bench.report.exhibits import EXHIBITS, application_table, method_table, strength_table
+from ntdh_bench.report.pairing import Controls
+from ntdh_bench.report.tables import Cell, Table
+from tests.ntdh_bench.report.rows import METHODS, make_row, table1, table2
+
+
+def with_derived(rows: list[Row]) -> list[Row]:
+    controls = Controls(rows)
+    return [derived(row, controls) for row in rows]
+
+
+def find(table: Table, line: str, column: str) -> Cell:
+    index = [c.full for c in table.columns].index(column)
+    found = next(entry for entry in table.lines if entry.labels[0] == line).cells[index]
+    assert found is not None
+    return found
+
+
+def test_table2_is_the_papers_with_ours_beside_it() -> None:
+    rows = with_derived(table2(5))
+    table, gains = method_table("table2", rows)
+    printed = paper.tables()["table2"]
+    assert tuple(column.name for column in table.columns) == printed.columns
+    assert [line.labels[0] for line in table.lines if line.labels[0] != "matched"] == list(
+        printed.values
+    )
+    found = find(table, "F 0.50", "DKD")
+    assert found.paper == 69.6
+    assert found.estimate is not None
+    assert found.estimate.n == 5
+    expected = fmean(
+        row["last_test_accuracy"]
+        for row in rows
+        if row["method"] == "DKD" and row["removes"] == "least_divergent" and row["ratio"] == 0.5
+    )
+    assert found.estimate.mean == pytest.approx(expected)
+    assert not found.mixed
+    without = {find(table, "w/o KD", method).estimate for method in METHODS}
+    assert len(without) == 1
+    for column in range(len(table.columns)):
+        marked = [line for line in table.lines if (c := line.cells[column]) and c.best]
+        assert len(marked) == 1
+    assert [line.labels[0] for line in gains.lines] == list(printed.values)[1:]
+    accuracies = {
+        row["seed"]: row["last_test_accuracy"]
+        for row in rows
+        if row["arm"] == "without_kd"
+        and row["mask"] == "feature"
+        and row["ratio"] == 0.5
+        and row["removes"] == "least_divergent"
+    }
+    paired = [
+        row["last_test_accuracy"] - accuracies[row["seed"]]
+        for row in rows
+        if row["method"] == "DKD" and row["removes"] == "least_divergent" and row["ratio"] == 0.5
+    ]
+    shown = find(gains, "F 0.50", "DKD").estimate
+    assert shown is not None
+    assert shown.mean == pytest.approx(fmean(paired))
+
+
+def test_methods_that_the_paper_leaves_out_come_last() -> None:
+    table = method_table("table2", with_derived([*table2(1), make_row(method="KD")]))[0]
+    assert table.columns[-1].name == "KD"
+    assert find(table, "w/o mask", "KD").paper is None
+
+
+def test_presets_never_share_a_table() -> None:
+    rows = with_derived([*table2(1), make_row(method="AuthorsSP", protocol="mnist")])
+    published, _, authors, _ = method_table("table2", rows)
+    assert "authors" in authors.title
+    assert find(authors, "w/o mask", "SP").estimate is not None
+    assert find(authors, "T 0.25", "SP").estimate is None
+    only = next(row for row in rows if row["method"] == "AuthorsSP")
+    shown = find(authors, "w/o mask", "SP").estimate
+    assert shown is not None
+    assert shown.mean == only["last_test_accuracy"]
+    assert find(published, "w/o mask", "SP").estimate != shown
+
+
+def test_the_papers_real_numbers_do_not_stand_beside_simulated_ones() -> None:
+    rows = with_derived(table2(1, source="simulated"))
+    assert {cell.paper for cell in method_table("table2", rows)[0].cells} == {None}
+    alone = with_derived([row | {"source": "simulated"} for row in table1(1)])
+    (table,) = strength_table([row for row in alone if row["dataset"] == "mnist"])
+    assert {cell.paper for cell in table.cells} == {None}
+
+
+@pytest.mark.parametrize("name", ["table2", "table3"])
+def test_without_runs_the_papers_numbers_stand_alone(name: str) -> None:
+    (table,) = method_table(name, [])
+    assert {cell.ours for cell in table.cells} == {"not run"}
+    assert [cell.paper for cell in table.cells] == [
+        number for numbers in paper.tables()[name].values.values() for number in numbers
+    ]
+
+
+def test_table4_without_runs_has_all_20_numbers() -> None:
+    (table,) = application_table([])
+    assert len(table.cells) == 20
+    assert find(table, "2DPASS", "T 0.50").paper == 66.2
+
+
+def test_table1_takes_networks_trained_alone_or_students_without_kd() -> None:
+    alone = with_derived([row for row in table1(3) if row["dataset"] == "mnist"])
+    (table,) = strength_table(alone)
+    teacher = find(table, "MNIST/MNIST-M", "accuracy or mIoU (%), teacher")
+    assert teacher.estimate is not None
+    assert teacher.estimate.mean == pytest.approx(
+        fmean(row["last_test_accuracy"] for row in alone if row["modality"] == "teacher")
+    )
+    assert find(table, "MNIST/MNIST-M", "parameters (million), student").ours == "0.5358"
+    assert find(table, "RAVDESS", "parameters (million), teacher").paper == 13.24
+
+    pairs = with_derived(
+        [make_row(dataset="synthetic", source="simulated", arm="without_kd", gap=0.0)]
+    )
+    (table,) = strength_table(pairs)
+    assert [line.labels for line in table.lines] == [("Scikit-learn",)]
+    assert find(table, "Scikit-learn", "accuracy or mIoU (%), teacher").paper == 39.6
+    found = find(table, "Scikit-learn", "accuracy or mIoU (%), teacher").estimate
+    assert found is not None
+    assert found.mean == pairs[0]["last_test_teacher_accuracy"]
+
+
+def test_every_shipped_experiment_of_the_paper_has_an_exhibit() -> None:
+    shown = {exhibit.experiment for exhibit in EXHIBITS}
+    shipped = {path.stem for path in shipped_experiments()}
+    assert shipped - shown <= {"smoke"}
+    assert shown - shipped == {None}
+
+
+def test_names_are_unique() -> None:
+    names = [exhibit.name for exhibit in EXHIBITS]
+    assert len(set(names)) == len(names)

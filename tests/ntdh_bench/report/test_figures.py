@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from ntdh_bench.report.figures import (
+    draw_forest,
+    draw_maps,
+    draw_panel,
+    draw_scatter,
+    side_by_side,
+)
+from ntdh_bench.report.layouts import Curve, Panel
+from ntdh_bench.report.statistics import Estimate
+from ntdh_bench.report.tables import PERCENT
+
+XLINK = "{http://www.w3.org/1999/xlink}href"
+
+
+def make_panel(title: str = "Accuracy", even: bool = False) -> Panel:
+    estimates = tuple(Estimate(0.7 - x / 10, 0.69 - x / 10, 0.71 - x / 10, 5) for x in range(3))
+    curves = (
+        Curve("KD <&>", (0.0, 1.0, 16.0), estimates, PERCENT, False),
+        Curve("one seed", (1.0,), (Estimate(0.6, None, None, 1),), PERCENT, False),
+    )
+    level = Curve("w/o KD", (), (Estimate(0.65, 0.64, 0.66, 5),), PERCENT, False)
+    return Panel(title, "gap", "accuracy (%)", curves, (level,), even, False)
+
+
+def texts(svg: str) -> list[str]:
+    return ["".join(element.itertext()).strip() for element in ElementTree.fromstring(svg).iter()]
+
+
+DRAWINGS = {
+    "panel": lambda name: draw_panel(make_panel(), name),
+    "even": lambda name: draw_panel(make_panel(even=True), name),
+    "maps": lambda name: draw_maps([("T", np.eye(4)), ("F", np.zeros((4, 4)))], name),
+    "forest": lambda name: draw_forest(
+        [("mnist KD", -0.5, -0.9, 0.1, "stratum"), ("summary", -0.4, None, None, "summary")],
+        "rho",
+        name,
+    ),
+    "scatter": lambda name: draw_scatter([("mnist", [0.1, 0.2], [1, -1])], "x", "y", "title", name),
+}
+
+
+@pytest.mark.parametrize("kind", DRAWINGS)
+def test_the_same_numbers_give_the_same_bytes(kind: str) -> None:
+    assert DRAWINGS[kind]("a") == DRAWINGS[kind]("a")
+
+
+@pytest.mark.parametrize("kind", DRAWINGS)
+def test_drawings_share_a_page_without_clashes(kind: str) -> None:
+    first, second = DRAWINGS[kind]("first"), DRAWINGS[kind]("second")
+    ids = [re.findall(r'\bid="([^"]+)"', svg) for svg in (first, second)]
+    assert ids[0]
+    assert len(set(ids[0])) == len(ids[0])
+    assert not set(ids[0]) & set(ids[1])
+    used = re.findall(r'url\(#([^)]+)\)|href="#([^"]+)"', first)
+    assert {a or b for a, b in used} <= set(ids[0])
+    assert "<style" not in first  # it would hold for the whole page
+    assert "http" not in re.sub(r'xmlns(:\w+)?="[^"]+"', "", first)
+
+
+def test_a_panel_says_what_it_shows() -> None:
+    shown = texts(draw_panel(make_panel(), "p"))
+    assert {"Accuracy", "gap", "accuracy (%)", "KD <&>", "one seed", "w/o KD"} <= set(shown)
+
+
+def test_even_panels_name_their_values() -> None:
+    assert {"0", "1", "16"} <= set(texts(draw_panel(make_panel(even=True), "p")))
+
+
+def test_a_file_holds_all_drawings() -> None:
+    drawings = [draw_panel(make_panel(title), title) for title in ("a", "b", "c")]
+    text = side_by_side(drawings, "Fig. <3>")
+    root = ElementTree.fromstring(text)
+    inner = root.findall("{http://www.w3.org/2000/svg}svg")
+    assert [(float(s.attrib["x"]) > 0, float(s.attrib["y"]) > 0) for s in inner] == [
+        (False, False), (True, False), (False, True),
+    ]  # fmt: skip
+    width, height = (float(root.attrib[name].removesuffix("pt")) for name in ("width", "height"))
+    for drawing in inner:
+        assert float(drawing.attrib["x"]) + float(drawing.attrib["width"]) <= width
+        assert float(drawing.attrib["y"]) + float(drawing.attrib["height"]) <= height
+    assert "Fig. <3>" in texts(text)

@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from ntdh_bench.records import COLUMNS, Row
+from ntdh_bench.report import hypothesis
+from ntdh_bench.report.statistics import RandomEffects, random_effects
+
+GAPS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+
+
+def pair(
+    seed: int, gap: float, gain: float, ncjsd: float, tcjsd: float = 0.05, accuracy: float = 0.7,
+    **given: Any,
+) -> list[Row]:  # fmt: skip
+    """A KD run with this gain and its control with these divergences."""
+    common = {
+        **dict.fromkeys(COLUMNS),
+        "dataset": "synthetic",
+        "source": "simulated",
+        "protocol": "p",
+        "unimodal": False,
+        "seed": seed,
+        "gap": gap,
+        "last_val_accuracy": 0.5,
+        **given,
+    }
+    common["baseline_hash"] = f"{seed} {gap} {common['protocol']} {common['dataset']}"
+    common["teacher_hash"] = common["baseline_hash"]
+    name = f"{common['baseline_hash']} {common['mask']} {common['ratio']} {common['method']}"
+    kd = {**common, "method": "KD", **given, "arm": "kd", "run": f"{name} kd"}
+    control = {**common, "method": None, "arm": "without_kd", "run": f"{name} control"}
+    kd |= {"last_test_accuracy": 0.6 + gain, "last_val_ncjsd": 99.0, "last_val_tcjsd": 99.0}
+    control |= {
+        "last_test_accuracy": 0.6,
+        "last_val_ncjsd": ncjsd,
+        "last_val_tcjsd": tcjsd,
+        "last_val_teacher_accuracy": accuracy,
+    }
+    return [kd, control]
+
+
+def noisy(seeds: int, slope: float, **given: Any) -> list[Row]:
+    """Cells whose gain follows NCJSD with a slope, TCJSD and teachers at random."""
+    generator = np.random.default_rng(0)
+    return [
+        row
+        for seed in range(seeds)
+        for gap in GAPS
+        for row in pair(
+            seed,
+            gap,
+            slope * gap + generator.normal(0, 0.004),
+            0.2 + 0.1 * gap + generator.normal(0, 0.004),
+            0.05 + generator.normal(0, 0.01),
+            0.7 + generator.normal(0, 0.01),
+            **given,
+        )
+    ]
+
+
+def only(rows: list[Row]) -> hypothesis.Stratum:
+    found = hypothesis.test_hypothesis(rows).strata
+    assert len(found) == 1
+    return found[0]
+
+
+def test_correlations_are_over_seed_averaged_cells_of_the_controls_divergence() -> None:
+    rows = noisy(4, -0.02)
+    stratum = only(rows)
+    means = {
+        (arm, column): [
+            np.mean([r[column] for r in rows if r["arm"] == arm and r["gap"] == gap])
+            for gap in GAPS
+        ]
+        for arm, column in (
+            ("kd", "last_test_accuracy"),
+            ("without_kd", "last_val_ncjsd"),
+            ("without_kd", "last_val_tcjsd"),
+        )
+    }
+    gain = means["kd", "last_test_accuracy"]
+    rho = [
+        stats.spearmanr(means["without_kd", f"last_val_{name}"], gain).statistic
+        for name in ("ncjsd", "tcjsd")
+    ]
+    assert stratum.ncjsd is not None
+    assert stratum.tcjsd is not None
+    assert stratum.difference is not None
+    assert stratum.ncjsd.value == pytest.approx(rho[0])
+    assert stratum.tcjsd.value == pytest.approx(rho[1])
+    assert stratum.difference.value == pytest.approx(rho[0] - rho[1])
+    assert (stratum.cells, stratum.seeds, stratum.split) == (6, 4, "val")
+
+
+@pytest.mark.parametrize(
+    ("slope", "verdict"), [(-0.05, "supports"), (0.05, "contradicts"), (0.0, "inconclusive")]
+)
+def test_the_sign_of_a_clear_trend_is_the_verdict(slope: float, verdict: str) -> None:
+    stratum = only(noisy(6, slope))
+    assert stratum.verdict == verdict
+    assert stratum.ncjsd is not None
+    assert -1 <= stratum.ncjsd.low <= stratum.ncjsd.high <= 1
+
+
+def test_the_interval_is_that_of_a_loop_over_resampled_seeds() -> None:
+    rows = noisy(3, -0.01)
+    kd = {(r["seed"], r["gap"]): r["last_test_accuracy"] for r in rows if r["arm"] == "kd"}
+    ncjsd = {(r["seed"], r["gap"]): r["last_val_ncjsd"] for r in rows if r["arm"] != "kd"}
+    generator = np.random.default_rng(5)
+    values = []
+    for _ in range(2000):
+        drawn = generator.integers(0, 3, size=3)
+        means = [[np.mean([x[s, g] for s in drawn]) for g in GAPS] for x in (ncjsd, kd)]
+        ranks = [stats.rankdata(x) for x in means]
+        values.append(np.corrcoef(*ranks)[0, 1])
+    low, high = np.percentile(values, [2.5, 97.5])
+    found = only(rows).ncjsd
+    assert found is not None
+    assert [found.low, found.high] == pytest.approx([low, high], abs=0.06)
+
+
+def test_too_few_cells_or_seeds() -> None:
+    one_seed = only(noisy(1, -0.05))
+    three_cells = only([row for row in noisy(5, -0.05) if row["gap"] < 0.5])
+    assert (one_seed.verdict, one_seed.ncjsd) == ("too few", None)
+    assert (three_cells.verdict, three_cells.cells) == ("too few", 3)
+    assert hypothesis.test_hypothesis([]) == hypothesis.Hypothesis([], [], [])
+
+
+def test_missing_runs_are_left_out_and_do_not_stop_the_rest() -> None:
+    rows = noisy(5, -0.05)
+    gone = {(0, 0.2), (3, 0.8)}
+    stratum = only([row for row in rows if (row["seed"], row["gap"]) not in gone])
+    assert (stratum.cells, stratum.seeds, stratum.verdict) == (6, 5, "supports")
+    no_controls = [r for r in rows if r["arm"] == "kd"]
+    assert hypothesis.test_hypothesis(no_controls).strata == []
+
+
+def test_a_divergence_that_does_not_vary_has_no_correlation() -> None:
+    rows = [row for s in range(3) for gap in GAPS for row in pair(s, gap, -gap, 0.2)]
+    stratum = only(rows)
+    assert (stratum.ncjsd, stratum.difference, stratum.verdict) == (None, None, "inconclusive")
+
+
+def test_the_teachers_accuracy_may_explain_it() -> None:
+    """NCJSD follows the teacher's accuracy but for noise; so does the gain: nothing is left."""
+    generator = np.random.default_rng(2)
+    rows = []
+    for number, gap in enumerate(np.linspace(0, 1, 40)):
+        x = math.sin(number)
+        noise = generator.normal(0, 0.2, size=2)
+        for seed in range(3):
+            rows += pair(seed, float(gap), x + noise[0], -x + noise[1], 0.05, x)
+    stratum = only(rows)
+    assert stratum.ncjsd is not None
+    assert stratum.partial is not None
+    assert stratum.ncjsd.value < -0.9
+    assert abs(stratum.partial.value) < 0.35
+
+
+def test_masked_and_unmasked_cells_keep_their_own_controls() -> None:
+    mask = {"mask": "feature", "removes": "random", "layer": "input"}
+    rows = [row for seed in range(2) for row in pair(seed, 0.5, 0.01, 0.2)]
+    for seed in range(2):
+        for ratio in (0.25, 0.5, 0.75):
+            rows += pair(seed, 0.5, 0.01 + ratio, 0.2 - ratio / 10, ratio=ratio, **mask)
+    found = hypothesis.test_hypothesis(rows)
+    assert [stratum.cells for stratum in found.strata] == [4]
+    assert {(p.cell, round(p.ncjsd, 3), round(p.gain)) for p in found.points} == {
+        ("no mask", 0.2, 1),
+        ("random 0.25 of input", 0.175, 26),
+        ("random 0.5 of input", 0.15, 51),
+        ("random 0.75 of input", 0.125, 76),
+    }
+
+
+def test_runs_shared_by_experiments_count_once_and_unclear_cells_not() -> None:
+    rows = noisy(3, -0.05)
+    shared = [{**row, "experiment": "another"} for row in rows]
+    assert only(rows + shared) == only(rows)
+    another_teacher = [
+        {**row, "run": row["run"] + "b", "teacher_hash": "b", "baseline_hash": "b"}
+        for row in rows
+        if row["gap"] == 0.4
+    ]
+    assert only(rows + another_teacher).cells == 5
+
+
+def test_weight_adjustment_changes_the_objective_not_the_divergence() -> None:
+    rows = [
+        row
+        for weight in (0.0, 1.0, 4.0)
+        for row in noisy(3, -0.05, method="WeightedKL", alpha=1.0, beta=weight)
+    ]
+    for row in rows:
+        row["run"] += str(row["beta"])
+    found = hypothesis.test_hypothesis(rows).strata
+    assert [(stratum.method, stratum.cells) for stratum in found] == [("WeightedKL", 6)]
+
+
+def test_strata_are_told_apart_and_summarised_by_source() -> None:
+    rows = [
+        row
+        for dataset, source in (("synthetic", "simulated"), ("mnist", "real"), ("nyu", "real"))
+        for protocol in ("long", "short")
+        for row in noisy(3, -0.05, dataset=dataset, source=source, protocol=protocol)
+    ]
+    found = hypothesis.test_hypothesis(rows)
+    assert len({stratum.label for stratum in found.strata}) == len(found.strata) == 6
+    summary = {(s.source, s.quantity): s for s in found.summaries}
+    assert set(summary) == {
+        (source, quantity) for source in ("real", "simulated") for quantity in hypothesis.QUANTITIES
+    }
+    real = summary["real", "ncjsd"]
+    assert (real.strata, real.datasets, real.verdict) == (4, 2, "supports")
+    assert summary["real", "tcjsd"].verdict == "reference"
+    rho = [s.ncjsd.value for s in found.strata if s.source == "real" and s.ncjsd]
+    z = [math.atanh(max(value, -(1 - 6 / 210))) for value in rho]
+    expected: RandomEffects = random_effects(z, [1.06 / 3] * 4)
+    assert real.value == pytest.approx(math.tanh(expected.mean))
+    assert real.low is None or real.low == pytest.approx(math.tanh(expected.low or 0.0))
+
+
+def test_strata_with_more_cells_weigh_more() -> None:
+    many = [row for s in range(3) for gap in GAPS for row in pair(s, gap, gap, gap)]
+    four = [
+        row for s in range(3) for gap in GAPS[:4] for row in pair(s, gap, -gap, gap, dataset="nyu")
+    ]
+    [ncjsd] = hypothesis.test_hypothesis(many + four).summaries  # nothing else varies
+    z = [math.atanh(1 - 6 / 210), -math.atanh(1 - 6 / 60)]
+    expected = random_effects(z, [1.06 / 3, 1.06 / 1])
+    assert ncjsd.value == pytest.approx(math.tanh(expected.mean))
+    assert ncjsd.between == pytest.approx(expected.between)
+    assert ncjsd.value > 0  # six cells against four
+
+
+def test_a_perfect_order_stays_finite_and_two_seeds_stay_out_of_the_summary() -> None:
+    rows = [row for s in range(3) for gap in GAPS for row in pair(s, gap, -gap, gap)]
+    found = hypothesis.test_hypothesis(rows)
+    assert found.strata[0].ncjsd == hypothesis.Correlation(-1.0, -1.0, -1.0)
+    [summary] = [s for s in found.summaries if s.quantity == "ncjsd"]
+    assert summary.value == pytest.approx(-(1 - 6 / (6 * 35)))
+    assert (summary.low, summary.p, summary.verdict) == (None, None, "too few")
+    assert hypothesis.test_hypothesis([r for r in rows if r["seed"] < 2]).summaries == []

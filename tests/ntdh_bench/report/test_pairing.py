@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ntdh_bench.records import COLUMNS, Row
+from ntdh_bench.report.pairing import Controls, split
+
+TRUE = {"mask": "feature", "removes": "most_divergent", "ratio": 0.25, "layer": "hidden1"}
+
+
+def row(arm: str, accuracy: float | None = 0.7, ncjsd: float = 0.2, **given: Any) -> Row:
+    return {
+        **dict.fromkeys(COLUMNS),
+        "arm": arm,
+        "baseline_hash": "seed 0",
+        "protocol": "mnist",
+        "source": "real",
+        "teacher_hash": "teacher",
+        "unimodal": False,
+        "last_val_accuracy": 0.6,
+        "last_test_accuracy": accuracy,
+        "last_val_ncjsd": ncjsd,
+        "last_test_ncjsd": 9.0,
+        **given,
+    }
+
+
+def test_gain_and_divergence_come_from_the_control_with_the_same_mask() -> None:
+    masked, unmasked = row("kd", 0.75, **TRUE), row("kd", 0.72)
+    controls = Controls(
+        [
+            row("without_kd", 0.70, 0.20),
+            row("without_kd", 0.70, 0.15, **TRUE),
+            row("without_kd", 0.70, 0.33, **{**TRUE, "ratio": 0.5}),
+            row("matched", 0.99, 0.99),
+            masked,
+            unmasked,
+        ]
+    )
+    assert controls.gain(masked) == pytest.approx(0.05)
+    assert controls.gain(unmasked) == pytest.approx(0.02)
+    assert controls.before(masked) == 0.15
+    assert controls.before(unmasked) == 0.20
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"removes": "random"},
+        {"ratio": 0.5},
+        {"layer": "input"},
+        {"teacher_hash": "another"},
+        {"retrain": True},
+        {"unimodal": True},
+    ],
+)
+def test_a_control_of_another_teacher_or_mask_gives_the_gain_but_no_divergence(
+    other: dict[str, Any],
+) -> None:
+    controls = Controls([row("without_kd", 0.70, **{**TRUE, **other})])
+    run = row("kd", 0.75, **TRUE)
+    assert controls.before(run) is None
+    assert controls.control(run) is None
+    assert controls.gain(run) == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"baseline_hash": "seed 1"},
+        {"source": "simulated"},
+        {"protocol": "mnist_short"},
+        {"data_fingerprint": "other noise"},
+    ],
+)
+def test_another_student_is_no_control(other: dict[str, Any]) -> None:
+    controls = Controls([row("without_kd", 0.70, **other)])
+    assert controls.gain(row("kd")) is None
+    assert controls.before(row("kd")) is None
+
+
+def test_without_validation_data_the_test_split_serves_and_is_named() -> None:
+    run = row("kd", last_val_accuracy=None)
+    control = row("without_kd", last_val_accuracy=None, last_test_ncjsd=0.3)
+    assert split(run) == "test"
+    assert split(row("kd")) == "val"
+    assert Controls([control]).before(run) == 0.3
+
+
+def test_what_was_not_measured_is_none() -> None:
+    controls = Controls([row("without_kd", None, last_val_tcjsd=None)])
+    assert controls.gain(row("kd")) is None
+    assert controls.before(row("kd"), "tcjsd") is None
+    assert controls.before(row("kd"), "ncjsd") == 0.2
