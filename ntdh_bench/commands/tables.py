@@ -52,7 +52,7 @@ def _check(results: Path, runs: Path) -> int:
         return 0
     for line in stale:
         print(line)
-    print(f"{results}: {len(stale)} things are stale; run `ntdh-bench tables`")
+    print(f"{results}: {len(stale)} stale; run `ntdh-bench tables`")
     return 1
 
 
