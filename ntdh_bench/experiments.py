@@ -24,6 +24,10 @@ Overrides map dotted keys to values, and ``config`` to a file. The files come fi
 base, protocol, grid, axes, merged so that another ``class_path`` replaces the old arguments; then
 the dotted keys are set in the same order. What lies below a key that is null is left out, so that
 "no mask" crossed with ratios is one run. This module imports no torch.
+
+A run's hash is that of its merged YAML: defaults of classes are not part of it. When a default
+changes, runs that rely on it need a new protocol name with the value written out, or their records
+deleted.
 """
 
 from __future__ import annotations
@@ -48,6 +52,7 @@ COMMANDS = ("fit", "saliency")
 EXTRAS = ("curves", "maps")
 _KEYS = {"title", "requires", "base", "protocols", "keep", "command", "grids"}
 _GRID_KEYS = {"overrides", "axes", "exclude"}
+_KINDS: dict[type, str] = {dict: "a mapping", list: "a list", str: "text"}
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -141,14 +146,15 @@ def load_experiment(path: Path, overrides: Mapping[str, Any] | None = None) -> E
     """
     spec = _read(path)
     _check_keys(spec, _KEYS, path, "")
-    for key in ("title", "requires", "protocols", "grids"):
-        if not spec.get(key):
+    for key, kind in (("title", str), ("requires", str), ("protocols", dict), ("grids", list)):
+        if not _expect(spec.get(key), kind, path, key):
             raise UserError(f"{path}: {key} is missing")
-    _choice(spec.get("command", "fit"), COMMANDS, path, "command")
-    keep = tuple(_choice(extra, EXTRAS, path, "keep") for extra in spec.get("keep", ()))
-    protocols = {
-        name: _protocol(name, value or {}, path) for name, value in spec["protocols"].items()
-    }
+    command = _choice(spec.get("command", "fit"), COMMANDS, path, "command")
+    extras = _expect(spec.get("keep"), list, path, "keep")
+    keep = tuple(_choice(extra, EXTRAS, path, "keep") for extra in extras)
+    if "maps" in keep and command != "saliency":
+        raise UserError(f"{path}: keep: maps needs command: saliency, which makes them")
+    protocols = {name: _protocol(name, value, path) for name, value in spec["protocols"].items()}
     missing = spec["requires"] not in dataset_names()
     runs: tuple[Run, ...] = ()
     if not missing:
@@ -186,13 +192,16 @@ def _expand(
 ) -> Iterator[tuple[str, int, dict[str, str], Config]]:
     command = spec.get("command", "fit")
     base: Config = {} if command == "fit" else {"command": command}
-    for name in _as_list(spec.get("base", [])):
-        base = merge(base, _read(_beside(path, name)))
+    for file in _files(spec.get("base"), path, "base"):
+        base = merge(base, _read(file))
     for protocol in protocols.values():
-        for grid in spec["grids"]:
-            grid = grid or {}
+        for entry in spec["grids"]:
+            grid = _expect(entry, dict, path, "grids")
             _check_keys(grid, _GRID_KEYS, path, "grids.")
-            common = [protocol.overrides, grid.get("overrides", {})]
+            common = [
+                protocol.overrides,
+                _expect(grid.get("overrides"), dict, path, "grids.overrides"),
+            ]
             for labels, chosen in _cells(grid, path):
                 config = change(base, [*common, *chosen, overrides], path)
                 labels = {a: label for a, label in labels.items() if not _left_out(config, a)}
@@ -202,8 +211,10 @@ def _expand(
 
 def _cells(grid: Mapping[str, Any], path: Path) -> Iterator[tuple[dict[str, str], list[Config]]]:
     """Yield the labels and the overrides of every combination that is not excluded."""
-    axes = {name: _axis(name, values, path) for name, values in grid.get("axes", {}).items()}
-    excluded = [_excluded(entry, axes, path) for entry in grid.get("exclude", [])]
+    given = _expect(grid.get("axes"), dict, path, "grids.axes")
+    axes = {name: _axis(name, values, path) for name, values in given.items()}
+    entries = _expect(grid.get("exclude"), list, path, "grids.exclude")
+    excluded = [_excluded(entry, axes, path) for entry in entries]
     for labels in product(*axes.values()):
         chosen = dict(zip(axes, labels, strict=True))
         if any(all(chosen[a] in values for a, values in entry.items()) for entry in excluded):
@@ -228,7 +239,10 @@ def _axis(name: str, values: Any, path: Path) -> dict[str, Config]:
     if isinstance(values, list) and values:
         return {str(value): {name: value} for value in values}
     if isinstance(values, dict) and values:
-        return {str(label): changes or {} for label, changes in values.items()}
+        return {
+            str(label): _expect(changes, dict, path, f"grids.axes.{name}.{label}")
+            for label, changes in values.items()
+        }
     raise UserError(
         f"{path}: the axis {name} is {values!r}: give a list of values for the dotted key, or "
         "labels with the settings that each changes"
@@ -236,9 +250,10 @@ def _axis(name: str, values: Any, path: Path) -> dict[str, Config]:
 
 
 def _excluded(
-    entry: Mapping[str, Any], axes: Mapping[str, Mapping[str, Any]], path: Path
+    entry: Any, axes: Mapping[str, Mapping[str, Any]], path: Path
 ) -> dict[str, list[str]]:
-    chosen = {axis: [str(label) for label in _as_list(labels)] for axis, labels in entry.items()}
+    cells = _expect(entry, dict, path, "grids.exclude")
+    chosen = {axis: [str(label) for label in _as_list(labels)] for axis, labels in cells.items()}
     for axis, labels in chosen.items():
         unknown = [label for label in labels if label not in axes.get(axis, {})]
         if unknown:
@@ -246,15 +261,17 @@ def _excluded(
     return chosen
 
 
-def _protocol(name: str, value: Mapping[str, Any], path: Path) -> Protocol:
-    _check_keys(value, {"seeds", "overrides"}, path, f"protocols.{name}.")
-    seeds = value.get("seeds", 1)
-    seeds = range(seeds) if isinstance(seeds, int) else seeds
-    if not seeds or not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
-        raise UserError(
-            f"{path}: protocols.{name}.seeds is {value.get('seeds')!r}: give how many, or a list"
-        )
-    return Protocol(name, tuple(seeds), value.get("overrides", {}))
+def _protocol(name: str, value: Any, path: Path) -> Protocol:
+    where = f"protocols.{name}"
+    settings = _expect(value, dict, path, where)
+    _check_keys(settings, {"seeds", "overrides"}, path, f"{where}.")
+    given = settings.get("seeds", 1)
+    seeds = list(range(given)) if type(given) is int else given
+    whole = isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds)
+    if not seeds or not whole:
+        raise UserError(f"{path}: {where}.seeds is {given!r}: give how many, or a list")
+    overrides = _expect(settings.get("overrides"), dict, path, f"{where}.overrides")
+    return Protocol(name, tuple(seeds), overrides)
 
 
 # -- configs -------------------------------------------------------------------------------------
@@ -288,8 +305,8 @@ def change(config: Config, changes: Sequence[Mapping[str, Any]], path: Path) -> 
         UserError: a key leads through something that is no mapping, or a file is missing.
     """
     for overrides in changes:
-        for name in _as_list(overrides.get("config", [])):
-            config = merge(config, _read(_beside(path, name)))
+        for file in _files(overrides.get("config"), path, "config"):
+            config = merge(config, _read(file))
     for overrides in changes:
         for key, value in overrides.items():
             if key != "config":
@@ -309,8 +326,10 @@ def _set(config: Config, keys: Sequence[str], value: Any, where: str) -> Config:
     return {**config, first: _set(below, rest, value, where)}
 
 
-def _beside(path: Path, name: str) -> Path:
-    return path.parent / name
+def _files(names: Any, path: Path, key: str) -> list[Path]:
+    """Return the files that a key names, relative to the experiment's."""
+    given = [] if names is None else _as_list(names)
+    return [path.parent / _expect(name, str, path, key) for name in given]
 
 
 @cache
@@ -321,14 +340,22 @@ def _read(path: Path) -> Config:
         raise UserError(f"{path}: {error.strerror}; give a YAML file") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(loaded, dict):
-        raise UserError(f"{path}: expected a mapping of settings")
-    return loaded
+    settings: Config = _expect(loaded, dict, path, "the file")
+    return settings
+
+
+def _expect(value: Any, kind: type, path: Path, key: str) -> Any:
+    """Return a value that must be a mapping with text as keys, a list or text; null is empty."""
+    found: Any = kind() if value is None else value
+    if not isinstance(found, kind):
+        raise UserError(f"{path}: {key} is {value!r}: give {_KINDS[kind]}")
+    for name in found if isinstance(found, dict) else ():
+        if not isinstance(name, str):
+            raise UserError(f"{path}: {key} has the key {name!r}: put it in quotes")
+    return found
 
 
 def _check_keys(given: Iterable[str], valid: set[str], path: Path, where: str) -> None:
-    if not isinstance(given, dict):
-        raise UserError(f"{path}: {where or 'the file'} is {given!r}: expected a mapping")
     unknown = sorted(set(given) - valid)
     if unknown:
         raise UserError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import platform
 import subprocess
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from ntdh_bench import __version__
-from ntdh_bench.cache import digest, write_atomic
+from ntdh_bench.cache import default_cache_dir, digest, locked, write_atomic
 from ntdh_bench.errors import UserError
 from ntdh_bench.experiments import Experiment
 
@@ -51,9 +52,12 @@ COLUMNS: dict[str, type] = {
     "python": str, "torch": str, "lightning": str, "torchmetrics": str, "numpy": str,
     "scikit_learn": str,
 }  # fmt: skip
-# Values per epoch, and heat maps, have files of their own: (file, columns).
-_CURVES = ("curves", ("run", "epoch", "metric", "value"))
-_MAPS = ("maps", ("run", "removes", "y", "x", "value"))
+# Values per epoch, and heat maps, have files of their own.
+_DETAILS = {
+    "curves": ("run", "epoch", "metric", "value"),
+    "maps": ("run", "removes", "y", "x", "value"),
+}
+_MASKS = {"FeatureMask": "feature", "SampleMask": "sample"}
 
 
 class RecordError(UserError):
@@ -195,25 +199,23 @@ def to_row(record: Mapping[str, Any], experiment: str, protocol: str) -> Row:
 
 
 def _settings(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the columns that come from a run's settings."""
-    model, data = identity["model"]["init_args"], identity["data"]["init_args"]
-    distiller, mask = model.get("distiller") or {}, identity["mask"] or {}
-    removal = mask.get("init_args", {})
-    lam = model.get("lam")
+    """Return the columns that come from a run's settings; a plug-in may have none of them."""
+    mask = identity["mask"] or {}
+    model, data, removal = map(_init_args, (identity["model"], identity["data"], mask))
+    distiller, lam = model.get("distiller") or {}, model.get("lam")
+    removing = _short(mask.get("class_path"))
     return {
         "method": _short(distiller.get("class_path")),
         "teacher": model.get("teacher"),
         "teacher_epochs": model.get("teacher_epochs"),
         "modality": model.get("modality"),
         "unimodal": data.get("unimodal", False),
-        "mask": {"FeatureMask": "feature", "SampleMask": "sample", None: None}[
-            _short(mask.get("class_path"))
-        ],
+        "mask": removing and _MASKS.get(removing, removing),
         **{name: removal.get(name) for name in ("removes", "ratio", "layer", "retrain")},
         "gap": data.get("gap"),
         "classes": data.get("classes", data.get("n_classes")),
         **{name: data.get(name) for name in ("teacher_noise", "student_noise")},
-        **{name: distiller.get("init_args", {}).get(name) for name in ("alpha", "beta")},
+        **{name: _init_args(distiller).get(name) for name in ("alpha", "beta")},
         "task_weight": model.get("task_weight") if lam is None else 1 - lam,
         "distill_weight": model.get("distill_weight") if lam is None else lam,
     }
@@ -228,6 +230,10 @@ def _measured(metrics: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _init_args(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    return settings.get("init_args") or {}
+
+
 def _short(class_path: str | None) -> str | None:
     return class_path.rpartition(".")[2] if class_path else None
 
@@ -236,12 +242,16 @@ def _typed(value: Any, kind: type) -> Any:
     """Return a JSON value as its column's type.
 
     Raises:
-        ValueError: it is of another type.
+        ValueError: it is of another type, or not finite.
     """
-    if value is None or (kind is float and isinstance(value, int) and not isinstance(value, bool)):
-        return None if value is None else float(value)
+    if value is None:
+        return None
+    if kind is float and type(value) is int:
+        return float(value)
     if type(value) is not kind:
         raise ValueError(f"{value!r} is not of type {kind.__name__}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value!r} is not a finite number")
     return value
 
 
@@ -277,7 +287,7 @@ def _parsed(text: str, kind: type) -> Any:
         return None
     if kind is bool:
         return {"True": True, "False": False}[text]
-    return kind(text)
+    return _typed(kind(text), kind)
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
@@ -320,11 +330,18 @@ def record_path(store: Path, run: str) -> Path:
     return store / "records" / f"{run}.json"
 
 
-def collect(experiment: Experiment, store: Path, results: Path) -> Collected:
-    """Gather an experiment's records into its CSV and return its rows.
+def orphans(experiment: Experiment, rows: Iterable[Row]) -> list[Row]:
+    """Return the rows of runs that the experiment does not have; none if its data are missing."""
+    runs = {(run.hash, run.protocol) for run in experiment.runs}
+    return [r for r in rows if not experiment.missing and (r["run"], r["protocol"]) not in runs]
 
-    Rows already there whose record is not in ``store`` stay. Runs that are no longer part of the
-    experiment go. Damaged records are named in ``problems`` and left out.
+
+def collect(experiment: Experiment, store: Path, results: Path) -> Collected:
+    """Gather an experiment's records into its CSV and return the rows of its runs.
+
+    Rows already there whose record is not in ``store`` stay, and so do, at the end and named in
+    ``problems``, those of runs that are no longer part of the experiment. Damaged records are
+    named and left out. Without the experiment's data set nothing is changed.
 
     Args:
         experiment: names the runs that belong to it.
@@ -332,35 +349,57 @@ def collect(experiment: Experiment, store: Path, results: Path) -> Collected:
         results: the results folder.
 
     Raises:
-        UserError: the folder cannot be written, or the CSV there is not one of this schema.
+        UserError: a folder cannot be written, or the CSV there is not one of this schema.
     """
     path = csv_path(results, experiment.name)
-    kept = read_rows(path) if path.is_file() else Collected([], [])
+    # The lock lies in the cache: the results are under version control.
+    with locked(default_cache_dir() / "locks" / digest(str(path.resolve()))):
+        kept = read_rows(path) if path.is_file() else Collected([], [])
+        if experiment.missing:
+            return kept
+        found = _update(experiment, store, path, kept)
+    left = orphans(experiment, found.rows)
+    if left:
+        found.problems.append(
+            f"{path}: {len(left)} rows of runs that {experiment.path} no longer has are kept, and "
+            "left out of tables; delete them if they are not needed"
+        )
+    return Collected(found.rows[: len(found.rows) - len(left)], found.problems)
+
+
+def _update(experiment: Experiment, store: Path, path: Path, kept: Collected) -> Collected:
+    """Write the rows, and the details, that the store has news of."""
     before = {(row["run"], row["protocol"]): row for row in kept.rows}
-    rows, problems, found = [], list(kept.problems), []
-    for run in experiment.runs:
-        file = record_path(store, run.hash)
-        row = before.get((run.hash, run.protocol))
-        if file.is_file():
-            try:
-                record = read_record(file)
-                row = to_row(record, experiment.name, run.protocol)
-                found.append(record)
-            except RecordError as error:
-                problems.append(str(error))
-        if row is not None:
-            rows.append(row)
-    gone = len(before) - sum((run.hash, run.protocol) in before for run in experiment.runs)
-    if gone:
-        problems.append(f"{path}: {gone} rows of runs that {experiment.path} no longer has left it")
+    runs = dict.fromkeys((run.hash, run.protocol) for run in experiment.runs) | before
+    problems = list(kept.problems)
+    details: dict[str, dict[str, list[Row]]] = {kind: {} for kind in experiment.keep}
+    for run, protocol in runs:
+        file = record_path(store, run)
+        if not file.is_file():
+            continue
+        try:
+            record = _record_of(run, file)
+            row = to_row(record, experiment.name, protocol)
+            new = {kind: _detail_rows(record, kind) for kind in details}
+        except RecordError as error:
+            problems.append(str(error))
+            continue
+        runs[run, protocol] = row
+        for kind, lines in new.items():
+            details[kind][run] = lines
+    rows = [row for row in runs.values() if row is not None]
     if rows != kept.rows:
         write_rows(path, rows)
-    wanted = dict.fromkeys(row["run"] for row in rows)
-    if "curves" in experiment.keep:
-        _collect_details(path, _CURVES, wanted, {r["run"]: _curve_rows(r) for r in found})
-    if "maps" in experiment.keep:
-        _collect_details(path, _MAPS, wanted, {r["run"]: _map_rows(r) for r in found})
+    for kind, by_run in details.items():
+        _write_details(path, kind, dict.fromkeys(row["run"] for row in rows), by_run)
     return Collected(rows, problems)
+
+
+def _record_of(run: str, path: Path) -> dict[str, Any]:
+    record = read_record(path)
+    if record.get("run") != run:
+        raise RecordError(f"{path}: this is the record of run {record.get('run')}")
+    return record
 
 
 def details_path(path: Path, kind: str) -> Path:
@@ -374,43 +413,50 @@ def read_details(path: Path, kind: str) -> list[dict[str, str]]:
     Raises:
         RecordError: the file is damaged.
     """
-    name, columns = {"curves": _CURVES, "maps": _MAPS}[kind]
-    file = details_path(path, name)
-    return _read_csv(file, columns) if file.is_file() else []
+    file = details_path(path, kind)
+    return _read_csv(file, _DETAILS[kind]) if file.is_file() else []
 
 
-def _collect_details(
-    path: Path,
-    kind: tuple[str, Sequence[str]],
-    wanted: Iterable[str],
-    new: Mapping[str, list[dict[str, Any]]],
+def _write_details(
+    path: Path, kind: str, runs: Iterable[str], new: Mapping[str, list[Row]]
 ) -> None:
-    name, columns = kind
-    before = read_details(path, name)
-    by_run: dict[str, list[dict[str, Any]]] = {}
+    """Write the details of ``runs``, those in ``new`` instead of those already there."""
+    before = read_details(path, kind)
+    by_run: dict[str, list[Row]] = {}
     for row in before:
         by_run.setdefault(row["run"], []).append(row)
     by_run |= {
-        run: [{column: str(row[column]) for column in columns} for row in rows]
+        run: [{column: str(row[column]) for column in _DETAILS[kind]} for row in rows]
         for run, rows in new.items()
     }
-    rows = [row for run in wanted for row in by_run.get(run, [])]
+    rows = [row for run in runs for row in by_run.get(run, [])]
     if rows != before:
-        _write_csv(details_path(path, name), columns, rows)
+        _write_csv(details_path(path, kind), _DETAILS[kind], rows)
 
 
-def _curve_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [
-        {"run": record["run"], "epoch": epoch, "metric": metric, "value": value}
-        for metric, values in record["curves"].items()
-        for epoch, value in enumerate(values)
-    ]
+def _detail_rows(record: Mapping[str, Any], kind: str) -> list[Row]:
+    """Return the rows of a record's curves or maps.
+
+    Raises:
+        RecordError: it has none, or they are not numbers.
+    """
+    rows_of = {"curves": _curve_rows, "maps": _map_rows}[kind]
+    try:
+        return [{"run": record["run"], **row} for row in rows_of(record[kind])]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RecordError(
+            f"the {kind} of run {record.get('run')} are not as they were written: {error!r}"
+        ) from None
 
 
-def _map_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [
-        {"run": record["run"], "removes": removes, "y": y, "x": x, "value": value}
-        for removes, rows in record["maps"].items()
-        for y, row in enumerate(rows)
-        for x, value in enumerate(row)
-    ]
+def _curve_rows(curves: Mapping[str, Any]) -> Iterator[Row]:
+    for metric, values in curves.items():
+        for epoch, value in enumerate(values):
+            yield {"epoch": epoch, "metric": metric, "value": float(_typed(value, float))}
+
+
+def _map_rows(maps: Mapping[str, Any]) -> Iterator[Row]:
+    for removes, rows in maps.items():
+        for y, row in enumerate(rows):
+            for x, value in enumerate(row):
+                yield {"removes": removes, "y": y, "x": x, "value": float(_typed(value, float))}

@@ -28,7 +28,8 @@ def measure(
     """Measure the control against the teacher at hand; ``train`` it only if no run did yet.
 
     Returns:
-        ``epochs``, ``metrics`` and ``curves`` of the record.
+        ``epochs``, ``metrics``, ``curves`` and ``control_environment`` (where it was trained) of
+        the record.
     """
     path = _path(cli)
     with locked(path):
@@ -40,13 +41,18 @@ def measure(
     for name, checkpoint in saved["checkpoints"].items():
         load_network(cli.model.student, saved["state_dict"], name, str(path))
         metrics[name] = {"checkpoint": checkpoint, **test()}
-    return {"epochs": saved["epochs"], "metrics": metrics, "curves": saved["curves"]}
+    trained = {name: saved[name] for name in ("epochs", "curves", "control_environment")}
+    return {**trained, "metrics": metrics}
 
 
 def _path(cli: FitCLI) -> Path:
+    """Return where the student is kept; the number of threads changes only its last bits."""
     identity = cli.run_identity
+    device = cli.trainer.strategy.root_device
     key = {
         "version": _VERSION,
+        "torch": str(torch.__version__),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "student": records.baseline_hash(identity),
         "task_weight": identity["model"]["init_args"]["task_weight"],
     }
@@ -70,6 +76,7 @@ def _save(cli: FitCLI, path: Path) -> None:
             for checkpoint, state in students.items()
             for name, value in state.items()
         },
+        "control_environment": records.environment(),
         "checkpoints": checkpoints,
         "epochs": cli.trainer.current_epoch,
         # Divergences along the way are from one teacher, and other runs have other masks.

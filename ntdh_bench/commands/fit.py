@@ -29,13 +29,13 @@ def main(argv: list[str]) -> int:
     return run_command(lambda: run(FitCLI(argv[0], argv[1:])))
 
 
-def run(cli: FitCLI, share_control: bool = False) -> dict[str, Any]:
+def run(cli: FitCLI, in_sweep: bool = False) -> dict[str, Any]:
     """Train teacher and student, test, print the summary; returns the record.
 
     Args:
         cli: the parsed command.
-        share_control: train a student without KD once and keep it for runs that differ in what it
-            never sees: the teacher and its mask.
+        in_sweep: leave no record in the folder, which is scratch; train a student without KD once
+            and keep it for runs that differ in what it never sees: the teacher and its mask.
     """
     started = time.monotonic()
     teacher = None
@@ -45,7 +45,7 @@ def run(cli: FitCLI, share_control: bool = False) -> dict[str, Any]:
         teacher = prepare_teacher(cli)
         if cli.trainer.is_global_zero and not cli.fast_dev_run:
             cli.model.save_teacher(cli.folder / TEACHER_FILE)
-    if share_control and control.is_control(cli):
+    if in_sweep and control.is_control(cli):
         outcome = control.measure(cli, lambda: fit(cli), lambda: measure(cli, None))
     else:
         fit(cli)
@@ -56,7 +56,7 @@ def run(cli: FitCLI, share_control: bool = False) -> dict[str, Any]:
         }
     record = make_record(cli, outcome, teacher, time.monotonic() - started)
     if cli.trainer.is_global_zero:
-        finish(cli, record)
+        finish(cli, record, in_sweep)
     return record
 
 
@@ -123,12 +123,12 @@ def make_record(
     }
 
 
-def finish(cli: FitCLI, record: dict[str, Any]) -> None:
-    """Write the record and print the summary table."""
+def finish(cli: FitCLI, record: dict[str, Any], in_sweep: bool) -> None:
+    """Write the record, unless a sweep does, and print the summary table."""
     notes = {"source": source_note(cli.datamodule.source)}
     if cli.fast_dev_run:
         notes["saved"] = "nothing: fast_dev_run is a trial"
-    else:
+    elif not in_sweep:
         path = cli.folder / "record.json"
         records.write_record(path, record)
         notes |= saved_files(cli.folder)

@@ -10,7 +10,6 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from ntdh_bench.cache import locked
 from ntdh_bench.errors import UserError
 from ntdh_bench.experiments import (
     Experiment,
@@ -78,8 +77,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--timeout", type=_positive, metavar="SECONDS", help="kill a run after this long")
     add("--retries", type=_count, default=0, metavar="N", help="repeat failed runs; default: 0")
     add("--set", action="append", default=[], dest="settings", metavar="dotted.key=value",
-        help="change every run's config (with --name); may be repeated")  # fmt: skip
-    add("--name", metavar="NEW", help="name of the changed experiment, for its records")
+        help="change every run's config (needs --name); may be repeated")  # fmt: skip
+    add("--name", metavar="NEW", help="name of the records, if not the experiment's")
     add("--runs", type=Path, default=Path("runs/sweep"), metavar="DIR",
         help="records, logs and scratch; default: runs/sweep")  # fmt: skip
     add("--results", type=Path, default=Path("results"), metavar="DIR",
@@ -110,10 +109,10 @@ def _positive_count(text: str) -> int:
 
 
 def _experiment(options: argparse.Namespace) -> Experiment:
-    if bool(options.settings) != bool(options.name):
+    if options.settings and not options.name:
         raise UserError(
-            "--set and --name go together: a changed experiment needs a name of its own, so that "
-            "its records are not taken for the original's"
+            "--set needs --name: a changed experiment needs a name of its own, so that its records "
+            "are not taken for the original's"
         )
     path = find_experiment(options.config)
     experiment = load_experiment(path, dict(map(parse_assignment, options.settings)))
@@ -122,14 +121,25 @@ def _experiment(options: argparse.Namespace) -> Experiment:
             f"{experiment.name} needs the data set {experiment.requires}, which is not part of "
             "this version: `ntdh-bench data list` shows those that are"
         )
+    shipped = {found.stem: found for found in shipped_experiments()}
     if not options.name:
+        _check_name(experiment, shipped.get(experiment.name))
         return experiment
-    taken = {shipped.stem for shipped in shipped_experiments()} | {experiment.name}
+    taken = {*shipped, experiment.name}
     if options.name in taken or not re.fullmatch(r"[\w.-]+", options.name):
         raise UserError(
             f"--name {options.name}: choose letters, digits, - and _, and no experiment's name"
         )
     return replace(experiment, name=options.name)
+
+
+def _check_name(experiment: Experiment, shipped: Path | None) -> None:
+    """Refuse to mix the records of a user's experiment with those of a shipped one."""
+    if shipped is not None and experiment.runs != load_experiment(shipped).runs:
+        raise UserError(
+            f"{experiment.path} has the name of {shipped}, but not its runs: rename the file, or "
+            "give --name NEW"
+        )
 
 
 def _selected(experiment: Experiment, options: argparse.Namespace) -> list[Run]:
@@ -154,12 +164,13 @@ def _only(runs: Sequence[Run], text: str) -> list[Run]:
     if not known:
         axes = dict.fromkeys(name for run in runs for name in _labels(run))
         raise UserError(f"--only {text}: no axis {axis} here; there are {', '.join(axes)}")
-    unknown = [label for label in labels.split(",") if label not in known]
+    wanted = [labels] if labels in known else labels.split(",")  # [4, 4] is one label
+    unknown = [label for label in wanted if label not in known]
     if unknown:
         raise UserError(
             f"--only {text}: {axis} has no {unknown[0]!r} here; there are {', '.join(known)}"
         )
-    return [run for run in runs if _labels(run).get(axis) in labels.split(",")]
+    return [run for run in runs if _labels(run).get(axis) in wanted]
 
 
 def _labels(run: Run) -> dict[str, str]:
@@ -215,13 +226,12 @@ def _sweep(
     try:
         outcome, interrupted = _drive(todo, store, options) if todo else (Outcome(left=0), False)
     finally:
-        with locked(store.root / "locks" / experiment.name):
-            collected = collect(experiment, store.root, options.results)
+        collected = collect(experiment, store.root, options.results)
     _summarise(outcome, store, time.monotonic() - started)
     path = csv_path(options.results, experiment.name)
     print(f"records: {path}, {len(collected.rows)} of {len(experiment.runs)} runs")
     for problem in collected.problems:
-        print(f"not collected: {problem}")
+        print(f"problem: {problem}")
     if interrupted:
         print("interrupted; the same command goes on where it stopped")
         return _INTERRUPTED

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ntdh_bench.cache import write_atomic
 from ntdh_bench.experiments import Experiment, load_experiment, shipped_experiments
-from ntdh_bench.records import collect
+from ntdh_bench.records import RecordError, collect
 from ntdh_bench.report import check, evidence, figures, page, tables, wording
 from ntdh_bench.report.claims import Result, ledger
 from ntdh_bench.report.contents import Content, Variant, contents
@@ -51,7 +51,7 @@ def build(results: Path, store: Path) -> Report:
     and this one does not are removed.
 
     Raises:
-        UserError: a folder cannot be written, or a CSV of records is not one of this schema.
+        UserError: a folder cannot be written.
     """
     experiments = [load_experiment(path) for path in shipped_experiments()]
     problems = _collect(experiments, store, results)
@@ -75,14 +75,20 @@ def _collect(experiments: Iterable[Experiment], store: Path, results: Path) -> l
     """Collect every experiment; a damaged record may belong to several, but is named once."""
     if not (store / "records").is_dir():
         return []
-    found = [problem for e in experiments for problem in collect(e, store, results).problems]
+    found: list[str] = []
+    for experiment in experiments:
+        try:
+            found += collect(experiment, store, results).problems
+        except RecordError as error:
+            found.append(str(error))
     return list(dict.fromkeys(found))
 
 
 def _unlisted(found: Evidence, store: Path) -> list[str]:
-    """Return the runs in the store that belong to no experiment."""
+    """Return the whole records in the store that belong to no experiment."""
     listed = {row["run"] for row in found.all_rows}
-    return sorted({path.stem for path in (store / "records").glob("*.json")} - listed)
+    paths = (path for path in (store / "records").glob("*.json") if path.stem not in listed)
+    return sorted(path.stem for path in paths if check.damage(path) is None)
 
 
 # -- files ---------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ MANIFEST = "manifest.json"
 VERSION, PAPER = "ntdh-bench", "ntdh_bench/report/paper.yaml"
 CONFIGS = "configs/sweeps/"
 RECORDS = "records/"
+_RUN_AGAIN = "delete it, and `ntdh-bench sweep` runs it again"
 ALL = "*"  # an output made from every input
 
 
@@ -44,14 +45,11 @@ def file_hash(path: Path) -> str:
 
 
 def check(results: Path, store: Path) -> list[str]:
-    """Return what is not up to date, a line each; nothing if all is well.
+    """Return what is not up to date or cannot be read, a line each; nothing if all is well.
 
     Args:
         results: folder of records, tables, figures and the manifest.
         store: folder of a sweep's records; it need not exist.
-
-    Raises:
-        UserError: a CSV of records is not one of this schema.
     """
     try:
         manifest = json.loads((results / MANIFEST).read_text())
@@ -94,21 +92,37 @@ def _changed_outputs(results: Path, outputs: Mapping[str, Any]) -> list[str]:
 def _changed_records(results: Path, store: Path, unlisted: set[str]) -> list[str]:
     """Compare the store's records with the rows that were collected from them."""
     files = {path.stem: path for path in sorted((store / "records").glob("*.json"))}
-    rows = _rows_by_run(results) if files else {}
-    uncollected = [run for run in files if run not in rows and run not in unlisted]
-    found = [f"{store}: {len(uncollected)} records not collected yet ({_few(uncollected)})"]
-    found = found if uncollected else []
+    rows, found = _rows_by_run(results) if files else ({}, [])
+    damages = {run: damage(files[run]) for run in sorted(files.keys() - rows.keys() - unlisted)}
+    found += [told for told in damages.values() if told]
+    uncollected = [run for run, told in damages.items() if not told]
+    if uncollected:
+        few = _few(uncollected)
+        found.append(f"{store}: {len(uncollected)} records not collected yet ({few})")
     for run in files.keys() & rows.keys():
         found += _differences(files[run], rows[run])
     return found
 
 
-def _rows_by_run(results: Path) -> dict[str, list[Row]]:
-    rows = defaultdict(list)
+def _rows_by_run(results: Path) -> tuple[dict[str, list[Row]], list[str]]:
+    """Return the rows of all CSVs, and which files are none."""
+    rows, problems = defaultdict(list), []
     for path in experiment_csvs(results):
-        for row in read_rows(path).rows:
-            rows[row["run"]].append(row)
-    return rows
+        try:
+            for row in read_rows(path).rows:
+                rows[row["run"]].append(row)
+        except RecordError as error:
+            problems.append(str(error))
+    return rows, problems
+
+
+def damage(path: Path) -> str | None:
+    """Return what is wrong with a record, None if it can be collected."""
+    try:
+        to_row(read_record(path), "", "")
+    except RecordError as error:
+        return f"{error}; {_RUN_AGAIN}"
+    return None
 
 
 def _differences(path: Path, rows: Iterable[Row]) -> list[str]:
@@ -120,7 +134,7 @@ def _differences(path: Path, rows: Iterable[Row]) -> list[str]:
             if to_row(record, row["experiment"], row["protocol"]) != row
         ]
     except RecordError as error:
-        return [f"{error}; `ntdh-bench sweep` runs it again"]
+        return [f"{error}; {_RUN_AGAIN}"]
 
 
 def _few(names: list[str], most: int = 8) -> str:

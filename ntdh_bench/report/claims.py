@@ -20,7 +20,12 @@ from functools import cache
 
 from ntdh_bench.records import Row
 from ntdh_bench.report import paper
-from ntdh_bench.report.hypothesis import Hypothesis, Summary, test_hypothesis
+from ntdh_bench.report.hypothesis import (
+    VERDICT_DATASETS,
+    Hypothesis,
+    Summary,
+    test_hypothesis,
+)
 from ntdh_bench.report.paper_claims import CLAIMS, RHO, UNTESTED, Claim, Region, Untested
 from ntdh_bench.report.statistics import Estimate, holm, mean_ci, p_at_least, p_between
 
@@ -45,13 +50,13 @@ class Result:
         test: what is measured and how it is tested, margins included.
         protocol: None where nothing was run.
         source: ``real`` or ``simulated``; None where nothing was run.
-        n: seeds (strata in the hypothesis test).
+        n: seeds (data sets in the hypothesis test).
         effect: in ``unit``; of the part that decides, in a claim with several.
         low: lower end of its 95 % interval; None with one seed.
         high: upper end.
         unit: ``accuracy points``, ``nats``, ``per cent`` or ``rank correlation``.
         claimed: where the claim puts the effect, such as ``> 0`` or ``within ±1``.
-        p: one-sided; None with fewer than five seeds.
+        p: one-sided; None with fewer than five seeds (three data sets), or parts of a grid missing.
         p_corrected: after Holm.
         verdict: one of :data:`VERDICTS`.
         published: whether the paper's own printed numbers lie where it claims: ``agree``,
@@ -130,11 +135,12 @@ def _judge(claim: Claim, group: tuple[str, str], rows: Sequence[Row]) -> Result:
     blank = _blank(claim)
     if not tested:
         return blank
-    deciding = [part.p for part in tested if part.decides]
+    partial = claim.partial(rows)
+    deciding = [part.p for part in tested if part.decides and not partial]
     enough = len(deciding) >= claim.count
     # The part whose p is that of the claim; of those that were run, if some were not.
     shown = sorted(tested, key=lambda part: part.p)[min(claim.count, len(tested)) - 1]
-    refuted = sum(part.decides and part.against for part in tested)
+    refuted = sum(part.decides and part.against and not partial for part in tested)
     return replace(
         blank,
         protocol=group[0],
@@ -145,7 +151,7 @@ def _judge(claim: Claim, group: tuple[str, str], rows: Sequence[Row]) -> Result:
         high=shown.estimate.high,
         p=p_at_least(_padded(deciding, len(claim.parts)), claim.count) if enough else None,
         verdict=FAILS if refuted > len(claim.parts) - claim.count else INCONCLUSIVE,
-        note="; ".join(filter(None, (claim.note, *_notes(claim, tested, shown)))),
+        note="; ".join(filter(None, (claim.note, *_notes(claim, tested, shown), partial))),
     )
 
 
@@ -253,25 +259,29 @@ def _hypothesis_results(hypothesis: Hypothesis) -> list[Result]:
 
 def _hypothesis_result(quantity: str, summary: Summary | None) -> Result:
     where, statement, effect, scale = _HYPOTHESIS[quantity]
-    test = f"{effect}: < 0; random-effects mean over strata ({scale}Hartung-Knapp)"
+    test = (
+        f"{effect}: < 0; random-effects mean over data sets, the strata of each made one value "
+        f"first ({scale}Hartung-Knapp)"
+    )
     result = Result(f"ntdh.{quantity}", where, statement, "ntdh", "", test, unit=RHO, claimed="< 0")
     if summary is None:
         return result
-    p = summary.p
+    enough = summary.datasets >= VERDICT_DATASETS
+    low, p = summary.low, summary.p if enough else None
     if p is not None:
         p = p / 2 if summary.value < 0 else 1 - p / 2
+    few = "" if enough else f"; fewer than {VERDICT_DATASETS} data sets decide nothing"
     return replace(
         result,
         protocol="all",
         source=summary.source,
-        n=summary.strata,
+        n=summary.datasets,
         effect=summary.value,
-        low=summary.low,
+        low=low,
         high=summary.high,
         p=p,
-        verdict=FAILS if summary.low is not None and summary.low > 0 else INCONCLUSIVE,
-        note=f"n counts strata, of {summary.datasets} data set(s); strata of one data set share "
-        "runs, so the interval is rather too narrow",
+        verdict=FAILS if enough and low is not None and low > 0 else INCONCLUSIVE,
+        note=f"n counts data sets; strata (data set x method x protocol): {summary.strata}{few}",
     )
 
 

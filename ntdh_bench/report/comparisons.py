@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import combinations
 from typing import Any, NamedTuple, TypeAlias
 
+from ntdh_bench.experiments import find_experiment, load_experiment
 from ntdh_bench.records import Row
 from ntdh_bench.report.contrasts import (
     ACCURACY,
@@ -104,11 +106,14 @@ def bound_slack(target: str) -> Measure:
     return measure
 
 
-def ratio_slack(factor: float) -> Measure:
-    """Return the measure NCKL - factor |TCKL|: TCKL of Eq. 19 may be negative."""
+def ratio_slack(factor: float, target: str) -> Measure:
+    """Return the measure NCKL - factor |TCKL|: TCKL of Eq. 19 may be negative.
+
+    ``target`` is ``tckl``, of Eq. 19, or ``tckl_binary``, of two-way distributions.
+    """
 
     def measure(row: Row) -> float | None:
-        nckl, tckl = row["last_test_nckl"], row["last_test_tckl"]
+        nckl, tckl = row["last_test_nckl"], row[f"last_test_{target}"]
         return None if nckl is None or tckl is None else float(nckl - factor * abs(tckl))
 
     return measure
@@ -169,7 +174,53 @@ def mask_effect(removes: str, ratios: Sequence[float], **where: Any) -> Contrast
     )
 
 
+def log(measure: Measure) -> Measure:
+    """Return the logarithm of a measure > 0: its changes are relative ones."""
+
+    def logarithm(row: Row) -> float | None:
+        value = measure(row)
+        return None if value is None or value <= 0 else math.log(value)
+
+    return logarithm
+
+
 # -- several teachers ------------------------------------------------------------------------------
+
+# What tells the teachers of an experiment apart.
+_TEACHER = ("dataset", "gap", "teacher_noise", "teacher", "teacher_epochs", "teacher_parameters")
+_Teachers: TypeAlias = dict[int, dict[tuple[Any, ...], tuple[float, float]]]
+
+
+def missing_teachers(rows: Sequence[Row]) -> str:
+    """Say how many teachers of the shipped grid no seed has yet; nothing if all are there."""
+    first = rows[0]
+    wanted = _shipped_teachers(first["experiment"]).get(first["protocol"], 0)
+    found = len({_teacher(row) for row in rows if row["arm"] == "kd"})
+    if found >= wanted:
+        return ""
+    return f"partial: {found} of {wanted} teachers; a part of the grid decides nothing"
+
+
+def _teacher(row: Row) -> tuple[Any, ...]:
+    return tuple(row[name] for name in _TEACHER)
+
+
+@cache
+def _shipped_teachers(experiment: str) -> dict[str, int]:
+    """Return how many KD runs a seed of each protocol has: one a teacher."""
+    runs = load_experiment(find_experiment(experiment)).runs
+    distilled = [run for run in runs if run.config["model"]["init_args"].get("distiller")]
+    most: Counter[str] = Counter()
+    for (protocol, _), number in Counter((run.protocol, run.seed) for run in distilled).items():
+        most[protocol] = max(most[protocol], number)
+    return dict(most)
+
+
+def _whole(teachers: _Teachers, least: int) -> dict[int, list[tuple[float, float]]]:
+    """Return the seeds that have all the teachers that any seed has, at least so many."""
+    settings = {setting for found in teachers.values() for setting in found}
+    whole = max(least, len(settings))
+    return {s: list(found.values()) for s, found in teachers.items() if len(found) == whole}
 
 
 def teacher_against_student(rows: Sequence[Row]) -> BySeed:
@@ -177,32 +228,51 @@ def teacher_against_student(rows: Sequence[Row]) -> BySeed:
 
     Only seeds that have the runs with all teachers count, at least four of them.
     """
-    pairs: dict[int, list[tuple[float, float]]] = defaultdict(list)
+    teachers: _Teachers = defaultdict(dict)
     for row in rows:
         values = row["last_test_teacher_accuracy"], row["last_test_accuracy"]
         if row["arm"] == "kd" and None not in values:
-            pairs[row["seed"]].append(values)
-    whole = max([4, *map(len, pairs.values())])
-    rho = {s: float(spearman(*zip(*p, strict=True))) for s, p in pairs.items() if len(p) == whole}
+            teachers[row["seed"]][_teacher(row)] = values
+    rho = {s: float(spearman(*zip(*p, strict=True))) for s, p in _whole(teachers, 4).items()}
     return {seed: value for seed, value in rho.items() if not math.isnan(value)}
 
 
-def closer_against_farther(rows: Sequence[Row]) -> BySeed:
-    """Return how much more accurate, in points, the student of the teacher with less NCJSD is.
+def closer_against_farther(metric: str) -> Values:
+    """Return how much more accurate, in points, the student of the less divergent teacher is.
 
     The mean over all pairs of a seed's teachers; only seeds that have all teachers count.
+
+    Args:
+        metric: the divergence before distillation, ``ncjsd`` or ``tcjsd``.
     """
-    controls = Controls(rows)
-    teachers: dict[int, list[tuple[float, float]]] = defaultdict(list)
-    for row in rows:
-        if row["arm"] == "kd" and row["last_test_accuracy"] is not None:
-            ncjsd = controls.before(row)
-            if ncjsd is not None:
-                teachers[row["seed"]].append((ncjsd, 100 * row["last_test_accuracy"]))
-    whole = max([2, *map(len, teachers.values())])
-    return {s: _mean_lead(found) for s, found in teachers.items() if len(found) == whole}
+
+    def values(rows: Sequence[Row]) -> BySeed:
+        controls = Controls(rows)
+        teachers: _Teachers = defaultdict(dict)
+        for row in rows:
+            divergence = controls.before(row, metric) if row["arm"] == "kd" else None
+            if divergence is not None and row["last_test_accuracy"] is not None:
+                pair = divergence, 100 * row["last_test_accuracy"]
+                teachers[row["seed"]][_teacher(row)] = pair
+        return {seed: _mean_lead(found) for seed, found in _whole(teachers, 2).items()}
+
+    return values
+
+
+def difference(a: Values, b: Values) -> Values:
+    """Return a - b of the seeds that have both."""
+
+    def values(rows: Sequence[Row]) -> BySeed:
+        left, right = a(rows), b(rows)
+        return {seed: left[seed] - right[seed] for seed in left if seed in right}
+
+    return values
 
 
 def _mean_lead(teachers: Sequence[tuple[float, float]]) -> float:
-    leads = [near[1] - far[1] for near, far in combinations(sorted(teachers), 2)]
+    """Return the mean lead of the nearer teacher's student; equally near ones have none."""
+    leads = [
+        near[1] - far[1] if near[0] < far[0] else 0.0
+        for near, far in combinations(sorted(teachers), 2)
+    ]
     return sum(leads) / len(leads)

@@ -144,9 +144,4 @@ def _map_title(layer: str, removes: str) -> str:
 
 
 def _heat_in_the_middle(maps: Mapping[int, Image]) -> Cell:
-    shares = []
-    for image in maps.values():
-        top, left = (side // 7 for side in image.shape)
-        middle = image[top : image.shape[0] - top, left : image.shape[1] - left]
-        shares.append(float(middle.sum() / (image.sum() or 1.0)))
-    return Cell(mean_ci(shares), RATIO)
+    return Cell(mean_ci(map(evidence.share_in_the_middle, maps.values())), RATIO)

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ntdh_bench.records import Row, csv_path, read_details, read_rows
+from ntdh_bench.experiments import EXTRAS, load_experiment, shipped_experiments
+from ntdh_bench.records import (
+    RecordError,
+    Row,
+    csv_path,
+    details_path,
+    read_details,
+    read_rows,
+)
 from ntdh_bench.report.check import experiment_csvs
 from ntdh_bench.report.pairing import Controls
 
@@ -40,28 +50,55 @@ class Evidence:
 
 
 def read(results: Path) -> Evidence:
-    """Read all CSVs of records.
+    """Read all CSVs of records that can be read.
 
-    Raises:
-        UserError: one of them is no CSV of this schema.
+    Left out, and named in ``problems``: files of another schema, damaged rows, and rows of runs
+    that the shipped experiment of that name no longer has.
     """
-    rows, problems = {}, []
+    rows: dict[str, list[Row]] = {}
+    middles: dict[str, Row] = {}
+    problems: list[str] = []
+    current = shipped_runs()
     for path in experiment_csvs(results):
-        found = read_rows(path)
-        rows[path.stem] = found.rows
+        try:
+            found = read_rows(path)
+        except RecordError as error:
+            problems.append(str(error))
+            continue
+        runs = current.get(path.stem)
+        kept = [r for r in found.rows if runs is None or (r["run"], r["protocol"]) in runs]
+        rows[path.stem] = kept
         problems += found.problems
-    controls = Controls(row for found in rows.values() for row in found)
+        if left := len(found.rows) - len(kept):
+            problems.append(
+                f"{path}: {left} rows of runs that {path.stem}.yaml no longer has are left out"
+            )
+        for kind in EXTRAS:
+            problems += _details(results, path.stem, kind).problems
+        for (run, removes), image in _images(results, path.stem).items():
+            middles.setdefault(run, {})[f"middle_{removes}"] = share_in_the_middle(image)
+    controls = Controls(row for kept in rows.values() for row in kept)
     return Evidence(
         results,
-        {name: [derived(row, controls) for row in found] for name, found in rows.items()},
+        {
+            name: [{**derived(row, controls), **middles.get(row["run"], {})} for row in kept]
+            for name, kept in rows.items()
+        },
         problems,
     )
+
+
+def shipped_runs() -> dict[str, set[tuple[str, str]]]:
+    """Return run and protocol of every run of each shipped experiment whose data set is there."""
+    experiments = map(load_experiment, shipped_experiments())
+    return {e.name: {(r.hash, r.protocol) for r in e.runs} for e in experiments if not e.missing}
 
 
 def derived(row: Row, controls: Controls) -> Row:
     """Return a row with columns computed from it and from its control."""
     kd = row["arm"] in ("kd", "matched")
     tckl, nckl = row["last_test_tckl_binary"], row["last_test_nckl"]
+    single = row["last_test_tckl"]
     measured = tckl is not None and nckl is not None
     return {
         **row,
@@ -71,15 +108,41 @@ def derived(row: Row, controls: Controls) -> Row:
         "parameters": row["student_parameters"] or row["teacher_parameters"],
         "kl_bound": tckl + nckl if measured else None,
         "nckl_over_tckl": nckl / tckl if measured and tckl > 0 else None,
+        "nckl_over_single_tckl": nckl / abs(single) if nckl is not None and single else None,
         "classes_less_1": row["classes"] - 1.0 if row["classes"] else None,
     }
+
+
+class _Details(NamedTuple):
+    lines: list[dict[str, str]]
+    problems: list[str]
+
+
+def _details(results: Path, experiment: str, kind: str) -> _Details:
+    """Return the curves or maps of an experiment, and what of them cannot be used."""
+    path = csv_path(results, experiment)
+    try:
+        lines = read_details(path, kind)
+    except RecordError as error:
+        return _Details([], [str(error)])
+    finite = [line for line in lines if _is_finite(line["value"])]
+    left = len(lines) - len(finite)
+    problem = f"{details_path(path, kind)}: {left} values that are no finite numbers are left out"
+    return _Details(finite, [problem] if left else [])
+
+
+def _is_finite(text: str | None) -> bool:
+    try:
+        return math.isfinite(float(text or ""))
+    except ValueError:
+        return False
 
 
 def curves(results: Path, experiment: str, rows: Iterable[Row]) -> list[Row]:
     """Return a row per run and epoch: the run's own columns, ``epoch`` and the curves' metrics."""
     by_run = {row["run"]: row for row in rows}
     found: dict[tuple[str, int], Row] = defaultdict(dict)
-    for line in read_details(csv_path(results, experiment), "curves"):
+    for line in _details(results, experiment, "curves").lines:
         if line["run"] in by_run:
             found[line["run"], int(line["epoch"])][line["metric"]] = float(line["value"])
     blank: Row = {"ncjsd": None, "tcjsd": None}
@@ -92,16 +155,27 @@ def curves(results: Path, experiment: str, rows: Iterable[Row]) -> list[Row]:
 def maps(results: Path, experiment: str, rows: Iterable[Row]) -> dict[str, Maps]:
     """Return the heat maps of the runs in ``rows``, by layer."""
     by_run = {row["run"]: row for row in rows}
-    pixels: dict[tuple[str, str], dict[tuple[int, int], float]] = defaultdict(dict)
-    for line in read_details(csv_path(results, experiment), "maps"):
-        if line["run"] in by_run:
-            place = int(line["y"]), int(line["x"])
-            pixels[line["run"], line["removes"]][place] = float(line["value"])
     found: dict[str, Maps] = defaultdict(lambda: defaultdict(dict))
-    for (run, removes), image in pixels.items():
-        row = by_run[run]
-        found[row["layer"] or ""][removes][row["seed"]] = _image(image)
+    for (run, removes), image in _images(results, experiment).items():
+        if run in by_run:
+            found[by_run[run]["layer"] or ""][removes][by_run[run]["seed"]] = image
     return dict(sorted(found.items()))
+
+
+def share_in_the_middle(image: Image) -> float:
+    """Return the share of the heat in the middle 5/7 of both sides, where MNIST digits lie."""
+    top, left = (side // 7 for side in image.shape)
+    middle = image[top : image.shape[0] - top, left : image.shape[1] - left]
+    return float(middle.sum() / (image.sum() or 1.0))
+
+
+def _images(results: Path, experiment: str) -> dict[tuple[str, str], Image]:
+    """Return the heat map of each run and mask."""
+    pixels: dict[tuple[str, str], dict[tuple[int, int], float]] = defaultdict(dict)
+    for line in _details(results, experiment, "maps").lines:
+        place = int(line["y"]), int(line["x"])
+        pixels[line["run"], line["removes"]][place] = float(line["value"])
+    return {key: _image(values) for key, values in pixels.items()}
 
 
 def _image(pixels: Mapping[tuple[int, int], float]) -> Image:

@@ -5,8 +5,8 @@ A stratum is a data set, method, source and protocol. Its cells differ in what m
 distillation, since distilling itself lowers it, and the gain over the same student without KD. Both
 are averaged over seeds, and rank correlations run over the cells. Intervals come from resampling
 whole seeds, the same resamples for every statistic of a stratum: they hold training noise, not the
-choice of cells. The summary over strata treats them as independent, which strata that share a data
-set are not quite.
+choice of cells. Strata of one data set share its controls, seeds and divergences, so the summary
+first makes one value of them, and only data sets count as independent.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -33,10 +33,12 @@ from ntdh_bench.report.statistics import (
 MIN_CELLS = 4  # the variance of a rank correlation, 1.06 / (cells - 3), needs as many
 MIN_SEEDS = 2
 SUMMARY_SEEDS = 3  # a stratum of two seeds, such as a smoke test's, says too little for a summary
+VERDICT_SEEDS = 5  # as in the claims ledger
+VERDICT_DATASETS = 3
 QUANTITIES = ("ncjsd", "tcjsd", "difference", "partial")
 
-SUPPORTS, CONTRADICTS, INCONCLUSIVE, TOO_FEW = (
-    "supports", "contradicts", "inconclusive", "too few",
+SUPPORTS, NOT_SPECIFIC, CONTRADICTS, INCONCLUSIVE, TOO_FEW = (
+    "supports", "not specific", "contradicts", "inconclusive", "too few",
 )  # fmt: skip
 REFERENCE = "reference"
 
@@ -48,8 +50,11 @@ _STRATUM = (
 # What moves the divergence within a stratum.
 _MASK = ("mask", "removes", "ratio", "layer")
 _CELL = (
-    "gap", "teacher_noise", "unimodal", "teacher", "teacher_parameters", "retrain", *_MASK,
+    "gap", "teacher_noise", "unimodal", "teacher", "teacher_epochs", "teacher_parameters",
+    "retrain", *_MASK,
 )  # fmt: skip
+# What a family of cells within a stratum has in common.
+_FAMILY = ("unimodal", "teacher", "gap", "mask", "layer", "retrain")
 _MEASURED = ("gain", "ncjsd", "tcjsd", "teacher_accuracy")
 
 Key: TypeAlias = tuple[object, ...]
@@ -66,19 +71,38 @@ class Correlation:
 
 
 @dataclass(frozen=True)
+class Family:
+    """Cells of a stratum that vary one thing: the masks of one teacher and gap, or the teachers.
+
+    Pooled, families may hide each other's trends. Attributes as those of a stratum.
+    """
+
+    label: str
+    cells: int
+    seeds: int
+    ncjsd: Correlation | None
+    tcjsd: Correlation | None
+
+
+@dataclass(frozen=True)
 class Stratum:
     """A data set, method, source and protocol, and the correlations over its cells.
 
     Attributes:
         label: data set, method and protocol, and what else sets the stratum apart.
         cells: number of cells, each averaged over seeds.
+        unclear: cells left out, as their columns cannot tell two runs of one seed apart.
         seeds: number of distinct seeds.
         split: ``val``, or ``test`` where there is no validation split: of the divergences.
         ncjsd: rho(NCJSD before distillation, gain). The hypothesis says negative.
         tcjsd: rho(TCJSD before distillation, gain).
         difference: rho(NCJSD) - rho(TCJSD), on the same resamples; negative if NCJSD decides.
         partial: rho(NCJSD, gain) given the (masked) teacher's accuracy.
-        verdict: on ``ncjsd``: ``supports``, ``contradicts``, ``inconclusive`` or ``too few``.
+        verdict: ``supports``: ``ncjsd`` lies wholly below 0, and TCJSD does not predict better;
+            ``not specific``: it does, ``difference`` lying wholly above 0; ``contradicts``:
+            ``ncjsd`` lies wholly above 0; ``inconclusive``: none of these, or fewer than five
+            seeds; ``too few``: cells or seeds for any correlation.
+        families: its cells by what they vary, where that is more than one thing; descriptive.
 
     A correlation is None with too few cells or seeds, or where one side does not vary.
     """
@@ -89,6 +113,7 @@ class Stratum:
     source: str
     protocol: str
     cells: int
+    unclear: int
     seeds: int
     split: str
     ncjsd: Correlation | None
@@ -96,29 +121,32 @@ class Stratum:
     difference: Correlation | None
     partial: Correlation | None
     verdict: str
+    families: tuple[Family, ...] = ()
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A random-effects summary of one correlation over the strata of a source.
+    """A random-effects summary of one correlation over the data sets of a source.
 
     Attributes:
         quantity: one of :data:`QUANTITIES`.
         source: ``real`` or ``simulated``.
-        strata: their number.
-        datasets: how many data sets they come from; strata of one data set share its runs.
-        value: mean over strata, in [-1, 1] (a difference: in [-2, 2]).
-        low: lower end of its 95 % interval; None with one stratum.
+        datasets: their number, which counts; the strata of each were made one value first.
+        strata: how many strata they have in all.
+        value: mean over data sets, in [-1, 1] (a difference: in [-2, 2]).
+        low: lower end of its 95 % interval; None with one data set.
         high: upper end.
-        p: two-sided; None with one stratum.
-        between: standard deviation of the true values between strata (correlations: Fisher's z).
-        verdict: as for a stratum; ``reference`` for ``tcjsd``, which the hypothesis leaves open.
+        p: two-sided; None with one data set.
+        between: standard deviation of the true values between data sets (correlations: Fisher's
+            z).
+        verdict: as for a stratum, ``too few`` with fewer than three data sets; ``reference`` for
+            ``tcjsd``, which the hypothesis leaves open.
     """
 
     quantity: str
     source: str
-    strata: int
     datasets: int
+    strata: int
     value: float
     low: float | None
     high: float | None
@@ -173,15 +201,17 @@ def test_hypothesis(rows: Sequence[Row]) -> Hypothesis:
             by_stratum[tuple(row[column] for column in _STRATUM)].append(row)
     strata, points = [], []
     for members in by_stratum.values():
-        if cells := _cells(members, controls):
-            strata.append(_stratum(members, cells, _label(members[0], by_stratum)))
-            points += _points(strata[-1], cells)
-    return Hypothesis(strata, _summaries(strata), points)
+        cells, unclear = _cells(members, controls)
+        if cells or unclear:
+            stratum = _stratum(members, cells, unclear, _label(members[0], by_stratum))
+            strata.append((stratum, cells))
+            points += _points(stratum, cells)
+    return Hypothesis([stratum for stratum, _ in strata], _summaries(strata), points)
 
 
 def _keeps_objective(row: Row) -> bool:
-    """Weight adjustment (Fig. 6-7) changes the objective, not the divergence: it is left out."""
-    return bool(row["method"] != "WeightedKL" or row["alpha"] == row["beta"] == 1)
+    """Weight adjustment (Fig. 6-7) changes the objective, not the divergence; (1, 1) is KD."""
+    return bool(row["method"] != "WeightedKL")
 
 
 def _label(row: Row, strata: Iterable[Key]) -> str:
@@ -200,39 +230,41 @@ def _varying(columns: Sequence[str], keys: Iterable[Key]) -> list[str]:
 # -- cells ---------------------------------------------------------------------------------------
 
 
-def _cells(rows: Iterable[Row], controls: Controls) -> Cells:
+def _cells(rows: Iterable[Row], controls: Controls) -> tuple[Cells, int]:
     """Return what each cell measured by seed, where the run and its own control are there.
 
-    Cells that hold two runs of one seed are left out: their columns cannot tell them apart.
+    Cells that hold two runs of one seed are left out, as their columns cannot tell them apart; the
+    second value is their number.
     """
     cells: dict[Key, dict[int, dict[str, float]]] = defaultdict(dict)
     unclear: set[Key] = set()
     for row in rows:
         key = tuple(row[column] for column in _CELL)
-        if row["seed"] in cells[key]:
-            unclear.add(key)
         values = {name: controls.before(row, name) for name in _MEASURED[1:]}
         values["gain"] = controls.gain(row)
         there = {name: value for name, value in values.items() if value is not None}
         if len(there) == len(_MEASURED):
+            if row["seed"] in cells[key]:
+                unclear.add(key)
             cells[key][row["seed"]] = there
-    return {key: values for key, values in cells.items() if values and key not in unclear}
+    clear = {key: values for key, values in cells.items() if values and key not in unclear}
+    return clear, len(unclear)
 
 
 def _seeds(cells: Cells) -> list[int]:
     return sorted({seed for values in cells.values() for seed in values})
 
 
-def _table(cells: Cells, name: str) -> Array:
+def _table(cells: Cells, name: str, seeds: Sequence[int]) -> Array:
     """Return ``(cells, seeds)`` of a measured value, NaN where there is no run."""
-    seeds = _seeds(cells)
     return np.array(
         [[values[s][name] if s in values else np.nan for s in seeds] for values in cells.values()]
     )
 
 
 def _points(stratum: Stratum, cells: Cells) -> list[Point]:
-    means = {name: np.nanmean(_table(cells, name), axis=1) for name in _MEASURED}
+    seeds = _seeds(cells)
+    means = {name: np.nanmean(_table(cells, name, seeds), axis=1) for name in _MEASURED if cells}
     return [
         Point(
             stratum.label, stratum.dataset, stratum.method, stratum.source, stratum.protocol,
@@ -267,14 +299,9 @@ def _coordinate(name: str, value: object) -> str:
 # -- correlations --------------------------------------------------------------------------------
 
 
-def _stratum(rows: Sequence[Row], cells: Cells, label: str) -> Stratum:
+def _stratum(rows: Sequence[Row], cells: Cells, unclear: int, label: str) -> Stratum:
     first, seeds = rows[0], _seeds(cells)
-    found: dict[str, Correlation | None] = dict.fromkeys(QUANTITIES)
-    enough = len(cells) >= MIN_CELLS and len(seeds) >= MIN_SEEDS
-    if enough:
-        found = _correlations(cells)
-    rho = found["ncjsd"]
-    untested = INCONCLUSIVE if enough else TOO_FEW
+    found = _correlations(cells)
     return Stratum(
         label=label,
         dataset=first["dataset"],
@@ -282,31 +309,53 @@ def _stratum(rows: Sequence[Row], cells: Cells, label: str) -> Stratum:
         source=first["source"],
         protocol=first["protocol"],
         cells=len(cells),
+        unclear=unclear,
         seeds=len(seeds),
         split=split(first),
-        ncjsd=rho,
+        ncjsd=found["ncjsd"],
         tcjsd=found["tcjsd"],
         difference=found["difference"],
         partial=found["partial"],
-        verdict=_verdict(rho.low, rho.high) if rho else untested,
+        verdict=_stratum_verdict(cells, found),
+        families=_families(cells),
     )
+
+
+def _enough(cells: Cells) -> bool:
+    return len(cells) >= MIN_CELLS and len(_seeds(cells)) >= MIN_SEEDS
+
+
+def _stratum_verdict(cells: Cells, found: Mapping[str, Correlation | None]) -> str:
+    if not _enough(cells):
+        return TOO_FEW
+    rho, difference = found["ncjsd"], found["difference"]
+    if rho is None or len(_seeds(cells)) < VERDICT_SEEDS:
+        return INCONCLUSIVE
+    return _specific(_verdict(rho.low, rho.high), difference.low if difference else None)
 
 
 def _correlations(cells: Cells) -> dict[str, Correlation | None]:
-    """Return every quantity with its percentile interval over resamples of whole seeds.
-
-    Resamples in which a cell has no run, or in which the quantity is not defined, are left out.
-    """
-    counts = seed_counts(len(_seeds(cells)))
-    means = {name: resampled_means(_table(cells, name), counts) for name in _MEASURED}
-    whole = ~np.isnan(means["gain"]).any(axis=1)
-    gain, ncjsd, tcjsd, accuracy = (
-        means[name][whole] for name in ("gain", "ncjsd", "tcjsd", "teacher_accuracy")
-    )
-    n, t = spearman(ncjsd, gain), spearman(tcjsd, gain)
-    partial = partial_spearman(ncjsd, gain, accuracy)
-    samples = {"ncjsd": n, "tcjsd": t, "difference": n - t, "partial": partial}
+    """Return every quantity with its percentile interval over resamples of whole seeds."""
+    if not _enough(cells):
+        return dict.fromkeys(QUANTITIES)
+    samples = _resampled(cells, _seeds(cells))
     return {name: _interval(values) for name, values in samples.items()}
+
+
+def _resampled(cells: Cells, seeds: Sequence[int]) -> dict[str, Array]:
+    """Return every quantity ``(R,)`` in the sample itself and in resamples of whole ``seeds``.
+
+    It is NaN in resamples in which a cell has no run, or in which it is not defined.
+    """
+    counts = seed_counts(len(seeds))
+    gain, ncjsd, tcjsd, accuracy = (
+        resampled_means(_table(cells, name, seeds), counts) for name in _MEASURED
+    )
+    whole = ~np.isnan(gain).any(axis=1)
+    n, t, partial = (np.full(len(counts), np.nan) for _ in range(3))
+    n[whole], t[whole] = spearman(ncjsd[whole], gain[whole]), spearman(tcjsd[whole], gain[whole])
+    partial[whole] = partial_spearman(ncjsd[whole], gain[whole], accuracy[whole])
+    return {"ncjsd": n, "tcjsd": t, "difference": n - t, "partial": partial}
 
 
 def _interval(values: Array) -> Correlation | None:
@@ -324,45 +373,138 @@ def _verdict(low: float | None, high: float | None) -> str:
     return CONTRADICTS if low is not None and low > 0 else INCONCLUSIVE
 
 
-# -- summary over strata -------------------------------------------------------------------------
+def _specific(verdict: str, difference: float | None) -> str:
+    """Qualify a verdict by the lower end of rho(NCJSD) - rho(TCJSD)."""
+    better = difference is not None and difference > 0
+    return NOT_SPECIFIC if verdict == SUPPORTS and better else verdict
 
 
-def _summaries(strata: Sequence[Stratum]) -> list[Summary]:
-    sources = sorted({stratum.source for stratum in strata})
-    found = (summarise(quantity, strata, source) for source in sources for quantity in QUANTITIES)
-    return [summary for summary in found if summary is not None]
+# -- families of cells ---------------------------------------------------------------------------
 
 
-def summarise(quantity: str, strata: Iterable[Stratum], source: str) -> Summary | None:
-    """Summarise a quantity over the strata of a source; None if none of them has it.
+def _families(cells: Cells) -> tuple[Family, ...]:
+    """Return the cells by family; none where there is but one.
 
-    Correlations are averaged as Fisher's z, differences as they are. A stratum's variance is that
-    of a rank correlation over its cells, 1.06 / (cells - 3) (Fieller et al. 1957). Strata of fewer
-    than three seeds are left out.
+    A family is the masks of one kind of teacher at one gap, with that teacher unmasked; the other
+    unmasked cells of a kind of teacher are one, over gaps and teachers.
     """
-    there = [s for s in strata if s.source == source and s.seeds >= SUMMARY_SEEDS]
-    there = [stratum for stratum in there if getattr(stratum, quantity) is not None]
-    if not there:
+    named = [(dict(zip(_CELL, key, strict=True)), key) for key in cells]
+    masked = {tuple(c[name] for name in _FAMILY) for c, _ in named if c["mask"]}
+    families: dict[Key, dict[Key, Mapping[int, Mapping[str, float]]]] = defaultdict(dict)
+    for cell, key in named:
+        own = tuple(cell[name] for name in _FAMILY)
+        joined = [family for family in masked if family == own or _unmasked_of(cell, family)]
+        for family in joined or [(*own[:2], "no mask")]:
+            families[family][key] = cells[key]
+    if len(families) < 2:
+        return ()
+    return tuple(_family(key, families[key]) for key in sorted(families, key=repr))
+
+
+def _unmasked_of(cell: Mapping[str, object], family: Key) -> bool:
+    return cell["mask"] is None and tuple(cell[name] for name in _FAMILY[:3]) == family[:3]
+
+
+def _family(key: Key, cells: Cells) -> Family:
+    found = _correlations(cells)
+    seeds = len(_seeds(cells))
+    return Family(_family_label(key), len(cells), seeds, found["ncjsd"], found["tcjsd"])
+
+
+def _family_label(key: Key) -> str:
+    family = dict(zip(_FAMILY, key, strict=False))
+    parts = ["unimodal"] if family["unimodal"] else []
+    parts.append(f"{family['teacher']} teachers" if family["teacher"] else "teachers")
+    if len(key) < len(_FAMILY):
+        return ", ".join([*parts, "no mask"])
+    parts += [_coordinate("gap", family["gap"])] if family["gap"] is not None else []
+    place = f" of {family['layer']}" if family["layer"] else ""
+    parts.append(f"{family['mask']} masks{place}")
+    return ", ".join(parts + (["trained anew"] if family["retrain"] else []))
+
+
+# -- summary over data sets ----------------------------------------------------------------------
+
+
+def _summaries(strata: Sequence[tuple[Stratum, Cells]]) -> list[Summary]:
+    found = []
+    for source in sorted({stratum.source for stratum, _ in strata}):
+        by_quantity = {name: summarise(name, strata, source) for name in QUANTITIES}
+        rho, difference = by_quantity["ncjsd"], by_quantity["difference"]
+        if rho and difference:
+            verdict = _specific(rho.verdict, difference.low)
+            by_quantity["ncjsd"] = replace(rho, verdict=verdict)
+        found += [summary for summary in by_quantity.values() if summary is not None]
+    return found
+
+
+def summarise(
+    quantity: str, strata: Iterable[tuple[Stratum, Cells]], source: str
+) -> Summary | None:
+    """Summarise a quantity over the data sets of a source; None if no stratum has it.
+
+    Correlations are averaged as Fisher's z, differences as they are. Strata of fewer than three
+    seeds are left out.
+    """
+    by_dataset: dict[str, list[Cells]] = defaultdict(list)
+    for stratum, cells in strata:
+        there = stratum.source == source and getattr(stratum, quantity) is not None
+        if there and stratum.seeds >= SUMMARY_SEEDS:
+            by_dataset[stratum.dataset].append(cells)
+    if not by_dataset:
         return None
-    values = [getattr(stratum, quantity).value for stratum in there]
-    if quantity != "difference":
-        values = [_fisher_z(rho, s.cells) for rho, s in zip(values, there, strict=True)]
-    mean = random_effects(values, [1.06 / (stratum.cells - 3) for stratum in there])
+    effects = [_dataset_effect(quantity, members) for members in by_dataset.values()]
+    mean = random_effects([e.value for e in effects], [e.variance for e in effects])
     value, low, high = mean.mean, mean.low, mean.high
     if quantity != "difference":
         value, low, high = math.tanh(value), _tanh(low), _tanh(high)
-    verdict = REFERENCE if quantity == "tcjsd" else TOO_FEW if low is None else _verdict(low, high)
-    datasets = len({stratum.dataset for stratum in there})
+    verdict = _verdict(low, high) if len(effects) >= VERDICT_DATASETS else TOO_FEW
+    verdict = REFERENCE if quantity == "tcjsd" else verdict
+    number = sum(map(len, by_dataset.values()))
     return Summary(
-        quantity, source, mean.n, datasets, value, low, high, mean.p, mean.between, verdict
+        quantity, source, mean.n, number, value, low, high, mean.p, mean.between, verdict
     )
+
+
+class _Effect(NamedTuple):
+    """A data set's value of a quantity (a correlation: Fisher's z), and its variance."""
+
+    value: float
+    variance: float
+
+
+def _dataset_effect(quantity: str, strata: Sequence[Cells]) -> _Effect:
+    """Return the mean over a data set's strata.
+
+    Its variance is that of the mean itself, every stratum on the same resamples of the data set's
+    seeds, so that it does not shrink with the number of methods. A correlation adds the mean over
+    strata of a rank correlation's variance over cells, 1.06 / (cells - 3) (Fieller et al. 1957).
+    """
+    seeds = sorted({seed for cells in strata for seed in _seeds(cells)})
+    resampled = [_resampled(cells, seeds)[quantity] for cells in strata]
+    # Two values closer than a step of the finest rank correlation cannot be told apart.
+    variance = float(min(_step(len(cells)) for cells in strata) ** 2)
+    if quantity != "difference":
+        resampled = [_fisher_z(r, len(c)) for r, c in zip(resampled, strata, strict=True)]
+        variance = float(np.mean([1.06 / (len(cells) - 3) for cells in strata]))
+    samples = np.stack(resampled)
+    there = ~np.isnan(samples).all(axis=0)
+    means = np.nanmean(samples[:, there], axis=0)
+    noise = float(means[1:].var()) * len(seeds) / (len(seeds) - 1)  # resamples of n vary by n - 1
+    return _Effect(float(means[0]), variance + noise)
+
+
+def _step(cells: int) -> float:
+    """Return the smallest change of a rank correlation over ``cells`` cells."""
+    return 6 / (cells * (cells**2 - 1))
 
 
 def _tanh(z: float | None) -> float | None:
     return None if z is None else math.tanh(z)
 
 
-def _fisher_z(rho: float, cells: int) -> float:
+def _fisher_z(rho: Array, cells: int) -> Array:
     """Return Fisher's z; a perfect order counts as halfway to the next value below it."""
-    largest = 1 - 6 / (cells * (cells**2 - 1))
-    return float(np.arctanh(np.clip(rho, -largest, largest)))
+    largest = 1 - _step(cells)
+    z: Array = np.arctanh(np.clip(rho, -largest, largest))
+    return z

@@ -187,7 +187,7 @@ def _problems(problems: Sequence[str]) -> Html:
     if not problems:
         return Html()
     items = [el("li", problem) for problem in problems]
-    return join(el("h3", f"{len(problems)} records could not be read"), el("ul", *items))
+    return join(el("h3", f"Problems with the records ({len(problems)})"), el("ul", *items))
 
 
 def _index_entry(content: Content) -> Html:
@@ -206,7 +206,8 @@ def _claims(claims: Sequence[Result]) -> Html:
         "p",
         "Every claim of the paper, tested on records: paired over seeds, p corrected within an "
         "exhibit (Holm). A claim holds if its corrected p is below 0.05, and fails only if the "
-        "95 % interval lies wholly against it; with fewer than five seeds it stays inconclusive.",
+        "95 % interval lies wholly against it; with fewer than five seeds it stays inconclusive. "
+        f"{wording.N_NOTE}",
     )
     head = ("verdict", "claim", "data", "n", "effect [95 %]", "Holm p", "in the paper")
     buttons = [
@@ -293,8 +294,8 @@ def _hypothesis(found: Hypothesis) -> Html:
         "A stratum is a data set, method, source and protocol. Over its cells (gap, mask, ratio), "
         "each averaged over seeds, the divergence between the masked teacher and the student "
         "before distillation is ranked against the gain over the same student without KD. "
-        "Intervals come from resampling whole seeds. The summary over strata is a random-effects "
-        "mean.",
+        "Intervals come from resampling whole seeds. The summary is a random-effects mean over "
+        f"data sets. {wording.VERDICTS_NOTE}",
     )
     if not found.strata:
         return join(explanation, el("p", "No stratum has runs yet."))
@@ -304,6 +305,7 @@ def _hypothesis(found: Hypothesis) -> Html:
         el("div", *map(Html, drawings), class_="panels"),
         el("p", "The scatter pools strata and is descriptive only.", class_="note"),
         _strata(found.strata),
+        _families(found),
         _file_links(("hypothesis.md", "hypothesis.csv", "hypothesis_points.csv")),
     )
 
@@ -375,7 +377,7 @@ def _strata(strata: Iterable[Stratum]) -> Html:
                 "tr",
                 el("th", stratum.label, scope="row"),
                 el("td", _badge(stratum.source), data_value=stratum.source),
-                el("td", str(stratum.cells)),
+                el("td", wording.cells(stratum), data_value=stratum.cells),
                 el("td", str(stratum.seeds)),
                 *(
                     el("td", wording.correlation(c), data_value=_sort_value(c.value if c else None))
@@ -386,6 +388,28 @@ def _strata(strata: Iterable[Stratum]) -> Html:
         )
     table = el("table", el("thead", el("tr", *head)), el("tbody", *lines))
     return _scroll(table, "Strata of the hypothesis test")
+
+
+def _families(found: Hypothesis) -> Html:
+    families = wording.families(found)
+    if not families:
+        return Html()
+    head = [el("th", name, scope="col", class_="text") for name in wording.FAMILY_HEAD]
+    lines = [
+        el(
+            "tr",
+            el("th", label, scope="row"),
+            el("td", _badge(source)),
+            *(el("td", t) for t in rest),
+        )
+        for label, source, *rest in families
+    ]
+    table = el("table", el("thead", el("tr", *head)), el("tbody", *lines))
+    return join(
+        el("h3", "By family"),
+        el("p", wording.FAMILIES_NOTE, class_="note"),
+        _scroll(table, "Families of cells"),
+    )
 
 
 # -- exhibits ------------------------------------------------------------------------------------

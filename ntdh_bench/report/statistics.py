@@ -48,8 +48,12 @@ class RandomEffects:
 
 
 def mean_ci(values: Iterable[float], level: float = 0.95) -> Estimate | None:
-    """Return the mean and Student's t interval; None without values, no interval for one."""
-    x = np.asarray(list(values), dtype=float)
+    """Return the mean and Student's t interval; None without values, no interval for one.
+
+    Raises:
+        ValueError: a value is not finite.
+    """
+    x = _finite(list(values))
     if x.size == 0:
         return None
     mean = float(x.mean())
@@ -65,9 +69,9 @@ def p_greater(values: Sequence[float], null: float = 0.0) -> float:
     Values without spread give p = 0 above ``null``, else 1: no noise leaves nothing to chance.
 
     Raises:
-        ValueError: fewer than two values.
+        ValueError: fewer than two values, or one is not finite.
     """
-    x = np.asarray(values, dtype=float) - null
+    x = _finite(values) - null
     if x.size < 2:
         raise ValueError("a t test needs at least two values")
     error = _standard_error(x)
@@ -82,11 +86,19 @@ def p_between(values: Sequence[float], low: float, high: float) -> float:
     With both finite this is the equivalence test: two one-sided tests (Schuirmann 1987).
 
     Raises:
-        ValueError: fewer than two values.
+        ValueError: fewer than two values, or one is not finite.
     """
     above = p_greater(values, low) if math.isfinite(low) else 0.0
     below = p_greater([-value for value in values], -high) if math.isfinite(high) else 0.0
     return max(above, below)
+
+
+def _finite(values: ArrayLike) -> Array:
+    """Return numbers as an array; no comparison with NaN is true, so it would turn verdicts."""
+    x = np.asarray(values, dtype=float)
+    if not np.isfinite(x).all():
+        raise ValueError(f"not all of these are finite numbers: {x.tolist()}")
+    return x
 
 
 def _standard_error(x: Array) -> float:
@@ -113,7 +125,12 @@ def t_quantile(probability: float, freedom: int) -> float:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """Return Holm's adjusted p values (Scand. J. Statist. 6, 1979), in the order given."""
+    """Return Holm's adjusted p values (Scand. J. Statist. 6, 1979), in the order given.
+
+    Raises:
+        ValueError: one of them is not finite.
+    """
+    _finite(ps)
     adjusted, largest = [0.0] * len(ps), 0.0
     for rank, index in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
         largest = max(largest, min(1.0, (len(ps) - rank) * ps[index]))
@@ -206,7 +223,8 @@ def random_effects(
     """Summarise effects over strata whose true effects differ.
 
     The variance between strata is DerSimonian and Laird's (1986), the interval that of Hartung and
-    Knapp (2001) and Sidik and Jonkman (2002): t with n - 1 degrees of freedom.
+    Knapp (2001) and Sidik and Jonkman (2002): t with n - 1 degrees of freedom, and a variance never
+    below that of the weights, so that strata that agree by chance do not narrow it.
 
     Args:
         effects: one a stratum, at least one.
@@ -215,13 +233,13 @@ def random_effects(
     y, v = np.asarray(effects, dtype=float), np.asarray(variances, dtype=float)
     between = _between_variance(y, v)
     weights = 1 / (v + between)
-    weights /= weights.sum()
-    mean = float(weights @ y)
+    mean = float(weights @ y / weights.sum())
     if y.size == 1:
         return RandomEffects(mean, None, None, None, 0.0, 1)
-    error = math.sqrt(float(weights @ (y - mean) ** 2) / (y.size - 1))
+    factor = max(1.0, float(weights @ (y - mean) ** 2) / (y.size - 1))
+    error = math.sqrt(factor / float(weights.sum()))
     half = t_quantile((1 + level) / 2, y.size - 1) * error
-    p = 2 * _t_cdf(-abs(mean) / error, y.size - 1) if error else float(mean == 0)
+    p = 2 * _t_cdf(-abs(mean) / error, y.size - 1)
     return RandomEffects(mean, mean - half, mean + half, p, math.sqrt(between), y.size)
 
 

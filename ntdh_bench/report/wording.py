@@ -21,6 +21,22 @@ SIMULATED_NOTE = (
     "Simulated data are generated here; numbers from them say nothing about a published data set. "
     "Real and simulated numbers never share a table."
 )
+N_NOTE = "n counts seeds; in the test of the hypothesis, data sets."
+VERDICTS_NOTE = (
+    "A stratum supports it if the interval of ρ(NCJSD) lies wholly below 0 and that of the "
+    'difference ρ(NCJSD) − ρ(TCJSD) not wholly above 0; "not specific" means that the target '
+    "divergence predicts better; fewer than five seeds decide nothing. Strata of one data set "
+    "share controls and seeds, so the summary counts data sets, and needs three for a verdict. "
+    "Unclear cells hold several runs of a seed that their columns cannot tell apart; they are left "
+    "out."
+)
+FAMILIES_NOTE = (
+    "Strata that mix what moves the divergence, taken apart: the masks of one kind of teacher at "
+    "one gap, or the unmasked teachers. Descriptive only."
+)
+FAMILY_HEAD = (
+    "stratum", "source", "family", "cells", "seeds", "ρ(NCJSD, gain)", "ρ(TCJSD, gain)",
+)  # fmt: skip
 VERDICT_SIGNS = {"holds": "✓", "fails": "✗", "inconclusive": "~", "not run": "–"}
 QUANTITY_NAMES = {
     "ncjsd": "ρ(NCJSD, gain)",
@@ -71,8 +87,17 @@ def setting(result: Result) -> str:
 def summary_sentence(summary: Summary) -> str:
     """Return a summary over strata in a sentence."""
     strata = f"{summary.strata} strata" if summary.strata != 1 else "one stratum"
+    datasets = f"{summary.datasets} data sets" if summary.datasets != 1 else "one data set"
     value = interval(summary.value, summary.low, summary.high)
-    return f"{QUANTITY_NAMES[summary.quantity]} = {value} over {strata}: {summary.verdict}"
+    return (
+        f"{QUANTITY_NAMES[summary.quantity]} = {value} over {datasets} ({strata}): "
+        f"{summary.verdict}"
+    )
+
+
+def cells(stratum: Stratum) -> str:
+    """Return the number of a stratum's cells, and of those left out."""
+    return f"{stratum.cells} ({stratum.unclear} unclear)" if stratum.unclear else f"{stratum.cells}"
 
 
 # -- files ---------------------------------------------------------------------------------------
@@ -90,7 +115,7 @@ def dataclass_csv(kind: type, items: Iterable[Any]) -> str:
 def strata_csv(strata: Iterable[Stratum]) -> str:
     """Return strata as CSV, each correlation as three columns."""
     quantities = tuple(QUANTITY_NAMES)
-    plain = [f.name for f in fields(Stratum) if f.name not in quantities]
+    plain = [f.name for f in fields(Stratum) if f.name not in (*quantities, "families")]
     ends = [f"{quantity}_{end}" for quantity in quantities for end in ("rho", "low", "high")]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -105,7 +130,7 @@ def strata_csv(strata: Iterable[Stratum]) -> str:
 def claims_markdown(results: Sequence[Result]) -> str:
     """Return the claims ledger as Markdown."""
     head = (
-        "verdict", "claim", "where", "protocol, source", "seeds", "effect [95 %]", "p", "Holm p",
+        "verdict", "claim", "where", "protocol, source", "n", "effect [95 %]", "p", "Holm p",
     )  # fmt: skip
     lines = [
         (
@@ -120,7 +145,7 @@ def claims_markdown(results: Sequence[Result]) -> str:
         )
         for result in results
     ]
-    notes = f"{SEEDS_NOTE} {SIMULATED_NOTE} Tests and notes are in claims.csv."
+    notes = f"{N_NOTE} {SEEDS_NOTE} {SIMULATED_NOTE} Tests and notes are in claims.csv."
     return f"# Claims of the paper\n\n{markdown_table(head, lines)}\n\n{notes}\n"
 
 
@@ -132,7 +157,7 @@ def hypothesis_markdown(found: Hypothesis) -> str:
         (
             stratum.label,
             stratum.source,
-            str(stratum.cells),
+            cells(stratum),
             str(stratum.seeds),
             *(correlation(getattr(stratum, quantity)) for quantity in QUANTITY_NAMES),
             stratum.verdict,
@@ -142,9 +167,33 @@ def hypothesis_markdown(found: Hypothesis) -> str:
     summary = "\n".join(sentences) or "No stratum has enough cells and seeds."
     return (
         "# Test of the hypothesis\n\nIt predicts ρ(NCJSD before distillation, gain) < 0 over the "
-        f"cells of a stratum.\n\n{summary}\n\n{markdown_table(head, lines)}\n\n"
-        f"{SEEDS_NOTE} {SIMULATED_NOTE}\n"
+        f"cells of a stratum. {VERDICTS_NOTE}\n\n{summary}\n\n{markdown_table(head, lines)}\n\n"
+        f"{_families_markdown(found)}{SEEDS_NOTE} {SIMULATED_NOTE}\n"
     )
+
+
+def families(found: Hypothesis) -> list[tuple[str, str, str, str, str, str, str]]:
+    """Return a line per family: stratum, source, family, cells, seeds, both correlations."""
+    return [
+        (
+            stratum.label,
+            stratum.source,
+            family.label,
+            str(family.cells),
+            str(family.seeds),
+            correlation(family.ncjsd),
+            correlation(family.tcjsd),
+        )
+        for stratum in found.strata
+        for family in stratum.families
+    ]
+
+
+def _families_markdown(found: Hypothesis) -> str:
+    lines = families(found)
+    if not lines:
+        return ""
+    return f"## By family\n\n{FAMILIES_NOTE}\n\n{markdown_table(FAMILY_HEAD, lines)}\n\n"
 
 
 def markdown_table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

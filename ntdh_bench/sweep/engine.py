@@ -12,6 +12,7 @@ from ntdh_bench.experiments import Run
 
 #: What runs one config: ``(config, folder) -> record``, as ``module:function``.
 FUNCTION = "ntdh_bench.sweep.worker:run_config"
+_DEVICES = Path("/dev")
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS",
 )  # fmt: skip
@@ -80,8 +81,9 @@ def gpus() -> list[str]:
     """Return the GPUs that this process may use, as CUDA names them; found without torch."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
-        devices = (re.fullmatch(r"nvidia(\d+)", path.name) for path in Path("/dev").iterdir())
-        return sorted((device[1] for device in devices if device), key=int)
+        # A container may see /dev/nvidia3 alone, which CUDA calls 0.
+        devices = (re.fullmatch(r"nvidia\d+", path.name) for path in _DEVICES.iterdir())
+        return [str(number) for number in range(sum(device is not None for device in devices))]
     return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from ntdh_bench.commands import fit, saliency
 from ntdh_bench.commands.training import FitCLI, run_command
+from ntdh_bench.errors import UserError
 
 # Nobody looks at the bars, and the record holds the curves.
 _QUIET = {"enable_progress_bar": False, "logger": False}
@@ -24,10 +27,12 @@ def run_config(config: dict[str, Any], folder: Path) -> dict[str, Any]:
         folder: empty, for checkpoints and other files of the run.
 
     Raises:
-        UserError: what the command refuses.
+        UserError: what the command refuses; or the worker's GPU cannot be used.
     """
     settings = {name: value for name, value in config.items() if name != "command"}
     settings["trainer"] = {**settings.get("trainer", {}), **_QUIET}
+    if settings["trainer"].get("accelerator") != "cpu":
+        _check_gpu()
     path = folder / "run.yaml"
     path.write_text(yaml.safe_dump(settings, sort_keys=False))
     command = config.get("command", "fit")
@@ -35,7 +40,17 @@ def run_config(config: dict[str, Any], folder: Path) -> dict[str, Any]:
 
     def action() -> None:
         cli = FitCLI(command, ["--config", str(path)], folder=folder)
-        found.update(saliency.run(cli) if command == "saliency" else fit.run(cli, True))
+        found.update(saliency.run(cli) if command == "saliency" else fit.run(cli, in_sweep=True))
 
     run_command(action)
     return found
+
+
+def _check_gpu() -> None:
+    """Refuse to train on the CPU what was given a GPU."""
+    assigned = os.environ.get("CUDA_VISIBLE_DEVICES", "").strip()
+    if assigned not in ("", "-1") and not torch.cuda.is_available():
+        raise UserError(
+            f"GPU {assigned} is there, but torch {torch.__version__} cannot use it: repair the "
+            "driver or install torch for CUDA, or train on the CPU with CUDA_VISIBLE_DEVICES=-1"
+        )

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ntdh_bench.records import csv_path, record_path, to_row, write_record, write_rows
-from ntdh_bench.report.evidence import read
+from ntdh_bench.report import evidence
 from tests.ntdh_bench.report.rows import all_rows, make_record, write_results
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,6 +22,9 @@ REPEATS = 5
 _SCRIPT = """
 import resource, sys
 from ntdh_bench.cli import main
+if "--check" not in sys.argv:  # made-up rows are of no shipped experiment
+    from ntdh_bench.report import evidence
+    evidence.shipped_runs = dict
 status = main(sys.argv[1:])
 print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 sys.exit(status)
@@ -54,9 +57,10 @@ def write_store(store: Path, results: Path, count: int) -> None:
 
 
 @pytest.mark.benchmark
-def test_the_report_of_2000_records(tmp_path: Path) -> None:
+def test_the_report_of_2000_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_results(tmp_path, all_rows(5))
-    count = len(read(tmp_path).all_rows)
+    monkeypatch.setattr(evidence, "shipped_runs", dict)
+    count = len(evidence.read(tmp_path).all_rows)
     assert count >= 2000
     words = ["--results", str(tmp_path), "--runs"]
     built, peak = run([*words, str(tmp_path / "no-store")])

@@ -136,6 +136,28 @@ def test_a_missing_data_set_has_no_runs(tmp_path: Path) -> None:
         ({"base": "none.yaml"}, "none.yaml: No such file"),
         ({"command": "train"}, "command is 'train': choose from fit, saliency"),
         ({"keep": ["weights"]}, "keep is 'weights'"),
+        ({"keep": "curves"}, "keep is 'curves': give a list"),
+        ({"keep": ["maps"]}, "keep: maps needs command: saliency"),
+        ({"title": ["a"]}, "title is ['a']: give text"),
+        ({"requires": ["mnist"]}, "requires is ['mnist']: give text"),
+        ({"base": 3}, "base is 3: give text"),
+        ({"base": [{"a": 1}]}, "base is {'a': 1}: give text"),
+        ({"protocols": ["p"]}, "protocols is ['p']: give a mapping"),
+        ({"protocols": {1: {}}}, "protocols has the key 1: put it in quotes"),
+        ({"protocols": {"p": 3}}, "protocols.p is 3: give a mapping"),
+        ({"protocols": {"p": {"seeds": 2.5}}}, "protocols.p.seeds is 2.5"),
+        ({"protocols": {"p": {"seeds": True}}}, "protocols.p.seeds is True"),
+        ({"protocols": {"p": {"seeds": [0, "1"]}}}, "protocols.p.seeds is [0, '1']"),
+        ({"protocols": {"p": {"overrides": "x"}}}, "protocols.p.overrides is 'x': give a mapping"),
+        ({"grids": {"axes": {}}}, "grids is {'axes': {}}: give a list"),
+        ({"grids": ["axes"]}, "grids is 'axes': give a mapping"),
+        ({"grids": [{"overrides": "x"}]}, "grids.overrides is 'x': give a mapping"),
+        ({"grids": [{"overrides": {1: 2}}]}, "grids.overrides has the key 1"),
+        ({"grids": [{"overrides": {"config": 3}}]}, "config is 3: give text"),
+        ({"grids": [{"axes": ["a"]}]}, "grids.axes is ['a']: give a mapping"),
+        ({"grids": [{"axes": {"a": {"b": [1]}}}]}, "grids.axes.a.b is [1]: give a mapping"),
+        ({"grids": [{"axes": {"a": [1]}, "exclude": {"a": 1}}]}, "grids.exclude is {'a': 1}"),
+        ({"grids": [{"axes": {"a": [1]}, "exclude": ["a"]}]}, "grids.exclude is 'a'"),
         ({"protocols": {"p": {"seeds": 0}}}, "protocols.p.seeds is 0"),
         ({"protocols": {"p": {"seed": 3}}}, "unknown key protocols.p.seed"),
         ({"grids": [{"axes": {"data.gap": 3}}]}, "the axis data.gap is 3"),
@@ -153,7 +175,7 @@ def test_errors_name_file_and_key(tmp_path: Path, changes: Any, message: str) ->
 def test_damaged_yaml(tmp_path: Path) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text("title: [")
-    with pytest.raises(UserError, match="bad.yaml: not valid YAML"):
+    with pytest.raises(UserError, match=r"bad\.yaml: not valid YAML"):
         load_experiment(path)
 
 
@@ -161,7 +183,7 @@ def test_overrides_from_the_command_line() -> None:
     assert parse_assignment("data.init_args.gap=0.5") == ("data.init_args.gap", 0.5)
     assert parse_assignment("mask=null") == ("mask", None)
     for bad in ("gap", "=1", "a b=1"):
-        with pytest.raises(UserError, match="dotted.key=value"):
+        with pytest.raises(UserError, match=r"dotted\.key=value"):
             parse_assignment(bad)
     assert change({}, [{"a.b": 1}], Path()) == {"a": {"b": 1}}
 

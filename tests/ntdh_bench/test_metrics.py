@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ntdh_bench.divergence import kl, nckl, ncjsd, tckl, tcjsd
+from ntdh_bench.divergence import kl, ncjsd, nckl, tcjsd, tckl
 from ntdh_bench.metrics import (
     NonTargetJSD,
     NonTargetKL,

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +104,25 @@ def test_a_row_has_settings_and_metrics() -> None:
     assert (row["task_weight"], row["distill_weight"], row["mask"]) == (0.75, 0.25, None)
 
 
+def test_classes_of_users_have_rows() -> None:
+    settings = {
+        **identity(), "model": {"class_path": "mine.Model"}, "data": {"class_path": "mine.Data"},
+        "mask": {"class_path": "mine.Blur"},
+    }  # fmt: skip
+    row = records.to_row(record(config=settings, parameters={}), "own", "p")
+    assert (row["mask"], row["removes"], row["method"], row["gap"]) == ("Blur", None, None, None)
+
+
 @pytest.mark.parametrize(
     "changes",
-    [{"metrics": None}, {"seed": "0"}, {"config": {}}, {"epochs": 1.5}, {"environment": []}],
+    [
+        {"metrics": None},
+        {"seconds": float("nan")},
+        {"seed": "0"},
+        {"config": {}},
+        {"epochs": 1.5},
+        {"environment": []},
+    ],
 )
 def test_a_record_of_another_form_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(records.RecordError, match="run abc is not as it was written"):
@@ -121,6 +140,8 @@ def test_rows_survive_a_file(tmp_path: Path) -> None:
     found = records.read_rows(path)
     assert [row["run"] for row in found.rows] == ["b"]
     assert "fig8.csv, line 2: invalid literal" in found.problems[0]
+    path.write_text(text.replace(",0.5,", ",nan,", 1))
+    assert "line 2: nan is not a finite number" in records.read_rows(path).problems[0]
     path.write_text(text.rstrip())  # cut short in the last cell
     found = records.read_rows(path)
     assert [row["run"] for row in found.rows] == ["a"]
@@ -136,8 +157,9 @@ def test_rows_survive_a_file(tmp_path: Path) -> None:
 @pytest.fixture
 def experiment(tmp_path: Path) -> Experiment:
     spec = {
-        "title": "t", "requires": "synthetic", "base": [], "protocols": {"p": {"seeds": 3}},
-        "keep": ["curves", "maps"], "grids": [{"overrides": {"a": 1}}],
+        "title": "t", "requires": "synthetic", "command": "saliency", "base": [],
+        "protocols": {"p": {"seeds": 3}}, "keep": ["curves", "maps"],
+        "grids": [{"overrides": {"a": 1}}],
     }  # fmt: skip
     path = tmp_path / "own.yaml"
     path.write_text(yaml.safe_dump(spec))
@@ -189,11 +211,87 @@ def test_collecting_again_changes_nothing(tmp_path: Path, experiment: Experiment
     assert {path: path.stat().st_mtime_ns for path in (results / "records").iterdir()} == before
 
 
-def test_rows_of_runs_that_left_the_grid_go(tmp_path: Path, experiment: Experiment) -> None:
+def test_rows_of_runs_that_left_the_grid_stay_and_are_named(
+    tmp_path: Path, experiment: Experiment
+) -> None:
+    store, results = tmp_path / "store", tmp_path / "results"
+    for run in experiment.runs:
+        write(store, run.hash)
+    rows = records.collect(experiment, store, results).rows
+    path = records.csv_path(results, "own")
+    curves = records.read_details(path, "curves")
+    changed = load_experiment(experiment.path, {"a": 2})
+    write(store, changed.runs[2].hash)
+    for again in range(2):
+        # Another sweep may have run them again: then their rows follow.
+        write(store, experiment.runs[0].hash, seconds=9.0 + again)
+        rows[0]["seconds"] = 9.0 + again
+        found = records.collect(changed, store, results)
+        assert [row["run"] for row in found.rows] == [changed.runs[2].hash]
+        (problem,) = found.problems
+        assert f"own.csv: 3 rows of runs that {changed.path} no longer has are kept" in problem
+        kept = records.read_rows(path).rows
+        assert kept == [*found.rows, *rows]
+        assert records.orphans(changed, kept) == rows
+        assert records.read_details(path, "curves")[2:] == curves
+
+
+def test_without_the_data_set_nothing_changes(tmp_path: Path, experiment: Experiment) -> None:
     store, results = tmp_path / "store", tmp_path / "results"
     write(store, experiment.runs[0].hash)
-    records.collect(experiment, store, results)
-    changed = load_experiment(experiment.path, {"a": 2})
-    found = records.collect(changed, store, results)
-    assert found.rows == []
-    assert "1 rows of runs that" in found.problems[0]
+    rows = records.collect(experiment, store, results).rows
+    write(store, experiment.runs[0].hash, seconds=9.0)
+    before = records.csv_path(results, "own").read_bytes()
+    missing = replace(experiment, missing=True, runs=())
+    assert records.collect(missing, store, results) == (rows, [])
+    assert records.orphans(missing, rows) == []
+    assert records.csv_path(results, "own").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"curves": None}, "the curves of run"),
+        ({"curves": {"ncjsd": [0.1, None]}}, "the curves of run"),
+        ({"curves": {"ncjsd": [0.1, float("nan")]}}, "nan is not a finite number"),
+        ({"maps": {"random": [0.5]}}, "the maps of run"),
+        ({"metrics": {"last": {"test": {"accuracy": float("nan")}}, "best": None}}, "nan is not a"),
+        ({"metrics": {"last": {"test": {"kl": float("inf")}}, "best": None}}, "inf is not a"),
+        ({"run": "another"}, "this is the record of run another"),
+    ],
+)
+def test_a_damaged_record_is_named_and_the_others_collected(
+    tmp_path: Path, experiment: Experiment, changes: dict[str, Any], problem: str
+) -> None:
+    store, results = tmp_path / "store", tmp_path / "results"
+    first, second, _ = (run.hash for run in experiment.runs)
+    records.write_record(records.record_path(store, first), {**record(first), **changes})
+    write(store, second)
+    found = records.collect(experiment, store, results)
+    assert [row["run"] for row in found.rows] == [second]
+    (told,) = found.problems
+    assert problem in told
+    assert first in told
+
+
+def test_collecting_waits_for_another_one_and_leaves_no_lock(
+    tmp_path: Path, experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, results = tmp_path / "store", tmp_path / "results"
+    write(store, experiment.runs[0].hash)
+    order, update = [], records._update
+
+    def slow_update(*args: Any) -> records.Collected:
+        order.append("starts")
+        time.sleep(0.2)
+        found = update(*args)
+        order.append("ends")
+        return found
+
+    monkeypatch.setattr(records, "_update", slow_update)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda _: records.collect(experiment, store, results), range(2)))
+    assert order == ["starts", "ends"] * 2
+    assert {path.name for path in (results / "records").iterdir()} == {
+        "own.csv", "own_curves.csv", "own_maps.csv",
+    }  # fmt: skip

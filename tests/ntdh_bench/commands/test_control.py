@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
-from ntdh_bench.commands import fit
+from ntdh_bench import records
+from ntdh_bench.commands import control, fit
 from ntdh_bench.experiments import change
 from ntdh_bench.sweep.worker import run_config
 
@@ -47,6 +50,44 @@ def test_the_control_is_trained_once_and_measured_against_every_teacher(
     run(config, tmp_path / "d", seed_everything=1)
     run(change(config, [{"model.init_args.task_weight": 2.0}], Path()), tmp_path / "e")
     assert len(trained) == 3
+
+
+def test_the_record_says_where_a_shared_control_was_trained(
+    config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run(config, tmp_path / "a")
+    assert first["control_environment"] == first["environment"]
+    monkeypatch.setattr(records, "environment", lambda: {"versions": {}, "device": "another"})
+    again = run(config, tmp_path / "b")
+    assert again["environment"]["device"] == "another"
+    assert again["control_environment"] == first["control_environment"]
+
+
+def test_controls_of_another_torch_or_device_are_not_shared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cli: Any = SimpleNamespace(
+        run_identity={"model": {"init_args": {"task_weight": 1.0}}},
+        trainer=SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu"))),
+    )
+    paths = [control._path(cli)]
+    cli.trainer.strategy.root_device = torch.device("cuda", 0)
+    for name in ("H100", "H200"):
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device, name=name: name)
+        paths.append(control._path(cli))
+    monkeypatch.setattr(torch, "__version__", "0.1")
+    paths.append(control._path(cli))
+    assert len(set(paths)) == 4
+
+
+def test_the_log_of_a_sweep_names_no_scratch_files(
+    config: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(config, tmp_path / "scratch")
+    shown = capsys.readouterr().out
+    assert "student without KD, last epoch" in shown
+    assert "scratch" not in shown
+    assert not (tmp_path / "scratch" / "record.json").exists()
 
 
 def test_a_shared_control_equals_one_of_its_own(config: dict[str, Any], tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+from ntdh_bench import records
 from ntdh_bench.cli import main
 from tests.helpers import flags
 

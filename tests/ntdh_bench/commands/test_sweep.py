@@ -96,7 +96,7 @@ def test_a_damaged_record_is_run_again_and_named(
     assert run() == 0
     shown = capsys.readouterr().out
     assert f"damaged record, run again: {victim}.damaged" in shown
-    assert "not collected" not in shown
+    assert "problem" not in shown
     assert (started(tmp_path), len(rows(tmp_path))) == (9, 8)
 
 
@@ -162,7 +162,7 @@ def test_selection(
         (["--only", "ratio=0.25"], "no axis ratio here; there are method, mask.ratio, seed"),
         (["--only", "method=KD,CRD"], "has no 'CRD' here; there are KD, DKD"),
         (["--set", "a=1"], "--name"),
-        (["--name", "new"], "--set"),
+        (["--name", "stubs_only"], "no experiment's name"),
         (["--set", "a", "--name", "new"], "dotted.key=value"),
         (["--set", "a=1", "--name", "stubs_only"], "no experiment's name"),
         (["--set", "a=1", "--name", "../new"], "no experiment's name"),
@@ -194,6 +194,23 @@ def test_a_changed_experiment_has_its_own_records(run: Sweep, tmp_path: Path) ->
     assert not {row["run"] for row in one} & {row["run"] for row in two}
     assert {row["experiment"] for row in two} == {"wide"}
     assert len(two) == 4
+
+
+def test_a_shipped_name_is_for_the_shipped_runs(config: Path, tmp_path: Path) -> None:
+    other = config.rename(tmp_path / "smoke.yaml")
+    places = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
+    with pytest.raises(UserError, match=r"smoke\.yaml has the name of .*smoke\.yaml.*--name NEW"):
+        sweep.main(["sweep", str(other), "--dry-run"])
+    assert sweep.main(["sweep", str(other), "--dry-run", "--name", "mine", *places]) == 0
+    assert sweep.main(["sweep", "configs/sweeps/smoke.yaml", "--dry-run", *places]) == 0
+
+
+def test_labels_with_commas(run: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path, {"grids": [{"axes": {"model.hidden": [[4, 4], [8, 8], 16]}}]})
+    assert run("--dry-run", "--only", "model.hidden=[4, 4]") == 0
+    shown = capsys.readouterr().out
+    assert "\n2 runs" in shown
+    assert "[8, 8]" not in shown
 
 
 def test_interrupted_then_resumed(config: Path, tmp_path: Path) -> None:

@@ -100,6 +100,10 @@ def test_claims_and_strata_are_written(built: Path) -> None:
     supported = [line for line in strata if line["verdict"] == "supports"]
     assert supported  # by construction
     assert all(float(line["ncjsd_rho"]) < 0 for line in supported)
+    text = (built / "hypothesis.md").read_text()
+    assert "## By family" in text
+    assert "| joint teachers, gap 0.5, feature masks of input | 28 | 5 |" in text
+    assert "By family" in (built / "index.html").read_text()
 
 
 def test_a_build_repeats_itself(results: Path) -> None:
@@ -149,7 +153,9 @@ def test_unreadable_rows_are_named(tmp_path: Path) -> None:
     report = build(tmp_path, tmp_path / "no-store")
     assert len(report.evidence.problems) == 1
     assert "line 3" in report.evidence.problems[0]
-    assert "could not be read" in (tmp_path / "index.html").read_text()
+    page = (tmp_path / "index.html").read_text()
+    assert "Problems with the records (1)" in page
+    assert "line 3" in page
 
 
 def test_a_changed_number_changes_the_table(results: Path) -> None:

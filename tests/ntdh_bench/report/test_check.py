@@ -84,6 +84,27 @@ def test_a_record_that_was_not_collected_is_named_unless_no_experiment_has_it(
     assert [row["run"] for row in read_rows(csv_path(results, "mine")).rows] == [RUN]
 
 
+def test_a_damaged_record_that_was_never_collected_is_named(results: Path, store: Path) -> None:
+    path, other = (record_path(store, letter * 16) for letter in "ef")
+    path.write_text("{")
+    write_record(other, make_record(run="f" * 16, seconds=float("nan")))
+    build(results, store)
+    damaged, not_finite = check(results, store)
+    assert damaged.startswith(f"{path}: not a whole record")
+    assert "ffffffffffffffff" in not_finite
+    assert "nan is not a finite number" in not_finite
+
+
+def test_a_file_that_is_no_csv_of_records_is_one_line(results: Path, store: Path) -> None:
+    path = csv_path(results, "a_foreign_one")
+    path.write_text("a,b\n1,2\n")
+    write_record(record_path(store, "f" * 16), make_record(run="f" * 16))
+    new, foreign, uncollected = check(results, store)
+    assert new.startswith("records/a_foreign_one.csv is new")
+    assert foreign.startswith(f"{path}: its columns are not those of schema")
+    assert "1 records not collected yet" in uncollected
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", json.dumps({"inputs": {}})])
 def test_a_damaged_manifest_is_no_traceback(results: Path, text: str) -> None:
     (results / MANIFEST).write_text(text)

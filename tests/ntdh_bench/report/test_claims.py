@@ -120,6 +120,9 @@ def row_of(experiment: str, dataset: str, config: Mapping[str, Any], seed: int, 
     given |= {"arm": records.arm(identity), "baseline_hash": records.baseline_hash(identity)}
     given |= {"teacher_parameters": 100, "student_parameters": 100, **records._settings(identity)}
     given |= {name: values.random() for name in COLUMNS if name.startswith("last_")}
+    if config.get("command") == "saliency":
+        given["arm"] = "saliency"
+    given |= {f"middle_{removes}": values.random() for removes in paper.REMOVES.values()}
     return given
 
 
@@ -300,17 +303,26 @@ def synthetic(experiment: str, values: Callable[[int, float], Mapping[str, Any]]
 
 
 @pytest.mark.parametrize(
-    ("ncjsd", "tcjsd", "verdict"),
-    [(0.1, 0.0, "holds"), (0.1, 0.08, "fails"), (-0.1, -0.2, "fails"), (0.1, 0.05, "inconclusive")],
+    ("ncjsd", "tcjsd", "absolute", "relative"),
+    [
+        (0.1, 0.0, "holds", "holds"),
+        (0.1, 0.08, "fails", "fails"),
+        (-0.1, -0.2, "fails", "fails"),
+        (0.1, 0.05, "inconclusive", "fails"),
+        (0.2, 0.05, "holds", "fails"),  # both double: more in nats, but at the same rate
+    ],
 )
 def test_a_far_faster_growth_is_twice_as_fast_and_a_growth(
-    ncjsd: float, tcjsd: float, verdict: str
+    ncjsd: float, tcjsd: float, absolute: str, relative: str
 ) -> None:
     rows = synthetic("fig3", lambda seed, gap: {
         "last_test_ncjsd": 0.2 + ncjsd * gap + NOISE[(seed + int(5 * gap)) % 6],
         "last_test_tcjsd": 0.05 + tcjsd * gap,
     })  # fmt: skip
-    assert find(rows, "fig3.rates").verdict == verdict
+    if tcjsd == -0.2:
+        rows = [{**r, "last_test_tcjsd": r["last_test_tcjsd"] + 0.2} for r in rows]
+    assert find(rows, "fig3.rates.absolute").verdict == absolute
+    assert find(rows, "fig3.rates.relative").verdict == relative
 
 
 def test_one_violated_bound_of_a_seed_counts() -> None:
@@ -337,28 +349,99 @@ def test_the_unimodal_teacher_serves_all_gaps() -> None:
 @pytest.mark.parametrize(("slope", "verdict"), [(0.5, "fails"), (-0.5, "holds")])
 def test_teacher_accuracy_against_student_accuracy(slope: float, verdict: str) -> None:
     rows = [
-        row("teacher_accuracy", seed, 0.5 + slope * x, last_test_teacher_accuracy=0.5 + x)
+        row("teacher_accuracy", seed, 0.5 + slope * x, last_test_teacher_accuracy=0.5 + x,
+            teacher_epochs=round(10 * x))
         for seed in range(6)
-        for x in (0.1 + NOISE[seed], 0.2, 0.3, 0.35)
-    ]
+        for x in (0.1 + NOISE[seed], 0.2, 0.3, 0.4)
+    ]  # fmt: skip
     result = find(rows, "teacher_accuracy.correlation")
     assert (result.verdict, result.effect) == (verdict, 1.0 if slope > 0 else -1.0)
     partly = [r for r in rows if r["seed"] or r["last_test_teacher_accuracy"] < 0.8]
     assert find(partly, "teacher_accuracy.correlation").n == 5
 
 
-@pytest.mark.parametrize(("closer", "verdict"), [(0.03, "holds"), (-0.03, "fails")])
-def test_the_closer_of_two_teachers(closer: float, verdict: str) -> None:
+def teachers(settings: Sequence[tuple[float, float, float]], protocol: str = "mnist") -> list[Row]:
+    """Students of teachers with these NCJSD, TCJSD and gains; each teacher is a gap of its own."""
     rows = []
     for seed in range(6):
-        for ncjsd, gain in ((0.1, closer), (0.3, 0.0)):
-            shared = {"baseline_hash": f"{seed} {ncjsd}", "last_val_accuracy": 0.6}
+        for number, (ncjsd, tcjsd, gain) in enumerate(settings):
+            shared = {
+                "baseline_hash": f"{seed} {number}",
+                "last_val_accuracy": 0.6,
+                "gap": number / 10,
+                "protocol": protocol,
+            }
+            before = {"last_val_ncjsd": ncjsd, "last_val_tcjsd": tcjsd}
             rows += [
                 row("two_teachers", seed, 0.6 + gain + NOISE[seed] * gain, **shared),
-                row("two_teachers", seed, 0.6, arm="without_kd", last_val_ncjsd=ncjsd, **shared),
+                row("two_teachers", seed, 0.6, arm="without_kd", **before, **shared),
             ]
-    result = find(rows, "two_teachers.closer")
+    return rows
+
+
+@pytest.mark.parametrize(("closer", "verdict"), [(0.03, "holds"), (-0.03, "fails")])
+def test_the_closer_of_two_teachers(closer: float, verdict: str) -> None:
+    result = find(teachers([(0.1, 0.2, closer), (0.3, 0.2, 0.0)]), "two_teachers.closer")
     assert (result.verdict, result.effect) == (verdict, pytest.approx(100 * closer, abs=0.01))
+
+
+def test_the_choice_by_the_target_divergence_is_shown_beside() -> None:
+    alike = teachers([(0.1, 0.2, 0.03), (0.3, 0.4, 0.0)])
+    found = [find(alike, f"two_teachers.{name}") for name in ("closer", "closer_target")]
+    assert [r.verdict for r in found] == ["holds", "holds"]
+    specific = find(alike, "two_teachers.specific")
+    assert (specific.effect, specific.verdict) == (0.0, "inconclusive")
+    turned = teachers([(0.1, 0.4, 0.03), (0.3, 0.2, 0.0)])
+    assert find(turned, "two_teachers.closer_target").verdict == "fails"
+    result = find(turned, "two_teachers.specific")
+    assert (result.verdict, result.effect) == ("holds", pytest.approx(6, abs=0.02))
+    tied = teachers([(0.1, 0.2, 0.03), (0.3, 0.2, 0.0)])
+    assert find(tied, "two_teachers.closer_target").effect == 0  # equally near: no choice
+
+
+def test_seeds_without_all_teachers_do_not_count_and_a_partial_grid_decides_nothing() -> None:
+    three = [(0.1, 0.2, 0.03), (0.2, 0.3, 0.02), (0.3, 0.4, 0.0)]
+    # Every seed lacks a teacher, another one each, though all have equally many.
+    lacking = [r for r in teachers(three) if round(10 * r["gap"]) != r["seed"] % 3]
+    assert find(lacking, "two_teachers.closer").n == 0
+    result = find(teachers(three, "synthetic_converged"), "two_teachers.closer")
+    assert (result.verdict, result.p, result.n) == ("inconclusive", None, 6)
+    assert "partial: 3 of 8 teachers" in result.note
+    eight = [(n / 10, n / 10, -n / 100) for n in range(8)]
+    whole = find(teachers(eight, "synthetic_converged"), "two_teachers.closer")
+    assert (whole.verdict, "partial" in whole.note) == ("holds", False)
+
+
+@pytest.mark.parametrize(("true", "verdict"), [(0.8, "holds"), (0.5, "fails")])
+def test_the_true_mask_highlights_the_middle(true: float, verdict: str) -> None:
+    rows = [
+        row("fig10", seed, arm="saliency", layer="hidden1",
+            middle_most_divergent=true + NOISE[seed], middle_least_divergent=0.6)
+        for seed in range(6)
+    ]  # fmt: skip
+    result = find(rows, "fig10.maps.hidden1")
+    assert (result.verdict, result.unit) == (verdict, "share")
+    assert result.effect == pytest.approx(true - 0.6, abs=0.001)
+    assert find(rows, "fig10.maps.input").verdict == "not run"
+    assert "stands in for the digit" in result.note
+
+
+@pytest.mark.parametrize(
+    ("single", "two_way", "verdicts"),
+    [(0.1, 0.3, ("holds", "fails")), (-0.3, 0.1, ("fails", "holds"))],
+)
+def test_the_ratio_of_both_kinds_of_target_divergence(
+    single: float, two_way: float, verdicts: tuple[str, str]
+) -> None:
+    rows = [
+        row("eq25", seed, classes=c, last_test_nckl=0.2 * (c - 1) + NOISE[seed],
+            last_test_tckl=single, last_test_tckl_binary=two_way)
+        for c in (3, 4, 6, 8, 10)
+        for seed in range(6)
+    ]  # fmt: skip
+    results = [find(rows, f"eq25.ratio{kind}.eq25") for kind in ("", ".two_way")]
+    assert tuple(result.verdict for result in results) == verdicts
+    assert all("depends on which TCKL" in result.note for result in results)
 
 
 def test_the_mask_acts_on_the_divergence_before_distillation() -> None:
@@ -416,5 +499,22 @@ def test_a_hypothesis_turned_round_fails_and_one_stratum_decides_nothing() -> No
     turned = replace(summary(), value=0.5, low=0.2, high=0.8)
     result = ledger([], Hypothesis([], [turned], []))[0]
     assert (result.verdict, result.p) == ("fails", pytest.approx(0.995))
-    single = replace(summary(), low=None, high=None, p=None)
+    single = replace(summary(), datasets=1, low=None, high=None, p=None)
     assert ledger([], Hypothesis([], [single], []))[0].verdict == "inconclusive"
+
+
+def test_two_data_sets_show_an_interval_and_decide_nothing() -> None:
+    for value, low, high in ((-0.5, -0.8, -0.2), (0.5, 0.2, 0.8)):
+        two = replace(summary(), datasets=2, value=value, low=low, high=high)
+        result = ledger([], Hypothesis([], [two], []))[0]
+        assert (result.verdict, result.n, result.low, result.p) == ("inconclusive", 2, low, None)
+        assert "fewer than 3 data sets" in result.note
+        assert "protocol): 2;" in result.note
+
+
+def test_margins_and_stand_ins_are_named_in_the_ledger() -> None:
+    assert "by construction" in find([], "table1.strength.mnist").note
+    assert "trained teacher to zero" in find([], "fig8.order.a.0.3").note
+    assert find([], "fig9.order.a.0.3").note == ""
+    assert "single samples can break it" in find([], "eq18.bound").note
+    assert "by construction" in find([], "eq18.two_way").note

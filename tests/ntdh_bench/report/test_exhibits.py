@@ -9,6 +9,7 @@ from ntdh_bench.records import Row
 from ntdh_bench.report import paper
 from ntdh_bench.report.evidence import derived
 from ntdh_bench.report.exhibits import EXHIBITS, application_table, method_table, strength_table
+from ntdh_bench.report.layouts import panel
 from ntdh_bench.report.pairing import Controls
 from ntdh_bench.report.tables import Cell, Table
 from tests.ntdh_bench.report.rows import METHODS, make_row, table1, table2
@@ -143,3 +144,17 @@ def test_every_shipped_experiment_of_the_paper_has_an_exhibit() -> None:
 def test_names_are_unique() -> None:
     names = [exhibit.name for exhibit in EXHIBITS]
     assert len(set(names)) == len(names)
+
+
+def test_eq25_draws_both_readings_of_the_target_divergence() -> None:
+    rows = with_derived([make_row(classes=c, gap=1.0) for c in (3, 10)])
+    exhibit = next(e for e in EXHIBITS if e.name == "eq25")
+    drawn = panel(exhibit.panels[0], rows)
+    assert drawn is not None
+    curves = {curve.label: curve for curve in drawn.curves}
+    assert set(curves) == {"NCKL / TCKL, two-way", "NCKL / |TCKL|, Eq. 19", "C - 1"}
+    row = rows[0]
+    assert curves["NCKL / |TCKL|, Eq. 19"].y[0].mean == pytest.approx(
+        row["last_test_nckl"] / abs(row["last_test_tckl"])
+    )
+    assert "which of the two" in exhibit.note

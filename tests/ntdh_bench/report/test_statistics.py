@@ -159,7 +159,7 @@ def test_random_effects_by_the_formulas() -> None:
     w = [1 / (x + tau2) for x in v]
     mean = sum(a * b for a, b in zip(w, y, strict=True)) / sum(w)
     squares = sum(a * (b - mean) ** 2 for a, b in zip(w, y, strict=True))
-    error = math.sqrt(squares / (3 * sum(w)))
+    error = math.sqrt(max(1.0, squares / 3) / sum(w))
     half = stats.t.ppf(0.975, 3) * error
     found = statistics.random_effects(y, v)
     assert tau2 > 0
@@ -175,3 +175,22 @@ def test_one_stratum_has_no_interval_and_equal_ones_no_spread() -> None:
     found = statistics.random_effects([-0.5, -0.5, -0.5], [1.0, 2.0, 3.0])
     assert found.between == 0
     assert found.mean == pytest.approx(-0.5)
+
+
+def test_strata_that_agree_by_chance_do_not_narrow_the_interval() -> None:
+    found = statistics.random_effects([-0.5, -0.5, -0.5], [0.3, 0.3, 0.3])
+    half = stats.t.ppf(0.975, 2) * math.sqrt(0.3 / 3)
+    assert [found.low, found.high] == pytest.approx([-0.5 - half, -0.5 + half])
+    assert found.p == pytest.approx(2 * stats.t.sf(0.5 / math.sqrt(0.1), 2))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_not_finite_is_an_error_and_no_verdict(value: float) -> None:
+    for call in (
+        lambda: statistics.mean_ci([0.1, value, 0.2]),
+        lambda: statistics.p_greater([0.1, value, 0.2]),
+        lambda: statistics.p_between([0.1, value, 0.2], -1, 1),
+        lambda: statistics.holm([0.01, value, 0.03]),
+    ):
+        with pytest.raises(ValueError, match="finite"):
+            call()

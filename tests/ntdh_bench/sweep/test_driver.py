@@ -174,7 +174,7 @@ def test_no_more_workers_than_runs(store: Store, monkeypatch: pytest.MonkeyPatch
         assert (engine.jobs, engine.threads) == (1, 2)  # threads as with all four
 
 
-def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert [default_jobs(*sizes) for sizes in ((0, 1, 8), (2, 1, 8), (2, 0.25, 8))] == [8, 2, 8]
     monkeypatch.delenv("OMP_NUM_THREADS")
     assert [thread_count(jobs, 8) for jobs in (1, 3, 16)] == [8, 2, 1]
@@ -183,6 +183,11 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     for visible, expected in ((" 1, 0", ["1", "0"]), ("", []), ("-1", [])):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
         assert gpus() == expected
+    for name in ("nvidia3", "nvidia10", "nvidiactl", "nvidia-uvm", "null"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr("ntdh_bench.sweep.engine._DEVICES", tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert gpus() == ["0", "1"]  # CUDA counts those that a container has
 
 
 # -- several drivers, and killed ones ------------------------------------------------------------

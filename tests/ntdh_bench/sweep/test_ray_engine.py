@@ -7,8 +7,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import yaml
 from filelock import FileLock
 
+from ntdh_bench.commands import sweep
 from ntdh_bench.errors import UserError
 from ntdh_bench.records import read_record
 from ntdh_bench.sweep.driver import Driver, Outcome
@@ -56,6 +58,49 @@ def test_same_records_as_local(store: Store, trace: Path, tmp_path: Path) -> Non
         log = f"output of run {run.seed}\noutput of a subprocess\n"
         assert store.log(run.hash).read_text() == other.log(run.hash).read_text() == log
     assert "Traceback" in store.log(runs[0].hash).read_text()
+
+
+@pytest.mark.slow
+def test_real_runs_are_bitwise_equal_to_local(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """KD and its control, each without and with a mask; nothing is shared but the config."""
+    pytest.importorskip("ray")
+    configs = Path("configs").resolve()
+    mask = {
+        "config": str(configs / "overlays" / "feature_mask.yaml"),
+        "mask.init_args.layer": "input",
+        "mask.init_args.permutations": 1,
+    }
+    spec = {
+        "title": "Short", "requires": "synthetic", "keep": ["curves"],
+        "base": str(configs / "synthetic_converged.yaml"),
+        "protocols": {"short": {"overrides": {
+            "trainer.max_epochs": 2, "data.init_args.steps_per_epoch": 5,
+        }}},
+        "grids": [{"axes": {
+            "method": {"KD": {}, "without_kd": {"model.init_args.distiller": None}},
+            "mask": {"none": {"mask": None}, "T": mask},
+        }}],
+    }  # fmt: skip
+    path = tmp_path / "short.yaml"
+    path.write_text(yaml.safe_dump(spec))
+    found = []
+    for engine in ("local", "ray"):
+        folder = tmp_path / engine
+        monkeypatch.setenv("NTDH_CACHE", str(folder / "cache"))
+        places = ["--runs", str(folder / "runs"), "--results", str(folder)]
+        assert sweep.main(["sweep", str(path), "--engine", engine, "--jobs", "2", *places]) == 0
+        assert list((folder / "cache").glob("students/*.ckpt"))  # trained here, not shared
+        records = [read_record(p) for p in sorted((folder / "runs" / "records").iterdir())]
+        found.append(records)
+    local, ray = found
+    assert len(local) == len(ray) == 4
+    assert {record["arm"] for record in local} == {"kd", "without_kd"}
+    assert sum(record["config"]["mask"] is not None for record in local) == 2
+    for one, two in zip(local, ray, strict=True):
+        for key in ("run", "config_hash", "metrics", "curves", "teacher_hash", "environment"):
+            assert one[key] == two[key]
 
 
 def test_no_cluster(store: Store) -> None:

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ntdh_bench.experiments import load_experiment, shipped_experiments
+from ntdh_bench.records import csv_path, details_path
+from ntdh_bench.report import evidence
+from ntdh_bench.report.evidence import shipped_runs  # before a fixture replaces it
+from ntdh_bench.report.pairing import Controls
+from tests.ntdh_bench.report.rows import make_row, write_results
+
+
+def test_a_foreign_file_is_a_problem_and_stops_nothing(tmp_path: Path) -> None:
+    write_results(tmp_path, [make_row(experiment="mine", protocol="p")])
+    csv_path(tmp_path, "foreign").write_text("a,b\n1,2\n")
+    found = evidence.read(tmp_path)
+    assert list(found.rows) == ["mine"]
+    assert len(found.problems) == 1
+    assert "foreign.csv" in found.problems[0]
+
+
+def test_foreign_maps_are_a_problem_and_stop_nothing(tmp_path: Path) -> None:
+    write_results(tmp_path, [make_row(experiment="mine", protocol="p", arm="saliency")])
+    details_path(csv_path(tmp_path, "mine"), "maps").write_text("a,b\n1,2\n")
+    found = evidence.read(tmp_path)
+    assert len(found.rows["mine"]) == 1
+    assert ["mine_maps.csv" in problem for problem in found.problems] == [True]
+    assert evidence.maps(tmp_path, "mine", found.rows["mine"]) == {}
+
+
+def test_values_that_are_not_finite_are_left_out_and_named(tmp_path: Path) -> None:
+    row = make_row(experiment="mine", protocol="p")
+    write_results(tmp_path, [row])
+    lines = f"run,epoch,metric,value\n{row['run']},0,ncjsd,nan\n{row['run']},1,ncjsd,0.5\n"
+    details_path(csv_path(tmp_path, "mine"), "curves").write_text(lines)
+    found = evidence.read(tmp_path)
+    assert ["1 values that are no finite" in problem for problem in found.problems] == [True]
+    [point] = evidence.curves(tmp_path, "mine", found.rows["mine"])
+    assert (point["epoch"], point["ncjsd"]) == (1, 0.5)
+
+
+def test_rows_of_runs_that_an_experiment_no_longer_has_are_left_out_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [make_row(experiment="table2", protocol="mnist", seed=seed) for seed in range(3)]
+    rows += [make_row(experiment="mine", protocol="p")]
+    write_results(tmp_path, rows)
+    runs = {"table2": {(rows[1]["run"], "mnist"), (rows[2]["run"], "another")}}
+    monkeypatch.setattr(evidence, "shipped_runs", lambda: runs)
+    found = evidence.read(tmp_path)
+    assert [row["seed"] for row in found.rows["table2"]] == [1]
+    assert len(found.rows["mine"]) == 1  # not shipped
+    assert len(found.problems) == 1
+    assert "2 rows of runs that table2.yaml no longer has" in found.problems[0]
+
+
+def test_the_runs_of_experiments_whose_data_are_here() -> None:
+    experiments = [load_experiment(path) for path in shipped_experiments()]
+    found = shipped_runs()
+    assert set(found) == {e.name for e in experiments if not e.missing}
+    assert any(e.missing for e in experiments)
+    run = next(e for e in experiments if e.name == "fig10").runs[0]
+    assert (run.hash, run.protocol) in found["fig10"]
+
+
+def test_the_share_in_the_middle_goes_with_its_run(tmp_path: Path) -> None:
+    row = make_row(experiment="fig10", protocol="mnist", arm="saliency", layer="hidden1")
+    write_results(tmp_path, [row])
+    [read] = evidence.read(tmp_path).rows["fig10"]
+    assert read["middle_most_divergent"] == 1.0
+    assert 0 < read["middle_least_divergent"] < read["middle_random"] < 0.6
+    assert evidence.share_in_the_middle(np.ones((14, 7))) == pytest.approx(50 / 98)
+
+
+def test_both_ratios_of_non_target_to_target_divergence() -> None:
+    row = make_row() | {"last_test_nckl": 0.6, "last_test_tckl": -0.2, "last_test_tckl_binary": 0.3}
+    found = evidence.derived(row, Controls([]))
+    assert found["nckl_over_tckl"] == pytest.approx(2)
+    assert found["nckl_over_single_tckl"] == pytest.approx(3)
+    none = evidence.derived({**row, "last_test_tckl": None}, Controls([]))
+    assert none["nckl_over_single_tckl"] is None
