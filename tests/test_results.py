@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from ntdh_bench.report.check import check
@@ -9,3 +10,16 @@ def test_the_committed_results_are_up_to_date(tmp_path: Path) -> None:
     """After a change of records, sweep configs or the paper's numbers: run `ntdh-bench tables`."""
     assert check(Path("results"), tmp_path) == []
     assert list(Path("results/records").glob("*.csv"))
+
+
+def test_the_readme_quotes_the_results() -> None:
+    """Every quoted line stands in the file that it is said to come from."""
+    readme = Path("README.md").read_text()
+    quotes = re.findall(r"<!-- from (\S+) -->\n(.*?)<!-- end -->", readme, re.DOTALL)
+    assert len(quotes) >= 2
+    for path, quote in quotes:
+        lines = Path(path).read_text().splitlines()
+        assert quote.strip()
+        assert [line for line in quote.splitlines() if line and line not in lines] == []
+    for path in re.findall(r"\]\((results/[^)#]+)\)", readme):
+        assert Path(path).exists(), path

@@ -408,7 +408,7 @@ def test_fewer_digits(make: Make) -> None:
     kept = gather(every.batches("test"))[target < 3]
     assert torch.equal(gather(data.batches("test")), kept)
     assert data.fingerprint != every.fingerprint
-    with pytest.raises(UserError, match="data.classes is 11"):
+    with pytest.raises(UserError, match=r"data\.classes is 11"):
         make(classes=11)
 
 
