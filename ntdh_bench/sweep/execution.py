@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ def load_function(name: str) -> RunFunction:
     """Import ``module:function``."""
     module, _, function = name.partition(":")
     loaded: RunFunction = getattr(import_module(module), function)
+    gc.freeze()  # imports stay: collecting after each run need not look at them
     return loaded
 
 
@@ -46,6 +48,7 @@ def execute(function: RunFunction, config: dict[str, Any], folder: Path, log: Pa
             return json.dumps({"failure": one_line(error)})
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+            gc.collect()  # Trainer, model and data refer to each other: gigabytes after some runs
 
 
 def one_line(error: BaseException) -> str:
