@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from ntdh_bench.records import COLUMNS
 from ntdh_bench.report.check import check
 
 
@@ -23,3 +24,13 @@ def test_the_readme_quotes_the_results() -> None:
         assert [line for line in quote.splitlines() if line and line not in lines] == []
     for path in re.findall(r"\]\((results/[^)#]+)\)", readme):
         assert Path(path).exists(), path
+
+
+def test_every_column_is_described() -> None:
+    readme = Path("results/README.md").read_text()
+    named = {word for code in re.findall(r"`([^`]+)`", readme) for word in code.split(", ")}
+    metrics = {
+        f"…_{name.split('_', 2)[2]}" for name in COLUMNS if name.startswith(("last_", "best_"))
+    }
+    others = {name for name in COLUMNS if not name.startswith(("last_", "best_"))}
+    assert metrics | others <= named
