@@ -62,19 +62,14 @@ class PairedDataset(Dataset[PairedBatch], ABC):
     def __getitem__(self, request: Request) -> PairedBatch:
         epoch, indices = request
         if indices is None:
-            teacher, student = self.inputs(None, epoch)
-            return PairedBatch(
-                teacher=student if self.unimodal else teacher,
-                student=student,
-                target=self.target,
-                index=torch.arange(len(self)),
-            )
-        padding = indices < 0
-        index = torch.where(padding, -indices - 1, indices)
-        teacher, student = self.inputs(index, epoch)
-        target = self.target[index]
-        if padding.any():
-            target[padding] = self.ignore_index
+            inputs, target, index = self.inputs(None, epoch), self.target, torch.arange(len(self))
+        else:
+            padding = indices < 0
+            index = torch.where(padding, -indices - 1, indices)
+            inputs, target = self.inputs(index, epoch), self.target[index]
+            if padding.any():
+                target[padding] = self.ignore_index
+        teacher, student = inputs
         if self.unimodal:
             teacher = student
         return PairedBatch(teacher=teacher, student=student, target=target, index=index)

@@ -43,14 +43,19 @@ def file_hash(path: str | Path) -> str:
         raise UserError(f"no checkpoint {path}: {error.strerror}") from None
 
 
+def weights_of(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the entries ``prefix.*`` of a state dict, named as the network itself names them."""
+    start = f"{prefix}."
+    return {n.removeprefix(start): value for n, value in weights.items() if n.startswith(start)}
+
+
 def load_network(network: nn.Module, weights: Mapping[str, Tensor], prefix: str, path: str) -> None:
     """Load the entries ``prefix.*`` of a state dict into ``network``.
 
     Raises:
         UserError: they belong to another network.
     """
-    own = {name.removeprefix(f"{prefix}."): value for name, value in weights.items()
-           if name.startswith(f"{prefix}.")}  # fmt: skip
+    own = weights_of(weights, prefix)
     expected = network.state_dict()
     for name in sorted(expected.keys() | own.keys()):
         here, there = _shape(expected, name), _shape(own, name)

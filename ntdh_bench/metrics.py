@@ -55,7 +55,15 @@ class _MeanDivergence(Metric):
         """Return the divergence of each sample, ``(N,)``."""
 
 
-class TargetJSD(_MeanDivergence):
+class _MeanTargetDivergence(_MeanDivergence):
+    """Mean of a divergence of the target class, with or without the term of "any other class"."""
+
+    def __init__(self, ignore_index: int = 255, binary: bool = False, **kwargs: Any) -> None:
+        super().__init__(ignore_index, **kwargs)
+        self.binary = binary
+
+
+class TargetJSD(_MeanTargetDivergence):
     """Mean TCJSD between teacher and student (NTDH paper, Eq. 5).
 
     Args:
@@ -63,10 +71,6 @@ class TargetJSD(_MeanDivergence):
         binary: whether to add the term of "any other class" (see ``divergence.tcjsd``).
         kwargs: options of ``torchmetrics.Metric``.
     """
-
-    def __init__(self, ignore_index: int = 255, binary: bool = False, **kwargs: Any) -> None:
-        super().__init__(ignore_index, **kwargs)
-        self.binary = binary
 
     def _divergence(self, teacher: Tensor, student: Tensor, target: Tensor) -> Tensor:
         return tcjsd(teacher, student, target, self.binary)
@@ -96,7 +100,7 @@ class TeacherStudentKL(_MeanDivergence):
         return kl(teacher, student)
 
 
-class TargetKL(_MeanDivergence):
+class TargetKL(_MeanTargetDivergence):
     """Mean TCKL from teacher to student (NTDH paper, Eq. 19); it may be negative.
 
     Args:
@@ -104,10 +108,6 @@ class TargetKL(_MeanDivergence):
         binary: whether to add the term of "any other class" (see ``divergence.tckl``).
         kwargs: options of ``torchmetrics.Metric``.
     """
-
-    def __init__(self, ignore_index: int = 255, binary: bool = False, **kwargs: Any) -> None:
-        super().__init__(ignore_index, **kwargs)
-        self.binary = binary
 
     def _divergence(self, teacher: Tensor, student: Tensor, target: Tensor) -> Tensor:
         return tckl(teacher, student, target, self.binary)

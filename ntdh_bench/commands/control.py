@@ -10,7 +10,7 @@ import torch
 
 from ntdh_bench import records
 from ntdh_bench.cache import default_cache_dir, digest, locked, write_atomic
-from ntdh_bench.checkpoints import load_network, read_checkpoint
+from ntdh_bench.checkpoints import load_network, read_checkpoint, weights_of
 from ntdh_bench.commands.training import LAST, FitCLI
 
 _VERSION = 1  # of how controls are trained: raised when the same settings give another student
@@ -65,11 +65,7 @@ def _save(cli: FitCLI, path: Path) -> None:
     if cli.best is not None:
         checkpoints["best"] = Path(cli.best.best_model_path).name
         weights = read_checkpoint(cli.best.best_model_path)["state_dict"]
-        students["best"] = {
-            name.removeprefix("student."): value
-            for name, value in weights.items()
-            if name.startswith("student.")
-        }
+        students["best"] = weights_of(weights, "student")
     saved = {
         "state_dict": {
             f"{checkpoint}.{name}": value.cpu()

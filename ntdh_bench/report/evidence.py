@@ -73,9 +73,9 @@ def read(results: Path) -> Evidence:
             problems.append(
                 f"{path}: {left} rows of runs that {path.stem}.yaml no longer has are left out"
             )
-        for kind in EXTRAS:
-            problems += _details(results, path.stem, kind).problems
-        for (run, removes), image in _images(results, path.stem).items():
+        details = {kind: _details(results, path.stem, kind) for kind in EXTRAS}
+        problems += [problem for detail in details.values() for problem in detail.problems]
+        for (run, removes), image in _images(details["maps"].lines).items():
             middles.setdefault(run, {})[f"middle_{removes}"] = share_in_the_middle(image)
     controls = Controls(row for kept in rows.values() for row in kept)
     return Evidence(
@@ -156,7 +156,7 @@ def maps(results: Path, experiment: str, rows: Iterable[Row]) -> dict[str, Maps]
     """Return the heat maps of the runs in ``rows``, by layer."""
     by_run = {row["run"]: row for row in rows}
     found: dict[str, Maps] = defaultdict(lambda: defaultdict(dict))
-    for (run, removes), image in _images(results, experiment).items():
+    for (run, removes), image in _images(_details(results, experiment, "maps").lines).items():
         if run in by_run:
             found[by_run[run]["layer"] or ""][removes][by_run[run]["seed"]] = image
     return dict(sorted(found.items()))
@@ -169,10 +169,10 @@ def share_in_the_middle(image: Image) -> float:
     return float(middle.sum() / (image.sum() or 1.0))
 
 
-def _images(results: Path, experiment: str) -> dict[tuple[str, str], Image]:
+def _images(lines: Iterable[Mapping[str, str]]) -> dict[tuple[str, str], Image]:
     """Return the heat map of each run and mask."""
     pixels: dict[tuple[str, str], dict[tuple[int, int], float]] = defaultdict(dict)
-    for line in _details(results, experiment, "maps").lines:
+    for line in lines:
         place = int(line["y"]), int(line["x"])
         pixels[line["run"], line["removes"]][place] = float(line["value"])
     return {key: _image(values) for key, values in pixels.items()}

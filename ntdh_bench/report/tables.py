@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import NamedTuple
@@ -194,14 +194,19 @@ def to_markdown(tables: Sequence[Table], heading: str, notes: Sequence[str]) -> 
 
 def _markdown_table(table: Table) -> str:
     head = [*table.keys, *(column.full for column in table.columns)]
-    marks = [":--"] * len(table.keys) + ["--:"] * len(table.columns)
     body = [
         [*line.labels, *(_markdown_cell(table, cell) for cell in line.cells)]
         for line in table.lines
     ]
     padded = [row + [""] * (len(head) - len(row)) for row in body]
-    rows = [[_markdown_escape(text) for text in row] for row in (head, *padded)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], marks, *rows[1:]))
+    return markdown_rows(head, padded, numbers=len(table.columns))
+
+
+def markdown_rows(head: Sequence[str], lines: Iterable[Sequence[str]], numbers: int = 0) -> str:
+    """Return rows of text as a GitHub table, whose last ``numbers`` columns align to the right."""
+    marks = [":--"] * (len(head) - numbers) + ["--:"] * numbers
+    escaped = [[_markdown_escape(text) for text in row] for row in (head, marks, *lines)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in escaped)
 
 
 def _markdown_cell(table: Table, cell: Cell | None) -> str:

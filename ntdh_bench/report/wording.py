@@ -11,7 +11,7 @@ from typing import Any
 from ntdh_bench.records import Row
 from ntdh_bench.report.claims import Result
 from ntdh_bench.report.hypothesis import Correlation, Hypothesis, Stratum, Summary
-from ntdh_bench.report.tables import fixed
+from ntdh_bench.report.tables import fixed, markdown_rows
 
 SEEDS_NOTE = (
     "Seeds measure training noise, not data sampling: an interval says how far another training "
@@ -146,7 +146,7 @@ def claims_markdown(results: Sequence[Result]) -> str:
         for result in results
     ]
     notes = f"{N_NOTE} {SEEDS_NOTE} {SIMULATED_NOTE} Tests and notes are in claims.csv."
-    return f"# Claims of the paper\n\n{markdown_table(head, lines)}\n\n{notes}\n"
+    return f"# Claims of the paper\n\n{markdown_rows(head, lines)}\n\n{notes}\n"
 
 
 def hypothesis_markdown(found: Hypothesis) -> str:
@@ -167,7 +167,7 @@ def hypothesis_markdown(found: Hypothesis) -> str:
     summary = "\n".join(sentences) or "No stratum has enough cells and seeds."
     return (
         "# Test of the hypothesis\n\nIt predicts ρ(NCJSD before distillation, gain) < 0 over the "
-        f"cells of a stratum. {VERDICTS_NOTE}\n\n{summary}\n\n{markdown_table(head, lines)}\n\n"
+        f"cells of a stratum. {VERDICTS_NOTE}\n\n{summary}\n\n{markdown_rows(head, lines)}\n\n"
         f"{_families_markdown(found)}{SEEDS_NOTE} {SIMULATED_NOTE}\n"
     )
 
@@ -193,14 +193,7 @@ def _families_markdown(found: Hypothesis) -> str:
     lines = families(found)
     if not lines:
         return ""
-    return f"## By family\n\n{FAMILIES_NOTE}\n\n{markdown_table(FAMILY_HEAD, lines)}\n\n"
-
-
-def markdown_table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """Return rows of text as a GitHub table."""
-    rows = [head, [":--"] * len(head), *lines]
-    escaped = [[text.replace("|", "\\|").replace("\n", " ") for text in row] for row in rows]
-    return "\n".join(f"| {' | '.join(row)} |" for row in escaped)
+    return f"## By family\n\n{FAMILIES_NOTE}\n\n{markdown_rows(FAMILY_HEAD, lines)}\n\n"
 
 
 # -- how a number was made -----------------------------------------------------------------------
