@@ -11,13 +11,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .mnist.datamodule import MNISTPairDataModule
     from .paired import PairedDataModule
+    from .ravdess.datamodule import RAVDESSDataModule
     from .synthetic import SyntheticDataModule
 
-__all__ = ["MNISTPairDataModule", "PairedDataModule", "SyntheticDataModule"]
+__all__ = [
+    "MNISTPairDataModule",
+    "PairedDataModule",
+    "RAVDESSDataModule",
+    "SyntheticDataModule",
+]
 
 _HOMES = {
     "MNISTPairDataModule": ".mnist.datamodule",
     "PairedDataModule": ".paired",
+    "RAVDESSDataModule": ".ravdess.datamodule",
     "SyntheticDataModule": ".synthetic",
 }
 

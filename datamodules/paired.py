@@ -40,8 +40,9 @@ class PairedDataset(Dataset[PairedBatch], ABC):
         ignore_index: the target of padding.
     """
 
-    #: whether a position gives the same inputs in every epoch
-    fixed = True
+    #: whether a position gives the same inputs of this modality in every epoch
+    teacher_fixed = True
+    student_fixed = True
     #: whether the teacher is given the student's inputs
     unimodal = False
 
@@ -262,8 +263,9 @@ class PairedDataModule(LightningDataModule, ABC):
         return digest({"name": self.name, "source": self.source, **modalities, **self.identity()})
 
     def cacheable(self, split: Split) -> bool:
-        """Return whether a position of ``split`` gives the same inputs in every epoch."""
-        return self._split(split).fixed
+        """Return whether a position of ``split`` gives the teacher the same in every epoch."""
+        dataset = self._split(split)
+        return dataset.student_fixed if self.unimodal else dataset.teacher_fixed
 
     def batches(
         self, split: Split, batch_size: int | None = None, epoch: int = 0
@@ -349,3 +351,40 @@ def check_within(name: str, value: float, low: float, high: float) -> None:
     """Raise a UserError if ``value`` is not in [low, high]."""
     if not low <= value <= high:
         raise UserError(f"{name} is {value}: it must lie in [{low}, {high}]")
+
+
+def check_choice(name: str, value: str, valid: tuple[str, ...]) -> None:
+    """Raise a UserError if ``value`` is not one of ``valid``."""
+    if value not in valid:
+        raise UserError(f"{name} is {value!r}: choose one of {', '.join(valid)}")
+
+
+def stratified(target: Tensor, size: int, seed: int) -> Tensor:
+    """Choose ``size`` positions with the class shares of ``target``: int64 (size,), sorted.
+
+    Each class gives its share rounded down; what is then missing comes from the classes with the
+    largest remainders.
+
+    Args:
+        target: int64 (N,).
+        size: in [0, N).
+        seed: of the choice.
+
+    Raises:
+        UserError: ``size`` leaves nothing.
+    """
+    if size >= len(target):
+        raise UserError(
+            f"{size} samples are to be held out, but there are only {len(target)} to take them "
+            f"from: hold out less than {len(target)} (data.val_size, where there is one)"
+        )
+    shares = torch.bincount(target).double() * size / len(target)
+    counts = shares.floor().long()
+    largest = (shares - counts).argsort(descending=True, stable=True)
+    counts[largest[: size - int(counts.sum())]] += 1
+    order = torch.randperm(len(target), generator=generator(seed, "validation split"))
+    shuffled = target[order]
+    parts = [
+        order[shuffled == label][:count] for label, count in enumerate(counts.tolist()) if count
+    ]
+    return torch.cat(parts).sort().values if parts else torch.empty(0, dtype=torch.int64)

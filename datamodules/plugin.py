@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .mnist.datamodule import MNISTPairDataModule
+from .ravdess.datamodule import RAVDESSDataModule
 from .synthetic import SyntheticDataModule
 
-__all__ = ["MNISTPairDataModule", "SyntheticDataModule"]
+__all__ = ["MNISTPairDataModule", "RAVDESSDataModule", "SyntheticDataModule"]

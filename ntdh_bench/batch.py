@@ -54,7 +54,7 @@ class PairedData(Protocol):
         """Load the splits."""
 
     def cacheable(self, split: Split) -> bool:
-        """Whether a sample of ``split`` gives the same inputs at every look."""
+        """Whether a sample of ``split`` gives the teacher the same at every look."""
 
     def batches(
         self, split: Split, batch_size: int | None = None, epoch: int = 0

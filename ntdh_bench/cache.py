@@ -39,6 +39,15 @@ def digest(plain: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def file_digest(path: Path, algorithm: str = "md5") -> str:
+    """Return the hexadecimal digest of a file's content."""
+    with path.open("rb") as file:
+        content = hashlib.new(algorithm, usedforsecurity=False)
+        while chunk := file.read(1 << 20):
+            content.update(chunk)
+    return content.hexdigest()
+
+
 @contextmanager
 def write_atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` (file or folder), renamed to it if the block succeeds.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -20,6 +20,7 @@ State = Literal["ok", "missing", "incomplete", "corrupt"]
 
 _OWN = {
     "mnist": "ntdh_bench.datamodules.catalog:MNIST",
+    "ravdess": "ntdh_bench.datamodules.catalog:RAVDESS",
     "synthetic": "ntdh_bench.datamodules.catalog:SYNTHETIC",
 }
 
@@ -42,6 +43,30 @@ class FileCheck:
 
 
 @dataclass(frozen=True)
+class Option:
+    """An option of ``data prepare`` that only some data sets have.
+
+    Attributes:
+        flag: as on the command line; without its dashes, the argument of ``prepare``.
+        help: one line.
+        default: what ``prepare`` gets without it; False makes it a switch.
+        type: of its value.
+        choices: what it may be; empty for any.
+    """
+
+    flag: str
+    help: str
+    default: Any
+    type: Callable[[str], Any] = str
+    choices: tuple[str, ...] = ()
+
+    @property
+    def argument(self) -> str:
+        """The argument of ``prepare``."""
+        return self.flag.lstrip("-").replace("-", "_")
+
+
+@dataclass(frozen=True)
 class DatasetInfo:
     """One entry of the data catalogue, loaded from the entry-point group ``ntdh_bench.datasets``.
 
@@ -52,8 +77,9 @@ class DatasetInfo:
         folders: names under the data root, empty if no files are needed.
         licence: terms of the files, one line.
         how_to_get: one line.
-        prepare: ``(root, from_folder)`` downloads or copies the published files; None if there
-            is nothing to download.
+        prepare: ``(root, from_folder, **options)`` gets the published files, or makes what is
+            derived from them; yields what it did, a line at a time. None if there is nothing to do.
+        options: of ``prepare``.
         verify: ``root`` -> what was found, file by file.
         sample: ``(root, seed)`` writes the simulated files.
     """
@@ -64,9 +90,10 @@ class DatasetInfo:
     folders: tuple[str, ...]
     licence: str
     how_to_get: str
-    prepare: Callable[[Path, Path | None], None] | None = None
+    prepare: Callable[..., Iterable[str]] | None = None
     verify: Callable[[Path], list[FileCheck]] | None = None
     sample: Callable[[Path, int], None] | None = None
+    options: tuple[Option, ...] = ()
 
 
 def dataset_names() -> set[str]:

@@ -174,6 +174,21 @@ def _starts_at(response: http.client.HTTPResponse, first: int) -> bool:
 
 
 @contextmanager
+def progress_bar(name: str) -> Iterator[Progress]:
+    """Show how far a download is, on a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    terminal = Console(stderr=True)
+    quiet = not terminal.is_terminal
+    with Bars(*columns, TransferSpeedColumn(), console=terminal, disable=quiet) as bars:
+        task = bars.add_task(name, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+@contextmanager
 def writable(folder: Path) -> Iterator[None]:
     """Turn what the file system refuses inside the block into a UserError."""
     try:

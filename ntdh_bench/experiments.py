@@ -4,6 +4,7 @@ An experiment is a YAML file, ``configs/sweeps/<name>.yaml``::
 
     title: Table II. KD methods with feature masks on MNIST/MNIST-M
     requires: mnist                 # a data set; without it the experiment cannot be run
+    part_of: table2                 # if given, the experiment whose exhibit shows the runs as well
     base: ../mnist_kd.yaml          # or a list, later files win
     protocols:                      # the first is the default
       mnist: {seeds: 5}             # seeds 0 to 4; or a list of seeds
@@ -50,7 +51,7 @@ from ntdh_bench.errors import UserError
 Config = dict[str, Any]
 COMMANDS = ("fit", "saliency")
 EXTRAS = ("curves", "maps")
-_KEYS = {"title", "requires", "base", "protocols", "keep", "command", "grids"}
+_KEYS = {"title", "requires", "part_of", "base", "protocols", "keep", "command", "grids"}
 _GRID_KEYS = {"overrides", "axes", "exclude"}
 _KINDS: dict[type, str] = {dict: "a mapping", list: "a list", str: "text"}
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -91,6 +92,7 @@ class Experiment:
         name: stem of its file.
         title: one line.
         requires: name of the data set.
+        part_of: experiment whose tables, figures and claims its runs belong to; usually itself.
         missing: whether that data set is not part of this version; then there are no runs.
         protocols: by name, the default first.
         keep: extras that are collected.
@@ -102,6 +104,7 @@ class Experiment:
     name: str
     title: str
     requires: str
+    part_of: str
     missing: bool
     protocols: dict[str, Protocol]
     keep: tuple[str, ...]
@@ -166,8 +169,9 @@ def load_experiment(path: Path, overrides: Mapping[str, Any] | None = None) -> E
         for run in expanded:
             unique.setdefault((run.protocol, run.hash), run)
         runs = tuple(unique.values())
+    part_of = _expect(spec.get("part_of", path.stem), str, path, "part_of")
     return Experiment(
-        path.stem, spec["title"], spec["requires"], missing, protocols, keep, runs, path
+        path.stem, spec["title"], spec["requires"], part_of, missing, protocols, keep, runs, path
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -74,3 +74,22 @@ def flags(config: Path, folder: Path, *more: str) -> Sequence[str]:
         "--config", str(config), "--run_dir", str(folder), "--trainer.accelerator", "cpu",
         "--trainer.enable_progress_bar", "false", *more,
     ]  # fmt: skip
+
+
+# Small and simulated, by data module; batches of the size that the data then have.
+_SMALL = {
+    "MNISTPairDataModule": {
+        "source": "simulated", "simulated_train": 300, "simulated_test": 100, "batch_size": 32,
+    },
+    "RAVDESSDataModule": {
+        "source": "simulated", "simulated_clips": 2, "image_height": 32, "image_width": 64,
+        "batch_size": 16,
+    },
+    "SyntheticDataModule": {"n_samples": 300},
+}  # fmt: skip
+
+
+def small_and_simulated(config: Mapping[str, Any]) -> list[str]:
+    """Flags that let a config run in seconds, without files."""
+    settings = _SMALL[config["data"]["class_path"]]
+    return [word for name, value in settings.items() for word in (f"--data.{name}", str(value))]

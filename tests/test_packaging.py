@@ -125,6 +125,8 @@ def test_wheel_has_every_module_and_data_file(unpacked: Path) -> None:
     report = ROOT / "ntdh_bench" / "report"
     data = [path for path in report.iterdir() if path.suffix in (".yaml", ".css", ".js")]
     expected |= {path.relative_to(ROOT) for path in data}
+    lists = (ROOT / "datamodules").rglob("*.yaml")
+    expected |= {"ntdh_bench" / path.relative_to(ROOT) for path in lists}
     for name, folder in FOLDERS.items():
         for path in (ROOT / folder).rglob("*.py"):
             expected.add(Path(*name.split(".")) / path.relative_to(ROOT / folder))

@@ -13,7 +13,7 @@ from ntdh_bench.batch import Inputs, Split
 from ntdh_bench.cache import build_once, default_cache_dir, digest
 from ntdh_bench.datasets import data_root, is_simulated
 from ntdh_bench.errors import UserError
-from ntdh_bench.seeding import generator, uniform
+from ntdh_bench.seeding import uniform
 
 from ..paired import (
     PairedDataModule,
@@ -21,7 +21,9 @@ from ..paired import (
     TensorPairs,
     blocks,
     check_at_least,
+    check_choice,
     check_within,
+    stratified,
 )
 from .idx import Bytes, read_images, read_labels
 from .layout import (
@@ -80,7 +82,7 @@ class NoisyPairs(PairedDataset):
         self.levels = dict(zip(self.images, levels, strict=True))
         self.seed = seed
         self.purpose = purpose
-        self.fixed = not any(levels)
+        self.teacher_fixed, self.student_fixed = (not level for level in levels)
 
     def inputs(self, indices: Tensor | None, epoch: int) -> tuple[Inputs, Inputs]:
         """Return noisy float32 images in [-1, 1] of both modalities."""
@@ -174,9 +176,9 @@ class MNISTPairDataModule(PairedDataModule):
         check_at_least("data.val_size", val_size, 0)
         check_at_least("data.simulated_train", simulated_train, 1)
         check_at_least("data.simulated_test", simulated_test, 1)
-        _check_choice("data.source", source, ("real", "simulated"))
-        _check_choice("data.student_input", student_input, ("grey", "rgb"))
-        _check_choice("data.mnist_m", mnist_m, ("build", "archive"))
+        check_choice("data.source", source, ("real", "simulated"))
+        check_choice("data.student_input", student_input, ("grey", "rgb"))
+        check_choice("data.mnist_m", mnist_m, ("build", "archive"))
         if source == "simulated" and mnist_m == "archive":
             raise UserError("data.source simulated has no archive: set data.mnist_m to build")
         self.num_classes = classes
@@ -317,39 +319,3 @@ class MNISTPairDataModule(PairedDataModule):
             "data_seed": self.data_seed,
             "seed": self.seed if any(self.levels) else None,
         }
-
-
-def stratified(target: Tensor, size: int, seed: int) -> Tensor:
-    """Choose ``size`` positions with the class shares of ``target``: int64 (size,), sorted.
-
-    Each class gives its share rounded down; what is then missing comes from the classes with the
-    largest remainders.
-
-    Args:
-        target: int64 (N,).
-        size: in [0, N).
-        seed: of the choice.
-
-    Raises:
-        UserError: ``size`` leaves nothing.
-    """
-    if size >= len(target):
-        raise UserError(
-            f"data.val_size is {size}, but there are only {len(target)} training samples to take "
-            f"them from: choose less than {len(target)}"
-        )
-    shares = torch.bincount(target).double() * size / len(target)
-    counts = shares.floor().long()
-    largest = (shares - counts).argsort(descending=True, stable=True)
-    counts[largest[: size - int(counts.sum())]] += 1
-    order = torch.randperm(len(target), generator=generator(seed, "validation split"))
-    shuffled = target[order]
-    parts = [
-        order[shuffled == label][:count] for label, count in enumerate(counts.tolist()) if count
-    ]
-    return torch.cat(parts).sort().values if parts else torch.empty(0, dtype=torch.int64)
-
-
-def _check_choice(name: str, value: str, valid: tuple[str, ...]) -> None:
-    if value not in valid:
-        raise UserError(f"{name} is {value!r}: choose one of {', '.join(valid)}")

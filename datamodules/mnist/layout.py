@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
+from ntdh_bench.cache import file_digest
 from ntdh_bench.errors import UserError
 
 IDX_FOLDER = Path("mnist", "MNIST", "raw")
@@ -78,15 +78,6 @@ def photographs(root: Path) -> dict[str, list[Path]]:
 def jpegs(folder: Path) -> list[Path]:
     """Return the JPEG files of a folder in order of name; none if it does not exist."""
     return sorted(folder.glob("*.jpg"))
-
-
-def file_digest(path: Path, algorithm: str = "md5") -> str:
-    """Return the hexadecimal digest of a file's content."""
-    with path.open("rb") as file:
-        content = hashlib.new(algorithm, usedforsecurity=False)
-        while chunk := file.read(1 << 20):
-            content.update(chunk)
-    return content.hexdigest()
 
 
 def content_digests(paths: list[Path], root: Path) -> dict[str, str]:

@@ -7,12 +7,11 @@ import shutil
 import tarfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from ntdh_bench.cache import write_atomic
+from ntdh_bench.cache import file_digest, write_atomic
 from ntdh_bench.datasets import FileCheck, is_simulated
-from ntdh_bench.downloads import Progress, download, extract, writable
+from ntdh_bench.downloads import download, extract, progress_bar, writable
 from ntdh_bench.errors import UserError
 
 from .idx import read_images, read_labels
@@ -25,7 +24,6 @@ from .layout import (
     PHOTO_COUNT,
     PHOTO_FOLDER,
     UNPACKED_MD5,
-    file_digest,
     idx_file,
     jpegs,
 )
@@ -79,7 +77,7 @@ def _get_idx(path: Path, md5: str, from_folder: Path | None) -> None:
         return
     if from_folder is None:
         urls = [mirror + path.name for mirror in MNIST_MIRRORS]
-        with _bar(path.name) as progress:
+        with progress_bar(path.name) as progress:
             download(urls, path, max_bytes=20 * _MB, check=check, progress=progress)
         return
     copy = next(iter(sorted(from_folder.rglob(path.name))), None)
@@ -97,7 +95,7 @@ def _get_photographs(root: Path, from_folder: Path | None) -> None:
         return
     if from_folder is None:
         archive = root / "bsds500" / "BSR_bsds500.tgz"
-        with _bar(archive.name) as progress:
+        with progress_bar(archive.name) as progress:
             download(
                 BSDS500_URLS,
                 archive,
@@ -176,21 +174,6 @@ def _broken_photographs(folder: Path) -> Iterator[str]:
                 read_image(path)
             except UserError as error:
                 yield str(error)
-
-
-@contextmanager
-def _bar(name: str) -> Iterator[Progress]:
-    """Show a progress bar on a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
-    from rich.progress import Progress as Bars
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    terminal = Console(stderr=True)
-    quiet = not terminal.is_terminal
-    with Bars(*columns, TransferSpeedColumn(), console=terminal, disable=quiet) as bars:
-        task = bars.add_task(name, total=None)
-        yield lambda done, total: bars.update(task, completed=done, total=total)
 
 
 def verify(root: Path) -> list[FileCheck]:

@@ -6,8 +6,17 @@ import argparse
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from ntdh_bench.datasets import FileCheck, catalogue, data_root, find_dataset, state_of
+from ntdh_bench.datasets import (
+    DatasetInfo,
+    FileCheck,
+    Option,
+    catalogue,
+    data_root,
+    find_dataset,
+    state_of,
+)
 from ntdh_bench.errors import UserError
 
 
@@ -42,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="take files you already have from here",
     )
+    _add_options(prepare)
     _add(actions, "verify", "check the files one by one; exit status 1 if any is wrong", _verify)
     sample = _add(actions, "sample", "write small simulated files in the published layout", _sample)
     sample.add_argument("--seed", type=int, default=0, help="default: 0")
@@ -50,6 +60,23 @@ def _parser() -> argparse.ArgumentParser:
             "--root", type=Path, metavar="FOLDER", help="data root; default: $NTDH_DATA or data"
         )
     return parser
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that only some data sets have, grouped by which; unset they stay out."""
+    owners: dict[Option, list[str]] = {}
+    for info in catalogue():
+        for option in info.options:
+            owners.setdefault(option, []).append(info.name)
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for option, names in owners.items():
+        title = f"options of {', '.join(names)}"
+        group = groups.get(title) or groups.setdefault(title, parser.add_argument_group(title))
+        if option.default is False:
+            kind: dict[str, Any] = {"action": "store_true"}
+        else:
+            kind = {"type": option.type, "choices": option.choices or None}
+        group.add_argument(option.flag, default=argparse.SUPPRESS, help=option.help, **kind)
 
 
 def _add(
@@ -80,10 +107,23 @@ def _prepare(arguments: argparse.Namespace) -> int:
     if info.prepare is None:
         print(f"{info.name}: nothing to get ({info.how_to_get})")
         return 0
-    info.prepare(root, arguments.from_folder)
-    print(f"{info.name}: complete in {root}")
+    for line in info.prepare(root, arguments.from_folder, **_settings(info, arguments)):
+        print(f"{info.name}: {line}")
     print(f"licence: {info.licence}")
     return 0
+
+
+def _settings(info: DatasetInfo, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the values of the data set's options; those of another data set are refused."""
+    others = {option for other in catalogue() for option in other.options} - set(info.options)
+    for option in others:
+        if hasattr(arguments, option.argument):
+            own = ", ".join(option.flag for option in info.options) or "none of its own"
+            raise UserError(f"{option.flag} is no option of {info.name}, which has {own}")
+    return {
+        option.argument: getattr(arguments, option.argument, option.default)
+        for option in info.options
+    }
 
 
 def _verify(arguments: argparse.Namespace) -> int:

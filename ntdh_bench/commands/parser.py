@@ -26,7 +26,7 @@ CHOICES: dict[str, type] = {
 }
 
 # Where files lie and how many workers read them changes no number.
-_NOT_IDENTITY = {"root", "cache_dir", "num_workers", "teacher_checkpoint"}
+_NOT_IDENTITY = {"root", "features", "cache_dir", "num_workers", "jobs", "teacher_checkpoint"}
 # Of the Trainer everything counts but what it shows, logs and keeps.
 _NOT_TRAINING = {
     "logger", "log_every_n_steps", "enable_progress_bar", "enable_model_summary",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -43,6 +44,8 @@ def main(argv: Sequence[str]) -> int:
     """
     words = list(argv)
     options = _parser().parse_args(words[1:] if words[:1] == ["sweep"] else words)
+    if options.data_root:
+        os.environ["NTDH_DATA"] = str(options.data_root.absolute())  # workers inherit it
     experiment = _experiment(options)
     runs = _selected(experiment, options)
     store = Store(options.runs)
@@ -65,6 +68,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--protocol", metavar="NAME", help="training protocol; default: the experiment's first")
     add("--only", action="append", default=[], metavar="AXIS=LABEL[,LABEL]",
         help="only these cells, as --dry-run names them; may be repeated")  # fmt: skip
+    add("--data.root", dest="data_root", type=Path, metavar="FOLDER",
+        help="data root; default: $NTDH_DATA or data")  # fmt: skip
     add("--dry-run", action="store_true", help="list the runs and estimate the time; run nothing")
     add("--engine", choices=("local", "ray"), default="local",
         help="worker processes here (default), or Ray")  # fmt: skip

@@ -35,7 +35,8 @@ class Evidence:
 
     Attributes:
         results: the folder that holds ``records/``.
-        rows: by experiment, with the columns of :func:`derived`.
+        rows: by experiment, with the columns of :func:`derived`; those of an experiment that is
+            part of another one are with that one's.
         problems: a line each.
     """
 
@@ -59,6 +60,7 @@ def read(results: Path) -> Evidence:
     middles: dict[str, Row] = {}
     problems: list[str] = []
     current = shipped_runs()
+    part_of = {e.name: e.part_of for e in map(load_experiment, shipped_experiments())}
     for path in experiment_csvs(results):
         try:
             found = read_rows(path)
@@ -67,7 +69,7 @@ def read(results: Path) -> Evidence:
             continue
         runs = current.get(path.stem)
         kept = [r for r in found.rows if runs is None or (r["run"], r["protocol"]) in runs]
-        rows[path.stem] = kept
+        rows.setdefault(part_of.get(path.stem, path.stem), []).extend(kept)
         problems += found.problems
         if left := len(found.rows) - len(kept):
             problems.append(

@@ -7,27 +7,26 @@ import pytest
 import yaml
 
 from ntdh_bench.cli import main
-from tests.helpers import flags
+from tests.helpers import flags, small_and_simulated
 
 CONFIGS = sorted(Path("configs").glob("*.yaml"))
+FAMILIES = ("mnist", "ravdess", "ravdess_features")
 METHODS = ("kd", "fitnet", "crd", "rkd", "pkt", "sp", "dkd")
 
 
 def test_the_issue_list_of_configs_is_there() -> None:
     names = {path.stem for path in CONFIGS}
     assert {"quickstart", "synthetic_paper", "synthetic_converged"} <= names
-    assert {f"mnist_{method}" for method in METHODS} <= names
-
-
-def simulated(config: Path) -> list[str]:
-    return ["--data.source", "simulated"] if config.stem.startswith("mnist") else []
+    for family in FAMILIES:
+        assert {f"{family}_{method}" for method in METHODS} <= names
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_runs(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["fit", *flags(config, tmp_path, *simulated(config), "--trainer.fast_dev_run", "true")]
+    small = small_and_simulated(yaml.safe_load(config.read_text()))
+    words = ["fit", *flags(config, tmp_path, *small, "--trainer.fast_dev_run", "true")]
     assert main(words) == 0
     shown = capsys.readouterr().out
     assert "test set, seed 0" in shown
@@ -41,9 +40,10 @@ def test_every_overlay_runs(overlay: Path, tmp_path: Path) -> None:
     assert main(["fit", *flags(Path("configs/mnist_kd.yaml"), tmp_path, *more)]) == 0
 
 
-def test_the_mnist_configs_differ_in_the_distiller_only() -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_configs_of_a_family_differ_in_the_distiller_only(family: str) -> None:
     def without_distiller(method: str) -> dict[str, Any]:
-        config: dict[str, Any] = yaml.safe_load(Path(f"configs/mnist_{method}.yaml").read_text())
+        config: dict[str, Any] = yaml.safe_load(Path(f"configs/{family}_{method}.yaml").read_text())
         config["model"]["init_args"].pop("distiller")
         return config
 

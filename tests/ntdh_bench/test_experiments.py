@@ -140,6 +140,7 @@ def test_a_missing_data_set_has_no_runs(tmp_path: Path) -> None:
         ({"keep": ["maps"]}, "keep: maps needs command: saliency"),
         ({"title": ["a"]}, "title is ['a']: give text"),
         ({"requires": ["mnist"]}, "requires is ['mnist']: give text"),
+        ({"part_of": 3}, "part_of is 3: give text"),
         ({"base": 3}, "base is 3: give text"),
         ({"base": [{"a": 1}]}, "base is {'a': 1}: give text"),
         ({"protocols": ["p"]}, "protocols is ['p']: give a mapping"),

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ntdh_bench.batch import PairedBatch
+from ntdh_bench.cache import file_digest
 from ntdh_bench.datamodules import MNISTPairDataModule
 from ntdh_bench.datamodules.mnist.datamodule import NoisyPairs, add_noise, stratified
 from ntdh_bench.datamodules.mnist.idx import read_images, read_labels, write_idx
@@ -21,7 +22,6 @@ from ntdh_bench.datamodules.mnist.layout import (
     IDX_FOLDER,
     IDX_MD5,
     PHOTO_FOLDER,
-    file_digest,
     idx_file,
 )
 from ntdh_bench.datamodules.paired import RequestSampler
@@ -179,7 +179,7 @@ def test_stratified_takes_remainders_from_the_largest() -> None:
     assert len(stratified(target, 0, seed=0)) == 0
     assert torch.equal(chosen, stratified(target, 7, seed=0))
     assert not torch.equal(chosen, stratified(target, 7, seed=1))
-    with pytest.raises(UserError, match="val_size is 100, but there are only 100"):
+    with pytest.raises(UserError, match="100 samples are to be held out, but there are only 100"):
         stratified(target, 100, seed=0)
 
 

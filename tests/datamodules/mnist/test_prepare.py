@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from torchvision.datasets import MNIST
 
+from ntdh_bench.cache import file_digest
 from ntdh_bench.datamodules.mnist import prepare as module
 from ntdh_bench.datamodules.mnist.idx import read_labels, write_idx
 from ntdh_bench.datamodules.mnist.layout import (
@@ -16,7 +17,6 @@ from ntdh_bench.datamodules.mnist.layout import (
     IDX_FOLDER,
     IDX_MD5,
     PHOTO_FOLDER,
-    file_digest,
     idx_file,
 )
 from ntdh_bench.datamodules.mnist.prepare import MNIST_MIRRORS, prepare, verify

@@ -7,9 +7,10 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
+from ntdh_bench.cache import file_digest
 from ntdh_bench.datamodules.mnist import simulate
 from ntdh_bench.datamodules.mnist.idx import read_images, read_labels
-from ntdh_bench.datamodules.mnist.layout import PHOTO_FOLDER, file_digest, idx_file, jpegs
+from ntdh_bench.datamodules.mnist.layout import PHOTO_FOLDER, idx_file, jpegs
 from ntdh_bench.datamodules.mnist.mnist_m import read_image
 from ntdh_bench.datamodules.mnist.simulate import simulated_root, write_simulated
 from ntdh_bench.datasets import MARKER

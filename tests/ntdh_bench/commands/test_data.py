@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ntdh_bench.commands.data import main
+from ntdh_bench.datasets import find_dataset
 from ntdh_bench.errors import UserError
 
 
@@ -54,8 +57,42 @@ def test_sample_needs_a_root_and_leaves_other_files_alone(tmp_path: Path) -> Non
         main(["sample", "mnist", "--root", str(tmp_path)])
 
 
+def test_options_of_a_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["prepare", "--help"])
+    shown = capsys.readouterr().out
+    assert "options of ravdess" in shown
+    assert "--backend {librosa,torchaudio}" in shown
+    with pytest.raises(UserError, match="--jobs is no option of mnist, which has none of its own"):
+        main(["prepare", "mnist", "--jobs", "2", "--root", str(tmp_path)])
+    given = ["--from", str(tmp_path)]
+    with pytest.raises(UserError, match="RAVDESS is missing"):
+        main(["prepare", "--backend", "torchaudio", "--songs", "ravdess", *given])
+    with pytest.raises(SystemExit):
+        main(["prepare", "ravdess", "--backend", "sox", *given])
+
+
+def test_options_reach_prepare_with_their_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    got: dict[str, Any] = {}
+
+    def prepare(root: Path, from_folder: Path | None, **options: Any) -> list[str]:
+        got.update(options)
+        return ["done"]
+
+    info = replace(find_dataset("ravdess"), prepare=prepare)
+    monkeypatch.setattr("ntdh_bench.commands.data.find_dataset", lambda name: info)
+    assert main(["prepare", "ravdess", "--root", str(tmp_path), "--frames", "3", "--songs"]) == 0
+    assert got == {
+        "backend": "librosa", "songs": True, "frames": 3, "image_height": 256,
+        "image_width": 512, "jobs": None, "tolerance": 0,
+    }  # fmt: skip
+    assert "ravdess: done" in capsys.readouterr().out
+
+
 def test_unknown_names(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UserError, match="unknown data set 'x': choose one of mnist, synthetic"):
+    with pytest.raises(UserError, match="unknown data set 'x': choose one of mnist, ravdess, syn"):
         main(["verify", "x"])
     with pytest.raises(SystemExit) as stopped:
         main(["delete", "mnist"])

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from ntdh_bench.commands import sweep
+from ntdh_bench.datasets import data_root
 from ntdh_bench.errors import UserError
 from ntdh_bench.experiments import load_experiment
 from ntdh_bench.records import read_rows
@@ -138,6 +139,15 @@ def test_dry_run(run: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     shown = capsys.readouterr().out
     assert (shown.count("to do\n"), shown.count("done\n")) == (4, 4)
     assert "8 runs, 4 to do: about 3 min 00 s, at 1 min 30 s per finished run" in shown
+
+
+def test_the_data_root_is_for_the_workers_too(
+    run: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NTDH_DATA", "elsewhere")
+    monkeypatch.chdir(tmp_path)
+    assert run("--data.root", "here", "--dry-run") == 0
+    assert data_root(None) == tmp_path / "here"
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,16 @@ def test_rows_of_runs_that_an_experiment_no_longer_has_are_left_out_and_counted(
     assert "2 rows of runs that table2.yaml no longer has" in found.problems[0]
 
 
+def test_runs_that_are_part_of_an_experiment_are_shown_with_it(tmp_path: Path) -> None:
+    rows = [make_row(experiment="table3", protocol="ravdess")]
+    rows += [make_row(experiment="table3_features", protocol="ravdess_features_actor")]
+    write_results(tmp_path, rows)
+    found = evidence.read(tmp_path)
+    assert list(found.rows) == ["table3"]
+    protocols = [row["protocol"] for row in found.rows["table3"]]
+    assert protocols == ["ravdess", "ravdess_features_actor"]
+
+
 def test_the_runs_of_experiments_whose_data_are_here() -> None:
     experiments = [load_experiment(path) for path in shipped_experiments()]
     found = shipped_runs()

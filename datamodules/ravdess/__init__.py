@@ -1,0 +1,1 @@
+"""RAVDESS: speech (teacher) paired with faces (student), eight emotions."""

@@ -1,0 +1,131 @@
+"""Clips from the prepared stores, a batch at a time, with optional augmentation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ntdh_bench.batch import Inputs
+from ntdh_bench.seeding import uniform
+
+from ..paired import PairedDataset
+
+# Of the authors' code: MFCCs over all clips, and ImageNet's channels for RGB in [0, 1].
+_MFCC_MEAN, _MFCC_STD = -10.59, 85.66
+_RGB_MEAN = torch.tensor([0.485, 0.456, 0.406])
+_RGB_STD = torch.tensor([0.229, 0.224, 0.225])
+
+_TALLEST, _WIDEST = 8, 32  # of a SpecAugment band: MFCCs, frames
+_GAIN, _BIAS = 0.2, 0.1  # contrast changes by up to ±20 %, brightness by ±10 % of the range
+
+
+class ClipPairs(PairedDataset):
+    """MFCCs (teacher) and one video frame (student) of the clips of a split.
+
+    Of a clip with k stored frames, training takes one drawn anew in every epoch, validation and
+    testing the middle one (k // 2). What is drawn depends on (seed, epoch, clip) alone.
+
+    Args:
+        mfcc: float32 (M, 40, 256), usually memory-mapped.
+        frames: uint8 (M', k, 3, H, W), likewise.
+        rows: int64 (N, 2), where the clips of the split are in ``mfcc`` and ``frames``.
+        target: int64 (N,).
+        seed: of what is drawn.
+        training: whether frames are drawn.
+        spec_augment: hide a random band of MFCCs and one of time (Park et al., Interspeech 2019).
+        image_augment: random mirroring, contrast and brightness.
+    """
+
+    def __init__(
+        self,
+        mfcc: NDArray[np.float32],
+        frames: NDArray[np.uint8],
+        rows: Tensor,
+        target: Tensor,
+        seed: int,
+        training: bool = False,
+        spec_augment: bool = False,
+        image_augment: bool = False,
+    ) -> None:
+        super().__init__(target)
+        self.mfcc = mfcc
+        self.frames = frames
+        self.rows = rows
+        self.seed = seed
+        self.draws_frames = training and frames.shape[1] > 1
+        self.spec_augment = spec_augment
+        self.image_augment = image_augment
+        self.teacher_fixed = not spec_augment
+        self.student_fixed = not (image_augment or self.draws_frames)
+
+    def inputs(self, indices: Tensor | None, epoch: int) -> tuple[Inputs, Inputs]:
+        """Return float32 MFCCs (B, 1, 40, 256) and images (B, 3, H, W), both normalised."""
+        if indices is None:
+            indices = torch.arange(len(self))
+        speech, face = self.rows[indices].numpy().T
+        mfcc = normalised_mfcc(torch.from_numpy(self.mfcc[speech]))
+        if self.spec_augment:
+            mfcc = hide_bands(mfcc, self._draw("spec_augment", epoch, indices, 4))
+        images = torch.from_numpy(self.frames[face, self._which_frames(indices, epoch)])
+        if not self.image_augment:
+            return mfcc, normalised_images(images)
+        return mfcc, jitter(images, self._draw("image_augment", epoch, indices, 3))
+
+    def _which_frames(self, indices: Tensor, epoch: int) -> Any:
+        count = self.frames.shape[1]
+        if not self.draws_frames:
+            return count // 2
+        return (self._draw("frame", epoch, indices, 1)[:, 0] * count).long().numpy()
+
+    def _draw(self, purpose: str, epoch: int, indices: Tensor, count: int) -> Tensor:
+        return uniform(self.seed, purpose, epoch, indices, (count,))
+
+
+def normalised_mfcc(mfcc: Tensor) -> Tensor:
+    """Return MFCCs (B, 40, 256) as (B, 1, 40, 256), shifted and scaled in place."""
+    return mfcc.sub_(_MFCC_MEAN).div_(_MFCC_STD)[:, None]
+
+
+def normalised_images(images: Tensor) -> Tensor:
+    """Return uint8 RGB (B, 3, H, W) with ImageNet's mean and deviation taken out, float32."""
+    scale = 1 / (255 * _RGB_STD)
+    return images.float().mul_(scale[:, None, None]).sub_((_RGB_MEAN / _RGB_STD)[:, None, None])
+
+
+def hide_bands(mfcc: Tensor, draws: Tensor) -> Tensor:
+    """Set a band of MFCCs and one of frames to the mean, 0: (B, 1, 40, 256).
+
+    Args:
+        mfcc: normalised.
+        draws: U[0, 1) of (B, 4): height and place of one band, width and place of the other.
+    """
+    rows = _band(draws[:, 0], draws[:, 1], mfcc.shape[2], _TALLEST)
+    columns = _band(draws[:, 2], draws[:, 3], mfcc.shape[3], _WIDEST)
+    return mfcc.masked_fill((rows[:, :, None] | columns[:, None, :])[:, None], 0.0)
+
+
+def _band(width: Tensor, place: Tensor, size: int, widest: int) -> Tensor:
+    """Return bool (B, size), true in a band of 0 to ``widest`` positions."""
+    wide = (width * (widest + 1)).long()
+    first = (place * (size - wide + 1)).long()
+    position = torch.arange(size)
+    return (position >= first[:, None]) & (position < (first + wide)[:, None])
+
+
+def jitter(images: Tensor, draws: Tensor) -> Tensor:
+    """Mirror half of the images, change contrast and brightness, and normalise.
+
+    Args:
+        images: uint8 (B, 3, H, W).
+        draws: U[0, 1) of (B, 3): mirroring, contrast, brightness.
+    """
+    mirror, gain, bias = draws.T[:, :, None, None, None]
+    images = torch.where(mirror < 0.5, images.flip(-1), images)
+    contrast = 1 + _GAIN * (2 * gain - 1)
+    brightness = 255 * _BIAS * (2 * bias - 1)
+    changed = (images.float() - 127.5).mul_(contrast).add_(127.5 + brightness).clamp_(0, 255)
+    return normalised_images(changed)

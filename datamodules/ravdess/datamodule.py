@@ -1,0 +1,294 @@
+"""RAVDESS: speech teaches faces, eight emotions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ntdh_bench.batch import Split
+from ntdh_bench.cache import default_cache_dir
+from ntdh_bench.datasets import data_root, is_simulated
+from ntdh_bench.errors import UserError
+
+from ..paired import (
+    PairedDataModule,
+    PairedDataset,
+    TensorPairs,
+    check_at_least,
+    check_choice,
+    check_within,
+)
+from .clips import ClipPairs
+from .features import FeatureTable, read_features
+from .layout import FEATURES, dataset_folder
+from .names import EMOTIONS, ClipName
+from .simulate import simulated_root
+from .splits import actor_split, actors, random_split
+from .store import Backend, Store, StoreKind, prepared
+
+_LISTED = 5  # faults that an error message names
+_WHAT: dict[StoreKind, str] = {
+    "audio": "speech files (Audio_Speech_Actors_01-24, 03-01-*.wav)",
+    "speech": "speech files (Audio_Speech_Actors_01-24, 03-01-*.wav)",
+    "video": "videos (Video_Speech_Actor_*, 01-01-*.mp4 or 02-01-*.mp4)",
+    "tracking": "OpenFace tables (FacialTracking_Actors_01-24, 01-01-*.csv)",
+}
+
+
+class _Pairs(NamedTuple):
+    """Two stores of the same clips; ``rows`` (N, 2) says where clip i is in each."""
+
+    names: list[ClipName]
+    stores: tuple[Store, Store]
+    rows: Tensor
+
+
+class RAVDESSDataModule(PairedDataModule):
+    """RAVDESS: what is said (teacher) and the face that says it (student), eight emotions.
+
+    With ``view: clips`` the teacher's input is 40 MFCCs of 256 frames, float32 (B, 1, 40, 256),
+    (x + 10.59) / 85.66 as in the authors' experiment, and the student's one video frame,
+    (B, 3, ``image_height``, ``image_width``), with ImageNet's mean and deviation taken out. Both
+    come from stores that are prepared from the published files once (``ntdh-bench data prepare
+    ravdess``, or by the first run).
+
+    With ``view: features`` both are one vector a clip, standardised over the training split: those
+    of a ``.npz`` (``features``, else the only one in the folder ``features``), else action units
+    pooled from the published OpenFace tables (35), paired with functionals of the speech (160).
+
+    Source: Livingstone and Russo, PLoS ONE 2018; OpenFace tables: "RAVDESS Facial Landmark
+    Tracking" of the same laboratory. Splits, sampling rate and frames are not in the paper.
+
+    Args:
+        root: folder with ``ravdess/``, or that folder; default $NTDH_DATA, else ``data``.
+        source: ``real`` reads ``root``; ``simulated`` writes generated files to the cache once and
+            reads those instead, whatever ``root`` is.
+        view: ``clips`` or ``features``.
+        split: ``actor`` (no actor in two parts, ``splits.yaml``) or ``random`` (stratified over
+            emotions: 70 % training, 10 % validation, 20 % test; known speakers).
+        features: a ``.npz`` of paired features, see :func:`.features.read_features`.
+        songs: use the sung clips as well.
+        frames: video frames stored a clip; with more than one, training draws one in each epoch.
+        image_height: of the stored frames, in pixels.
+        image_width: likewise.
+        backend: what computes MFCCs: ``librosa``, or ``torchaudio`` (on the GPU if there is one).
+        tolerance: damaged, misnamed or unpaired files that may be skipped.
+        spec_augment: hide bands of the MFCCs in training; the teacher is then run in every epoch.
+        image_augment: mirror and change contrast and brightness of training images.
+        data_seed: of everything that is the same in all runs: the random split, simulated files.
+        batch_size: samples per step; None for full-batch training.
+        seed: of the order of training samples, and of frames and augmentation (the run's seed).
+        cache_dir: where stores go; default $NTDH_CACHE, else the user's cache folder.
+        num_workers: processes that prepare batches; results do not depend on it.
+        jobs: processes that prepare the stores; default one per core.
+        simulated_clips: clips an actor of the simulated source, 1 to 60.
+        unimodal: give the teacher the student's inputs (unimodal KD).
+
+    Raises:
+        UserError: an argument is out of range; at ``setup``, files are missing or broken.
+    """
+
+    name = "ravdess"
+    num_classes = len(EMOTIONS)
+
+    def __init__(
+        self,
+        root: str | None = None,
+        source: Literal["real", "simulated"] = "real",
+        view: Literal["clips", "features"] = "clips",
+        split: Literal["actor", "random"] = "actor",
+        features: str | None = None,
+        songs: bool = False,
+        frames: int = 1,
+        image_height: int = 256,
+        image_width: int = 512,
+        backend: Backend = "librosa",
+        tolerance: int = 0,
+        spec_augment: bool = False,
+        image_augment: bool = False,
+        data_seed: int = 0,
+        batch_size: int | None = 64,
+        seed: int = 0,
+        cache_dir: str | None = None,
+        num_workers: int = 0,
+        jobs: int | None = None,
+        simulated_clips: int = 20,
+        unimodal: bool = False,
+    ) -> None:
+        super().__init__(batch_size, seed, num_workers, unimodal=unimodal)
+        check_choice("data.source", source, ("real", "simulated"))
+        check_choice("data.view", view, ("clips", "features"))
+        check_choice("data.split", split, ("actor", "random"))
+        check_choice("data.backend", backend, ("librosa", "torchaudio"))
+        check_within("data.frames", frames, 1, 100)
+        check_within("data.image_height", image_height, 28, 4096)  # the least the network pools
+        check_within("data.image_width", image_width, 56, 4096)
+        check_at_least("data.tolerance", tolerance, 0)
+        check_at_least("data.jobs", jobs, 1)
+        check_within("data.simulated_clips", simulated_clips, 1, 60)
+        if features is not None and (view != "features" or source != "real"):
+            raise UserError(
+                f"data.features {features} needs data.view features and data.source real"
+            )
+        self.root = root
+        self.source = source
+        self.view = view
+        self.split = split
+        self.features = features
+        self.songs = songs
+        self.stored = {"frames": frames, "height": image_height, "width": image_width}
+        self.backend = backend
+        self.tolerance = tolerance
+        self.augment = {"spec_augment": spec_augment, "image_augment": image_augment}
+        self.data_seed = data_seed
+        self.cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
+        self.jobs = jobs
+        self.simulated_clips = simulated_clips
+        self._content: list[str] = []
+
+    def load(self) -> dict[Split, PairedDataset]:
+        """Prepare the stores or read the features, and split them."""
+        if self.features is not None:
+            return self._feature_splits(self._read(Path(self.features).expanduser()))
+        folder = self._folder()
+        if self.view == "clips":
+            return self._clip_splits(self._paired(folder, "audio", "video"))
+        return self._feature_splits(self._feature_table(folder))
+
+    def _folder(self) -> Path:
+        if self.source == "simulated":
+            root = simulated_root(self.cache_dir, self.simulated_clips, self.data_seed)
+        else:
+            root = data_root(self.root)
+        folder = dataset_folder(root)
+        if is_simulated(folder, root):
+            self.source = "simulated"
+        return folder
+
+    def _paired(self, folder: Path, teacher: StoreKind, student: StoreKind) -> _Pairs:
+        """Return the stores of two kinds of file and the clips that are in both."""
+        first, second = self._store(folder, teacher), self._store(folder, student)
+        places = [{name.key: row for row, name in enumerate(s.names)} for s in (first, second)]
+        shared = sorted(places[0].keys() & places[1].keys())
+        alone = [
+            f"{name}: no partner among the {_WHAT[other]}"
+            for store, other in ((first, student), (second, teacher))
+            for name in store.names
+            if name.key not in set(shared)
+        ]
+        self._check_faults(folder, [*first.faults, *second.faults, *alone])
+        if not shared:
+            raise UserError(f"{folder}: no clip has both {_WHAT[teacher]} and {_WHAT[student]}")
+        self._content = [first.digest, second.digest]
+        names = [first.names[places[0][key]] for key in shared]
+        rows = torch.tensor([[place[key] for place in places] for key in shared])
+        return _Pairs(names, (first, second), rows)
+
+    def _store(self, folder: Path, kind: StoreKind) -> Store:
+        return prepared(
+            folder,
+            kind,
+            self.cache_dir,
+            songs=self.songs,
+            backend=self.backend,
+            jobs=self.jobs,
+            **self.stored,
+        )
+
+    def _check_faults(self, folder: Path, faults: Sequence[str]) -> None:
+        if len(faults) <= self.tolerance:
+            return
+        more = len(faults) - _LISTED
+        listed = "; ".join(faults[:_LISTED]) + (f"; and {more} more" if more > 0 else "")
+        raise UserError(
+            f"{folder}: {len(faults)} files are damaged, misnamed or unpaired, more than "
+            f"data.tolerance {self.tolerance}: {listed}. `ntdh-bench data verify ravdess` lists "
+            "them all; mend or remove them, or raise data.tolerance to skip them"
+        )
+
+    def _clip_splits(self, pairs: _Pairs) -> dict[Split, PairedDataset]:
+        target = _targets(pairs.names)
+        audio, video = (store.values for store in pairs.stores)
+        return {
+            split: ClipPairs(
+                audio,
+                video,
+                pairs.rows[index],
+                target[index],
+                self.seed,
+                training=split == "train",
+                **(self.augment if split == "train" else {}),
+            )
+            for split, index in self._rows(pairs.names, torch.arange(len(target))).items()
+        }
+
+    def _feature_table(self, folder: Path) -> FeatureTable:
+        """Return the features of the only ``.npz`` there, else those of the published tables."""
+        found = sorted((folder / FEATURES).glob("*.npz"))
+        if len(found) > 1:
+            raise UserError(
+                f"{folder / FEATURES}: {len(found)} .npz files; name one with --data.features"
+            )
+        if found:
+            return self._read(found[0])
+        pairs = self._paired(folder, "speech", "tracking")
+        audio, face = (
+            np.ascontiguousarray(store.values[rows])
+            for store, rows in zip(pairs.stores, pairs.rows.numpy().T, strict=True)
+        )
+        return FeatureTable(tuple(pairs.names), audio, face)
+
+    def _read(self, path: Path) -> FeatureTable:
+        if is_simulated(path.parent, path.parent):
+            self.source = "simulated"
+        return read_features(path)
+
+    def _feature_splits(self, table: FeatureTable) -> dict[Split, PairedDataset]:
+        rows = self._rows(table.names, table.copies)
+        self._content = [table.digest]
+        audio = _standardised(table.audio, rows["train"])
+        face = _standardised(table.face, rows["train"])
+        target = _targets(table.names)
+        return {
+            split: TensorPairs(audio[index], face[index], target[index])
+            for split, index in rows.items()
+        }
+
+    def _rows(self, names: Sequence[ClipName], copies: Tensor) -> dict[Split, Tensor]:
+        if self.split == "actor":
+            return actor_split(names)
+        return random_split(_targets(names), copies, self.data_seed)
+
+    def identity(self) -> dict[str, Any]:
+        """Return digests of what is read, and parameters; the seed counts if anything is drawn."""
+        drawn = self.view == "clips" and (any(self.augment.values()) or self.stored["frames"] > 1)
+        return {
+            "content": self._content,
+            "view": self.view,
+            "split": self.split,
+            "actors": _actor_lists() if self.split == "actor" else None,
+            "augment": self.augment if self.view == "clips" else None,
+            "data_seed": self.data_seed,
+            "seed": self.seed if drawn else None,
+        }
+
+
+def _actor_lists() -> dict[str, list[int]]:
+    return {split: sorted(numbers) for split, numbers in actors().items()}
+
+
+def _targets(names: Sequence[ClipName]) -> Tensor:
+    return torch.tensor([name.target for name in names])
+
+
+def _standardised(values: NDArray[np.float32], train: Tensor) -> Tensor:
+    """Return float32 (N, D) with mean 0 and deviation 1 over the rows ``train``."""
+    scaled = torch.from_numpy(values).double()
+    spread = scaled[train].std(0, correction=0)
+    return ((scaled - scaled[train].mean(0)) / spread.where(spread > 0, 1.0)).float()

@@ -1,0 +1,291 @@
+"""Where the files of RAVDESS lie: zipped as published, extracted, nested or flat."""
+
+from __future__ import annotations
+
+import itertools
+import lzma
+import os
+import re
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from ntdh_bench.errors import UserError
+
+from .names import ACTORS, EMOTIONS, SONG, SPEECH, ClipKey, ClipName
+
+#: What a file holds: ``.wav``, ``.mp4``, ``.csv``.
+ClipKind = Literal["audio", "video", "tracking"]
+
+FOLDER = "ravdess"
+FEATURES = "features"
+ENDINGS: dict[ClipKind, str] = {"audio": ".wav", "video": ".mp4", "tracking": ".csv"}
+#: Modalities a file of a kind may have, the preferred one first.
+MODALITIES: dict[ClipKind, tuple[int, ...]] = {"audio": (3,), "video": (1, 2), "tracking": (1, 2)}
+SILENT_ACTOR = 18  # who sings no songs
+
+_PUBLISHED = re.compile(
+    r"((?P<kind>audio|video)_(?P<channel>speech|song)_actors?_\d\d(-\d\d)?"
+    r"|(?P<tracking>facialtracking)_actors_\d\d-\d\d"
+    r"|actor_\d\d)(?P<zip>\.zip)?",
+    re.IGNORECASE | re.ASCII,
+)
+_MAX_MEMBERS = 20_000  # the largest published zip has 2,452
+_BROKEN_ZIP = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, NotImplementedError,
+    ValueError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ClipFile:
+    """One file of one clip, in a folder or in a zip.
+
+    Attributes:
+        name: its seven fields.
+        location: path below the data set's folder, through the zip if it is in one.
+        path: the file, or the zip it is in.
+        member: its name in the zip; None if it is a file of its own.
+        size: in bytes, unpacked.
+        modified: time of the last change of ``path``, nanoseconds.
+    """
+
+    name: ClipName
+    location: str
+    path: Path
+    member: str | None
+    size: int
+    modified: int
+
+    def __str__(self) -> str:
+        """Return where it lies."""
+        return self.location
+
+    def read(self, limit: int) -> bytes:
+        """Return the content.
+
+        Raises:
+            UserError: it has more than ``limit`` bytes, or the zip is damaged there.
+            OSError: the file cannot be read now.
+        """
+        if self.size > limit:
+            raise UserError(f"{self}: {self.size} bytes, expected at most {limit}; remove it")
+        if self.member is None:
+            with self.path.open("rb") as file:
+                content = file.read(limit + 1)
+        else:
+            try:
+                with _archive(self.path, self.modified).open(self.member) as file:
+                    content = file.read(limit + 1)
+            except _BROKEN_ZIP as error:
+                raise UserError(f"{self}: damaged in the zip ({error}); get it again") from None
+        if len(content) != self.size:
+            raise UserError(f"{self}: {len(content)} bytes, expected {self.size}; get it again")
+        return content
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of one kind.
+
+    Attributes:
+        files: one per clip, in order of the key.
+        faults: what cannot be used and why, one line each.
+    """
+
+    files: dict[ClipKey, ClipFile]
+    faults: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A file whose ending is right; its name may be wrong."""
+
+    stem: str
+    location: str
+    path: Path
+    member: str | None
+    size: int
+    modified: int
+
+
+def dataset_folder(root: Path) -> Path:
+    """Return the folder of RAVDESS: ``root/ravdess``, or ``root`` itself if it holds the files.
+
+    Raises:
+        UserError: there is neither; the message says what was expected and how to get it.
+    """
+    if (root / FOLDER).is_dir():
+        return root / FOLDER
+    if root.is_dir() and any(_is_published(path) for path in root.iterdir()):
+        return root
+    raise UserError(f"RAVDESS is missing: no {root / FOLDER}; {how_to_get(root)}")
+
+
+def how_to_get(root: Path) -> str:
+    """Return what is expected and how to get it, in one line."""
+    return (
+        f"expected {root / FOLDER}/Audio_Speech_Actors_01-24[.zip] and Video_Speech_Actor_NN[.zip] "
+        "with Actor_NN/MM-VV-EE-II-SS-RR-AA.{wav,mp4}; get them with `ntdh-bench data prepare "
+        f"ravdess --root {root}`, or use `--data.source simulated`"
+    )
+
+
+def _is_published(path: Path) -> bool:
+    return bool(
+        _PUBLISHED.fullmatch(path.name)
+        or path.name == FEATURES
+        or (path.suffix.lower() in ENDINGS.values() and _parsed(path.stem))
+    )
+
+
+def find_clips(folder: Path, kind: ClipKind, songs: bool = False) -> Listing:
+    """List the files of one kind: in published folders and zips, in ``Actor_NN``, or flat.
+
+    Faults are a misnamed file, a modality that does not go with the ending, speech among songs or
+    the other way round, a clip that is there twice with different sizes, and a zip that cannot be
+    read or names files outside of itself. Where a clip has a file with sound (modality 01) and one
+    without (02), the former is taken; a file of its own is preferred to one in a zip.
+
+    Args:
+        folder: from ``dataset_folder``.
+        kind: of the files.
+        songs: the songs as well.
+    """
+    faults: list[str] = []
+    files: dict[ClipKey, ClipFile] = {}
+    containers = (path for path in folder.iterdir() if _PUBLISHED.fullmatch(path.name))
+    for container in sorted(containers, key=lambda path: (path.is_file(), path.name)):
+        match = _PUBLISHED.fullmatch(container.name)
+        assert match is not None
+        held = "tracking" if match["tracking"] else (match["kind"] or kind).lower()
+        if held != kind:
+            continue
+        channel = {"speech": SPEECH, "song": SONG}.get((match["channel"] or "").lower())
+        if container.is_dir():
+            found = _walk(container, folder, kind)
+        elif match["zip"]:
+            found = _members(container, folder, kind, faults)
+        else:
+            continue
+        for file in found:
+            _enter(file, kind, channel, files, faults)
+    for file in _regular(folder.iterdir(), folder, kind):
+        if _parsed(file.stem):  # a stray file beside the published folders is none of ours
+            _enter(file, kind, None, files, faults)
+    wanted = (SPEECH, SONG) if songs else (SPEECH,)
+    return Listing({key: files[key] for key in sorted(files) if key[0] in wanted}, tuple(faults))
+
+
+def _walk(container: Path, folder: Path, kind: ClipKind) -> Iterator[_Found]:
+    for path, folders, names in os.walk(container):
+        folders.sort()
+        yield from _regular((Path(path, name) for name in names), folder, kind)
+
+
+def _regular(paths: Iterable[Path], folder: Path, kind: ClipKind) -> Iterator[_Found]:
+    for path in sorted(paths):
+        if not _right_ending(path, kind):
+            continue
+        status = path.stat()
+        if stat.S_ISREG(status.st_mode):
+            location = path.relative_to(folder).as_posix()
+            yield _Found(path.stem, location, path, None, status.st_size, status.st_mtime_ns)
+
+
+def _members(container: Path, folder: Path, kind: ClipKind, faults: list[str]) -> Iterator[_Found]:
+    location = container.relative_to(folder).as_posix()
+    modified = container.stat().st_mtime_ns
+    try:
+        members = _archive(container, modified).infolist()
+    except (*_BROKEN_ZIP, OSError) as error:
+        faults.append(f"{location}: not a zip that can be read ({error}); get it again")
+        return
+    if len(members) > _MAX_MEMBERS:
+        faults.append(f"{location}: more than {_MAX_MEMBERS} files; get it again")
+        return
+    for member in sorted(members, key=lambda member: member.filename):
+        inside = PurePosixPath(member.filename)
+        if member.is_dir() or not _right_ending(inside, kind):
+            continue
+        if inside.is_absolute() or ".." in inside.parts or re.search(r"[\\:]", member.filename):
+            faults.append(f"{location}: {member.filename!r} is a path out of the zip; not read")
+            continue
+        yield _Found(
+            inside.stem, f"{location}/{inside}", container, member.filename, member.file_size,
+            modified,
+        )  # fmt: skip
+
+
+def _right_ending(path: Path | PurePosixPath, kind: ClipKind) -> bool:
+    # macOS puts its own "._name" beside every file it archives.
+    return path.suffix.lower() == ENDINGS[kind] and not path.name.startswith(".")
+
+
+def _enter(
+    found: _Found,
+    kind: ClipKind,
+    channel: int | None,
+    files: dict[ClipKey, ClipFile],
+    faults: list[str],
+) -> None:
+    """Add a file to ``files``, or what is wrong with it to ``faults``."""
+    try:
+        name = ClipName.parse(found.stem)
+    except UserError as error:
+        faults.append(f"{found.location}: {error}")
+        return
+    if name.modality not in MODALITIES[kind]:
+        faults.append(
+            f"{found.location}: modality {name.modality:02}, expected "
+            f"{' or '.join(f'{modality:02}' for modality in MODALITIES[kind])} for {kind}"
+        )
+        return
+    if channel is not None and name.channel != channel and kind != "tracking":
+        faults.append(
+            f"{found.location}: channel {name.channel:02}, expected {channel:02} in this folder"
+        )
+        return
+    file = ClipFile(name, found.location, found.path, found.member, found.size, found.modified)
+    earlier = files.get(name.key)
+    if earlier is None or name.modality < earlier.name.modality:
+        files[name.key] = file
+    elif name.modality == earlier.name.modality and file.size != earlier.size:
+        faults.append(
+            f"{file}: {file.size} bytes, but {earlier} has {earlier.size}: the same clip twice; "
+            "remove the wrong one"
+        )
+
+
+def _parsed(stem: str) -> ClipName | None:
+    try:
+        return ClipName.parse(stem)
+    except UserError:
+        return None
+
+
+@lru_cache(maxsize=64)  # all published zips stay open: clips are read in an order that mixes actors
+def _archive(path: Path, modified: int) -> zipfile.ZipFile:
+    return zipfile.ZipFile(path)
+
+
+def expected_names(songs: bool = False) -> tuple[ClipKey, ...]:
+    """Return the keys of the published clips in order: 1,440 of speech, and 1,012 songs.
+
+    Neutral has no strong intensity; songs have the first six emotions, and actor 18 none.
+    """
+    keys: list[ClipKey] = []
+    for channel in (SPEECH, SONG) if songs else (SPEECH,):
+        emotions = range(1, len(EMOTIONS) + 1) if channel == SPEECH else range(1, 7)
+        for emotion, intensity, statement, repetition, actor in itertools.product(
+            emotions, (1, 2), (1, 2), (1, 2), ACTORS
+        ):
+            strong_neutral = emotion == 1 and intensity == 2
+            if not strong_neutral and not (channel == SONG and actor == SILENT_ACTOR):
+                keys.append((channel, emotion, intensity, statement, repetition, actor))
+    return tuple(keys)

@@ -1,0 +1,332 @@
+"""Getting the published files of RAVDESS, preparing what is there, and checking it."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ntdh_bench.cache import default_cache_dir, file_digest
+from ntdh_bench.datasets import FileCheck, State, is_simulated
+from ntdh_bench.downloads import download, progress_bar, writable
+from ntdh_bench.errors import UserError
+
+from .layout import (
+    ENDINGS,
+    FOLDER,
+    MODALITIES,
+    SILENT_ACTOR,
+    ClipFile,
+    ClipKind,
+    Listing,
+    dataset_folder,
+    expected_names,
+    find_clips,
+    how_to_get,
+)
+from .names import ACTORS, SONG, SPEECH, ClipKey, ClipName
+from .store import Backend, Store, StoreKind, decoded, prepared, recipe, tracked
+
+#: Zenodo's records: speech and song (Livingstone and Russo 2018), and their facial landmarks.
+CLIPS_RECORD, TRACKING_RECORD = "1188976", "3255102"
+_API = "https://zenodo.org/api/records/"
+_MB = 1_000_000
+_MAX_ZIP = 3000 * _MB
+_NAMED = 3  # missing clips that a note names if there are more
+_PAIRS: tuple[tuple[StoreKind, StoreKind], ...] = (("audio", "video"), ("speech", "tracking"))
+
+
+def prepare(
+    root: Path,
+    from_folder: Path | None = None,
+    *,
+    backend: Backend = "librosa",
+    songs: bool = False,
+    frames: int = 1,
+    image_height: int = 256,
+    image_width: int = 512,
+    jobs: int | None = None,
+    tolerance: int = 0,
+) -> Iterator[str]:
+    """Download the published files that are missing, and decode what is there into the cache.
+
+    The zips are checked against the MD5 of Zenodo's record and stay zipped in ``root/ravdess``.
+    Stores are made of audio, video and tracking, whichever there are; those there stay.
+
+    Args:
+        root: data root.
+        from_folder: read the files where they are, here, instead of downloading them.
+        backend: of the MFCCs.
+        songs: the songs as well.
+        frames: video frames per clip.
+        image_height: of the frames.
+        image_width: of the frames.
+        jobs: threads; default: one per core.
+        tolerance: files that may be damaged or misnamed.
+
+    Yields:
+        What was done, a line at a time; at the end every file that is damaged or misnamed.
+
+    Raises:
+        UserError: a file cannot be got, there are no clips, more files than ``tolerance`` are
+            damaged or misnamed, or ``root`` holds simulated files.
+    """
+    folder = _folder(root, from_folder, songs)
+    settings: dict[str, Any] = {"backend": backend, "songs": songs, "frames": frames}
+    stores: dict[StoreKind, Store] = {}
+    for kind in _kinds(folder, songs):
+        start = time.perf_counter()
+        store = stores[kind] = prepared(
+            folder,
+            kind,
+            default_cache_dir(),
+            height=image_height,
+            width=image_width,
+            jobs=jobs,
+            **settings,
+        )
+        seconds = time.perf_counter() - start
+        size = store.values.nbytes / _MB
+        yield f"{kind}: {len(store.names):,} clips, {size:,.1f} MB, {seconds:.1f} s ({store.path})"
+    if not stores:
+        raise UserError(f"{folder}: no clips to prepare; {how_to_get(root)}")
+    yield from _paired(stores)
+    faults = list(dict.fromkeys(fault for store in stores.values() for fault in store.faults))
+    yield from faults
+    if len(faults) > tolerance:
+        raise UserError(
+            f"{folder}: {len(faults)} files are damaged or misnamed, more than --tolerance "
+            f"{tolerance}, and listed above; the others are prepared: mend or remove these, or set "
+            "--tolerance, and data.tolerance of runs, to skip them"
+        )
+    settings |= {"image_height": image_height, "image_width": image_width}
+    yield _use(from_folder or root, settings)
+
+
+def _folder(root: Path, from_folder: Path | None, songs: bool) -> Path:
+    """Return the data set's folder, its published files downloaded if none was named."""
+    if from_folder is not None:
+        if not from_folder.is_dir():
+            raise UserError(f"--from {from_folder}: no such folder")
+        return dataset_folder(from_folder)
+    if is_simulated(root / FOLDER, root):
+        raise UserError(
+            f"{root / FOLDER} holds simulated data: name another --root for the real one"
+        )
+    with writable(root):
+        _download(root / FOLDER, songs)
+    return dataset_folder(root)
+
+
+def _paired(stores: Mapping[StoreKind, Store]) -> Iterator[str]:
+    """Say how many clips have both modalities."""
+    for first, second in _PAIRS:
+        if first in stores and second in stores:
+            keys = [{name.key for name in stores[kind].names} for kind in (first, second)]
+            yield f"{len(keys[0] & keys[1]):,} clips have both {first} and {second}"
+
+
+def _use(given: Path, settings: Mapping[str, Any]) -> str:
+    """Say which flags of a run find what was prepared."""
+    defaults = inspect.signature(prepare).parameters
+    changed = [
+        f" --data.{name} {str(value).lower()}"
+        for name, value in settings.items()
+        if value != defaults[name].default
+    ]
+    return f"use it with --data.root {given}{''.join(changed)}"
+
+
+def _kinds(folder: Path, songs: bool) -> list[StoreKind]:
+    """Return the stores to make; functionals of speech are the partner of tracking."""
+    sources: dict[StoreKind, tuple[ClipKind, ...]] = {
+        "audio": ("audio",), "video": ("video",), "tracking": ("tracking",),
+        "speech": ("audio", "tracking"),
+    }  # fmt: skip
+    there = {kind for kind in ENDINGS if find_clips(folder, kind, songs).files}
+    return [kind for kind, needed in sources.items() if there.issuperset(needed)]
+
+
+class _Remote(NamedTuple):
+    """One file of a record."""
+
+    size: int
+    md5: str
+    url: str
+
+
+def published_zips(songs: bool = False) -> dict[str, list[str]]:
+    """Return the names of the published zips by record."""
+    clips = ["Audio_Speech_Actors_01-24.zip"]
+    clips += [f"Video_Speech_Actor_{actor:02}.zip" for actor in ACTORS]
+    if songs:
+        singers = [actor for actor in ACTORS if actor != SILENT_ACTOR]
+        clips.append("Audio_Song_Actors_01-24.zip")
+        clips += [f"Video_Song_Actor_{actor:02}.zip" for actor in singers]
+    return {CLIPS_RECORD: clips, TRACKING_RECORD: ["FacialTracking_Actors_01-24.zip"]}
+
+
+def _download(folder: Path, songs: bool) -> None:
+    """Download the zips that are neither there nor extracted."""
+    for record, names in published_zips(songs).items():
+        missing = [name for name in names if not (folder / name).with_suffix("").is_dir()]
+        files = _record(folder, record) if missing else {}
+        for name in missing:
+            if name not in files:
+                raise UserError(f"Zenodo's record {record} has no {name}; get it by hand")
+            _get(folder / name, files[name])
+
+
+def _record(folder: Path, record: str) -> dict[str, _Remote]:
+    """Return the files of a record by name."""
+
+    def check(path: Path) -> str | None:
+        try:
+            _parse_record(path)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return f"not the record's list of files ({error})"
+        return None
+
+    # A record never changes: with its list at hand, a later call needs no network.
+    path = folder / f".zenodo-{record}.json"
+    return _parse_record(download([_API + record], path, max_bytes=4 * _MB, check=check))
+
+
+def _parse_record(path: Path) -> dict[str, _Remote]:
+    files = {}
+    for entry in json.loads(path.read_text())["files"]:
+        algorithm, _, md5 = entry["checksum"].partition(":")
+        url = entry["links"]["self"]
+        if algorithm != "md5" or not re.fullmatch("[0-9a-f]{32}", md5):
+            raise ValueError(f"checksum {entry['checksum']!r}, expected an MD5")
+        if not url.startswith("https://zenodo.org/"):
+            raise ValueError(f"address {url!r}, expected one at zenodo.org")
+        files[entry["key"]] = _Remote(int(entry["size"]), md5, url)
+    return files
+
+
+def _get(path: Path, remote: _Remote) -> None:
+    if path.exists():
+        if (size := path.stat().st_size) != remote.size:
+            raise UserError(
+                f"{path}: {size} bytes, expected {remote.size}; delete it and try again"
+            )
+        return
+    if remote.size > _MAX_ZIP:
+        raise UserError(f"{path.name}: {remote.size} bytes announced, expected at most {_MAX_ZIP}")
+
+    def check(candidate: Path) -> str | None:
+        found = file_digest(candidate)
+        return None if found == remote.md5 else f"MD5 is {found}, expected {remote.md5}"
+
+    with progress_bar(path.name) as progress:
+        download([remote.url], path, max_bytes=remote.size, check=check, progress=progress)
+
+
+def verify(root: Path) -> list[FileCheck]:
+    """Compare what is there with the published set, actor by actor, decoding every clip.
+
+    Speech and its videos are expected; songs and tracking are checked where there are any. Of
+    simulated files, those of one kind are compared with those of the other.
+    """
+    try:
+        folder = dataset_folder(root)
+    except UserError as error:
+        return [FileCheck(root / FOLDER, "missing", str(error))]
+    source = "simulated" if is_simulated(folder, root) else "real"
+    listings = {kind: find_clips(folder, kind, songs=True) for kind in ENDINGS}
+    expected = set(expected_names(songs=True))
+    if source == "simulated":
+        expected = {key for listing in listings.values() for key in listing.files}
+    checks: list[FileCheck] = []
+    for kind, listing in listings.items():
+        checks += [FileCheck(folder, "corrupt", fault, source) for fault in listing.faults]
+        damaged = _damaged(listing, kind)
+        for channel in (SPEECH, SONG):
+            keys = {key for key in expected if key[0] == channel}
+            there = {key: file for key, file in listing.files.items() if key[0] == channel}
+            if there or (channel == SPEECH and kind != "tracking"):
+                checks += _check_channel(folder, kind, keys, there, damaged, source)
+    checks += _check_pairs(folder, listings["audio"], listings["video"], source)
+    return checks
+
+
+def _damaged(listing: Listing, kind: ClipKind) -> dict[ClipKey, str]:
+    """Return what is wrong with the clips that cannot be decoded."""
+    files = list(listing.files.values())
+    entries = tracked(decoded(files, recipe(kind), None), kind, len(files))
+    return {
+        key: entry.fault
+        for key, (entry, _) in zip(listing.files, entries, strict=True)
+        if entry.fault is not None
+    }
+
+
+def _check_channel(
+    folder: Path,
+    kind: ClipKind,
+    expected: set[ClipKey],
+    there: dict[ClipKey, ClipFile],
+    damaged: dict[ClipKey, str],
+    source: str,
+) -> list[FileCheck]:
+    """Check speech or songs: one line per actor, or one for all if there is nothing."""
+    if not there:
+        folders = {_published_folder(kind, key).parts[0] for key in expected}
+        name = min(folders) if len(folders) == 1 else f"{min(folders)[:-2]}NN"
+        note = f"none of {len(expected):,} clips; get them with `data prepare ravdess`"
+        return [FileCheck(folder / f"{name}[.zip]", "missing", note, source)]
+    checks = []
+    for actor in sorted({key[-1] for key in expected}):
+        keys = sorted(key for key in expected if key[-1] == actor)
+        found = sorted(key for key in there if key[-1] == actor)
+        path = folder / _published_folder(kind, keys[0])
+        broken = [damaged[key] for key in found if key in damaged]
+        missing = [key for key in keys if key not in there]
+        notes = [f"{len(found)} of {len(keys)} clips"]
+        if found and not broken:
+            notes[0] += ", all decoded"
+        if missing and found:
+            notes.append(f"missing {_listed(missing, kind)}")
+        notes += broken
+        state: State = "ok" if not missing else "incomplete" if found else "missing"
+        checks.append(FileCheck(path, "corrupt" if broken else state, "; ".join(notes), source))
+    return checks
+
+
+def _published_folder(kind: ClipKind, key: ClipKey) -> Path:
+    channel, actor = {SPEECH: "Speech", SONG: "Song"}[key[0]], f"{key[-1]:02}"
+    if kind == "video":
+        return Path(f"Video_{channel}_Actor_{actor}")
+    name = f"Audio_{channel}" if kind == "audio" else "FacialTracking"
+    return Path(f"{name}_Actors_01-24", f"Actor_{actor}")
+
+
+def _listed(keys: Sequence[ClipKey], kind: ClipKind) -> str:
+    """Name the files of the clips; of many, the first three."""
+    names = [f"{ClipName(MODALITIES[kind][0], *key)}{ENDINGS[kind]}" for key in keys]
+    if len(names) <= _NAMED:
+        return ", ".join(names)
+    return f"{', '.join(names[:_NAMED])} and {len(names) - _NAMED:,} more"
+
+
+def _check_pairs(folder: Path, audio: Listing, video: Listing, source: str) -> list[FileCheck]:
+    """Say which clips have a wav or an mp4 only, where there are both kinds."""
+    if not audio.files or not video.files:
+        return []
+    sides: tuple[tuple[ClipKind, ClipKind, Listing, Listing], ...] = (
+        ("audio", "video", audio, video), ("video", "audio", video, audio),
+    )  # fmt: skip
+    notes = [
+        f"{len(alone):,} clips without {missing}: {_listed(alone, kind)}"
+        for kind, missing, one, other in sides
+        if (alone := sorted(one.files.keys() - other.files.keys()))
+    ]
+    if notes:
+        return [FileCheck(folder, "incomplete", "; ".join(notes), source)]
+    both = f"{len(audio.files):,} clips have both audio and video"
+    return [FileCheck(folder, "ok", both, source)]

@@ -1,0 +1,369 @@
+"""Prepared clips: decoded once into one memory-mapped array per kind."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, NamedTuple, TypeVar, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ntdh_bench.cache import digest, locked
+from ntdh_bench.errors import UserError
+
+from . import media
+from .layout import ClipFile, ClipKind, find_clips, how_to_get
+from .names import ClipName
+
+StoreKind = Literal["audio", "video", "tracking", "speech"]
+Backend = Literal["librosa", "torchaudio"]
+
+_SOURCE: dict[StoreKind, ClipKind] = {
+    "audio": "audio", "video": "video", "tracking": "tracking", "speech": "audio",
+}  # fmt: skip
+_MAX_BYTES: dict[ClipKind, int] = {"audio": 1 << 26, "video": 1 << 26, "tracking": 1 << 24}
+Item = TypeVar("Item")
+
+_BATCH = 16  # clips that torchaudio gets at once: 30 s each, the most there can be, take 250 MB
+_VALUES, _INDEX, _LOG = "values.npy", "index.json", "done.jsonl"
+
+
+@dataclass(frozen=True)
+class Store:
+    """The prepared clips of one kind.
+
+    Attributes:
+        names: of the clips, in order of their keys.
+        values: one row per name, mapped copy-on-write: the file never changes.
+        digest: of the clips' content and of how it was prepared; the same wherever they lie.
+        faults: files that could not be listed or decoded and why, one line each.
+        path: the folder with the files.
+    """
+
+    names: tuple[ClipName, ...]
+    values: NDArray[Any]
+    digest: str
+    faults: tuple[str, ...]
+    path: Path
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a clip becomes a row: what a store depends on beside the clips.
+
+    Attributes:
+        kind: of the store.
+        backend: of "audio".
+        shape: of a row.
+    """
+
+    kind: StoreKind
+    backend: Backend
+    shape: tuple[int, ...]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the rows."""
+        return np.dtype(np.uint8 if self.kind == "video" else np.float32)
+
+    @property
+    def batched(self) -> bool:
+        """Whether ``decode`` leaves the MFCCs to ``finish``."""
+        return self.backend == "torchaudio"
+
+    def decode(self, content: bytes) -> NDArray[Any]:
+        """Return the row of a file's content; samples if ``batched``.
+
+        Raises:
+            UserError: the content is broken.
+        """
+        if self.kind == "video":
+            return media.frames(content, self.shape[0], *self.shape[2:])
+        if self.kind == "tracking":
+            return media.action_units(content)
+        if self.kind == "speech":
+            return media.functionals(content)
+        return media.samples(content) if self.batched else media.mfcc(content)
+
+    def finish(self, decoded: Sequence[NDArray[Any]]) -> Sequence[NDArray[Any]]:
+        """Return the rows of what ``decode`` gave."""
+        return media.mfcc_batch(decoded) if self.batched and decoded else decoded
+
+
+def recipe(
+    kind: StoreKind,
+    backend: Backend = "librosa",
+    frames: int = 1,
+    height: int = 256,
+    width: int = 512,
+) -> Recipe:
+    """Return how a kind is prepared; what the kind does not depend on is left out.
+
+    Raises:
+        UserError: an argument is out of range.
+    """
+    _check_choice("backend", backend, get_args(Backend))
+    for name, value, most in (
+        ("frames", frames, 100), ("height", height, 4096), ("width", width, 4096),
+    ):  # fmt: skip
+        if not 1 <= value <= most:
+            raise UserError(f"{name} is {value}: choose 1 to {most}")
+    shapes: dict[StoreKind, tuple[int, ...]] = {
+        "audio": (media.COEFFICIENTS, media.LENGTH),
+        "video": (frames, 3, height, width),
+        "tracking": (len(media.ACTION_UNITS),),
+        "speech": (media.FUNCTIONALS,),
+    }
+    _check_choice("kind", kind, tuple(shapes))
+    return Recipe(kind, backend if kind == "audio" else "librosa", shapes[kind])
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UserError(f"{name} is {value!r}: choose one of {', '.join(choices)}")
+
+
+def prepared(
+    folder: Path,
+    kind: StoreKind,
+    cache_dir: Path,
+    *,
+    songs: bool = False,
+    backend: Backend = "librosa",
+    frames: int = 1,
+    height: int = 256,
+    width: int = 512,
+    jobs: int | None = None,
+) -> Store:
+    """Return the prepared clips of a kind, decoded into the cache the first time.
+
+    A build that was killed goes on where it stopped; other processes wait for it. One thread per
+    core decodes: the decoders run outside of Python's lock, and threads share what they load.
+
+    Args:
+        folder: from ``dataset_folder``.
+        kind: "audio" float32 (N, 40, 256): MFCCs, zeros after the end; "video" uint8
+            (N, frames, 3, height, width): RGB; "tracking" float32 (N, 35): action units averaged;
+            "speech" float32 (N, 160): functionals of the MFCCs.
+        cache_dir: the store goes below ``ravdess`` in it.
+        songs: the songs as well.
+        backend: of "audio".
+        frames: of "video".
+        height: of "video".
+        width: of "video".
+        jobs: threads; default: one per core.
+
+    Raises:
+        UserError: there are no clips, none can be decoded, a file cannot be read, the cache
+            cannot be written, or an argument is out of range.
+    """
+    plan = recipe(kind, backend, frames, height, width)
+    jobs = _threads(jobs)
+    listing = find_clips(folder, _SOURCE[kind], songs)
+    clips = list(listing.files.values())
+    if not clips:
+        unusable = f" ({listing.faults[0]})" if listing.faults else ""
+        raise UserError(f"{folder}: no {_SOURCE[kind]} clips{unusable}; {how_to_get(folder)}")
+    inputs = [[clip.location, clip.size, clip.modified] for clip in clips]
+    key = digest({"recipe": asdict(plan), "clips": inputs, "version": 1})
+    path = cache_dir / "ravdess" / f"{kind}-{key}"
+    if not path.exists():
+        with locked(path):
+            if not path.exists():
+                _build(path, clips, plan, jobs)
+    store = _open(path)
+    return replace(store, faults=(*listing.faults, *store.faults))
+
+
+def _threads(jobs: int | None) -> int:
+    if jobs is None:
+        return os.cpu_count() or 1
+    if jobs < 1:
+        raise UserError(f"jobs is {jobs}: choose 1 or more")
+    return jobs
+
+
+def _open(path: Path) -> Store:
+    try:
+        index = json.loads((path / _INDEX).read_text())
+        values = np.load(path / _VALUES, mmap_mode="c", allow_pickle=False)
+        names = tuple(map(ClipName.parse, index["names"]))
+        if len(names) != len(values):
+            raise ValueError(f"{len(names)} names, {len(values)} rows")
+        return Store(names, values, index["digest"], tuple(index["faults"]), path)
+    except (OSError, ValueError, KeyError, TypeError, UserError) as error:
+        raise UserError(f"{path}: a damaged store ({error}); delete it and try again") from None
+
+
+class Done(NamedTuple):
+    """A clip that was dealt with: a line of the log.
+
+    Attributes:
+        name: of the clip.
+        sha256: of its content; empty if that could not be read.
+        fault: what is wrong with it, or None.
+    """
+
+    name: str
+    sha256: str
+    fault: str | None
+
+
+def _build(path: Path, clips: list[ClipFile], plan: Recipe, jobs: int | None) -> None:
+    """Decode clip after clip into a folder beside ``path``, then rename it."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.mkdir(exist_ok=True)
+        done = _decode_all(partial, clips, plan, jobs)
+        good = [entry for entry in done if entry.fault is None]
+        faults = [entry.fault for entry in done if entry.fault is not None]
+        if not good:
+            raise UserError(f"no clip can be decoded: {faults[0]}")
+        index = {
+            "names": [entry.name for entry in good],
+            "digest": digest({"recipe": asdict(plan), "clips": [entry[:2] for entry in good]}),
+            "faults": faults,
+        }
+        with (partial / _INDEX).open("w") as file:
+            json.dump(index, file)
+            file.flush()
+            os.fsync(file.fileno())
+        (partial / _LOG).unlink()
+        partial.replace(path)
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {path.parent}: {error.strerror}; choose a folder that can be "
+            "written (the cache is where NTDH_CACHE says)"
+        ) from None
+
+
+def _decode_all(partial: Path, clips: list[ClipFile], plan: Recipe, jobs: int | None) -> list[Done]:
+    """Append rows to the array and lines to the log, in order, from where they end.
+
+    A row is written before its line: what has a line is whole, and what comes after is dropped.
+    """
+    done = _read_log(partial / _LOG)
+    values = partial / _VALUES
+    values.touch()
+    with values.open("r+b") as rows, (partial / _LOG).open("a") as log:
+        start = _write_header(rows, plan, len(clips))
+        good = sum(entry.fault is None for entry in done)
+        rows.truncate(rows.seek(start + good * plan.dtype.itemsize * int(np.prod(plan.shape))))
+        todo = _rows(clips[len(done) :], plan, jobs)
+        for entry, row in tracked(todo, plan.kind, len(clips), len(done)):
+            if row is not None:
+                rows.write(np.ascontiguousarray(row, plan.dtype).reshape(plan.shape).data)
+                rows.flush()
+                good += 1
+            log.write(json.dumps(entry) + "\n")
+            log.flush()
+            done.append(entry)
+        rows.seek(0)
+        _write_header(rows, plan, good)
+        rows.flush()
+        os.fsync(rows.fileno())
+    return done
+
+
+def _read_log(path: Path) -> list[Done]:
+    """Return the whole lines of the log, and drop what a kill left of the next one."""
+    if not path.exists():
+        return []
+    whole = path.read_bytes().rpartition(b"\n")[0]
+    lines = whole.splitlines()
+    path.write_bytes(b"".join(line + b"\n" for line in lines))
+    return [Done(*json.loads(line)) for line in lines]
+
+
+def _write_header(file: BinaryIO, plan: Recipe, count: int) -> int:
+    """Write the header of a .npy, which has the same length for every count; return that."""
+    header = {
+        "descr": np.lib.format.dtype_to_descr(plan.dtype),
+        "fortran_order": False,
+        "shape": (count, *plan.shape),
+    }
+    np.lib.format.write_array_header_1_0(file, header)
+    return file.tell()
+
+
+def tracked(items: Iterable[Item], label: str, total: int, done: int = 0) -> Iterable[Item]:
+    """Show on a terminal how many of ``total`` items have come, ``done`` of them before."""
+    from rich.console import Console
+    from rich.progress import track
+
+    terminal = Console(stderr=True)
+    return track(
+        items,
+        f"ravdess: {label}",
+        total=total,
+        completed=done,
+        console=terminal,
+        disable=not terminal.is_terminal,
+    )
+
+
+def _rows(
+    clips: list[ClipFile], plan: Recipe, jobs: int | None
+) -> Iterator[tuple[Done, NDArray[Any] | None]]:
+    """Yield the clips' entries and rows in order; rows of broken clips are None."""
+    waiting = decoded(clips, plan, jobs)
+    while batch := list(islice(waiting, _BATCH if plan.batched else 1)):
+        rows = iter(plan.finish([values for _, values in batch if values is not None]))
+        for entry, values in batch:
+            yield entry, None if values is None else next(rows)
+
+
+def decoded(
+    clips: Sequence[ClipFile], plan: Recipe, jobs: int | None
+) -> Iterator[tuple[Done, NDArray[Any] | None]]:
+    """Decode in threads, few clips ahead of the one that is yielded.
+
+    Args:
+        clips: what to decode, in this order.
+        plan: how.
+        jobs: threads; None for one per core.
+
+    Yields:
+        What there is to say of a clip, and what was decoded: None if there is a fault.
+
+    Raises:
+        UserError: a file cannot be read now: no fault of its content, so it ends here.
+    """
+    jobs = _threads(jobs)
+    if jobs == 1:
+        yield from (_decode(clip, plan) for clip in clips)
+        return
+    waiting: deque[Future[tuple[Done, NDArray[Any] | None]]] = deque()
+    pool = ThreadPoolExecutor(jobs, thread_name_prefix="ravdess")
+    try:
+        for clip in clips:
+            waiting.append(pool.submit(_decode, clip, plan))
+            if len(waiting) > 2 * jobs:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _decode(clip: ClipFile, plan: Recipe) -> tuple[Done, NDArray[Any] | None]:
+    name = str(clip.name)
+    try:
+        content = clip.read(_MAX_BYTES[_SOURCE[plan.kind]])
+    except UserError as error:
+        return Done(name, "", str(error)), None
+    except OSError as error:
+        raise UserError(f"{clip}: cannot be read ({error.strerror}); mend it and go on") from None
+    sha256 = hashlib.sha256(content).hexdigest()
+    try:
+        return Done(name, sha256, None), plan.decode(content)
+    except UserError as error:
+        return Done(name, sha256, f"{clip}: {error}"), None
