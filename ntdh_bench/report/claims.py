@@ -94,7 +94,8 @@ def ledger(rows: Sequence[Row], hypothesis: Hypothesis | None = None) -> list[Re
     """
     groups: dict[str, dict[tuple[str, str], list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        groups[row["experiment"]][row["protocol"], row["source"]].append(row)
+        home = row.get("part_of", row["experiment"])
+        groups[home][row["protocol"], row["source"]].append(row)
     results = _hypothesis_results(hypothesis or test_hypothesis(rows))
     for claim in CLAIMS:
         tested = [_judge(claim, *group) for group in sorted(groups[claim.experiment].items())]

@@ -63,7 +63,8 @@ def contents(found: Evidence, titles: dict[str, str]) -> list[Content]:
         titles: of experiments, by name.
     """
     known = {name for exhibit in EXHIBITS for name in (exhibit.experiment, exhibit.also)}
-    others = [unlisted(name, titles.get(name, name)) for name in found.rows if name not in known]
+    homes = {row["part_of"]: None for row in found.all_rows}
+    others = [unlisted(name, titles.get(name, name)) for name in homes if name not in known]
     return [_content(exhibit, found) for exhibit in (*EXHIBITS, *others)]
 
 
@@ -83,7 +84,7 @@ def _content(exhibit: Exhibit, found: Evidence) -> Content:
 
 def _rows(exhibit: Exhibit, found: Evidence) -> list[Row]:
     if exhibit.experiment is not None:
-        rows = [*found.rows.get(exhibit.experiment, ())]
+        rows = select(found.all_rows, {"part_of": exhibit.experiment})
         return rows + [row for row in found.rows.get(exhibit.also or "", ()) if row["arm"] != "kd"]
     matched = [rows for rows in found.rows.values() if any(row["arm"] == "matched" for row in rows)]
     unique = {(row["run"], row["protocol"]): row for rows in matched for row in rows}

@@ -35,8 +35,8 @@ class Evidence:
 
     Attributes:
         results: the folder that holds ``records/``.
-        rows: by experiment, with the columns of :func:`derived`; those of an experiment that is
-            part of another one are with that one's.
+        rows: by experiment, with the columns of :func:`derived`, and ``part_of``: the experiment
+            whose exhibit and claims they belong to.
         problems: a line each.
     """
 
@@ -69,7 +69,7 @@ def read(results: Path) -> Evidence:
             continue
         runs = current.get(path.stem)
         kept = [r for r in found.rows if runs is None or (r["run"], r["protocol"]) in runs]
-        rows.setdefault(part_of.get(path.stem, path.stem), []).extend(kept)
+        rows[path.stem] = kept
         problems += found.problems
         if left := len(found.rows) - len(kept):
             problems.append(
@@ -83,7 +83,14 @@ def read(results: Path) -> Evidence:
     return Evidence(
         results,
         {
-            name: [{**derived(row, controls), **middles.get(row["run"], {})} for row in kept]
+            name: [
+                {
+                    **derived(row, controls),
+                    **middles.get(row["run"], {}),
+                    "part_of": part_of.get(name, name),
+                }
+                for row in kept
+            ]
             for name, kept in rows.items()
         },
         problems,
