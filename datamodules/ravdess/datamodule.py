@@ -126,9 +126,9 @@ class RAVDESSDataModule(PairedDataModule):
         check_choice("data.view", view, ("clips", "features"))
         check_choice("data.split", split, ("actor", "random"))
         check_choice("data.backend", backend, ("librosa", "torchaudio"))
-        check_within("data.frames", frames, 1, 100)
-        check_within("data.image_height", image_height, 28, 4096)  # the least the network pools
-        check_within("data.image_width", image_width, 56, 4096)
+        check_within("data.frames", frames, 1, 64)
+        check_within("data.image_height", image_height, 28, 1080)  # the least the network pools
+        check_within("data.image_width", image_width, 56, 1920)
         check_at_least("data.tolerance", tolerance, 0)
         check_at_least("data.jobs", jobs, 1)
         check_within("data.simulated_clips", simulated_clips, 1, 60)
@@ -178,9 +178,12 @@ class RAVDESSDataModule(PairedDataModule):
         shared = sorted(places[0].keys() & places[1].keys())
         alone = [
             f"{name}: no partner among the {_WHAT[other]}"
-            for store, other in ((first, student), (second, teacher))
+            for store, other, partners in (
+                (first, student, places[1]),
+                (second, teacher, places[0]),
+            )
             for name in store.names
-            if name.key not in set(shared)
+            if name.key not in partners
         ]
         self._check_faults(folder, [*first.faults, *second.faults, *alone])
         if not shared:
