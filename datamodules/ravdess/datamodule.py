@@ -86,7 +86,7 @@ class RAVDESSDataModule(PairedDataModule):
         seed: of the order of training samples, and of frames and augmentation (the run's seed).
         cache_dir: where stores go; default $NTDH_CACHE, else the user's cache folder.
         num_workers: processes that prepare batches; results do not depend on it.
-        jobs: processes that prepare the stores; default one per core.
+        jobs: threads that prepare the stores; default one per core.
         simulated_clips: clips an actor of the simulated source, 1 to 60.
         unimodal: give the teacher the student's inputs (unimodal KD).
 
@@ -176,15 +176,7 @@ class RAVDESSDataModule(PairedDataModule):
         first, second = self._store(folder, teacher), self._store(folder, student)
         places = [{name.key: row for row, name in enumerate(s.names)} for s in (first, second)]
         shared = sorted(places[0].keys() & places[1].keys())
-        alone = [
-            f"{name}: no partner among the {_WHAT[other]}"
-            for store, other, partners in (
-                (first, student, places[1]),
-                (second, teacher, places[0]),
-            )
-            for name in store.names
-            if name.key not in partners
-        ]
+        alone = _alone(first, second, student) + _alone(second, first, teacher)
         self._check_faults(folder, [*first.faults, *second.faults, *alone])
         if not shared:
             raise UserError(f"{folder}: no clip has both {_WHAT[teacher]} and {_WHAT[student]}")
@@ -280,6 +272,16 @@ class RAVDESSDataModule(PairedDataModule):
             "data_seed": self.data_seed,
             "seed": self.seed if drawn else None,
         }
+
+
+def _alone(store: Store, partner: Store, kind: StoreKind) -> list[str]:
+    """Name the clips without a partner of ``kind``; one that is broken is named as such already."""
+    there = {name.key for name in (*partner.names, *partner.broken)}
+    return [
+        f"{name}: no partner among the {_WHAT[kind]}"
+        for name in store.names
+        if name.key not in there
+    ]
 
 
 def _actor_lists() -> dict[str, list[int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
             return dict(arrays)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error}); {_FORMAT}") from None
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError) as error:
         raise UserError(f"{path}: not a .npz of plain arrays ({error}); {_FORMAT}") from None
 
 
@@ -102,7 +103,7 @@ def _names(path: Path, stems: list[str]) -> tuple[ClipName, ...]:
         names = tuple(map(ClipName.parse, stems))
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    if len(set(names)) != len(names) or not names:
+    if len({name.key for name in names}) != len(names) or not names:
         raise UserError(f"{path}: names are missing or given twice; {_FORMAT}")
     return names
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import lzma
 import os
@@ -35,6 +36,7 @@ _PUBLISHED = re.compile(
     r"|actor_\d\d)(?P<zip>\.zip)?",
     re.IGNORECASE | re.ASCII,
 )
+_LIKE_A_NAME = re.compile(r"[\d-]+", re.ASCII)
 _MAX_MEMBERS = 20_000  # the largest published zip has 2,452
 _BROKEN_ZIP = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, NotImplementedError,
@@ -82,7 +84,9 @@ class ClipFile:
             try:
                 with _archive(self.path, self.modified).open(self.member) as file:
                     content = file.read(limit + 1)
-            except _BROKEN_ZIP as error:
+            except (*_BROKEN_ZIP, OSError) as error:
+                if isinstance(error, OSError) and error.errno != errno.EINVAL:  # of a wrong offset
+                    raise
                 raise UserError(f"{self}: damaged in the zip ({error}); get it again") from None
         if len(content) != self.size:
             raise UserError(f"{self}: {len(content)} bytes, expected {self.size}; get it again")
@@ -120,27 +124,46 @@ def dataset_folder(root: Path) -> Path:
     Raises:
         UserError: there is neither; the message says what was expected and how to get it.
     """
-    if (root / FOLDER).is_dir():
-        return root / FOLDER
-    if root.is_dir() and any(_is_published(path) for path in root.iterdir()):
+    folder = home(root)
+    if not folder.is_dir():
+        raise UserError(f"RAVDESS is missing: no {folder}; {how_to_get(folder)}")
+    return folder
+
+
+def home(root: Path) -> Path:
+    """Return where the data set's folder is or will be: ``root`` if it holds the files."""
+    if not (root / FOLDER).is_dir() and any(map(_is_published, _entries(root))):
         return root
-    raise UserError(f"RAVDESS is missing: no {root / FOLDER}; {how_to_get(root)}")
+    return root / FOLDER
 
 
-def how_to_get(root: Path) -> str:
-    """Return what is expected and how to get it, in one line."""
+def how_to_get(folder: Path) -> str:
+    """Return what is expected in the data set's folder and how to get it, in one line."""
+    root = folder.parent if folder.name == FOLDER else folder
     return (
-        f"expected {root / FOLDER}/Audio_Speech_Actors_01-24[.zip] and Video_Speech_Actor_NN[.zip] "
+        f"expected {folder}/Audio_Speech_Actors_01-24[.zip] and Video_Speech_Actor_NN[.zip] "
         "with Actor_NN/MM-VV-EE-II-SS-RR-AA.{wav,mp4}; get them with `ntdh-bench data prepare "
         f"ravdess --root {root}`, or use `--data.source simulated`"
     )
+
+
+def _entries(folder: Path) -> list[Path]:
+    """Return what is in a folder; nothing if there is none.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return sorted(folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror})") from None
 
 
 def _is_published(path: Path) -> bool:
     return bool(
         _PUBLISHED.fullmatch(path.name)
         or path.name == FEATURES
-        or (path.suffix.lower() in ENDINGS.values() and _parsed(path.stem))
+        or (path.suffix.lower() in ENDINGS.values() and _LIKE_A_NAME.fullmatch(path.stem))
     )
 
 
@@ -159,7 +182,7 @@ def find_clips(folder: Path, kind: ClipKind, songs: bool = False) -> Listing:
     """
     faults: list[str] = []
     files: dict[ClipKey, ClipFile] = {}
-    containers = (path for path in folder.iterdir() if _PUBLISHED.fullmatch(path.name))
+    containers = (path for path in _entries(folder) if _PUBLISHED.fullmatch(path.name))
     for container in sorted(containers, key=lambda path: (path.is_file(), path.name)):
         match = _PUBLISHED.fullmatch(container.name)
         assert match is not None
@@ -168,33 +191,42 @@ def find_clips(folder: Path, kind: ClipKind, songs: bool = False) -> Listing:
             continue
         channel = {"speech": SPEECH, "song": SONG}.get((match["channel"] or "").lower())
         if container.is_dir():
-            found = _walk(container, folder, kind)
+            found = _walk(container, folder, kind, faults)
         elif match["zip"]:
             found = _members(container, folder, kind, faults)
         else:
             continue
         for file in found:
             _enter(file, kind, channel, files, faults)
-    for file in _regular(folder.iterdir(), folder, kind):
-        if _parsed(file.stem):  # a stray file beside the published folders is none of ours
+    for file in _regular(_entries(folder), folder, kind, faults):
+        if _LIKE_A_NAME.fullmatch(file.stem):  # others beside the published folders are not ours
             _enter(file, kind, None, files, faults)
     wanted = (SPEECH, SONG) if songs else (SPEECH,)
     return Listing({key: files[key] for key in sorted(files) if key[0] in wanted}, tuple(faults))
 
 
-def _walk(container: Path, folder: Path, kind: ClipKind) -> Iterator[_Found]:
-    for path, folders, names in os.walk(container):
+def _walk(container: Path, folder: Path, kind: ClipKind, faults: list[str]) -> Iterator[_Found]:
+    def unreadable(error: OSError) -> None:
+        faults.append(f"{error.filename}: cannot be read ({error.strerror})")
+
+    for path, folders, names in os.walk(container, onerror=unreadable):
         folders.sort()
-        yield from _regular((Path(path, name) for name in names), folder, kind)
+        yield from _regular((Path(path, name) for name in names), folder, kind, faults)
 
 
-def _regular(paths: Iterable[Path], folder: Path, kind: ClipKind) -> Iterator[_Found]:
+def _regular(
+    paths: Iterable[Path], folder: Path, kind: ClipKind, faults: list[str]
+) -> Iterator[_Found]:
     for path in sorted(paths):
         if not _right_ending(path, kind):
             continue
-        status = path.stat()
+        location = path.relative_to(folder).as_posix()
+        try:
+            status = path.stat()
+        except OSError as error:  # a link to nowhere, as git-annex leaves them
+            faults.append(f"{location}: cannot be read ({error.strerror}); get it again")
+            continue
         if stat.S_ISREG(status.st_mode):
-            location = path.relative_to(folder).as_posix()
             yield _Found(path.stem, location, path, None, status.st_size, status.st_mtime_ns)
 
 
@@ -260,13 +292,6 @@ def _enter(
             f"{file}: {file.size} bytes, but {earlier} has {earlier.size}: the same clip twice; "
             "remove the wrong one"
         )
-
-
-def _parsed(stem: str) -> ClipName | None:
-    try:
-        return ClipName.parse(stem)
-    except UserError:
-        return None
 
 
 @lru_cache(maxsize=64)  # all published zips stay open: clips are read in an order that mixes actors

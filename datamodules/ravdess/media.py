@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import warnings
 from collections.abc import Sequence
@@ -311,7 +310,7 @@ def action_units(content: bytes) -> Floats:
             no finite number.
     """
     text = content.decode("utf-8", errors="replace")
-    header = [name.strip() for name in next(csv.reader([text.partition("\n")[0]]), [])]
+    header = [name.strip() for name in text.partition("\n")[0].split(",")]
     columns = ("success", *ACTION_UNITS)
     if missing := [name for name in columns if name not in header]:
         raise UserError(

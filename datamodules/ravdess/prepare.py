@@ -26,6 +26,7 @@ from .layout import (
     dataset_folder,
     expected_names,
     find_clips,
+    home,
     how_to_get,
 )
 from .names import ACTORS, SONG, SPEECH, ClipKey, ClipName
@@ -93,7 +94,7 @@ def prepare(
         size = store.values.nbytes / _MB
         yield f"{kind}: {len(store.names):,} clips, {size:,.1f} MB, {seconds:.1f} s ({store.path})"
     if not stores:
-        raise UserError(f"{folder}: no clips to prepare; {how_to_get(root)}")
+        raise UserError(f"{folder}: no clips to prepare; {how_to_get(folder)}")
     yield from _paired(stores)
     faults = list(dict.fromkeys(fault for store in stores.values() for fault in store.faults))
     yield from faults
@@ -103,6 +104,8 @@ def prepare(
             f"{tolerance}, and listed above; the others are prepared: mend or remove these, or set "
             "--tolerance, and data.tolerance of runs, to skip them"
         )
+    if is_simulated(folder, folder):
+        yield "SIMULATED files: they say nothing about the published data set"
     settings |= {"image_height": image_height, "image_width": image_width}
     yield _use(from_folder or root, settings)
 
@@ -113,13 +116,12 @@ def _folder(root: Path, from_folder: Path | None, songs: bool) -> Path:
         if not from_folder.is_dir():
             raise UserError(f"--from {from_folder}: no such folder")
         return dataset_folder(from_folder)
-    if is_simulated(root / FOLDER, root):
-        raise UserError(
-            f"{root / FOLDER} holds simulated data: name another --root for the real one"
-        )
+    folder = home(root)
+    if is_simulated(folder, root):
+        raise UserError(f"{folder} holds simulated data: name another --root for the real one")
     with writable(root):
-        _download(root / FOLDER, songs)
-    return dataset_folder(root)
+        _download(folder, songs)
+    return folder
 
 
 def _paired(stores: Mapping[StoreKind, Store]) -> Iterator[str]:

@@ -45,6 +45,7 @@ class Store:
         values: one row per name, mapped copy-on-write: the file never changes.
         digest: of the clips' content and of how it was prepared; the same wherever they lie.
         faults: files that could not be listed or decoded and why, one line each.
+        broken: those of them whose name is right.
         path: the folder with the files.
     """
 
@@ -52,6 +53,7 @@ class Store:
     values: NDArray[Any]
     digest: str
     faults: tuple[str, ...]
+    broken: tuple[ClipName, ...]
     path: Path
 
 
@@ -173,7 +175,7 @@ def prepared(
         unusable = f" ({listing.faults[0]})" if listing.faults else ""
         raise UserError(f"{folder}: no {_SOURCE[kind]} clips{unusable}; {how_to_get(folder)}")
     inputs = [[clip.location, clip.size, clip.modified] for clip in clips]
-    key = digest({"recipe": asdict(plan), "clips": inputs, "version": 1})
+    key = digest({"recipe": asdict(plan), "clips": inputs, "version": 2})
     path = cache_dir / "ravdess" / f"{kind}-{key}"
     if not path.exists():
         with locked(path):
@@ -195,10 +197,10 @@ def _open(path: Path) -> Store:
     try:
         index = json.loads((path / _INDEX).read_text())
         values = np.load(path / _VALUES, mmap_mode="c", allow_pickle=False)
-        names = tuple(map(ClipName.parse, index["names"]))
+        names, broken = (tuple(map(ClipName.parse, index[key])) for key in ("names", "broken"))
         if len(names) != len(values):
             raise ValueError(f"{len(names)} names, {len(values)} rows")
-        return Store(names, values, index["digest"], tuple(index["faults"]), path)
+        return Store(names, values, index["digest"], tuple(index["faults"]), broken, path)
     except (OSError, ValueError, KeyError, TypeError, UserError) as error:
         raise UserError(f"{path}: a damaged store ({error}); delete it and try again") from None
 
@@ -231,6 +233,7 @@ def _build(path: Path, clips: list[ClipFile], plan: Recipe, jobs: int | None) ->
             "names": [entry.name for entry in good],
             "digest": digest({"recipe": asdict(plan), "clips": [entry[:2] for entry in good]}),
             "faults": faults,
+            "broken": [entry.name for entry in done if entry.fault is not None],
         }
         with (partial / _INDEX).open("w") as file:
             json.dump(index, file)

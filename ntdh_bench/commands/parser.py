@@ -26,7 +26,7 @@ CHOICES: dict[str, type] = {
 }
 
 # Where files lie and how many workers read them changes no number.
-_NOT_IDENTITY = {"root", "features", "cache_dir", "num_workers", "jobs", "teacher_checkpoint"}
+_NOT_DATA = {"root", "features", "cache_dir", "num_workers", "jobs"}
 # Of the Trainer everything counts but what it shows, logs and keeps.
 _NOT_TRAINING = {
     "logger", "log_every_n_steps", "enable_progress_bar", "enable_model_summary",
@@ -145,15 +145,16 @@ class BenchCLI(LightningCLI):
             if value is not None and name not in _NOT_TRAINING
         }
         teacher = plain["model"].get("init_args", {}).get("teacher_checkpoint")
+        mask = plain.get("mask")
         return {
             "seed": plain["seed_everything"],
-            "model": _without_paths(plain["model"]),
+            "model": _without(plain["model"], {"teacher_checkpoint"}),
             "data": {
-                **_without_paths(plain["data"]),
+                **_without(plain["data"], _NOT_DATA),
                 "source": self.datamodule.source,
                 "fingerprint": self.datamodule.fingerprint,
             },
-            "mask": _without_paths(plain.get("mask")),
+            "mask": mask and _without(mask, {"cache_dir"}),
             "trainer": trainer,
             "given_teacher": file_hash(teacher) if teacher else None,
         }
@@ -191,16 +192,12 @@ def _option(words: Sequence[str], name: str) -> str | None:
     return None
 
 
-def _without_paths(plain: Any) -> Any:
-    if isinstance(plain, dict):
-        return {
-            name: _without_paths(value)
-            for name, value in plain.items()
-            if name not in _NOT_IDENTITY
-        }
-    if isinstance(plain, list):
-        return [_without_paths(value) for value in plain]
-    return plain
+def _without(settings: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    """Return a class's settings without some of its own arguments (not those of its parts)."""
+    if "init_args" not in settings:
+        return settings
+    kept = {name: value for name, value in settings["init_args"].items() if name not in names}
+    return {**settings, "init_args": kept}
 
 
 def one_line(message: str) -> str:

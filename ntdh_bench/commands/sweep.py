@@ -45,7 +45,9 @@ def main(argv: Sequence[str]) -> int:
     words = list(argv)
     options = _parser().parse_args(words[1:] if words[:1] == ["sweep"] else words)
     if options.data_root:
-        os.environ["NTDH_DATA"] = str(options.data_root.absolute())  # workers inherit it
+        os.environ["NTDH_DATA"] = str(
+            options.data_root.expanduser().absolute()
+        )  # workers inherit it
     experiment = _experiment(options)
     runs = _selected(experiment, options)
     store = Store(options.runs)

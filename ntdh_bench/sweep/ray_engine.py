@@ -87,6 +87,8 @@ class RayEngine(Engine):
         self.threads = thread_count(jobs, n_cores)
         self.jobs = min(jobs, n_runs)
         variables = thread_environment(self.threads)
+        if "NTDH_DATA" in os.environ:
+            variables["NTDH_DATA"] = os.environ["NTDH_DATA"]
         if not address:
             self._connect(**_OWN, num_cpus=self.jobs * self.threads, num_gpus=n_gpus)
             variables["PYTHONPATH"] = os.pathsep.join(sys.path)

@@ -74,6 +74,8 @@ def test_store_against_decoding_on_the_fly(tmp_path: Path) -> None:
         step = seconds_per_sample(lambda: train_step(batch["student"], batch["target"]), 1)
     finally:
         torch.set_num_threads(threads)
+    assert usual / ours >= 20
+    assert step > ours
     print(
         f"\nRAVDESS, {HEIGHT}x{WIDTH} images, batch {BATCH}, one core: {1 / ours:,.0f} samples/s "
         f"from the store; decoding wav and (160x320) mp4 on the fly {1 / usual:,.0f} samples/s: "

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -56,3 +57,16 @@ def test_the_authors_preset_runs(method: str, tmp_path: Path) -> None:
     batches = ["--data.batch_size", "64", "--data.steps_per_epoch", "1"]
     more = ["--model.distiller", f"Authors{method}", "--trainer.fast_dev_run", "true", *batches]
     assert main(["fit", *flags(Path("configs/quickstart.yaml"), tmp_path, *more)]) == 0
+
+
+@pytest.mark.slow
+def test_the_ravdess_command_of_the_readme_teaches_both(tmp_path: Path) -> None:
+    """Chance is 12.5 %."""
+    start = "ntdh-bench fit --config configs/ravdess_dkd.yaml --data.source simulated"
+    (command,) = (c for c in Path("README.md").read_text().splitlines() if c.startswith(start))
+    more = ["--run_dir", str(tmp_path), "--trainer.enable_progress_bar", "false"]
+    assert main([*command.split()[1:], *more]) == 0
+    (record,) = tmp_path.rglob("record.json")
+    test = json.loads(record.read_text())["metrics"]["last"]["test"]
+    assert test["teacher_accuracy"] > 0.3
+    assert test["accuracy"] > 0.3

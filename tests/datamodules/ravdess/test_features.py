@@ -32,6 +32,7 @@ def test_reads_pairs(tmp_path: Path) -> None:
         ({"name": np.arange(len(NAMES))}, "no array `name`"),
         ({"name": np.array(["x", *NAMES[1:]])}, "'x' is not the name of a RAVDESS file"),
         ({"name": np.array([NAMES[1], *NAMES[1:]])}, "given twice"),
+        ({"name": np.array(["02" + NAMES[1][2:], *NAMES[1:]])}, "given twice"),
         ({"audio_x": None}, "0 arrays of numbers called audio_"),
         ({"face_y": np.ones((len(NAMES), 2))}, "2 arrays of numbers called face_"),
         ({"audio_x": np.ones((3, 6))}, r"audio_x has the shape \(3, 6\)"),
@@ -57,6 +58,12 @@ def test_other_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         read_features(path)
     whole = write_features(tmp_path / "g.npz").read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"not a \.npz"):
+        read_features(path)
+    np.savez_compressed(path, name=np.zeros(1000), other=np.zeros(1000))
+    content = bytearray(path.read_bytes())
+    content[60:120] = b"x" * 60  # within the first array's stream
+    path.write_bytes(content)
     with pytest.raises(UserError, match=r"not a \.npz"):
         read_features(path)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -12,6 +12,8 @@ from ntdh_bench.datamodules.ravdess.layout import (
     dataset_folder,
     expected_names,
     find_clips,
+    home,
+    how_to_get,
 )
 from ntdh_bench.datamodules.ravdess.names import ClipName
 from ntdh_bench.errors import UserError
@@ -169,3 +171,33 @@ def test_the_real_files(data_root: Path) -> None:
     assert listing.faults == ()
     assert set(listing.files) <= set(expected_names())
     assert all(file.read(1 << 21)[:4] == b"RIFF" for file in listing.files.values())
+
+
+def test_links_to_nowhere_are_faults(tmp_path: Path) -> None:
+    folder = tmp_path / "ravdess" / "Audio_Speech_Actors_01-24"
+    folder.mkdir(parents=True)
+    (folder / "03-01-01-01-01-01-01.wav").symlink_to(tmp_path / "annex")
+    listing = find_clips(tmp_path / "ravdess", "audio")
+    assert not listing.files
+    assert "03-01-01-01-01-01-01.wav: cannot be read (No such file" in listing.faults[0]
+
+
+def test_misnamed_files_of_a_flat_folder_are_faults(tmp_path: Path) -> None:
+    for name in ("03-01-01-01-01-01-01", "03-01-09-01-01-01-01", "03-01-01-01", "holiday"):
+        (tmp_path / f"{name}.wav").write_bytes(b"x")
+    listing = find_clips(tmp_path, "audio")
+    assert len(listing.files) == 1
+    assert [fault.partition(".wav")[0] for fault in listing.faults] == [
+        "03-01-01-01",
+        "03-01-09-01-01-01-01",
+    ]
+
+
+def test_the_home_of_the_files(tmp_path: Path) -> None:
+    assert home(tmp_path) == tmp_path / "ravdess"
+    (tmp_path / "Audio_Speech_Actors_01-24").mkdir()
+    assert home(tmp_path) == dataset_folder(tmp_path) == tmp_path
+    assert f"--root {tmp_path}`" in how_to_get(tmp_path)
+    assert f"--root {tmp_path}`" in how_to_get(tmp_path / "ravdess")
+    (tmp_path / "ravdess").mkdir()
+    assert home(tmp_path) == tmp_path / "ravdess"

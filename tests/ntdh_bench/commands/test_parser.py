@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ntdh_bench.commands.parser import one_line, run_folder, with_run_config
+from ntdh_bench.commands.parser import _without, one_line, run_folder, with_run_config
 from ntdh_bench.commands.training import FitCLI, check_resume
 from ntdh_bench.errors import UserError
 from tests.helpers import flags
@@ -99,3 +99,11 @@ def test_a_resumed_run_keeps_its_settings(tmp_path: Path) -> None:
     check_resume(str(path), {**saved, "trainer": {"max_epochs": 10}})
     with pytest.raises(UserError, match=r"model\.lr is 0\.2, but .* was made with 0\.1"):
         check_resume(str(path), {**saved, "model": {"lr": 0.2, "layers": [1, 2]}})
+
+
+def test_only_the_data_modules_own_arguments_are_left_out_of_the_identity() -> None:
+    network = {"class_path": "my.Net", "init_args": {"features": 64, "jobs": 2}}
+    settings = {"class_path": "my.Data", "init_args": {"root": "here", "jobs": 1, "net": network}}
+    kept = _without(settings, {"root", "jobs", "features"})
+    assert kept == {"class_path": "my.Data", "init_args": {"net": network}}
+    assert _without({"class_path": "my.Data"}, {"root"}) == {"class_path": "my.Data"}
