@@ -90,6 +90,12 @@ def _hang(config: dict[str, Any]) -> None:
     time.sleep(600)
 
 
+def _wait(config: dict[str, Any]) -> None:
+    """Go on when a file beside the trace says so."""
+    while not Path(config["trace"]).with_name("go").exists():
+        time.sleep(0.02)
+
+
 _ACTS = {
     "ok": lambda config: None,
     "fail": _fail,
@@ -99,6 +105,7 @@ _ACTS = {
     "system_exit": lambda config: sys.exit(3),
     "killed": lambda config: os.kill(os.getpid(), signal.SIGKILL),
     "hang": _hang,
+    "wait": _wait,
 }
 
 
