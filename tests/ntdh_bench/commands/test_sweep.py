@@ -226,7 +226,10 @@ def test_labels_with_commas(run: Sweep, tmp_path: Path, capsys: pytest.CaptureFi
 def test_interrupted_then_resumed(config: Path, tmp_path: Path) -> None:
     """Ctrl-C in a process of its own: workers end, what is finished is kept, no torch."""
     code = (
-        "import sys, ntdh_bench.commands.sweep as sweep; from ntdh_bench.cli import main\n"
+        "import signal, sys, ntdh_bench.commands.sweep as sweep\n"
+        "from ntdh_bench.cli import main\n"
+        # A shell that starts the tests in the background has them ignore Ctrl-C.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "sweep.FUNCTION = 'stubs:run'\n"
         f"status = main(['sweep', {str(config)!r}, '--jobs', '2', *sys.argv[1:]])\n"
         "assert not {'torch', 'lightning', 'numpy'} & sys.modules.keys()\n"
