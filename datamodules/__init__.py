@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from .mnist.datamodule import MNISTPairDataModule
     from .paired import PairedDataModule
     from .ravdess.datamodule import RAVDESSDataModule
+    from .semantickitti.datamodule import SemanticKITTIDataModule
     from .synthetic import SyntheticDataModule
 
 __all__ = [
     "MNISTPairDataModule",
     "PairedDataModule",
     "RAVDESSDataModule",
+    "SemanticKITTIDataModule",
     "SyntheticDataModule",
 ]
 
@@ -25,6 +27,7 @@ _HOMES = {
     "MNISTPairDataModule": ".mnist.datamodule",
     "PairedDataModule": ".paired",
     "RAVDESSDataModule": ".ravdess.datamodule",
+    "SemanticKITTIDataModule": ".semantickitti.datamodule",
     "SyntheticDataModule": ".synthetic",
 }
 

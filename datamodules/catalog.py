@@ -46,6 +46,25 @@ def _sample_ravdess(root: Path, seed: int) -> None:
     write_simulated(root, seed=seed)
 
 
+def _prepare_semantickitti(root: Path, from_folder: Path | None) -> Iterable[str]:
+    from .semantickitti.prepare import prepare
+
+    prepare(root, from_folder)
+    return [f"complete in {root}, projected into the cache"]
+
+
+def _verify_semantickitti(root: Path) -> list[FileCheck]:
+    from .semantickitti.prepare import verify
+
+    return verify(root)
+
+
+def _sample_semantickitti(root: Path, seed: int) -> None:
+    from .semantickitti.simulate import write_simulated
+
+    write_simulated(root, seed=seed)
+
+
 SYNTHETIC = DatasetInfo(
     name="synthetic",
     title="Gaussian clusters with a chosen gap",
@@ -90,4 +109,15 @@ RAVDESS = DatasetInfo(
         Option("--tolerance", "damaged or misnamed files to accept; default: 0", 0, int),
     ),
 )  # fmt: skip
-"""Speech (teacher) paired with faces (student)."""
+
+SEMANTICKITTI = DatasetInfo(
+    name="semantickitti",
+    title="streets seen by camera and lidar, in one image plane",
+    modalities=("camera", "lidar"),
+    folders=("semantickitti",),
+    licence="CC BY-NC-SA 4.0 (Behley et al. 2019), CC BY-NC-SA 3.0 (Geiger et al. 2012)",
+    how_to_get="register with the publishers, then data prepare semantickitti --from <folder>",
+    prepare=_prepare_semantickitti,
+    verify=_verify_semantickitti,
+    sample=_sample_semantickitti,
+)

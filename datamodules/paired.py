@@ -12,7 +12,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from ntdh_bench.batch import Inputs, PairedBatch, Split
+from ntdh_bench.batch import Inputs, Measure, PairedBatch, Split
 from ntdh_bench.cache import digest
 from ntdh_bench.errors import UserError
 from ntdh_bench.seeding import generator
@@ -193,6 +193,8 @@ class PairedDataModule(LightningDataModule, ABC):
     name: str
     num_classes: int
     ignore_index = IGNORE_INDEX
+    metric: Measure = "accuracy"
+    excluded_classes: tuple[int, ...] = ()
     source: str = "real"
 
     def __init__(

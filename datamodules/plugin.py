@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from .mnist.datamodule import MNISTPairDataModule
 from .ravdess.datamodule import RAVDESSDataModule
+from .semantickitti.datamodule import SemanticKITTIDataModule
 from .synthetic import SyntheticDataModule
 
-__all__ = ["MNISTPairDataModule", "RAVDESSDataModule", "SyntheticDataModule"]
+__all__ = [
+    "MNISTPairDataModule",
+    "RAVDESSDataModule",
+    "SemanticKITTIDataModule",
+    "SyntheticDataModule",
+]

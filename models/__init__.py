@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 from .base import NetworkCallable
+from .camera import CameraNet
 from .cnn import AudioCNN, ImageCNN
 from .distillation import DistillationModule
 from .joint import JointModule
 from .mlp import MLPClassifier
+from .optimizers import OptimizerPair, WarmupCosine
+from .pmf import PMFNet
+from .pmf_module import PMFModule
+from .salsanext import SalsaNext
 from .teacher import TeacherModule
+from .twodpass import TwoDPASSNet
+from .twodpass_module import TwoDPASSModule
 
 __all__ = [
     "AudioCNN",
+    "CameraNet",
     "DistillationModule",
     "ImageCNN",
     "JointModule",
     "MLPClassifier",
     "NetworkCallable",
+    "OptimizerPair",
+    "PMFModule",
+    "PMFNet",
+    "SalsaNext",
     "TeacherModule",
+    "TwoDPASSModule",
+    "TwoDPASSNet",
+    "WarmupCosine",
 ]

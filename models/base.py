@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from ntdh_bench.batch import Inputs, PairedBatch, PairedData, Split
 from ntdh_bench.errors import UserError
 from ntdh_bench.seeding import derive_seed, seeded
+from ntdh_bench.segmentation import MeanIoU
 
 NetworkCallable: TypeAlias = Callable[[], nn.Module]
 
@@ -42,14 +43,21 @@ def count_parameters(network: nn.Module) -> int:
 
 
 @torch.no_grad()
-def check_network(network: nn.Module, inputs: Inputs, num_classes: int, name: str) -> None:
-    """Check that a network takes the data's inputs and returns as many logits as it has classes.
+def check_network(
+    network: nn.Module,
+    inputs: Inputs,
+    num_classes: int,
+    name: str,
+    spatial: tuple[int, ...] | None = None,
+) -> None:
+    """Check that a network takes the data's inputs and returns the logits that the targets need.
 
     Args:
         network: left as it is, batch statistics included.
         inputs: a small batch.
         num_classes: C.
         name: the network's name in configs.
+        spatial: size of the targets, ``()`` for one label a sample; ``None``: not checked.
 
     Raises:
         UserError: it does not.
@@ -58,18 +66,27 @@ def check_network(network: nn.Module, inputs: Inputs, num_classes: int, name: st
     network.eval()
     try:
         logits = network(inputs)
-    except (RuntimeError, TypeError, IndexError) as error:
+    except (RuntimeError, TypeError, IndexError, AttributeError, KeyError) as error:
         shape = tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) else list(inputs)
         raise UserError(
             f"model.{name} does not take the data's inputs of shape {shape}: "
-            f"{str(error).splitlines()[0]}"
+            f"{next(iter(str(error).splitlines()), type(error).__name__)}"
         ) from error
     finally:
         network.train(training)
+    if not isinstance(logits, Tensor) or logits.dim() < 2:
+        raise UserError(
+            f"model.{name} returns no logits (B, classes, ...): choose a network that classifies"
+        )
     if logits.shape[1] != num_classes:
         raise UserError(
             f"model.{name} returns {logits.shape[1]} logits, but the data has {num_classes} "
             f"classes: set model.{name}.init_args.num_classes"
+        )
+    if spatial is not None and logits.shape[2:] != spatial:
+        raise UserError(
+            f"model.{name} returns logits of the size {tuple(logits.shape[2:])} for targets of the "
+            f"size {tuple(spatial)}: choose a network that labels every pixel"
         )
 
 
@@ -96,6 +113,7 @@ class TrainableModule(LightningModule):
     """
 
     stage_name = "training"
+    metrics: nn.ModuleDict
 
     def __init__(
         self,
@@ -111,6 +129,8 @@ class TrainableModule(LightningModule):
         self.ignore_index = ignore_index
         self._loss_sum = torch.zeros(())
         self._loss_count = 0
+        #: IoU of each class in the last test, NaN for those not evaluated; empty if not measured
+        self.test_per_class: list[float] = []
 
     @property
     def data(self) -> PairedData:
@@ -187,6 +207,13 @@ class TrainableModule(LightningModule):
             )
         if self._loss_count:
             self.log("train/loss", self._loss_sum / self._loss_count, sync_dist=True)
+
+    def on_test_epoch_end(self) -> None:
+        """Keep the IoU of each class (Lightning hook); every process takes part in the sum."""
+        metric = self.metrics["test"]
+        if isinstance(metric, nn.ModuleDict):
+            metric = metric[self.data.metric]
+        self.test_per_class = metric.per_class().tolist() if isinstance(metric, MeanIoU) else []
 
 
 def _is_plain(value: Any) -> bool:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,22 +10,14 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.optim import SGD
-from torchmetrics.classification import MulticlassAccuracy
 
-from ntdh_bench.batch import Inputs, PairedBatch, Split
+from ntdh_bench.batch import Inputs, PairedBatch, Split, has_points, in_plane
 from ntdh_bench.cache import write_atomic
 from ntdh_bench.checkpoints import load_network, read_checkpoint, state_hash
 from ntdh_bench.distillers import Distiller
 from ntdh_bench.errors import UserError
 from ntdh_bench.layers import LOGITS, FeatureTap, find_layer
 from ntdh_bench.masks import SampleMask
-from ntdh_bench.metrics import (
-    NonTargetJSD,
-    NonTargetKL,
-    TargetJSD,
-    TargetKL,
-    TeacherStudentKL,
-)
 from ntdh_bench.teacher_outputs import TeacherOutputs
 
 from .base import (
@@ -38,17 +29,10 @@ from .base import (
     frozen,
     task_loss,
 )
+from .dense import kept_outputs, samples_kept
 from .joint import JointModule
+from .metrics import pair_metrics, update_pair, update_points
 from .teacher import TeacherModule
-
-_DIVERGENCES: dict[str, Callable[..., nn.Module]] = {
-    "tcjsd": TargetJSD,
-    "ncjsd": NonTargetJSD,
-    "kl": TeacherStudentKL,
-    "tckl": TargetKL,
-    "tckl_binary": partial(TargetKL, binary=True),
-    "nckl": NonTargetKL,
-}
 
 
 class DistillationModule(TrainableModule):
@@ -57,6 +41,12 @@ class DistillationModule(TrainableModule):
     The teacher is frozen and in eval mode whatever the Trainer does, and is not part of the
     checkpoint (its hash is). ``ntdh-bench fit`` trains it first; from Python, call
     :meth:`load_teacher`.
+
+    In dense tasks (targets ``(B, H, W)``) the logits of every pixel that is not ignored are a row
+    of their own, and features of layers are averaged over these pixels, a row a sample. A sample
+    mask drops pixels. Under several processes each takes the mean over its own rows. Where the
+    data give the points of an image plane as well, the student's classes of their pixels are
+    measured against their own labels (``point_miou``).
 
     Args:
         teacher_network: builds the teacher, on the teacher's modality.
@@ -124,8 +114,7 @@ class DistillationModule(TrainableModule):
         self._student_tap = FeatureTap(self.student, distiller.student_layers if distiller else [])
         if distiller is not None:
             find_layer(build_network(teacher_network, seed, "teacher"), distiller.teacher_layer)
-        self.val_metrics = _pair_metrics(num_classes, ignore_index)
-        self.test_metrics = _pair_metrics(num_classes, ignore_index)
+        self.metrics = nn.ModuleDict()
 
     # -- the teacher -------------------------------------------------------------------------------
 
@@ -230,12 +219,16 @@ class DistillationModule(TrainableModule):
     def setup(self, stage: str) -> None:
         """Check that data, networks and distiller fit, and size the distiller (Lightning hook)."""
         batch = self.first_batch(stage)
-        check_network(self.student, batch["student"], self.num_classes, "student_network")
-        check_network(self.teacher, batch["teacher"], self.num_classes, "teacher_network")
+        if not self.metrics:
+            points = has_points(batch["student"])
+            self.metrics.update({s: pair_metrics(self.data, points) for s in ("val", "test")})
+        inputs, size = in_plane(batch["student"]), batch["target"].shape[1:]
+        check_network(self.student, inputs, self.num_classes, "student_network", size)
+        check_network(self.teacher, batch["teacher"], self.num_classes, "teacher_network", size)
         if self.distiller is not None and not self._distiller_sizes:
             student, teacher = self.distiller.student_layer, self.distiller.teacher_layer
             self._build_distiller(
-                _width(self.student, student, batch["student"]),
+                _width(self.student, student, inputs),
                 _width(self.teacher, teacher, batch["teacher"]),
                 self.data.num_train,
             )
@@ -283,7 +276,7 @@ class DistillationModule(TrainableModule):
 
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
         """Weighted sum of task and distillation loss of one batch (Lightning hook)."""
-        student = self._student_tap(batch["student"])
+        student = self._student_tap(in_plane(batch["student"]))
         loss = self.task_weight * task_loss(student[LOGITS], batch["target"], self.ignore_index)
         if self.distiller is not None:
             teacher = self.teacher_outputs(batch, "train")
@@ -300,34 +293,47 @@ class DistillationModule(TrainableModule):
         batch_idx: int,
     ) -> Tensor:
         target, index = batch["target"], batch["index"]
-        if target.dim() > 1:
-            raise UserError(
-                "DistillationModule distils one label per sample: dense targets are not supported"
-            )
-        if self.sample_mask is not None:
-            rows = self.sample_mask.keep_rows(
-                teacher[LOGITS], student[LOGITS], target, self.current_epoch, batch_idx
-            )
-            student = {name: values[rows] for name, values in student.items()}
-            teacher = {name: values[rows] for name, values in teacher.items()}
-            target, index = target[rows], index[rows]
-        return distiller.distill(student, teacher, target, index)
+        if target.dim() == 1 and self.sample_mask is None:
+            return distiller.distill(student, teacher, target, index)
+        keep = self._kept(teacher[LOGITS], student[LOGITS], target, batch_idx)
+        return distiller.distill(
+            kept_outputs(student, keep),
+            kept_outputs(teacher, keep),
+            target[keep],
+            index[samples_kept(keep)],
+        )
+
+    def _kept(self, teacher: Tensor, student: Tensor, target: Tensor, batch_idx: int) -> Tensor:
+        """Return where the teacher is followed: not where ignored, nor where masked."""
+        keep = target != self.ignore_index
+        if self.sample_mask is None:
+            return keep
+        rows = self.sample_mask.keep_rows(
+            teacher.movedim(1, -1)[keep],
+            student.detach().movedim(1, -1)[keep],
+            target[keep],
+            self.current_epoch,
+            batch_idx,
+        )
+        counted = keep.flatten().nonzero().squeeze(1)
+        chosen = torch.zeros_like(keep)
+        chosen.view(-1)[counted[rows]] = True
+        return chosen
 
     def validation_step(self, batch: PairedBatch, batch_idx: int) -> None:
-        """Accuracies and divergences on validation data (Lightning hook)."""
-        self._evaluate(batch, "val", self.val_metrics)
+        """Accuracies (or mean IoUs) and divergences on validation data (Lightning hook)."""
+        self._evaluate(batch, "val")
 
     def test_step(self, batch: PairedBatch, batch_idx: int) -> None:
-        """Accuracies and divergences on test data (Lightning hook)."""
-        self._evaluate(batch, "test", self.test_metrics)
+        """Accuracies (or mean IoUs) and divergences on test data (Lightning hook)."""
+        self._evaluate(batch, "test")
 
-    def _evaluate(self, batch: PairedBatch, split: Literal["val", "test"], metrics: Any) -> None:
-        student, target = self.student(batch["student"]), batch["target"]
+    def _evaluate(self, batch: PairedBatch, split: Literal["val", "test"]) -> None:
+        metrics: Any = self.metrics[split]
         teacher = self.teacher_outputs(batch, split)[LOGITS]
-        metrics["accuracy"].update(student, target)
-        metrics["teacher_accuracy"].update(teacher, target)
-        for name in _DIVERGENCES:
-            metrics[name].update(teacher, student, target)
+        student = self.student(in_plane(batch["student"]))
+        update_pair(metrics, teacher, student, batch["target"], self.ignore_index)
+        update_points(metrics, student, batch["student"])
         self.log_dict(
             {f"{split}/{name}": metric for name, metric in metrics.items()},
             on_step=False,
@@ -336,7 +342,7 @@ class DistillationModule(TrainableModule):
 
     def predict_step(self, batch: PairedBatch, batch_idx: int) -> dict[str, Tensor]:
         """Return the student's logits, target and index of one batch (Lightning hook)."""
-        logits = self(batch["student"])
+        logits = self(in_plane(batch["student"]))
         return {"logits": logits, "target": batch["target"], "index": batch["index"]}
 
 
@@ -362,14 +368,3 @@ def _loss_weights(task: float, distill: float, lam: float | None) -> tuple[float
             "weights are not negative"
         )
     return task, distill
-
-
-def _pair_metrics(num_classes: int, ignore_index: int) -> nn.ModuleDict:
-    accuracy: Any = {"average": "micro", "ignore_index": ignore_index, "validate_args": False}
-    metrics: dict[str, nn.Module] = {
-        "accuracy": MulticlassAccuracy(num_classes, **accuracy),
-        "teacher_accuracy": MulticlassAccuracy(num_classes, **accuracy),
-    }
-    return nn.ModuleDict(
-        metrics | {name: make(ignore_index=ignore_index) for name, make in _DIVERGENCES.items()}
-    )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from torch import Tensor
-from torch.optim import SGD
-from torchmetrics.classification import MulticlassAccuracy
+from typing import Any
 
-from ntdh_bench.batch import PairedBatch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torch.optim import SGD
+
+from ntdh_bench.batch import PairedBatch, in_plane
 from ntdh_bench.distillers.functional import kd
 from ntdh_bench.divergence import flatten_dense
 
 from .base import NetworkCallable, TrainableModule, build_network, check_network, task_loss
+from .metrics import single_metric
 
 
 class JointModule(TrainableModule):
@@ -47,19 +49,21 @@ class JointModule(TrainableModule):
         self.num_classes = num_classes
         self.teacher = build_network(teacher_network, seed, "teacher")
         self.companion = build_network(student_network, seed, "companion")
-        self.accuracy = MulticlassAccuracy(
-            num_classes, average="micro", ignore_index=ignore_index, validate_args=False
-        )
+        self.metrics = nn.ModuleDict()
 
     def setup(self, stage: str) -> None:
         """Check that data and networks fit (Lightning hook)."""
+        if not self.metrics:
+            self.metrics.update({split: single_metric(self.data) for split in ("val", "test")})
         batch = self.first_batch(stage)
-        check_network(self.teacher, batch["teacher"], self.num_classes, "teacher_network")
-        check_network(self.companion, batch["student"], self.num_classes, "student_network")
+        inputs, size = in_plane(batch["student"]), batch["target"].shape[1:]
+        check_network(self.teacher, batch["teacher"], self.num_classes, "teacher_network", size)
+        check_network(self.companion, inputs, self.num_classes, "student_network", size)
 
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
         """CE + CE + Dist of one batch (Lightning hook)."""
-        logits_a, logits_b = self.teacher(batch["teacher"]), self.companion(batch["student"])
+        logits_a = self.teacher(batch["teacher"])
+        logits_b = self.companion(in_plane(batch["student"]))
         target = batch["target"]
         rows_a, _ = flatten_dense(logits_a, target, self.ignore_index)
         rows_b, _ = flatten_dense(logits_b, target, self.ignore_index)
@@ -71,13 +75,14 @@ class JointModule(TrainableModule):
         return self.checked(loss, batch_idx)
 
     def validation_step(self, batch: PairedBatch, batch_idx: int) -> None:
-        """Accuracy of f_a on validation data (Lightning hook)."""
+        """Accuracy or mean IoU of f_a on validation data (Lightning hook)."""
         self._evaluate(batch, "val")
 
     def test_step(self, batch: PairedBatch, batch_idx: int) -> None:
-        """Accuracy of f_a on test data (Lightning hook)."""
+        """Accuracy or mean IoU of f_a on test data (Lightning hook)."""
         self._evaluate(batch, "test")
 
     def _evaluate(self, batch: PairedBatch, split: str) -> None:
-        self.accuracy.update(self.teacher(batch["teacher"]), batch["target"])
-        self.log(f"{split}/accuracy", self.accuracy, on_step=False, on_epoch=True)
+        metric: Any = self.metrics[split]
+        metric.update(self.teacher(batch["teacher"]), batch["target"])
+        self.log(f"{split}/{self.data.metric}", metric, on_step=False, on_epoch=True)

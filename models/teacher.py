@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import SGD
-from torchmetrics.classification import MulticlassAccuracy
 
-from ntdh_bench.batch import Inputs, PairedBatch
+from ntdh_bench.batch import Inputs, PairedBatch, in_plane
 
 from .base import (
     NetworkCallable,
@@ -19,6 +18,7 @@ from .base import (
     count_parameters,
     task_loss,
 )
+from .metrics import single_metric
 
 
 class TeacherModule(TrainableModule):
@@ -50,14 +50,15 @@ class TeacherModule(TrainableModule):
         self.modality: Literal["teacher", "student"] = modality
         self.num_classes = num_classes
         self.network = build_network(network, seed, modality)
-        self.accuracy = MulticlassAccuracy(
-            num_classes, average="micro", ignore_index=ignore_index, validate_args=False
-        )
+        self.metrics = nn.ModuleDict()
 
     def setup(self, stage: str) -> None:
         """Check that data and network fit (Lightning hook)."""
-        inputs = self.first_batch(stage)[self.modality]
-        check_network(self.network, inputs, self.num_classes, "network")
+        if not self.metrics:
+            self.metrics.update({split: single_metric(self.data) for split in ("val", "test")})
+        batch = self.first_batch(stage)
+        inputs, size = in_plane(batch[self.modality]), batch["target"].shape[1:]
+        check_network(self.network, inputs, self.num_classes, "network", size)
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Return the network's logits."""
@@ -70,22 +71,23 @@ class TeacherModule(TrainableModule):
 
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
         """Cross entropy of one batch (Lightning hook)."""
-        logits = self(batch[self.modality])
+        logits = self(in_plane(batch[self.modality]))
         return self.checked(task_loss(logits, batch["target"], self.ignore_index), batch_idx)
 
     def validation_step(self, batch: PairedBatch, batch_idx: int) -> None:
-        """Accuracy on validation data (Lightning hook)."""
+        """Accuracy or mean IoU on validation data (Lightning hook)."""
         self._evaluate(batch, "val")
 
     def test_step(self, batch: PairedBatch, batch_idx: int) -> None:
-        """Accuracy on test data (Lightning hook)."""
+        """Accuracy or mean IoU on test data (Lightning hook)."""
         self._evaluate(batch, "test")
 
     def predict_step(self, batch: PairedBatch, batch_idx: int) -> dict[str, Any]:
         """Return logits, target and index of one batch (Lightning hook)."""
-        logits = self(batch[self.modality])
+        logits = self(in_plane(batch[self.modality]))
         return {"logits": logits, "target": batch["target"], "index": batch["index"]}
 
     def _evaluate(self, batch: PairedBatch, split: str) -> None:
-        self.accuracy.update(self(batch[self.modality]), batch["target"])
-        self.log(f"{split}/accuracy", self.accuracy, on_step=False, on_epoch=True)
+        metric: Any = self.metrics[split]
+        metric.update(self(in_plane(batch[self.modality])), batch["target"])
+        self.log(f"{split}/{self.data.metric}", metric, on_step=False, on_epoch=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, Protocol, TypeAlias, TypedDict
+from typing import Literal, Protocol, TypeAlias, TypedDict, TypeGuard
 
 from torch import Tensor
 
 Inputs: TypeAlias = Tensor | dict[str, Tensor]
 Split: TypeAlias = Literal["train", "val", "test"]
+Measure: TypeAlias = Literal["accuracy", "miou"]
 
 
 class PairedBatch(TypedDict):
@@ -17,6 +18,10 @@ class PairedBatch(TypedDict):
     ``teacher`` and ``student`` are a tensor ``(B, ...)`` or a dict of such tensors, ``target`` is
     int64 ``(B,)``, ``(B, H, W)`` or ``(B, D, H, W)``, and ``index`` (int64, ``(B,)``) is the
     position in the split.
+
+    A student's dict with ``point_target``, int64 ``(P,)``, holds points in an image plane: networks
+    that label pixels take its ``image``, ``(B, channels, H, W)``, and ``pixel``, int64 ``(P,)``, is
+    where each point lies in the ``(B, H, W)`` grid.
     """
 
     teacher: Inputs
@@ -25,11 +30,25 @@ class PairedBatch(TypedDict):
     index: Tensor
 
 
+def in_plane(inputs: Inputs) -> Inputs:
+    """Return what a network that labels pixels takes: of an image and its points the image."""
+    return inputs["image"] if has_points(inputs) else inputs
+
+
+def has_points(inputs: Inputs) -> TypeGuard[dict[str, Tensor]]:
+    """Return whether inputs hold labelled points in an image plane."""
+    return isinstance(inputs, dict) and "point_target" in inputs
+
+
 class PairedData(Protocol):
     """What training, caching and Algorithm 1 need of a data module beside its loaders."""
 
     num_classes: int
     ignore_index: int
+    #: what networks are judged by: the share of right answers, or the mean IoU of the classes
+    metric: Measure
+    #: classes that the mean IoU leaves out; predicting one is a miss
+    excluded_classes: tuple[int, ...]
 
     @property
     def source(self) -> str:

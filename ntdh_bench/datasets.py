@@ -21,6 +21,7 @@ State = Literal["ok", "missing", "incomplete", "corrupt"]
 _OWN = {
     "mnist": "ntdh_bench.datamodules.catalog:MNIST",
     "ravdess": "ntdh_bench.datamodules.catalog:RAVDESS",
+    "semantickitti": "ntdh_bench.datamodules.catalog:SEMANTICKITTI",
     "synthetic": "ntdh_bench.datamodules.catalog:SYNTHETIC",
 }
 

@@ -174,10 +174,8 @@ def flatten_dense(logits: Tensor, target: Tensor, ignore_index: int = 255) -> tu
             f"logits {tuple(logits.shape)} and target {tuple(target.shape)} do not fit: "
             "expected (N, C, *spatial) and (N, *spatial)"
         )
-    rows = logits.movedim(1, -1).reshape(-1, logits.shape[1])
-    target = target.reshape(-1)
     keep = target != ignore_index
-    return rows[keep], target[keep]
+    return logits.movedim(1, -1)[keep], target[keep]
 
 
 def _split(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -13,6 +13,8 @@ from ntdh_bench.errors import UserError
 
 INPUT = "input"
 LOGITS = "logits"
+#: In dense tasks the logits averaged over positions, beside those of every position.
+AVERAGED_LOGITS = "logits, averaged"
 
 
 def layer_names(network: nn.Module) -> list[str]:

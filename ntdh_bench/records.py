@@ -22,7 +22,8 @@ from ntdh_bench.cache import default_cache_dir, digest, locked, write_atomic
 from ntdh_bench.errors import UserError
 from ntdh_bench.experiments import Experiment
 
-SCHEMA = 2
+SCHEMA = 3
+_READABLE = (2, SCHEMA)  # schema 2 had no mean IoU
 Row: TypeAlias = dict[str, Any]
 
 _PACKAGES = ("torch", "lightning", "torchmetrics", "numpy", "scikit-learn")
@@ -33,7 +34,8 @@ _DISTILLATION_ONLY = (
 CHECKPOINTS = ("last", "best")
 SPLITS = ("val", "test")
 METRICS = (
-    "accuracy", "teacher_accuracy", "tcjsd", "ncjsd", "kl", "tckl", "tckl_binary", "nckl",
+    "accuracy", "teacher_accuracy", "miou", "teacher_miou", "tcjsd", "ncjsd", "kl", "tckl",
+    "tckl_binary", "nckl",
 )  # fmt: skip
 
 #: The columns of a CSV of records and their types; an empty cell is None.
@@ -52,6 +54,7 @@ COLUMNS: dict[str, type] = {
     "python": str, "torch": str, "lightning": str, "torchmetrics": str, "numpy": str,
     "scikit_learn": str,
 }  # fmt: skip
+_COLUMNS_2 = tuple(name for name in COLUMNS if not name.endswith("miou"))
 # Values per epoch, and heat maps, have files of their own.
 _DETAILS = {
     "curves": ("run", "epoch", "metric", "value"),
@@ -151,13 +154,14 @@ def read_record(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise RecordError(f"{path}: not a whole record ({error})") from None
     found = record.get("schema") if isinstance(record, dict) else None
-    if found != SCHEMA:
-        raise RecordError(f"{path}: a record of schema {found}; this version reads {SCHEMA}")
+    if found not in _READABLE:
+        readable = " and ".join(map(str, _READABLE))
+        raise RecordError(f"{path}: a record of schema {found}; this version reads {readable}")
     return dict(record)
 
 
 def read_records(root: Path) -> Iterator[dict[str, Any]]:
-    """Yield the readable records of this schema in ``root/*/record.json``, oldest first."""
+    """Yield the readable records in ``root/*/record.json``, oldest first."""
     for path in sorted(root.glob("*/record.json")):
         try:
             yield read_record(path)
@@ -186,6 +190,7 @@ def to_row(record: Mapping[str, Any], experiment: str, protocol: str) -> Row:
     """
     try:
         values = {**record, **_settings(record["config"]), **_measured(record["metrics"])}
+        values["method"] = record.get("method") or values["method"]
         parameters, environment = record["parameters"], record["environment"]
         values |= {f"{name}_parameters": count for name, count in parameters.items()}
         values |= {name.replace("-", "_"): v for name, v in environment["versions"].items()}
@@ -268,15 +273,15 @@ def read_rows(path: Path) -> Collected:
     """Read a CSV of records; rows that cannot be read are named in ``problems`` and left out.
 
     Raises:
-        RecordError: the file is no CSV of this schema.
+        RecordError: the file is no CSV of this schema or the one before.
     """
-    lines = _read_csv(path, tuple(COLUMNS))
+    lines = _read_csv(path, tuple(COLUMNS), _COLUMNS_2)
     rows, problems = [], []
     for number, line in enumerate(lines, start=2):
         try:
             if None in line or None in line.values():
                 raise ValueError("not as many cells as there are columns")
-            rows.append({name: _parsed(line[name], kind) for name, kind in COLUMNS.items()})
+            rows.append({name: _parsed(line.get(name, ""), kind) for name, kind in COLUMNS.items()})
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             problems.append(f"{path}, line {number}: {error}")
     return Collected(rows, problems)
@@ -297,11 +302,11 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, A
         writer.writerows(rows)  # None becomes an empty cell, a float its shortest exact text
 
 
-def _read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+def _read_csv(path: Path, *layouts: tuple[str, ...]) -> list[dict[str, str]]:
     try:
         with path.open(newline="") as file:
             reader = csv.DictReader(_whole_lines(file))
-            if tuple(reader.fieldnames or ()) != tuple(columns):
+            if tuple(reader.fieldnames or ()) not in layouts:
                 raise RecordError(
                     f"{path}: its columns are not those of schema {SCHEMA}; collect it again with "
                     f"`ntdh-bench sweep`, or read it with the version that wrote it"

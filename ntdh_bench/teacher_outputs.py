@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,7 +20,8 @@ class TeacherOutputs:
 
     A split whose inputs never change (``data.cacheable(split)``) is run through the teacher once,
     at its first use; its outputs stay on ``device``, or in a memory-mapped temporary file when
-    they need more than ``limit_bytes``. Other splits are run batch by batch.
+    they need more than ``limit_bytes``. Other splits are run batch by batch, and so are those whose
+    outputs need more than half of the free disk space, or than ``disk_limit_bytes``.
 
     Args:
         teacher: frozen network in eval mode, with its feature mask (if any) in place.
@@ -27,6 +29,7 @@ class TeacherOutputs:
         data: the data module in use.
         device: where batches are.
         limit_bytes: most memory one split's outputs may take.
+        disk_limit_bytes: most space they may take in a temporary file.
     """
 
     def __init__(
@@ -36,20 +39,22 @@ class TeacherOutputs:
         data: PairedData,
         device: torch.device,
         limit_bytes: int = 2 * 2**30,
+        disk_limit_bytes: int = 16 * 2**30,
     ) -> None:
         self._tap = FeatureTap(teacher, layers)
         self._data = data
         self._device = device
         self._limit_bytes = limit_bytes
+        self._disk_limit_bytes = disk_limit_bytes
         self._splits: dict[str, dict[str, Tensor]] = {}
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def __call__(self, batch: PairedBatch, split: Split) -> dict[str, Tensor]:
         """Return ``{"logits": (B, C, *spatial), layer: (B, ...)}`` for one batch of ``split``."""
-        if not self._data.cacheable(split):
-            return self._run(batch["teacher"])
         if split not in self._splits:
-            self._splits[split] = self._run_split(split)
+            self._splits[split] = self._run_split(split) if self._data.cacheable(split) else {}
+        if not self._splits[split]:
+            return self._run(batch["teacher"])
         index = batch["index"]
         return {
             name: values[index.to(values.device)].to(index.device)
@@ -68,6 +73,7 @@ class TeacherOutputs:
         return self._tap(inputs)
 
     def _run_split(self, split: Split) -> dict[str, Tensor]:
+        """Return the outputs of a whole split; nothing if there is no room for them."""
         stores: dict[str, Tensor] = {}
         first = 0
         size = 0
@@ -77,6 +83,8 @@ class TeacherOutputs:
             if not stores:
                 size = self._data.split_size(split)
                 stores = self._allocate(split, outputs, size)
+                if not stores:
+                    return {}
             for name, values in outputs.items():
                 stores[name][first : first + count] = values.to(stores[name].device)
             first += count
@@ -92,6 +100,9 @@ class TeacherOutputs:
                 name: torch.empty(shape, dtype=outputs[name].dtype, device=self._device)
                 for name, shape in shapes.items()
             }
+        free = shutil.disk_usage(tempfile.gettempdir()).free
+        if needed > min(self._disk_limit_bytes, free // 2):
+            return {}
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="ntdh-teacher-")
         return {

@@ -85,6 +85,10 @@ _SMALL = {
         "source": "simulated", "simulated_clips": 2, "image_height": 32, "image_width": 64,
         "batch_size": 16,
     },
+    "SemanticKITTIDataModule": {
+        "source": "simulated", "simulated_frames": 2, "scale": 0.1, "crop": [32, 96],
+        "batch_size": 2,
+    },
     "SyntheticDataModule": {"n_samples": 300},
 }  # fmt: skip
 

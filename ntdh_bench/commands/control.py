@@ -76,7 +76,7 @@ def _save(cli: FitCLI, path: Path) -> None:
         "checkpoints": checkpoints,
         "epochs": cli.trainer.current_epoch,
         # Divergences along the way are from one teacher, and other runs have other masks.
-        "curves": {name: v for name, v in cli.curves.values.items() if name == "accuracy"},
+        "curves": {n: v for n, v in cli.curves.values.items() if n == cli.datamodule.metric},
     }
     with write_atomic(path) as temporary:
         torch.save(saved, temporary)

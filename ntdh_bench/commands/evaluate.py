@@ -10,7 +10,7 @@ import torch
 
 from ntdh_bench.cache import write_atomic
 from ntdh_bench.commands.fit import source_note
-from ntdh_bench.commands.summary import metrics_by_name, print_summary
+from ntdh_bench.commands.summary import metrics_by_name, print_summary, teacher_measure
 from ntdh_bench.commands.teacher import cached_teacher, saved_teacher
 from ntdh_bench.commands.training import EvaluateCLI, run_command
 from ntdh_bench.errors import UserError
@@ -47,8 +47,8 @@ def _report(cli: EvaluateCLI, command: str, results: Any) -> None:
         notes["saved"] = str(path)
     else:
         metrics = metrics_by_name(results)
-        if "teacher_accuracy" in metrics:
-            rows["teacher"] = {"accuracy": metrics["teacher_accuracy"]}
+        if teacher := teacher_measure(metrics):
+            rows["teacher"] = teacher
         rows["student"] = metrics
     split = "validation" if command == "validate" else "test"
     print_summary(f"{cli.datamodule.name}, {split} set", rows, notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from datetime import datetime, timezone
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from ntdh_bench import records
 from ntdh_bench.commands import control
-from ntdh_bench.commands.summary import metrics_by_name, print_summary
+from ntdh_bench.commands.summary import metrics_by_name, print_summary, teacher_measure
 from ntdh_bench.commands.teacher import TEACHER_FILE, prepare_teacher
 from ntdh_bench.commands.training import LAST, FitCLI, run_command
 from ntdh_bench.errors import UserError
@@ -80,7 +81,11 @@ def measure_checkpoints(cli: FitCLI) -> dict[str, Any]:
 
 
 def measure(cli: FitCLI, path: str | None) -> dict[str, Any]:
-    """Return the metrics of each split, of a checkpoint or (None) of the model as it is."""
+    """Return the metrics of each split, of a checkpoint or (None) of the model as it is.
+
+    ``test_per_class`` holds the student's IoU of each class that is evaluated, where the data are
+    judged by the mean IoU.
+    """
     common: dict[str, Any] = {
         "model": cli.model, "datamodule": cli.datamodule, "ckpt_path": path, "verbose": False,
     }  # fmt: skip
@@ -88,6 +93,10 @@ def measure(cli: FitCLI, path: str | None) -> dict[str, Any]:
     if cli.datamodule.has_validation:
         result["val"] = metrics_by_name(cli.trainer.validate(**common))
     result["test"] = metrics_by_name(cli.trainer.test(**common))
+    if per_class := getattr(cli.model, "test_per_class", None):
+        names = getattr(cli.datamodule, "class_names", map(str, range(len(per_class))))
+        named = zip(names, per_class, strict=True)
+        result["test_per_class"] = {name: iou for name, iou in named if not math.isnan(iou)}
     return result
 
 
@@ -95,6 +104,8 @@ def make_record(
     cli: FitCLI, outcome: dict[str, Any], teacher: str | None, seconds: float
 ) -> dict[str, Any]:
     """Return the record of a finished run, plain values only.
+
+    A module that is no DistillationModule may name its ``arm`` and ``method`` itself.
 
     Args:
         cli: the parsed command.
@@ -107,7 +118,8 @@ def make_record(
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "config_hash": records.config_hash(identity),
         "baseline_hash": records.baseline_hash(identity),
-        "arm": records.arm(identity),
+        "arm": getattr(cli.model, "arm", None) or records.arm(identity),
+        "method": getattr(cli.model, "method", None),
         "seed": identity["seed"],
         "dataset": cli.datamodule.name,
         "source": cli.datamodule.source,
@@ -132,28 +144,32 @@ def finish(cli: FitCLI, record: dict[str, Any], in_sweep: bool) -> None:
         path = cli.folder / "record.json"
         records.write_record(path, record)
         notes |= saved_files(cli.folder)
-    best = record["metrics"]["best"]
-    test = record["metrics"]["last"]["test"]
+    best, last = record["metrics"]["best"], record["metrics"]["last"]
+    test = last["test"]
     rows: dict[str, Any] = {}
-    if "teacher_accuracy" in test:
-        rows["teacher"] = {"accuracy": test["teacher_accuracy"]}
-        if record["arm"] == "kd" and not cli.fast_dev_run:
+    if teacher := teacher_measure(test):
+        rows["teacher"] = teacher
+        if records.arm(cli.run_identity) == "kd" and not cli.fast_dev_run:
             without = records.find_without_kd(cli.folder.parent, cli.run_identity)
             rows["student without KD"] = without and _comparable(without, record)
-    student = STUDENT[record["arm"]]
+    student = f"student of {record['method']}" if record["method"] else STUDENT[record["arm"]]
     rows[f"{student}, last epoch"] = test
     if best:
         rows[f"{student}, best on validation"] = best["test"]
+    if per_class := last.get("test_per_class"):
+        values = ", ".join(f"{name} {100 * iou:.1f}" for name, iou in per_class.items())
+        notes = {"IoU %": f"{values} (last epoch)", **notes}
     print_summary(f"{record['dataset']}, test set, seed {record['seed']}", rows, notes)
 
 
 def _comparable(without: dict[str, Any], record: dict[str, Any]) -> dict[str, float]:
-    """Return the accuracy without KD, and the divergences if they are from the same teacher."""
+    """Return the measures without KD; the divergences only if they are from the same teacher."""
     metrics: dict[str, float] = without["metrics"]["last"]["test"]
     same_mask = without["config"]["mask"] == record["config"]["mask"]
     if same_mask and without["teacher_hash"] == record["teacher_hash"]:
         return metrics
-    return {"accuracy": metrics["accuracy"]}
+    own = ("accuracy", "miou", "point_miou")
+    return {name: metrics[name] for name in own if name in metrics}
 
 
 def source_note(source: str) -> str:

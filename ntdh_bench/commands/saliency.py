@@ -1,4 +1,4 @@
-"""``ntdh-bench saliency``: the joint pair and Algorithm 1 alone, with its figures."""
+"""``ntdh-bench saliency``: Algorithm 1 alone, or the divergence of pixels, with its figures."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from ntdh_bench.commands.fit import make_record, source_note
+from ntdh_bench.batch import PairedBatch
+from ntdh_bench.commands.fit import fit, make_record, source_note
 from ntdh_bench.commands.summary import print_summary
 from ntdh_bench.commands.teacher import load_pair
 from ntdh_bench.commands.training import FitCLI, run_command
 from ntdh_bench.errors import UserError
 from ntdh_bench.layers import find_layer
-from ntdh_bench.masks import FeatureMask
+from ntdh_bench.masks import FeatureMask, SampleMask
+from ntdh_bench.masks.divergence_maps import divergence_report
 from ntdh_bench.masks.report import HEATMAPS, saliency_report
 
 
@@ -26,18 +28,46 @@ def main(argv: list[str]) -> int:
 def run(cli: FitCLI) -> dict[str, Any]:
     """Train the pair if need be, write what Algorithm 1 finds; returns a record with the maps.
 
+    In dense tasks without a FeatureMask the student is trained as well, and what is written is
+    where the two diverge, and what a SampleMask (by default the most divergent quarter) drops.
+
     Raises:
-        UserError: the config has no teacher, or another mask than a FeatureMask.
+        UserError: the config has no teacher, or another mask than a FeatureMask (dense tasks: or a
+            SampleMask).
     """
     started = time.monotonic()
     if not hasattr(cli.model, "teacher_module"):
         raise UserError("saliency needs a teacher: give a config whose model is DistillationModule")
+    if not isinstance(cli.mask, FeatureMask) and _is_dense(cli):
+        return _divergence(cli, started)
     mask = cli.mask or FeatureMask(ratio=0.25, seed=cli.config.seed_everything)
     if not isinstance(mask, FeatureMask):
         raise UserError(f"saliency needs --mask FeatureMask, not {type(mask).__name__}")
     find_layer(cli.model.teacher_network(), mask.layer)
     teacher = load_pair(cli)
     paths = saliency_report(cli.model, cli.datamodule, mask, cli.folder / "saliency")
+    maps = _average_maps(cli.folder / "saliency" / HEATMAPS)
+    return _finish(cli, paths, maps, teacher, started)
+
+
+def _is_dense(cli: FitCLI) -> bool:
+    batch: PairedBatch = next(cli.datamodule.batches("train", batch_size=1))
+    return batch["target"].dim() > 1
+
+
+def _divergence(cli: FitCLI, started: float) -> dict[str, Any]:
+    teacher = load_pair(cli)
+    fit(cli)
+    mask = cli.mask or SampleMask(ratio=0.25, seed=cli.config.seed_everything)
+    folder = cli.folder / "divergence"
+    paths, maps = divergence_report(cli.model, cli.datamodule, mask, folder)
+    return _finish(cli, paths, maps, teacher, started)
+
+
+def _finish(
+    cli: FitCLI, paths: list[Path], maps: dict[str, Any], teacher: str, started: float
+) -> dict[str, Any]:
+    """Print where the files are; returns the record."""
     notes = {"source": source_note(cli.datamodule.source), "numbers": str(paths[0])}
     notes |= {path.stem.replace("_", " "): str(path) for path in paths if path.suffix == ".png"}
     print_summary("", {}, notes)
@@ -46,7 +76,7 @@ def run(cli: FitCLI) -> dict[str, Any]:
         "epochs": cli.trainer.current_epoch,
         "metrics": {"last": None, "best": None},
         "curves": {},
-        "maps": _average_maps(cli.folder / "saliency" / HEATMAPS),
+        "maps": maps,
     }
     return make_record(cli, outcome, teacher, time.monotonic() - started)
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+_ALWAYS = ("tcjsd", "ncjsd")
+_TITLES = {
+    "accuracy": "accuracy %", "miou": "mIoU %", "point_miou": "point mIoU %", "tcjsd": "TCJSD",
+    "ncjsd": "NCJSD",
+}  # fmt: skip
 
 
 def print_summary(
@@ -14,20 +19,24 @@ def print_summary(
     rows: Mapping[str, Mapping[str, float] | None],
     notes: Mapping[str, str],
 ) -> None:
-    """Print accuracies (per cent) and divergences (nats) of teacher and students.
+    """Print accuracies or mean IoUs (per cent) and divergences (nats) of teacher and students.
+
+    Mean IoUs of points have a column where there are any.
 
     Args:
         title: what was measured, on which data.
-        rows: name of a network to its ``accuracy``, ``tcjsd`` and ``ncjsd``; ``None`` values and
-            missing metrics show as a dash.
+        rows: name of a network to its ``accuracy`` or ``miou``, ``point_miou``, ``tcjsd`` and
+            ``ncjsd``; ``None`` values and missing metrics show as a dash.
         notes: lines below the table: where things are.
     """
     table = Table(title=title, title_justify="left")
     table.add_column("network")
-    for name in ("accuracy %", "TCJSD", "NCJSD"):
-        table.add_column(name, justify="right")
+    measured = {metric for metrics in rows.values() for metric in metrics or {}}
+    columns = [name for name in _TITLES if name in measured or name in _ALWAYS]
+    for name in columns:
+        table.add_column(_TITLES[name], justify="right")
     for name, metrics in rows.items():
-        table.add_row(name, *_cells(metrics or {}))
+        table.add_row(name, *(_cell(metrics or {}, column) for column in columns))
     console = Console()
     if rows:
         console.print(table)
@@ -41,10 +50,14 @@ def metrics_by_name(results: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name.partition("/")[2]: float(value) for name, value in results[0].items()}
 
 
-def _cells(metrics: Mapping[str, Any]) -> list[str]:
-    accuracy = metrics.get("accuracy")
-    cells = ["-" if accuracy is None else f"{100 * accuracy:.2f}"]
-    for name in ("tcjsd", "ncjsd"):
-        value = metrics.get(name)
-        cells.append("-" if value is None else f"{value:.4f}")
-    return cells
+def teacher_measure(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the teacher's ``accuracy`` or ``miou``, as a row; nothing if there is no teacher."""
+    found = {name: metrics.get(f"teacher_{name}") for name in ("accuracy", "miou")}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _cell(metrics: Mapping[str, float], name: str) -> str:
+    value = metrics.get(name)
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if name in _ALWAYS else f"{100 * value:.2f}"

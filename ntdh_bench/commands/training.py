@@ -120,7 +120,7 @@ class FitCLI(BenchCLI):
         return BestCheckpoint(
             self.config.ckpt_path,
             filename="best-{epoch}",
-            monitor="val/accuracy",
+            monitor=f"val/{self.datamodule.metric}",
             mode="max",
             **self._checkpointing(),
         )

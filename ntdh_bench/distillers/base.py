@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ntdh_bench.errors import UserError
-from ntdh_bench.layers import LOGITS
+from ntdh_bench.layers import AVERAGED_LOGITS, LOGITS
 
 
 class Distiller(nn.Module, ABC):
@@ -29,6 +29,10 @@ class Distiller(nn.Module, ABC):
     Raises:
         UserError: a negative or infinite weight.
     """
+
+    #: Whether rows are compared one by one, so that in dense tasks each pixel may be a row. Others
+    #: get features averaged to one row a sample.
+    by_row = False
 
     def __init__(
         self,
@@ -84,15 +88,20 @@ class Distiller(nn.Module, ABC):
         """Return the weighted loss of a batch.
 
         Args:
-            student: outputs by layer name, each ``(N, ...)``, with ``"logits"`` ``(N, C)``.
+            student: outputs by layer name, each ``(N, ...)``, with ``"logits"`` ``(N, C)``. In
+                dense tasks ``(B, D)``, averaged over positions, the logits both so (under
+                ``AVERAGED_LOGITS``) and ``(M, C)``, a row for each position.
             teacher: the same of the teacher.
-            target: int64 ``(N,)``.
-            index: int64 ``(N,)``, positions in the training split.
+            target: int64 ``(N,)``; dense: ``(M,)``.
+            index: int64 ``(N,)``, positions in the training split; dense: ``(B,)``.
 
         Returns:
             Scalar; 0 for an empty batch.
         """
-        features = student[self.student_layer], teacher[self.teacher_layer]
+        features = (
+            self._features(student, self.student_layer),
+            self._features(teacher, self.teacher_layer),
+        )
         loss: Tensor = self(*features, *self.extra_arguments(target, index))
         return self.weight * loss
 
@@ -104,6 +113,11 @@ class Distiller(nn.Module, ABC):
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return the unweighted loss, a scalar."""
 
+    def _features(self, outputs: Mapping[str, Tensor], layer: str) -> Tensor:
+        if layer == LOGITS and not self.by_row:
+            return outputs.get(AVERAGED_LOGITS, outputs[LOGITS])
+        return outputs[layer]
+
     def _named(self, layer: str | None, argument: str) -> str:
         if layer is None:
             raise UserError(
@@ -114,7 +128,9 @@ class Distiller(nn.Module, ABC):
 
 
 class LogitDistiller(Distiller):
-    """A distiller that compares the logits."""
+    """A distiller that compares the logits, row by row."""
+
+    by_row = True
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__(weight, LOGITS)

@@ -1,4 +1,4 @@
-"""Figures of Algorithm 1: the saliency of features and the heat maps of Fig. 10.
+"""Figures of the masks: the saliency of features, the heat maps of Fig. 10, Fig. 12's divergence.
 
 They take arrays, never touch pyplot's global state, and import matplotlib only when called.
 """
@@ -94,6 +94,49 @@ def heatmap_figure(
         figure.colorbar(picture, ax=axes, label=label, shrink=0.8, extend="max")
         label = ""
     figure.suptitle(f"{title}: {label}" if label else title, fontsize=10)
+    return figure
+
+
+def divergence_figure(
+    image: Array,
+    seen: npt.NDArray[np.bool_],
+    ncjsd: Array,
+    dropped: npt.NDArray[np.bool_],
+    title: str,
+    dropped_label: str,
+) -> Figure:
+    """Plot the NCJSD of pixels and those that a mask drops, on the image, a row a sample (Fig. 12).
+
+    Args:
+        image: ``(B, H, W)`` in [0, 1].
+        seen: ``(B, H, W)``, pixels that have a value.
+        ncjsd: ``(B, H, W)`` in nats.
+        dropped: ``(B, H, W)``.
+        title: one line.
+        dropped_label: what the mask drops.
+    """
+    count, height, width = image.shape
+    figure = _new_figure(11.0, 0.9 + count * (5.2 * height / width + 0.1))
+    axes = figure.subplots(count, 2, squeeze=False)
+    top = _top(ncjsd[seen]) if seen.any() else 1.0
+    dot = (5.2 * 72 / width * 2) ** 2  # points squared: two pixels wide
+    for sample, (values_axis, dropped_axis) in enumerate(axes):
+        for axis in (values_axis, dropped_axis):
+            axis.imshow(image[sample], cmap="gray", vmin=0, vmax=1.4, interpolation="bilinear")
+            axis.set(xticks=[], yticks=[])
+        y, x = np.nonzero(seen[sample])
+        order = np.argsort(ncjsd[sample, y, x], kind="stable")  # the largest on top
+        y, x = y[order], x[order]
+        dots: dict[str, Any] = {"s": dot, "linewidths": 0, "rasterized": True}
+        shown = values_axis.scatter(
+            x, y, c=ncjsd[sample, y, x], cmap="inferno", vmin=0, vmax=top, **dots
+        )
+        y, x = np.nonzero(dropped[sample])
+        dropped_axis.scatter(x, y, c=_MOST, **dots)
+    axes[0, 0].set_title("NCJSD of each labelled pixel", fontsize=9)
+    axes[0, 1].set_title(dropped_label, fontsize=9)
+    figure.colorbar(shown, ax=axes[:, 0], label="nats", extend="max", shrink=0.8)
+    figure.suptitle(title, fontsize=10)
     return figure
 
 

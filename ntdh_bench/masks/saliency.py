@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ntdh_bench.batch import Inputs, PairedBatch
+from ntdh_bench.batch import Inputs, PairedBatch, in_plane
 from ntdh_bench.cache import write_atomic
 from ntdh_bench.errors import UserError
 from ntdh_bench.layers import find_layer
@@ -157,7 +157,7 @@ class FeatureSaliency:
                     teacher,
                     self.layer,
                     to_device(batch["teacher"], device),
-                    student(to_device(batch["student"], device)),
+                    student(to_device(in_plane(batch["student"]), device)),
                     target,
                     ignore_index,
                     self.feature_chunk,

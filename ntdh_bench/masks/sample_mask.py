@@ -64,8 +64,8 @@ class SampleMask(Mask):
         """Hand the mask to the module, which applies it in its training step (Lightning hook)."""
         if not hasattr(pl_module, "sample_mask"):
             raise UserError(
-                f"SampleMask works on the distillation of a DistillationModule, not on a "
-                f"{type(pl_module).__name__}: remove the mask"
+                "SampleMask works on modules with a distillation term (DistillationModule, "
+                f"PMFModule, TwoDPASSModule), not on a {type(pl_module).__name__}: remove the mask"
             )
         cast(Distilling, pl_module).sample_mask = self
 

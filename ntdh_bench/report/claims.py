@@ -94,7 +94,7 @@ def ledger(rows: Sequence[Row], hypothesis: Hypothesis | None = None) -> list[Re
     """
     groups: dict[str, dict[tuple[str, str], list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        home: str = row.get("part_of") or row["experiment"]
+        home = row["part_of"] if "part_of" in row else row["experiment"]
         groups[home][row["protocol"], row["source"]].append(row)
     results = _hypothesis_results(hypothesis or test_hypothesis(rows))
     for claim in CLAIMS:

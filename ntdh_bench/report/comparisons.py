@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 from ntdh_bench.experiments import find_experiment, load_experiment
 from ntdh_bench.records import Row
 from ntdh_bench.report.contrasts import (
-    ACCURACY,
+    SCORE,
     BySeed,
     Contrast,
     Measure,
@@ -59,12 +59,12 @@ def one(contrast: Contrast, over: Reduction | None = None) -> tuple[Part, ...]:
 # -- cells ---------------------------------------------------------------------------------------
 
 
-def kd(measure: Measure = ACCURACY, **where: Any) -> Contrast:
+def kd(measure: Measure = SCORE, **where: Any) -> Contrast:
     """Return a cell of KD runs."""
     return cell(measure, arm="kd", **where)
 
 
-def without_kd(measure: Measure = ACCURACY, **where: Any) -> Contrast:
+def without_kd(measure: Measure = SCORE, **where: Any) -> Contrast:
     """Return a cell of the controls."""
     return cell(measure, arm="without_kd", **where)
 
@@ -120,7 +120,7 @@ def ratio_slack(factor: float, target: str) -> Measure:
 
 
 NCJSD, TCJSD = column("last_test_ncjsd"), column("last_test_tcjsd")
-TEACHER_ACCURACY = points("last_test_teacher_accuracy")
+TEACHER_SCORE = points("last_test_teacher_score")
 
 
 # -- changes over an axis --------------------------------------------------------------------------
@@ -230,7 +230,7 @@ def teacher_against_student(rows: Sequence[Row]) -> BySeed:
     """
     teachers: _Teachers = defaultdict(dict)
     for row in rows:
-        values = row["last_test_teacher_accuracy"], row["last_test_accuracy"]
+        values = row["last_test_teacher_score"], row["last_test_score"]
         if row["arm"] == "kd" and None not in values:
             teachers[row["seed"]][_teacher(row)] = values
     rho = {s: float(spearman(*zip(*p, strict=True))) for s, p in _whole(teachers, 4).items()}
@@ -251,8 +251,8 @@ def closer_against_farther(metric: str) -> Values:
         teachers: _Teachers = defaultdict(dict)
         for row in rows:
             divergence = controls.before(row, metric) if row["arm"] == "kd" else None
-            if divergence is not None and row["last_test_accuracy"] is not None:
-                pair = divergence, 100 * row["last_test_accuracy"]
+            if divergence is not None and row["last_test_score"] is not None:
+                pair = divergence, 100 * row["last_test_score"]
                 teachers[row["seed"]][_teacher(row)] = pair
         return {seed: _mean_lead(found) for seed, found in _whole(teachers, 2).items()}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -116,19 +116,17 @@ def _drawings(panels: Sequence[Panel], stem: str) -> list[str]:
 def _maps(
     stem: str, exhibit: Exhibit, found: Evidence, rows: Sequence[Row]
 ) -> tuple[list[Table], list[str]]:
-    """Return a drawing of each layer's maps, and how much of their heat lies in the middle."""
+    """Return drawings of each layer's maps, and how much of their heat lies in the middle.
+
+    The maps of the masks are one drawing; others one for every sample.
+    """
     by_layer = evidence.maps(found.results, exhibit.experiment or "", rows)
-    drawings = [
-        figures.draw_maps(
-            [
-                (_map_title(layer, name), np.mean(list(maps[name].values()), 0))
-                for name in _SHORT
-                if name in maps
-            ],
-            f"{stem}-{index}",
-        )
-        for index, (layer, maps) in enumerate(by_layer.items())
+    groups = [
+        [(_map_title(layer, name), np.mean(list(maps[name].values()), 0)) for name in names]
+        for layer, maps in by_layer.items()
+        for names in _map_groups(maps)
     ]
+    drawings = [figures.draw_maps(maps, f"{stem}-{index}") for index, maps in enumerate(groups)]
     names = [name for name in _SHORT if any(name in maps for maps in by_layer.values())]
     lines = tuple(
         Line((layer,), tuple(_heat_in_the_middle(maps.get(name, {})) for name in names))
@@ -136,10 +134,21 @@ def _maps(
     )
     columns = tuple(Column(_map_title("", name)) for name in names)
     title = "Share of the heat in the middle (5/7 of width and height, where MNIST digits lie)"
-    return [Table(title, ("layer",), columns, lines)] if lines else [], drawings
+    return [Table(title, ("layer",), columns, lines)] if names else [], drawings
+
+
+def _map_groups(maps: Iterable[str]) -> list[list[str]]:
+    """Return which maps are drawn side by side: those of masks, and those of each sample."""
+    groups: dict[str, list[str]] = {"": [name for name in _SHORT if name in maps]}
+    for name in maps:
+        if name not in _SHORT:
+            groups.setdefault(name.partition(",")[0], []).append(name)
+    return [names for names in groups.values() if names]
 
 
 def _map_title(layer: str, removes: str) -> str:
+    if removes not in _SHORT:
+        return removes
     name = f"{_SHORT[removes]}, {removes.replace('_', ' ')}"
     return f"{name}\n{layer}" if layer else name
 

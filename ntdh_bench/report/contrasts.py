@@ -36,7 +36,7 @@ Contrast: TypeAlias = tuple[Term, ...]
 
 
 def points(column: str) -> Measure:
-    """Return a measure: an accuracy column in per cent, so that differences are points."""
+    """Return a measure: a column of scores in per cent, so that differences are points."""
     return lambda row: None if row[column] is None else 100 * float(row[column])
 
 
@@ -50,10 +50,10 @@ def column(name: str) -> Measure:
     return measure
 
 
-ACCURACY = points("last_test_accuracy")
+SCORE = points("last_test_score")
 
 
-def cell(measure: Measure = ACCURACY, **where: Any) -> Contrast:
+def cell(measure: Measure = SCORE, **where: Any) -> Contrast:
     """Return the cell of the rows whose columns have these values."""
     return (Term(1.0, measure, where),)
 

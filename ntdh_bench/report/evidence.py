@@ -22,7 +22,7 @@ from ntdh_bench.records import (
     read_rows,
 )
 from ntdh_bench.report.check import experiment_csvs
-from ntdh_bench.report.pairing import Controls
+from ntdh_bench.report.pairing import Controls, scored
 
 Image = NDArray[np.float64]
 #: Heat maps (H, W) of each mask, by seed.
@@ -35,8 +35,8 @@ class Evidence:
 
     Attributes:
         results: the folder that holds ``records/``.
-        rows: by experiment, with the columns of :func:`derived`, and ``part_of``: the experiment
-            whose exhibit and claims they belong to.
+        rows: by experiment, with the columns of :func:`derived` and ``pairing.scored``, and
+            ``part_of``: the experiment whose exhibit and claims they belong to.
         problems: a line each.
     """
 
@@ -63,15 +63,19 @@ def read(results: Path) -> Evidence:
     part_of = {e.name: e.part_of for e in map(load_experiment, shipped_experiments())}
     for path in experiment_csvs(results):
         try:
-            found = read_rows(path)
+            rows_read, notes = read_rows(path)
         except RecordError as error:
             problems.append(str(error))
             continue
         runs = current.get(path.stem)
-        kept = [r for r in found.rows if runs is None or (r["run"], r["protocol"]) in runs]
+        kept = [
+            scored(row)
+            for row in rows_read
+            if runs is None or (row["run"], row["protocol"]) in runs
+        ]
         rows[path.stem] = kept
-        problems += found.problems
-        if left := len(found.rows) - len(kept):
+        problems += notes
+        if left := len(rows_read) - len(kept):
             problems.append(
                 f"{path}: {left} rows of runs that {path.stem}.yaml no longer has are left out"
             )

@@ -169,7 +169,9 @@ def _draw_level(axes: Axes, level: Curve, dash: tuple[float, ...]) -> None:
 def draw_maps(maps: Sequence[tuple[str, NDArray[np.float64]]], name: str) -> str:
     """Return heat maps ``(H, W)`` >= 0 side by side, each on a scale of its own from 0."""
     with rc_context(_STYLE):
-        figure = _figure(1.7 * len(maps) + 0.1, 2.1)
+        height, width = maps[0][1].shape
+        side = 1.7 * max(1.0, width / height / 2)  # wide maps would be too small to read
+        figure = _figure(side * len(maps) + 0.1, 0.4 + side * min(1.0, height / width))
         for axis, (title, values) in zip(
             figure.subplots(1, len(maps), squeeze=False)[0], maps, strict=True
         ):

@@ -55,7 +55,7 @@ _CELL = (
 )  # fmt: skip
 # What a family of cells within a stratum has in common.
 _FAMILY = ("unimodal", "teacher", "gap", "mask", "layer", "retrain")
-_MEASURED = ("gain", "ncjsd", "tcjsd", "teacher_accuracy")
+_MEASURED = ("gain", "ncjsd", "tcjsd", "teacher_score")
 
 Key: TypeAlias = tuple[object, ...]
 Cells: TypeAlias = Mapping[Key, Mapping[int, Mapping[str, float]]]  # cell -> seed -> measured
@@ -164,8 +164,8 @@ class Point:
         cell: what it is, such as ``gap 0.5, most_divergent 0.25 of input``.
         ncjsd: before distillation, in nats.
         tcjsd: before distillation, in nats.
-        gain: in accuracy points.
-        teacher_accuracy: of the (masked) teacher, per cent.
+        gain: in points of accuracy, or of mIoU.
+        teacher_accuracy: of the (masked) teacher, per cent, or its mIoU.
         seeds: their number.
     """
 
@@ -269,7 +269,7 @@ def _points(stratum: Stratum, cells: Cells) -> list[Point]:
         Point(
             stratum.label, stratum.dataset, stratum.method, stratum.source, stratum.protocol,
             _cell_label(key, cells), float(means["ncjsd"][i]), float(means["tcjsd"][i]),
-            100 * float(means["gain"][i]), 100 * float(means["teacher_accuracy"][i]), len(values),
+            100 * float(means["gain"][i]), 100 * float(means["teacher_score"][i]), len(values),
         )
         for i, (key, values) in enumerate(cells.items())
     ]  # fmt: skip

@@ -45,16 +45,19 @@ _IMPLIED = ("method", "alpha", "beta", "mask", "layer", "retrain")
 
 
 class Quantity(NamedTuple):
-    """A measured column: its name in tables, and its unit."""
+    """A measured column: its name in tables, and its unit.
+
+    ``{score}`` in a name stands for what the data at hand are judged by (:func:`score_name`).
+    """
 
     name: str
     unit: Unit
 
 
 QUANTITIES = {
-    "last_test_accuracy": Quantity("accuracy", PERCENT),
-    "best_test_accuracy": Quantity("accuracy, best on validation", PERCENT),
-    "last_test_teacher_accuracy": Quantity("teacher's accuracy", PERCENT),
+    "last_test_score": Quantity("{score}", PERCENT),
+    "best_test_score": Quantity("{score}, best on validation", PERCENT),
+    "last_test_teacher_score": Quantity("teacher's {score}", PERCENT),
     "last_test_tcjsd": Quantity("TCJSD", NATS),
     "last_test_ncjsd": Quantity("NCJSD", NATS),
     "last_test_kl": Quantity("KL", NATS),
@@ -113,6 +116,16 @@ def cell(rows: Iterable[Row], column: str, paper: float | None = None) -> Cell:
     return Cell(estimate(measured, column), QUANTITIES[column].unit, paper, mixed=mixed)
 
 
+def score_name(rows: Iterable[Row]) -> str:
+    """Return what the scores of rows are: ``accuracy``, ``mIoU``, or both."""
+    dense = {
+        row["last_test_miou"] is not None for row in rows if row["last_test_score"] is not None
+    }
+    if len(dense) == 2:
+        return "accuracy or mIoU"
+    return "mIoU" if True in dense else "accuracy"
+
+
 # -- figures -------------------------------------------------------------------------------------
 
 
@@ -142,7 +155,7 @@ class PanelSpec:
     Attributes:
         title: one line.
         x: the column on the x axis.
-        x_label: its name and unit.
+        x_label: its name and unit; ``{score}`` as in a Quantity.
         column: the quantity on the y axis.
         lines: what is drawn over x.
         levels: drawn as horizontal lines, as they have no x.
@@ -194,9 +207,11 @@ def panel(spec: PanelSpec, rows: Sequence[Row]) -> Panel | None:
     levels = tuple(level for line in spec.levels for level in _level(line, spec, inside))
     if not curves:
         return None
+    score = score_name(inside)
     quantity = QUANTITIES[spec.column]
-    y_label = _with_unit(quantity._replace(name=spec.y_name or quantity.name))
-    return Panel(spec.title, spec.x_label, y_label, curves, levels, spec.even, spec.scatter)
+    y_label = _with_unit(quantity._replace(name=spec.y_name or quantity.name), score)
+    x_label = spec.x_label.format(score=score)
+    return Panel(spec.title, x_label, y_label, curves, levels, spec.even, spec.scatter)
 
 
 def _curves(line: LineSpec, spec: PanelSpec, rows: Sequence[Row]) -> list[Curve]:
@@ -289,7 +304,8 @@ def grouped(*columns: str) -> Callable[[Sequence[Row]], list[Table]]:
             )
             for found, group in grouped_rows(rows, keys).items()
         ]
-        names = tuple(Column(_with_unit(QUANTITIES[column])) for column in there)
+        score = score_name(rows)
+        names = tuple(Column(_with_unit(QUANTITIES[column], score)) for column in there)
         return [Table("", tuple(map(_key_name, keys)), names, tuple(lines), sortable=True)]
 
     return layout
@@ -301,8 +317,9 @@ def _cell_or_none(rows: Sequence[Row], column: str) -> Cell | None:
     return found if found.estimate else None
 
 
-def _with_unit(quantity: Quantity) -> str:
-    return f"{quantity.name} ({quantity.unit.symbol})" if quantity.unit.symbol else quantity.name
+def _with_unit(quantity: Quantity, score: str) -> str:
+    name = quantity.name.format(score=score)
+    return f"{name} ({quantity.unit.symbol})" if quantity.unit.symbol else name
 
 
 def _key_name(key: str) -> str:

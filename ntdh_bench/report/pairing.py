@@ -10,12 +10,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ntdh_bench.records import Row
+from ntdh_bench.records import CHECKPOINTS, SPLITS, Row
 
 # baseline_hash holds everything the student depends on: data, network, schedule and seed.
 _STUDENT = ("baseline_hash", "protocol", "source", "data_fingerprint")
 _TEACHER = ("teacher_hash", "unimodal", "mask", "removes", "ratio", "layer", "retrain")
 Key = tuple[object, ...]
+
+
+def scored(row: Row) -> Row:
+    """Return a row with its scores: mIoU where the data are judged by that, else accuracy.
+
+    ``{last,best}_{val,test}_score`` of the student, ``..._teacher_score`` of the teacher.
+    """
+    scores: Row = {}
+    for start in (f"{checkpoint}_{part}" for checkpoint in CHECKPOINTS for part in SPLITS):
+        for whose in ("", "teacher_"):
+            miou = row[f"{start}_{whose}miou"]
+            score = row[f"{start}_{whose}accuracy"] if miou is None else miou
+            scores[f"{start}_{whose}score"] = score
+    return {**row, **scores}
 
 
 def _key(row: Row, columns: tuple[str, ...]) -> Key:
@@ -24,7 +38,7 @@ def _key(row: Row, columns: tuple[str, ...]) -> Key:
 
 def split(row: Row) -> str:
     """Return ``val``, or ``test`` for a protocol without a validation split."""
-    return "test" if row["last_val_accuracy"] is None else "val"
+    return "test" if row["last_val_score"] is None else "val"
 
 
 class Controls:
@@ -42,8 +56,8 @@ class Controls:
         """Return the control with the same teacher and mask, whose divergences count."""
         return self._by_teacher.get(_key(row, _STUDENT + _TEACHER))
 
-    def gain(self, row: Row, column: str = "last_test_accuracy") -> float | None:
-        """Return a KD run's accuracy minus its student's without KD, as a share in [-1, 1].
+    def gain(self, row: Row, column: str = "last_test_score") -> float | None:
+        """Return a KD run's score minus its student's without KD, as a share in [-1, 1].
 
         Any control of the student serves, whatever its teacher and mask: its student is the same.
         """
@@ -56,7 +70,7 @@ class Controls:
         """Return a metric between the (masked) teacher and the student *before* distillation.
 
         It is the control's, of the last epoch, on validation data where there are any (see
-        :func:`split`). Metrics: ``ncjsd``, ``tcjsd`` (nats), ``teacher_accuracy`` (a share), ...
+        :func:`split`). Metrics: ``ncjsd``, ``tcjsd`` (nats), ``teacher_score`` (a share), ...
         """
         control = self.control(row)
         value = None if control is None else control[f"last_{split(control)}_{metric}"]

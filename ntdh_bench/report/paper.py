@@ -10,12 +10,12 @@ from typing import Any
 import yaml
 
 from ntdh_bench.records import COLUMNS, Row
+from ntdh_bench.report.pairing import scored
 
 PATH = Path(__file__).with_name("paper.yaml")
 REMOVES = {"T": "most_divergent", "R": "random", "F": "least_divergent"}
+_DENSE = ("semantickitti", "nyu")  # judged by mIoU
 DATASETS = {"table2": "mnist", "table3": "ravdess", "table4": "semantickitti"}
-# Class names of the distillers that the paper's names stand for, where they differ.
-CLASS_NAMES = {"2DPASS": "TwoDPASS"}
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def value(table: str, row: str, column: str) -> float:
 
 
 def as_rows(table: str) -> list[Row]:
-    """Return a table's numbers in the form of records, one seed, nothing but accuracies."""
+    """Return a table's numbers in the form of records, one seed, accuracies or mIoUs alone."""
     found = tables()[table]
     if table == "table1":
         return [row for name, values in found.values.items() for row in _networks(name, values)]
@@ -111,17 +111,17 @@ def _networks(dataset: str, values: tuple[float, ...]) -> list[Row]:
             arm="single",
             modality=modality,
             student_parameters=round(1e6 * values[index]),
-            last_test_accuracy=values[2 + index] / 100,
+            **_score(dataset, values[2 + index]),
         )
         for index, modality in enumerate(("teacher", "student"))
     ]
 
 
 def _cell(dataset: str, mask: str, method: str, number: float) -> Row:
-    row = _row(dataset, arm="kd", last_test_accuracy=number / 100)
+    row = _row(dataset, arm="kd", **_score(dataset, number))
     if mask == "w/o KD":  # printed once a method, though it is one student
         return {**row, "arm": "without_kd"}
-    row["method"] = CLASS_NAMES.get(method, method)
+    row["method"] = method
     if mask == "w/o mask":
         return row
     removes, ratio = mask.split()
@@ -129,5 +129,10 @@ def _cell(dataset: str, mask: str, method: str, number: float) -> Row:
     return {**row, "mask": kind, "removes": REMOVES[removes], "ratio": float(ratio)}
 
 
+def _score(dataset: str, number: float) -> Row:
+    return {f"last_test_{'miou' if dataset in _DENSE else 'accuracy'}": number / 100}
+
+
 def _row(dataset: str, **given: Any) -> Row:
-    return {**dict.fromkeys(COLUMNS), "dataset": dataset, "seed": 0, "unimodal": False, **given}
+    blank = dict.fromkeys(COLUMNS)
+    return scored({**blank, "dataset": dataset, "seed": 0, "unimodal": False, **given})

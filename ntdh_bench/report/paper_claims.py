@@ -19,7 +19,7 @@ from ntdh_bench.report.comparisons import (
     NCJSD,
     RATIOS,
     TCJSD,
-    TEACHER_ACCURACY,
+    TEACHER_SCORE,
     TRUE,
     Part,
     bound_slack,
@@ -45,7 +45,7 @@ from ntdh_bench.report.comparisons import (
     without_kd,
 )
 from ntdh_bench.report.contrasts import (
-    ACCURACY,
+    SCORE,
     Contrast,
     Measure,
     average,
@@ -55,7 +55,7 @@ from ntdh_bench.report.contrasts import (
     times,
     trend,
 )
-from ntdh_bench.report.paper import CLASS_NAMES, REMOVES
+from ntdh_bench.report.paper import REMOVES
 
 POINTS, NATS, PER_CENT, RHO = "accuracy points", "nats", "per cent", "rank correlation"
 LOG, SHARE = "log units", "share"
@@ -169,11 +169,11 @@ def _fig3() -> list[Claim]:
         for name, statement, what, unit, region, parts in (
             ("teacher", "The teacher's accuracy remains stable as the gap grows",
              "teacher accuracy", POINTS, within(ACCURACY_MARGIN),
-             one(over_gaps(TEACHER_ACCURACY))),
+             one(over_gaps(TEACHER_SCORE))),
             ("student", "The student's performance, and with it that of KD, declines "
              "significantly as the gap grows (w/o KD there is no gap: gain and accuracy change "
              "alike)",
-             "accuracy with KD", POINTS, NEGATIVE, one(over_gaps(ACCURACY))),
+             "accuracy with KD", POINTS, NEGATIVE, one(over_gaps(SCORE))),
             ("ncjsd", "The non-target divergence increases significantly with the gap",
              "NCJSD", NATS, POSITIVE, one(over_gaps(NCJSD))),
             ("tcjsd", "The target divergence remains almost unchanged with the gap",
@@ -204,7 +204,7 @@ def _unimodal() -> list[Claim]:
             "unimodal.accuracy", "Sec. III-C, Eq. 10-16",
             "Cross-modal KD cannot exceed unimodal KD", "unimodal",
             "accuracy of cross-modal minus unimodal KD, at each gap", POINTS,
-            not_above(ACCURACY_MARGIN), parts(ACCURACY, GAPS),
+            not_above(ACCURACY_MARGIN), parts(SCORE, GAPS),
         ),
         Claim(
             "unimodal.kl", "Sec. III-C",
@@ -378,7 +378,7 @@ def _table1() -> list[Claim]:
     claims = []
     for dataset in ("ravdess", "semantickitti", "mnist", "nyu"):
         capacity = minus(*(_network(log_parameters, dataset, m) for m in ("teacher", "student")))
-        strength = minus(*(_network(ACCURACY, dataset, m) for m in ("teacher", "student")))
+        strength = minus(*(_network(SCORE, dataset, m) for m in ("teacher", "student")))
         claims += [
             Claim(f"table1.capacity.{dataset}", "Sec. III-A, Table I",
                   f"{dataset}: teacher and student have the same capacity", "table1",
@@ -399,7 +399,7 @@ def _network(measure: Measure, dataset: str, modality: str) -> Contrast:
 def _table1_synthetic() -> list[Claim]:
     """Synthetic networks trained alone are the teachers and controls of Fig. 3, at each gap."""
     strength = tuple(
-        part(f"gap {gap:g}", minus(without_kd(TEACHER_ACCURACY, gap=gap), without_kd(gap=gap)))
+        part(f"gap {gap:g}", minus(without_kd(TEACHER_SCORE, gap=gap), without_kd(gap=gap)))
         for gap in GAPS
     )
     return [
@@ -493,8 +493,7 @@ def _table_masks(table: str, dataset: str) -> list[Claim]:
 
 def _table4() -> list[Claim]:
     place, effect = "Sec. IV-G, Table IV", "mIoU with T minus base line"
-    classes = {name: CLASS_NAMES.get(name, name) for name in ("2DPASS", "PMF")}
-    lead = {(n, r): _lead(classes[n], TRUE, r) for n in classes for r in SMALL_RATIOS}
+    lead = {(n, r): _lead(n, TRUE, r) for n in ("2DPASS", "PMF") for r in SMALL_RATIOS}
     largest = lead["2DPASS", 0.5]
     return [
         *(Claim(f"table4.T.{name}.{ratio:g}", place, f"{name}: T {ratio:g} improves on the base "

@@ -11,13 +11,14 @@ from ntdh_bench.cli import main
 from tests.helpers import flags, small_and_simulated
 
 CONFIGS = sorted(Path("configs").glob("*.yaml"))
-FAMILIES = ("mnist", "ravdess", "ravdess_features")
+FAMILIES = ("mnist", "ravdess", "ravdess_features", "semantickitti")
 METHODS = ("kd", "fitnet", "crd", "rkd", "pkt", "sp", "dkd")
 
 
 def test_the_issue_list_of_configs_is_there() -> None:
     names = {path.stem for path in CONFIGS}
     assert {"quickstart", "synthetic_paper", "synthetic_converged"} <= names
+    assert {f"semantickitti_{name}" for name in ("pmf", "2dpass", "unimodal")} <= names
     for family in FAMILIES:
         assert {f"{family}_{method}" for method in METHODS} <= names
 

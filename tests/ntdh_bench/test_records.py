@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -147,8 +148,43 @@ def test_rows_survive_a_file(tmp_path: Path) -> None:
     assert [row["run"] for row in found.rows] == ["a"]
     assert "fig8.csv, line 3: not as many cells" in found.problems[0]
     path.write_text(text.replace("ncjsd", "njsd"))
-    with pytest.raises(records.RecordError, match="columns are not those of schema 2"):
+    with pytest.raises(records.RecordError, match="columns are not those of schema 3"):
         records.read_rows(path)
+
+
+def test_rows_of_schema_2_are_read_with_no_mean_iou(tmp_path: Path) -> None:
+    row = records.to_row(record("a"), "fig8", "short")
+    old = [name for name in records.COLUMNS if "miou" not in name]
+    path = tmp_path / "fig8.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, old, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerow(row)
+    assert records.read_rows(path) == ([row], [])
+    assert row["last_test_miou"] is None
+    records.write_rows(path, [row])
+    assert path.read_text().partition("\n")[0].count("miou") == 8
+
+
+@pytest.mark.parametrize(("schema", "readable"), [(1, False), (2, True), (3, True), (4, False)])
+def test_records_of_schema_2_are_read(tmp_path: Path, schema: int, readable: bool) -> None:
+    path = tmp_path / "record.json"
+    path.write_text(json.dumps({**record("a"), "schema": schema}))
+    if readable:
+        assert records.read_record(path)["run"] == "a"
+    else:
+        with pytest.raises(records.RecordError, match=f"schema {schema}; this version reads 2 and"):
+            records.read_record(path)
+
+
+def test_a_module_may_name_its_own_method_and_measure() -> None:
+    """PMF and 2DPASS have no distiller; dense data are judged by mIoU."""
+    measured = {"last": {"test": {"miou": 0.25, "teacher_miou": 0.5}}, "best": None}
+    row = records.to_row({**record(), "method": "PMF", "metrics": measured}, "table4", "small")
+    assert (row["method"], row["last_test_miou"], row["last_test_teacher_miou"]) == (
+        "PMF", 0.25, 0.5,
+    )  # fmt: skip
+    assert row["last_test_accuracy"] is None
 
 
 # -- collecting ----------------------------------------------------------------------------------

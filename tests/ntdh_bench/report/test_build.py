@@ -67,6 +67,16 @@ def test_every_exhibit_with_runs_has_its_files(built: Path) -> None:
     assert (built / "tables" / "smoke-smoke-simulated.md").is_file()
 
 
+def test_dense_data_show_mean_iou_and_the_maps_of_their_samples(built: Path) -> None:
+    table = (built / "tables" / "table4-small-simulated.md").read_text()
+    assert "mIoU (%)" in table
+    assert "[65.2]" not in table  # the paper's numbers are of real data
+    drawing = (built / "figures" / "fig12-small-simulated.svg").read_text()
+    assert drawing.count("<image") == 6
+    assert not (built / "tables" / "fig12-small-simulated.md").exists()
+    assert "sample 2, share dropped" in (built / "index.html").read_text()
+
+
 def test_real_and_simulated_never_share_a_file(built: Path) -> None:
     real = (built / "tables" / "table2-mnist-real.md").read_text()
     simulated = (built / "tables" / "table2-mnist_short-simulated.md").read_text()

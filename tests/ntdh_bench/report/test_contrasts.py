@@ -7,7 +7,7 @@ import pytest
 
 from ntdh_bench.records import COLUMNS, Row
 from ntdh_bench.report.contrasts import (
-    ACCURACY,
+    SCORE,
     average,
     cell,
     column,
@@ -17,12 +17,13 @@ from ntdh_bench.report.contrasts import (
     times,
     trend,
 )
+from ntdh_bench.report.pairing import scored
 
 GAPS = (0.0, 0.2, 0.4, 1.0)
 
 
 def row(seed: int, accuracy: float | None, **given: Any) -> Row:
-    return {**dict.fromkeys(COLUMNS), "seed": seed, "last_test_accuracy": accuracy, **given}
+    return {**scored(dict.fromkeys(COLUMNS)), "seed": seed, "last_test_score": accuracy, **given}
 
 
 def test_a_difference_is_paired_by_seed_in_points() -> None:
@@ -77,7 +78,7 @@ def test_runs_alike_are_averaged() -> None:
 def test_a_column_is_taken_as_it_is() -> None:
     rows = [row(0, 0.5, last_test_ncjsd=0.25), row(1, 0.5)]
     assert evaluate(cell(column("last_test_ncjsd")), rows) == {0: 0.25}
-    assert evaluate(cell(ACCURACY), rows) == {0: 50.0, 1: 50.0}
+    assert evaluate(cell(SCORE), rows) == {0: 50.0, 1: 50.0}
 
 
 def test_nothing_fits() -> None:

@@ -12,7 +12,7 @@ from ntdh_bench.report.exhibits import EXHIBITS, application_table, method_table
 from ntdh_bench.report.layouts import panel
 from ntdh_bench.report.pairing import Controls
 from ntdh_bench.report.tables import Cell, Table
-from tests.ntdh_bench.report.rows import METHODS, make_row, table1, table2
+from tests.ntdh_bench.report.rows import METHODS, make_row, semantickitti, table1, table2
 
 
 def with_derived(rows: list[Row]) -> list[Row]:
@@ -158,3 +158,19 @@ def test_eq25_draws_both_readings_of_the_target_divergence() -> None:
         row["last_test_nckl"] / abs(row["last_test_tckl"])
     )
     assert "which of the two" in exhibit.note
+
+
+def test_table4_shows_mean_iou_and_the_papers_beside_real_data_only() -> None:
+    for source, printed in (("real", 65.2), ("simulated", None)):
+        rows = with_derived(semantickitti(3, source))
+        (table,) = application_table(rows)
+        found = find(table, "2DPASS", "T 0.25")
+        assert found.paper == printed
+        assert found.estimate is not None
+        expected = fmean(
+            row["last_test_miou"]
+            for row in rows
+            if row["method"] == "2DPASS" and row["removes"] == "most_divergent"
+        )
+        assert found.estimate.mean == pytest.approx(expected)
+        assert find(table, "PMF", "R 0.75").estimate is None

@@ -9,6 +9,7 @@ from scipy import stats
 
 from ntdh_bench.records import COLUMNS, Row
 from ntdh_bench.report import hypothesis
+from ntdh_bench.report.pairing import scored
 from ntdh_bench.report.statistics import random_effects
 
 GAPS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -20,14 +21,14 @@ def pair(
 ) -> list[Row]:  # fmt: skip
     """A KD run with this gain and its control with these divergences."""
     common = {
-        **dict.fromkeys(COLUMNS),
+        **scored(dict.fromkeys(COLUMNS)),
         "dataset": "synthetic",
         "source": "simulated",
         "protocol": "p",
         "unimodal": False,
         "seed": seed,
         "gap": gap,
-        "last_val_accuracy": 0.5,
+        "last_val_score": 0.5,
         **given,
     }
     common["baseline_hash"] = f"{seed} {gap} {common['protocol']} {common['dataset']}"
@@ -35,12 +36,12 @@ def pair(
     name = f"{common['baseline_hash']} {common['mask']} {common['ratio']} {common['method']}"
     kd = {**common, "method": "KD", **given, "arm": "kd", "run": f"{name} kd"}
     control = {**common, "method": None, "arm": "without_kd", "run": f"{name} control"}
-    kd |= {"last_test_accuracy": 0.6 + gain, "last_val_ncjsd": 99.0, "last_val_tcjsd": 99.0}
+    kd |= {"last_test_score": 0.6 + gain, "last_val_ncjsd": 99.0, "last_val_tcjsd": 99.0}
     control |= {
-        "last_test_accuracy": 0.6,
+        "last_test_score": 0.6,
         "last_val_ncjsd": ncjsd,
         "last_val_tcjsd": tcjsd,
-        "last_val_teacher_accuracy": accuracy,
+        "last_val_teacher_score": accuracy,
     }
     return [kd, control]
 
@@ -79,12 +80,12 @@ def test_correlations_are_over_seed_averaged_cells_of_the_controls_divergence() 
             for gap in GAPS
         ]
         for arm, column in (
-            ("kd", "last_test_accuracy"),
+            ("kd", "last_test_score"),
             ("without_kd", "last_val_ncjsd"),
             ("without_kd", "last_val_tcjsd"),
         )
     }
-    gain = means["kd", "last_test_accuracy"]
+    gain = means["kd", "last_test_score"]
     rho = [
         stats.spearmanr(means["without_kd", f"last_val_{name}"], gain).statistic
         for name in ("ncjsd", "tcjsd")
@@ -110,7 +111,7 @@ def test_the_sign_of_a_clear_trend_is_the_verdict(slope: float, verdict: str) ->
 
 def test_the_interval_is_that_of_a_loop_over_resampled_seeds() -> None:
     rows = noisy(3, -0.01)
-    kd = {(r["seed"], r["gap"]): r["last_test_accuracy"] for r in rows if r["arm"] == "kd"}
+    kd = {(r["seed"], r["gap"]): r["last_test_score"] for r in rows if r["arm"] == "kd"}
     ncjsd = {(r["seed"], r["gap"]): r["last_val_ncjsd"] for r in rows if r["arm"] != "kd"}
     generator = np.random.default_rng(5)
     values = []
@@ -375,7 +376,7 @@ def test_methods_that_share_noise_hold_a_true_null_as_often_as_they_should() -> 
                     (cell,): {
                         seed: {
                             "gain": gains[seed, cell], "ncjsd": ncjsd[cell],
-                            "tcjsd": 0.0, "teacher_accuracy": 0.0,
+                            "tcjsd": 0.0, "teacher_score": 0.0,
                         }
                         for seed in range(5)
                     }

@@ -21,7 +21,7 @@ from ntdh_bench.report.layouts import (
 from ntdh_bench.report.pairing import Controls
 from tests.ntdh_bench.report.rows import make_row
 
-ACCURACY = "last_test_accuracy"
+SCORE = "last_test_score"
 
 
 def rows_of(**given: Any) -> list[Row]:
@@ -33,6 +33,20 @@ def with_derived(rows: list[Row]) -> list[Row]:
     return [derived(row, controls) for row in rows]
 
 
+def test_labels_say_what_the_scores_are() -> None:
+    dense = with_derived(rows_of(dataset="semantickitti", gap=0.0))
+    rows = with_derived(rows_of(gap=0.0))
+    columns = (SCORE, "last_test_teacher_score")
+    for found, name in ((rows, "accuracy"), (dense, "mIoU"), (rows + dense, "accuracy or mIoU")):
+        (table,) = grouped(*columns)(found)
+        assert [c.name for c in table.columns] == [f"{name} (%)", f"teacher's {name} (%)"]
+        drawn = panel(PanelSpec("", "gap", "the {score}", SCORE, (LineSpec("KD"),)), found)
+        assert drawn is not None
+        assert (drawn.x_label, drawn.y_label) == (f"the {name}", f"{name} (%)")
+    assert dense[0][SCORE] == dense[0]["last_test_miou"]
+    assert dense[0]["last_test_accuracy"] is None
+
+
 def test_select_matches_values_none_and_several() -> None:
     rows = [*rows_of(ratio=0.25, removes="random", mask="feature"), *rows_of(arm="without_kd")]
     assert len(select(rows, {"mask": None})) == 3
@@ -42,12 +56,12 @@ def test_select_matches_values_none_and_several() -> None:
 
 def test_an_estimate_counts_seeds_not_runs() -> None:
     rows = [*rows_of(gap=0.0), *rows_of(gap=1.0)]
-    found = estimate(rows, ACCURACY)
+    found = estimate(rows, SCORE)
     assert found is not None
     assert found.n == 3
-    assert found.mean == pytest.approx(fmean(row[ACCURACY] for row in rows))
-    assert cell(rows, ACCURACY).mixed
-    assert not cell(rows[:3], ACCURACY).mixed
+    assert found.mean == pytest.approx(fmean(row[SCORE] for row in rows))
+    assert cell(rows, SCORE).mixed
+    assert not cell(rows[:3], SCORE).mixed
 
 
 def test_panels_have_a_curve_per_line_or_per_value() -> None:
@@ -70,7 +84,7 @@ def test_panels_have_a_curve_per_line_or_per_value() -> None:
         "title",
         "gap",
         "gap",
-        ACCURACY,
+        SCORE,
         (LineSpec("α = {}", {"arm": "kd"}, split="alpha"),),
         (LineSpec("w/o KD", {"arm": "without_kd"}), LineSpec("none", {"arm": "matched"})),
     )
@@ -79,7 +93,7 @@ def test_panels_have_a_curve_per_line_or_per_value() -> None:
     assert [curve.label for curve in drawn.curves] == ["α = 1", "α = 2"]
     assert [curve.x for curve in drawn.curves] == [(0.0, 0.5), (0.0, 0.5)]
     assert [level.label for level in drawn.levels] == ["w/o KD"]
-    expected = fmean(row[ACCURACY] for row in rows if row["alpha"] == 2.0 and row["gap"] == 0.5)
+    expected = fmean(row[SCORE] for row in rows if row["alpha"] == 2.0 and row["gap"] == 0.5)
     assert drawn.curves[1].y[1].mean == pytest.approx(expected)
     assert drawn.y_label == "accuracy (%)"
     assert panel(spec, []) is None
@@ -91,7 +105,7 @@ def test_a_panels_table_has_its_numbers() -> None:
         "",
         "ratio",
         "share",
-        ACCURACY,
+        SCORE,
         (LineSpec("R", {"removes": "random"}),),
         (LineSpec("no mask", {"ratio": None}),),
     )
@@ -101,13 +115,13 @@ def test_a_panels_table_has_its_numbers() -> None:
     assert [line.labels for line in table.lines] == [("0.1",), ("no mask",)]
     first = table.lines[0].cells[0]
     assert first is not None
-    assert first.estimate == estimate(rows[:3], ACCURACY)
+    assert first.estimate == estimate(rows[:3], SCORE)
 
 
 def test_scatter_has_a_point_per_run() -> None:
     rows = with_derived(rows_of(teacher_noise=1.0) + rows_of(teacher_noise=2.0))
-    column = "last_test_teacher_accuracy"
-    spec = PanelSpec("", column, "x", ACCURACY, (LineSpec("runs"),), scatter=True)
+    column = "last_test_teacher_score"
+    spec = PanelSpec("", column, "x", SCORE, (LineSpec("runs"),), scatter=True)
     drawn = panel(spec, rows)
     assert drawn is not None
     assert len(drawn.curves[0].x) == 6
@@ -123,7 +137,7 @@ def test_grouped_has_a_line_per_setting_that_varies() -> None:
         ]
     )
     assert varying(rows) == ("arm", "ratio", "removes")  # the others go with these
-    (table,) = grouped(ACCURACY, "gain", "last_test_kl")(rows)
+    (table,) = grouped(SCORE, "gain", "last_test_kl")(rows)
     assert len(table.lines) == 3
     assert table.sortable
     labels = {line.labels for line in table.lines}
@@ -134,4 +148,4 @@ def test_grouped_has_a_line_per_setting_that_varies() -> None:
     }
     without = next(line for line in table.lines if line.labels[0] == "w/o KD")
     assert without.cells[1] is None  # no gain over itself
-    assert grouped(ACCURACY)([]) == []
+    assert grouped(SCORE)([]) == []

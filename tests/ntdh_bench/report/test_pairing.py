@@ -5,22 +5,22 @@ from typing import Any
 import pytest
 
 from ntdh_bench.records import COLUMNS, Row
-from ntdh_bench.report.pairing import Controls, split
+from ntdh_bench.report.pairing import Controls, scored, split
 
 TRUE = {"mask": "feature", "removes": "most_divergent", "ratio": 0.25, "layer": "hidden1"}
 
 
 def row(arm: str, accuracy: float | None = 0.7, ncjsd: float = 0.2, **given: Any) -> Row:
     return {
-        **dict.fromkeys(COLUMNS),
+        **scored(dict.fromkeys(COLUMNS)),
         "arm": arm,
         "baseline_hash": "seed 0",
         "protocol": "mnist",
         "source": "real",
         "teacher_hash": "teacher",
         "unimodal": False,
-        "last_val_accuracy": 0.6,
-        "last_test_accuracy": accuracy,
+        "last_val_score": 0.6,
+        "last_test_score": accuracy,
         "last_val_ncjsd": ncjsd,
         "last_test_ncjsd": 9.0,
         **given,
@@ -82,8 +82,8 @@ def test_another_student_is_no_control(other: dict[str, Any]) -> None:
 
 
 def test_without_validation_data_the_test_split_serves_and_is_named() -> None:
-    run = row("kd", last_val_accuracy=None)
-    control = row("without_kd", last_val_accuracy=None, last_test_ncjsd=0.3)
+    run = row("kd", last_val_score=None)
+    control = row("without_kd", last_val_score=None, last_test_ncjsd=0.3)
     assert split(run) == "test"
     assert split(row("kd")) == "val"
     assert Controls([control]).before(run) == 0.3

@@ -71,10 +71,14 @@ def test_numbers_in_the_form_of_records() -> None:
     assert {row["arm"] for row in rows if row["method"] is None} == {"without_kd"}
     application = paper.as_rows("table4")
     assert {(r["method"], r["mask"]) for r in application if r["ratio"] is None} == {
-        ("TwoDPASS", None),
+        ("2DPASS", None),
         ("PMF", None),
     }
+    assert application[0]["last_test_score"] == application[0]["last_test_miou"]
+    assert {r["last_test_accuracy"] for r in application} == {None}
     networks = paper.as_rows("table1")
+    assert [r["last_test_miou"] for r in networks if r["dataset"] == "nyu"] == [0.244, 0.247]
+    assert {r["last_test_miou"] for r in networks if r["dataset"] == "mnist"} == {None}
     assert [r["modality"] for r in networks if r["dataset"] == "nyu"] == ["teacher", "student"]
 
 

@@ -1,0 +1,1 @@
+"""SemanticKITTI: camera (teacher) paired with lidar (student) in the image plane."""

@@ -1,0 +1,151 @@
+"""Linking and projecting the published files of SemanticKITTI, and checking what is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ntdh_bench.cache import default_cache_dir
+from ntdh_bench.datasets import FileCheck, State, is_simulated
+from ntdh_bench.downloads import writable
+from ntdh_bench.errors import UserError
+
+from .layout import (
+    CALIBRATION,
+    DENSE_FOLDER,
+    HOW_TO_GET,
+    KINDS,
+    SEQUENCE_LENGTH,
+    file_names,
+    present_sequences,
+    require_sequences,
+    sequence_folder,
+    sequences_folder,
+)
+from .reader import image_size, read_calibration, read_classes, scan_length
+from .store import prepared
+
+
+def prepare(root: Path, from_folder: Path | None = None) -> None:
+    """Project the published sequences below ``root`` once into the cache.
+
+    Nothing is downloaded: the publishers ask for a registration. With ``from_folder`` the folders
+    found in it are linked below ``root`` first (the archives may have been unpacked apart from each
+    other); what is there already stays.
+
+    Raises:
+        UserError: ``root`` holds simulated data, a sequence of 00-10 is missing, or a file is
+            missing or broken; it names all of these, and the other sequences have been prepared.
+    """
+    if is_simulated(root / "semantickitti", root):
+        raise UserError(f"{root / 'semantickitti'} holds simulated data: name another --root")
+    if from_folder is not None:
+        if not from_folder.is_dir():
+            raise UserError(f"--from {from_folder}: no such folder")
+        with writable(root):
+            _link(from_folder.resolve(), root / "semantickitti" / "sequences")
+    folder = sequences_folder(root)
+    faults = []
+    for number in present_sequences(folder):
+        if number in SEQUENCE_LENGTH:
+            try:
+                prepared(folder, [number], default_cache_dir())
+            except UserError as error:
+                faults.append(str(error))
+    try:
+        require_sequences(folder, SEQUENCE_LENGTH)
+    except UserError as error:
+        faults.append(str(error))
+    if faults:
+        raise UserError(" / ".join(faults))
+
+
+def _link(source: Path, target: Path) -> None:
+    """Link what each sequence has in ``source`` below ``target``, unless it is there.
+
+    Links to what is there no longer are replaced.
+    """
+    for number in SEQUENCE_LENGTH:
+        for name in (*KINDS, DENSE_FOLDER, CALIBRATION):
+            places = sorted(source.rglob(f"sequences/{number:02d}/{name}"))
+            found = next((path for path in places if path.exists()), None)
+            link = sequence_folder(target, number) / name
+            if found is not None and not link.exists():
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.unlink(missing_ok=True)  # one to a folder that has been moved
+                link.symlink_to(found)
+
+
+def verify(root: Path) -> list[FileCheck]:
+    """Check every sequence: counts, sizes that agree, calibration, labels in the learning map."""
+    try:
+        folder = sequences_folder(root)
+    except UserError:
+        missing = root / "semantickitti" / "sequences"
+        return [FileCheck(missing, "missing", f"{HOW_TO_GET} below {missing}")]
+    source = "simulated" if is_simulated(folder, root) else "real"
+    there = present_sequences(folder)
+    numbers = sorted({*there, *SEQUENCE_LENGTH}) if source == "real" else there
+    return [check for number in numbers for check in _check_sequence(folder, number, source)]
+
+
+def _check_sequence(folder: Path, number: int, source: str) -> list[FileCheck]:
+    sequence = sequence_folder(folder, number)
+    if not sequence.is_dir():
+        return [FileCheck(sequence, "missing", HOW_TO_GET, source)]
+    kinds = ("velodyne", "labels", "image_2")
+    checks = [_check_folder(sequence, kind, number, source) for kind in kinds]
+    return [*checks, _check_calibration(sequence / CALIBRATION, source)]
+
+
+def _check_folder(sequence: Path, kind: str, number: int, source: str) -> FileCheck:
+    names = file_names(sequence, kind)
+    path = sequence / kind
+    if not names:
+        return FileCheck(path, "missing", f"no *{KINDS[kind]}; {HOW_TO_GET}", source)
+    check = {"velodyne": _check_scan, "labels": _check_labels, "image_2": _check_image}[kind]
+    for name in names:
+        file = path / (name + KINDS[kind])
+        try:
+            check(sequence, name, names[0])
+        except UserError as error:
+            return FileCheck(file, "corrupt", _note(file, error), source)
+    scans = file_names(sequence, "velodyne")
+    if source == "real" and len(names) != (published := SEQUENCE_LENGTH.get(number, len(scans))):
+        note = f"{len(names)} of the {published} files published, all sound"
+        return FileCheck(path, "incomplete", note, source)
+    if names != scans:
+        note = f"{len(names)} files, but {len(scans)} scans, or other names"
+        return FileCheck(path, "incomplete", note, source)
+    return FileCheck(path, "ok", f"{len(names)} files, sizes agree", source)
+
+
+def _check_scan(sequence: Path, name: str, first: str) -> None:
+    scan_length(sequence / "velodyne" / f"{name}.bin")
+
+
+def _check_labels(sequence: Path, name: str, first: str) -> None:
+    count = scan_length(sequence / "velodyne" / f"{name}.bin")
+    read_classes(sequence / "labels" / f"{name}.label", count)
+
+
+def _check_image(sequence: Path, name: str, first: str) -> None:
+    path = sequence / "image_2" / f"{name}.png"
+    expected, found = image_size(path.with_name(f"{first}.png")), image_size(path)
+    if found != expected:
+        raise UserError(
+            f"{path}: {found[1]}x{found[0]}, but the sequence's first image has "
+            f"{expected[1]}x{expected[0]}"
+        )
+
+
+def _check_calibration(path: Path, source: str) -> FileCheck:
+    try:
+        read_calibration(path)
+    except UserError as error:
+        state: State = "corrupt" if path.is_file() else "missing"
+        return FileCheck(path, state, _note(path, error), source)
+    return FileCheck(path, "ok", "P2 and Tr", source)
+
+
+def _note(path: Path, error: UserError) -> str:
+    return str(error).removeprefix(str(path)).lstrip(": ")

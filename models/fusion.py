@@ -1,0 +1,124 @@
+"""What PMF and 2DPASS share: two branches trained together, of which one teaches the other."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+
+from ntdh_bench.batch import Inputs, PairedBatch, has_points
+from ntdh_bench.errors import UserError
+from ntdh_bench.masks import SampleMask
+
+from .base import NetworkCallable, TrainableModule, build_network, check_network
+from .metrics import pair_metrics, update_pair, update_points
+
+
+class FusionModule(TrainableModule):
+    """Base of methods that train a teacher's and a student's branch of one network together.
+
+    A subclass sets ``method``, the name in records, and ``labels_pixels``, whether its logits are
+    those of pixels and not of points, and implements the abstract methods. There is no distiller:
+    the loss is the method's own. A sample mask drops rows (pixels or points) from what is
+    distilled, see :meth:`kept`.
+
+    Args:
+        network: builds the network.
+        num_classes: C.
+        optimizer: from parameters to an optimiser.
+        scheduler: from an optimiser to an epoch-wise schedule.
+        seed: of the initial weights.
+        ignore_index: targets that do not count.
+    """
+
+    method: str
+    labels_pixels: bool
+    arm = "kd"
+    class_weights: Tensor | None
+
+    def __init__(
+        self,
+        network: NetworkCallable,
+        num_classes: int,
+        optimizer: OptimizerCallable,
+        scheduler: LRSchedulerCallable | None,
+        seed: int,
+        ignore_index: int,
+    ) -> None:
+        super().__init__(optimizer, scheduler, seed, ignore_index)
+        self.stage_name = f"{self.method}'s training"
+        self.num_classes = num_classes
+        self.network = build_network(network, seed, "student")
+        self.sample_mask: SampleMask | None = None
+        self.metrics = nn.ModuleDict()
+        self.register_buffer("class_weights", None, persistent=False)
+
+    @abstractmethod
+    def inputs(self, batch: PairedBatch) -> Inputs:
+        """Return what :meth:`forward` takes.
+
+        Raises:
+            UserError: the data module gives something else.
+        """
+
+    @abstractmethod
+    def forward(self, inputs: Inputs) -> Tensor:
+        """Return the logits of the branch that predicts."""
+
+    @abstractmethod
+    def evaluated(self, batch: PairedBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """Return logits of teacher and student, and the target."""
+
+    def setup(self, stage: str) -> None:
+        """Check that data and network fit, and make the metrics (Lightning hook)."""
+        batch = self.first_batch(stage)
+        check_network(self, self.inputs(batch), self.num_classes, "network")
+        self.class_weights = getattr(self.data, "class_weights", None)
+        if not self.metrics:
+            points = self.labels_pixels and has_points(batch["student"])
+            self.metrics.update({s: pair_metrics(self.data, points) for s in ("val", "test")})
+
+    def kept(
+        self, teacher: Tensor, student: Tensor, target: Tensor, batch_idx: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return the rows that the sample mask keeps, all without one.
+
+        Args:
+            teacher: logits ``(N, C)``.
+            student: logits ``(N, C)``.
+            target: int64 ``(N,)``, none ignored.
+            batch_idx: number of the batch in the epoch.
+        """
+        if self.sample_mask is None:
+            return teacher, student
+        rows = self.sample_mask.keep_rows(teacher, student, target, self.current_epoch, batch_idx)
+        return teacher[rows], student[rows]
+
+    def validation_step(self, batch: PairedBatch, batch_idx: int) -> None:
+        """Metrics of both branches and their divergences on validation data (Lightning hook)."""
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: PairedBatch, batch_idx: int) -> None:
+        """Metrics of both branches and their divergences on test data (Lightning hook)."""
+        self._evaluate(batch, "test")
+
+    def _evaluate(self, batch: PairedBatch, split: Literal["val", "test"]) -> None:
+        metrics: Any = self.metrics[split]
+        teacher, student, target = self.evaluated(batch)
+        update_pair(metrics, teacher, student, target, self.ignore_index)
+        update_points(metrics, student, batch["student"])
+        self.log_dict(
+            {f"{split}/{name}": metric for name, metric in metrics.items()},
+            on_step=False,
+            on_epoch=True,
+        )
+
+
+def check_weights(**weights: float) -> None:
+    """Raise a UserError if a weight of a loss is negative or not finite."""
+    for name, weight in weights.items():
+        if not 0 <= weight < torch.inf:
+            raise UserError(f"model.{name} is {weight}: expected a number of at least 0")
