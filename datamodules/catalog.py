@@ -2,67 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ntdh_bench.datasets import DatasetInfo, FileCheck, Option
+from ntdh_bench.datasets import DatasetInfo, Option
 
 
-def _prepare_mnist(root: Path, from_folder: Path | None) -> Iterable[str]:
-    from .mnist.prepare import prepare
+def _later(module: str, function: str) -> Callable[..., Any]:
+    """Return what calls a function of a module here, which is imported only then."""
 
-    prepare(root, from_folder)
-    return [f"complete in {root}"]
+    def call(*values: Any, **options: Any) -> Any:
+        return getattr(import_module(module, __package__), function)(*values, **options)
 
-
-def _verify_mnist(root: Path) -> list[FileCheck]:
-    from .mnist.prepare import verify
-
-    return verify(root)
+    return call
 
 
-def _sample_mnist(root: Path, seed: int) -> None:
-    from .mnist.simulate import write_simulated
-
-    write_simulated(root, seed=seed)
-
-
-def _prepare_ravdess(root: Path, from_folder: Path | None, **options: Any) -> Iterable[str]:
-    from .ravdess.prepare import prepare
-
-    return prepare(root, from_folder, **options)
-
-
-def _verify_ravdess(root: Path) -> list[FileCheck]:
-    from .ravdess.prepare import verify
-
-    return verify(root)
-
-
-def _sample_ravdess(root: Path, seed: int) -> None:
-    from .ravdess.simulate import write_simulated
-
-    write_simulated(root, seed=seed)
-
-
-def _prepare_semantickitti(root: Path, from_folder: Path | None) -> Iterable[str]:
-    from .semantickitti.prepare import prepare
-
-    prepare(root, from_folder)
-    return [f"complete in {root}, projected into the cache"]
-
-
-def _verify_semantickitti(root: Path) -> list[FileCheck]:
-    from .semantickitti.prepare import verify
-
-    return verify(root)
-
-
-def _sample_semantickitti(root: Path, seed: int) -> None:
-    from .semantickitti.simulate import write_simulated
-
-    write_simulated(root, seed=seed)
+def _sample(module: str) -> Callable[[Path, int], None]:
+    write = _later(module, "write_simulated")
+    return lambda root, seed: write(root, seed=seed)
 
 
 SYNTHETIC = DatasetInfo(
@@ -81,9 +40,9 @@ MNIST = DatasetInfo(
     folders=("mnist", "bsds500"),
     licence="research data; terms of MNIST and BSDS500 at their publishers",
     how_to_get="data prepare mnist",
-    prepare=_prepare_mnist,
-    verify=_verify_mnist,
-    sample=_sample_mnist,
+    prepare=_later(".mnist.prepare", "prepare"),
+    verify=_later(".mnist.prepare", "verify"),
+    sample=_sample(".mnist.simulate"),
 )
 
 RAVDESS = DatasetInfo(
@@ -93,9 +52,9 @@ RAVDESS = DatasetInfo(
     folders=("ravdess",),
     licence="CC BY-NC-SA 4.0 (Livingstone and Russo 2018)",
     how_to_get="data prepare ravdess",
-    prepare=_prepare_ravdess,
-    verify=_verify_ravdess,
-    sample=_sample_ravdess,
+    prepare=_later(".ravdess.prepare", "prepare"),
+    verify=_later(".ravdess.prepare", "verify"),
+    sample=_sample(".ravdess.simulate"),
     options=(
         Option(
             "--backend", "computes the MFCCs; default: librosa", "librosa",
@@ -117,7 +76,7 @@ SEMANTICKITTI = DatasetInfo(
     folders=("semantickitti",),
     licence="CC BY-NC-SA 4.0 (Behley et al. 2019), CC BY-NC-SA 3.0 (Geiger et al. 2012)",
     how_to_get="register with the publishers, then data prepare semantickitti --from <folder>",
-    prepare=_prepare_semantickitti,
-    verify=_verify_semantickitti,
-    sample=_sample_semantickitti,
+    prepare=_later(".semantickitti.prepare", "prepare"),
+    verify=_later(".semantickitti.prepare", "verify"),
+    sample=_sample(".semantickitti.simulate"),
 )

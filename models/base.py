@@ -12,11 +12,14 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import Optimizer
 
 from ntdh_bench.batch import Inputs, PairedBatch, PairedData, Split
 from ntdh_bench.errors import UserError
 from ntdh_bench.seeding import derive_seed, seeded
 from ntdh_bench.segmentation import MeanIoU
+
+from .metrics import update_pair, update_points
 
 NetworkCallable: TypeAlias = Callable[[], nn.Module]
 
@@ -163,10 +166,14 @@ class TrainableModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build the optimiser and the schedule (Lightning hook)."""
-        optimizer = self.optimizer_factory(self.trainable_parameters())
+        optimizer = self.build_optimizer()
         if self.scheduler_factory is None:
             return optimizer
         return [optimizer], [self.scheduler_factory(optimizer)]
+
+    def build_optimizer(self) -> Optimizer:
+        """Return the optimiser of the trainable parameters."""
+        return self.optimizer_factory(self.trainable_parameters())
 
     def on_train_epoch_start(self) -> None:
         """Seed the global generators for this epoch and rank (Lightning hook).
@@ -207,6 +214,24 @@ class TrainableModule(LightningModule):
             )
         if self._loss_count:
             self.log("train/loss", self._loss_sum / self._loss_count, sync_dist=True)
+
+    def log_pair(
+        self, split: str, teacher: Tensor, student: Tensor, target: Tensor, inputs: Inputs
+    ) -> None:
+        """Add a batch to the metrics of a teacher and a student, and log them.
+
+        Args:
+            split: whose metrics, ``"val"`` or ``"test"``.
+            teacher: logits ``(N, C, *spatial)``.
+            student: logits of the same shape.
+            target: int64 ``(N, *spatial)``.
+            inputs: the student's, whose points (if any) are measured as well.
+        """
+        metrics = cast(nn.ModuleDict, self.metrics[split])
+        update_pair(metrics, teacher, student, target, self.ignore_index)
+        update_points(metrics, student, inputs)
+        named: Any = {f"{split}/{name}": metric for name, metric in metrics.items()}
+        self.log_dict(named, on_step=False, on_epoch=True)
 
     def on_test_epoch_end(self) -> None:
         """Keep the IoU of each class (Lightning hook); every process takes part in the sum."""

@@ -31,7 +31,7 @@ from .base import (
 )
 from .dense import kept_outputs, samples_kept
 from .joint import JointModule
-from .metrics import pair_metrics, update_pair, update_points
+from .metrics import pair_metrics
 from .teacher import TeacherModule
 
 
@@ -329,16 +329,9 @@ class DistillationModule(TrainableModule):
         self._evaluate(batch, "test")
 
     def _evaluate(self, batch: PairedBatch, split: Literal["val", "test"]) -> None:
-        metrics: Any = self.metrics[split]
         teacher = self.teacher_outputs(batch, split)[LOGITS]
         student = self.student(in_plane(batch["student"]))
-        update_pair(metrics, teacher, student, batch["target"], self.ignore_index)
-        update_points(metrics, student, batch["student"])
-        self.log_dict(
-            {f"{split}/{name}": metric for name, metric in metrics.items()},
-            on_step=False,
-            on_epoch=True,
-        )
+        self.log_pair(split, teacher, student, batch["target"], batch["student"])
 
     def predict_step(self, batch: PairedBatch, batch_idx: int) -> dict[str, Tensor]:
         """Return the student's logits, target and index of one batch (Lightning hook)."""

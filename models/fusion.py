@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -14,7 +14,7 @@ from ntdh_bench.errors import UserError
 from ntdh_bench.masks import SampleMask
 
 from .base import NetworkCallable, TrainableModule, build_network, check_network
-from .metrics import pair_metrics, update_pair, update_points
+from .metrics import pair_metrics
 
 
 class FusionModule(TrainableModule):
@@ -106,15 +106,7 @@ class FusionModule(TrainableModule):
         self._evaluate(batch, "test")
 
     def _evaluate(self, batch: PairedBatch, split: Literal["val", "test"]) -> None:
-        metrics: Any = self.metrics[split]
-        teacher, student, target = self.evaluated(batch)
-        update_pair(metrics, teacher, student, target, self.ignore_index)
-        update_points(metrics, student, batch["student"])
-        self.log_dict(
-            {f"{split}/{name}": metric for name, metric in metrics.items()},
-            on_step=False,
-            on_epoch=True,
-        )
+        self.log_pair(split, *self.evaluated(batch), batch["student"])
 
 
 def check_weights(**weights: float) -> None:

@@ -69,13 +69,12 @@ class PMFModule(FusionModule):
         self.threshold = threshold
         self.camera_optimizer_factory = camera_optimizer
 
-    def configure_optimizers(self) -> Any:
-        """Build both optimisers and their schedule (Lightning hook)."""
+    def build_optimizer(self) -> OptimizerPair:
+        """Return the optimisers of the camera branch and of all else, as one."""
         camera = list(self.network.camera.parameters())  # type: ignore[union-attr]
         known = {id(parameter) for parameter in camera}
         others = [value for value in self.network.parameters() if id(value) not in known]
-        pair = OptimizerPair(self.camera_optimizer_factory(camera), self.optimizer_factory(others))
-        return pair if self.scheduler_factory is None else ([pair], [self.scheduler_factory(pair)])
+        return OptimizerPair(self.camera_optimizer_factory(camera), self.optimizer_factory(others))
 
     def parameter_counts(self) -> dict[str, int]:
         """Return how many parameters the camera branch and the whole network have."""

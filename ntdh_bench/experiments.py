@@ -120,6 +120,12 @@ def shipped_experiments() -> list[Path]:
     return sorted(path for folder in folders for path in folder.glob("*.yaml"))
 
 
+@cache
+def load_shipped() -> tuple[Experiment, ...]:
+    """Return the experiments that come with the package, parsed once a process, by name."""
+    return tuple(map(load_experiment, shipped_experiments()))
+
+
 def find_experiment(name: str) -> Path:
     """Return the file of an experiment given by its path or, if shipped, its name.
 

@@ -42,7 +42,7 @@ BSDS500_URLS = (
 _MB = 1_000_000
 
 
-def prepare(root: Path, from_folder: Path | None = None) -> None:
+def prepare(root: Path, from_folder: Path | None = None) -> list[str]:
     """Put the published files of MNIST and BSDS500 below ``root``; what is there already stays.
 
     The MNIST files are checked against their published MD5. No checksum of BSDS500 is published:
@@ -51,6 +51,9 @@ def prepare(root: Path, from_folder: Path | None = None) -> None:
     Args:
         root: data root.
         from_folder: take the files from here (in any sub-folder) instead of downloading them.
+
+    Returns:
+        What was done, in a line.
 
     Raises:
         UserError: a file cannot be got, is wrong, or ``root`` holds simulated files.
@@ -64,6 +67,7 @@ def prepare(root: Path, from_folder: Path | None = None) -> None:
         for name, md5 in IDX_MD5.items():
             _get_idx(root / IDX_FOLDER / name, md5, from_folder)
         _get_photographs(root, from_folder)
+    return [f"complete in {root}"]
 
 
 def _get_idx(path: Path, md5: str, from_folder: Path | None) -> None:

@@ -25,12 +25,15 @@ from .reader import image_size, read_calibration, read_classes, scan_length
 from .store import prepared
 
 
-def prepare(root: Path, from_folder: Path | None = None) -> None:
+def prepare(root: Path, from_folder: Path | None = None) -> list[str]:
     """Project the published sequences below ``root`` once into the cache.
 
     Nothing is downloaded: the publishers ask for a registration. With ``from_folder`` the folders
     found in it are linked below ``root`` first (the archives may have been unpacked apart from each
     other); what is there already stays.
+
+    Returns:
+        What was done, in a line.
 
     Raises:
         UserError: ``root`` holds simulated data, a sequence of 00-10 is missing, or a file is
@@ -57,6 +60,7 @@ def prepare(root: Path, from_folder: Path | None = None) -> None:
         faults.append(str(error))
     if faults:
         raise UserError(" / ".join(faults))
+    return [f"complete in {root}, projected into the cache"]
 
 
 def _link(source: Path, target: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ntdh_bench.cache import write_atomic
-from ntdh_bench.experiments import Experiment, load_experiment, shipped_experiments
+from ntdh_bench.experiments import Experiment, load_shipped
 from ntdh_bench.records import RecordError, collect
 from ntdh_bench.report import check, evidence, figures, page, tables, wording
 from ntdh_bench.report.claims import Result, ledger
@@ -53,7 +53,7 @@ def build(results: Path, store: Path) -> Report:
     Raises:
         UserError: a folder cannot be written.
     """
-    experiments = [load_experiment(path) for path in shipped_experiments()]
+    experiments = load_shipped()
     problems = _collect(experiments, store, results)
     inputs = check.input_hashes(results)
     found = evidence.read(results)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ntdh_bench.experiments import EXTRAS, load_experiment, shipped_experiments
+from ntdh_bench.experiments import EXTRAS, load_shipped
 from ntdh_bench.records import (
     RecordError,
     Row,
@@ -60,7 +60,7 @@ def read(results: Path) -> Evidence:
     middles: dict[str, Row] = {}
     problems: list[str] = []
     current = shipped_runs()
-    part_of = {e.name: e.part_of for e in map(load_experiment, shipped_experiments())}
+    part_of = {e.name: e.part_of for e in load_shipped()}
     for path in experiment_csvs(results):
         try:
             rows_read, notes = read_rows(path)
@@ -103,8 +103,7 @@ def read(results: Path) -> Evidence:
 
 def shipped_runs() -> dict[str, set[tuple[str, str]]]:
     """Return run and protocol of every run of each shipped experiment whose data set is there."""
-    experiments = map(load_experiment, shipped_experiments())
-    return {e.name: {(r.hash, r.protocol) for r in e.runs} for e in experiments if not e.missing}
+    return {e.name: {(r.hash, r.protocol) for r in e.runs} for e in load_shipped() if not e.missing}
 
 
 def derived(row: Row, controls: Controls) -> Row:
