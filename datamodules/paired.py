@@ -17,6 +17,8 @@ from ntdh_bench.cache import digest
 from ntdh_bench.errors import UserError
 from ntdh_bench.seeding import generator
 
+from .checks import check_at_least
+
 IGNORE_INDEX = 255
 
 
@@ -341,24 +343,6 @@ class PairedDataModule(LightningDataModule, ABC):
 
 def _as_it_is(batch: PairedBatch) -> PairedBatch:
     return batch
-
-
-def check_at_least(name: str, value: float | None, least: float) -> None:
-    """Raise a UserError if ``value`` is given and below ``least``."""
-    if value is not None and value < least:
-        raise UserError(f"{name} is {value}: it must be at least {least}")
-
-
-def check_within(name: str, value: float, low: float, high: float) -> None:
-    """Raise a UserError if ``value`` is not in [low, high]."""
-    if not low <= value <= high:
-        raise UserError(f"{name} is {value}: it must lie in [{low}, {high}]")
-
-
-def check_choice(name: str, value: str, valid: tuple[str, ...]) -> None:
-    """Raise a UserError if ``value`` is not one of ``valid``."""
-    if value not in valid:
-        raise UserError(f"{name} is {value!r}: choose one of {', '.join(valid)}")
 
 
 def stratified(target: Tensor, size: int, seed: int) -> Tensor:

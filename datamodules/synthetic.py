@@ -15,7 +15,8 @@ from ntdh_bench.batch import Split
 from ntdh_bench.errors import UserError
 from ntdh_bench.seeding import generator
 
-from .paired import PairedDataModule, PairedDataset, TensorPairs, check_at_least, check_within
+from .checks import check_at_least, check_within
+from .paired import PairedDataModule, PairedDataset, TensorPairs
 
 
 class SyntheticDataModule(PairedDataModule):

@@ -15,16 +15,8 @@ from ntdh_bench.datasets import data_root, is_simulated
 from ntdh_bench.errors import UserError
 from ntdh_bench.seeding import uniform
 
-from ..paired import (
-    PairedDataModule,
-    PairedDataset,
-    TensorPairs,
-    blocks,
-    check_at_least,
-    check_choice,
-    check_within,
-    stratified,
-)
+from ..checks import check_at_least, check_choice, check_within
+from ..paired import PairedDataModule, PairedDataset, TensorPairs, blocks, stratified
 from .idx import Bytes, read_images, read_labels
 from .layout import (
     ARCHIVE_FOLDER,

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ntdh_bench.cache import digest, locked
 from ntdh_bench.errors import UserError
 
+from ..checks import check_choice
 from . import media
 from .layout import ClipFile, ClipKind, find_clips, how_to_get
 from .names import ClipName
@@ -112,7 +113,7 @@ def recipe(
     Raises:
         UserError: an argument is out of range.
     """
-    _check_choice("backend", backend, get_args(Backend))
+    check_choice("backend", backend, get_args(Backend))
     for name, value, most in (
         ("frames", frames, 100), ("height", height, 4096), ("width", width, 4096),
     ):  # fmt: skip
@@ -124,13 +125,8 @@ def recipe(
         "tracking": (len(media.ACTION_UNITS),),
         "speech": (media.FUNCTIONALS,),
     }
-    _check_choice("kind", kind, tuple(shapes))
+    check_choice("kind", kind, tuple(shapes))
     return Recipe(kind, backend if kind == "audio" else "librosa", shapes[kind])
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UserError(f"{name} is {value!r}: choose one of {', '.join(choices)}")
 
 
 def prepared(

@@ -15,15 +15,8 @@ from ntdh_bench.datasets import data_root, is_simulated
 from ntdh_bench.errors import UserError
 from ntdh_bench.seeding import uniform
 
-from ..paired import (
-    IGNORE_INDEX,
-    PairedDataModule,
-    PairedDataset,
-    Request,
-    check_at_least,
-    check_choice,
-    check_within,
-)
+from ..checks import check_at_least, check_choice, check_within
+from ..paired import IGNORE_INDEX, PairedDataModule, PairedDataset, Request
 from .labels import CLASS_NAMES, class_weights
 from .layout import (
     TEST_SEQUENCES,
