@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .mnist.datamodule import MNISTPairDataModule
+    from .nyuv2.datamodule import NYUDepthV2DataModule
     from .paired import PairedDataModule
     from .ravdess.datamodule import RAVDESSDataModule
     from .semantickitti.datamodule import SemanticKITTIDataModule
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MNISTPairDataModule",
+    "NYUDepthV2DataModule",
     "PairedDataModule",
     "RAVDESSDataModule",
     "SemanticKITTIDataModule",
@@ -25,6 +27,7 @@ __all__ = [
 
 _HOMES = {
     "MNISTPairDataModule": ".mnist.datamodule",
+    "NYUDepthV2DataModule": ".nyuv2.datamodule",
     "PairedDataModule": ".paired",
     "RAVDESSDataModule": ".ravdess.datamodule",
     "SemanticKITTIDataModule": ".semantickitti.datamodule",

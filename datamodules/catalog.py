@@ -69,6 +69,19 @@ RAVDESS = DatasetInfo(
     ),
 )  # fmt: skip
 
+NYUV2 = DatasetInfo(
+    name="nyuv2",
+    title="rooms in colour and depth: segmentation, scene completion",
+    modalities=("RGB", "depth"),
+    folders=("nyuv2", "nyu_ssc"),
+    licence="research data; terms of NYU Depth V2 and SSCNet at their publishers",
+    how_to_get="download from the publishers, then data prepare nyuv2 --from <folder>",
+    prepare=_later(".nyuv2.prepare", "prepare"),
+    verify=_later(".nyuv2.prepare", "verify"),
+    sample=_sample(".nyuv2.simulate"),
+    options=(Option("--full_size", "labelled pairs of 640x480; default: half of it", False),),
+)
+
 SEMANTICKITTI = DatasetInfo(
     name="semantickitti",
     title="streets seen by camera and lidar, in one image plane",

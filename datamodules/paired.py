@@ -12,7 +12,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from ntdh_bench.batch import Inputs, Measure, PairedBatch, Split
+from ntdh_bench.batch import Inputs, Measure, PairedBatch, Split, has_points, in_plane
 from ntdh_bench.cache import digest
 from ntdh_bench.errors import UserError
 from ntdh_bench.seeding import generator
@@ -35,18 +35,53 @@ class Request(NamedTuple):
 
 
 class PairedDataset(Dataset[PairedBatch], ABC):
-    """One split of paired samples; its keys are :class:`Request`, not single positions.
+    """One split of paired samples; its keys are :class:`Request`, not single positions."""
 
-    Args:
-        target: int64 ``(N,)`` or ``(N, *spatial)``.
-        ignore_index: the target of padding.
-    """
-
+    ignore_index = IGNORE_INDEX
     #: whether a position gives the same inputs of this modality in every epoch
     teacher_fixed = True
     student_fixed = True
     #: whether the teacher is given the student's inputs
     unimodal = False
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of samples."""
+
+    @abstractmethod
+    def samples(self, indices: Tensor | None, epoch: int) -> PairedBatch:
+        """Return the samples ``indices``, int64 (B,), None for all of them in order.
+
+        Each sample may depend on its position and the epoch only, never on the rest of the batch.
+        """
+
+    def __getitem__(self, request: Request) -> PairedBatch:
+        epoch, indices = request
+        if indices is None:
+            batch = self.samples(None, epoch)
+        else:
+            padding = indices < 0
+            batch = self.samples(torch.where(padding, -indices - 1, indices), epoch)
+            if padding.any():
+                self._ignore(batch, padding)
+        if self.unimodal:
+            batch["teacher"] = in_plane(batch["student"])
+        return batch
+
+    def _ignore(self, batch: PairedBatch, padding: Tensor) -> None:
+        batch["target"][padding] = self.ignore_index
+        student = batch["student"]
+        if has_points(student):
+            student["point_target"][padding[student["scan"]]] = self.ignore_index
+
+
+class LabelledPairs(PairedDataset):
+    """Paired samples whose targets are held in memory.
+
+    Args:
+        target: int64 ``(N,)`` or ``(N, *spatial)``.
+        ignore_index: the target of padding.
+    """
 
     def __init__(self, target: Tensor, ignore_index: int = IGNORE_INDEX) -> None:
         self.target = target
@@ -62,23 +97,17 @@ class PairedDataset(Dataset[PairedBatch], ABC):
         Each sample may depend on its position and the epoch only, never on the rest of the batch.
         """
 
-    def __getitem__(self, request: Request) -> PairedBatch:
-        epoch, indices = request
+    def samples(self, indices: Tensor | None, epoch: int) -> PairedBatch:
+        """Return inputs and the stored targets: the tensors themselves for all samples."""
+        teacher, student = self.inputs(indices, epoch)
         if indices is None:
-            inputs, target, index = self.inputs(None, epoch), self.target, torch.arange(len(self))
+            target, indices = self.target, torch.arange(len(self))
         else:
-            padding = indices < 0
-            index = torch.where(padding, -indices - 1, indices)
-            inputs, target = self.inputs(index, epoch), self.target[index]
-            if padding.any():
-                target[padding] = self.ignore_index
-        teacher, student = inputs
-        if self.unimodal:
-            teacher = student
-        return PairedBatch(teacher=teacher, student=student, target=target, index=index)
+            target = self.target[indices]
+        return PairedBatch(teacher=teacher, student=student, target=target, index=indices)
 
 
-class TensorPairs(PairedDataset):
+class TensorPairs(LabelledPairs):
     """Paired samples held as they are fed to the networks.
 
     Args:

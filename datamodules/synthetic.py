@@ -182,10 +182,9 @@ class SyntheticDataModule(PairedDataModule):
         """Return a digest of the generated arrays: versions of scikit-learn may differ."""
         content = hashlib.sha256()
         for split, dataset in self.splits.items():
-            teacher, student = dataset.inputs(None, 0)
-            assert isinstance(teacher, Tensor)
-            assert isinstance(student, Tensor)
+            batch = dataset.samples(None, 0)
             content.update(split.encode())
-            for tensor in (teacher, student, dataset.target):
+            for tensor in (batch["teacher"], batch["student"], batch["target"]):
+                assert isinstance(tensor, Tensor)
                 content.update(tensor.numpy().tobytes())
         return {"gap": self.gap, "data_seed": self.data_seed, "content": content.hexdigest()}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from .aicnet import AICNet, AICNetFusion
 from .base import NetworkCallable
 from .camera import CameraNet
 from .cnn import AudioCNN, ImageCNN
+from .ddrnet import DDRNet, DDRNetFusion
 from .distillation import DistillationModule
+from .encoder_decoder import EncoderDecoder
 from .joint import JointModule
 from .mlp import MLPClassifier
 from .optimizers import OptimizerPair, WarmupCosine
@@ -17,9 +20,14 @@ from .twodpass import TwoDPASSNet
 from .twodpass_module import TwoDPASSModule
 
 __all__ = [
+    "AICNet",
+    "AICNetFusion",
     "AudioCNN",
     "CameraNet",
+    "DDRNet",
+    "DDRNetFusion",
     "DistillationModule",
+    "EncoderDecoder",
     "ImageCNN",
     "JointModule",
     "MLPClassifier",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -19,7 +19,7 @@ from ntdh_bench.errors import UserError
 from ntdh_bench.seeding import derive_seed, seeded
 from ntdh_bench.segmentation import MeanIoU
 
-from .metrics import update_pair, update_points
+from .metrics import update_completion, update_pair, update_points
 
 NetworkCallable: TypeAlias = Callable[[], nn.Module]
 
@@ -89,20 +89,47 @@ def check_network(
     if spatial is not None and logits.shape[2:] != spatial:
         raise UserError(
             f"model.{name} returns logits of the size {tuple(logits.shape[2:])} for targets of the "
-            f"size {tuple(spatial)}: choose a network that labels every pixel"
+            f"size {tuple(spatial)}: choose a network that labels every pixel (of volumes: set "
+            f"model.{name}.init_args.grid and data.scale to go together)"
         )
 
 
-def task_loss(logits: Tensor, target: Tensor, ignore_index: int) -> Tensor:
-    """Cross entropy, mean over the targets that count; 0 if none does.
+def task_loss(
+    logits: Tensor, target: Tensor, ignore_index: int, class_weights: Tensor | None = None
+) -> Tensor:
+    """Cross entropy, (weighted) mean over the targets that count; 0 if none does.
 
     Args:
         logits: ``(B, C, *spatial)``.
         target: int64 ``(B, *spatial)``.
         ignore_index: value of targets that do not count.
+        class_weights: float32 ``(C,)``, how much a target of each class weighs; ``None``: alike.
     """
-    total = F.cross_entropy(logits.float(), target, ignore_index=ignore_index, reduction="sum")
-    return total / (target != ignore_index).sum().clamp(min=1)
+    total = F.cross_entropy(
+        logits.float(), target, class_weights, ignore_index=ignore_index, reduction="sum"
+    )
+    counted = target != ignore_index
+    if class_weights is None:
+        return total / counted.sum().clamp(min=1)
+    weight = class_weights[target[counted]].sum()
+    return total / torch.where(weight > 0, weight, 1)
+
+
+def checked_weights(class_weights: Sequence[float] | None, num_classes: int) -> Tensor | None:
+    """Return the weights of the classes in the task loss, float32 ``(C,)``, or ``None``.
+
+    Raises:
+        UserError: not one weight a class, one negative or not finite, or none positive.
+    """
+    if class_weights is None:
+        return None
+    finite = all(0 <= weight < torch.inf for weight in class_weights)
+    if len(class_weights) != num_classes or not finite or not any(class_weights):
+        raise UserError(
+            f"model.class_weights is {list(class_weights)}: give {num_classes} finite weights, one "
+            "a class, none negative and one of them positive"
+        )
+    return torch.tensor(class_weights, dtype=torch.float32)
 
 
 class TrainableModule(LightningModule):
@@ -113,10 +140,12 @@ class TrainableModule(LightningModule):
         scheduler: from an optimiser to a schedule stepped every epoch, or ``None``.
         seed: the run's seed.
         ignore_index: targets that do not count.
+        class_weights: of the task loss, float32 ``(C,)``.
     """
 
     stage_name = "training"
     metrics: nn.ModuleDict
+    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -124,8 +153,10 @@ class TrainableModule(LightningModule):
         scheduler: LRSchedulerCallable | None,
         seed: int,
         ignore_index: int,
+        class_weights: Tensor | None = None,
     ) -> None:
         super().__init__()
+        self.register_buffer("class_weights", class_weights, persistent=False)
         self.optimizer_factory = optimizer
         self.scheduler_factory = scheduler
         self.seed = seed
@@ -186,6 +217,10 @@ class TrainableModule(LightningModule):
         self._loss_sum = torch.zeros((), device=self.device)
         self._loss_count = 0
 
+    def task_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the cross entropy ``()`` of one batch, see :func:`task_loss`."""
+        return task_loss(logits, target, self.ignore_index, self.class_weights)
+
     def checked(self, loss: Tensor, batch_idx: int) -> Tensor:
         """Return ``loss``, added to the epoch's mean.
 
@@ -225,11 +260,12 @@ class TrainableModule(LightningModule):
             teacher: logits ``(N, C, *spatial)``.
             student: logits of the same shape.
             target: int64 ``(N, *spatial)``.
-            inputs: the student's, whose points (if any) are measured as well.
+            inputs: the student's; its points, or what its scenes hide, are measured as well.
         """
         metrics = cast(nn.ModuleDict, self.metrics[split])
         update_pair(metrics, teacher, student, target, self.ignore_index)
         update_points(metrics, student, inputs)
+        update_completion(metrics, student, target, inputs)
         named: Any = {f"{split}/{name}": metric for name, metric in metrics.items()}
         self.log_dict(named, on_step=False, on_epoch=True)
 

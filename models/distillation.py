@@ -11,7 +11,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from ntdh_bench.batch import Inputs, PairedBatch, Split, has_points, in_plane
+from ntdh_bench.batch import Inputs, PairedBatch, Split, has_occlusion, has_points, in_plane
 from ntdh_bench.cache import write_atomic
 from ntdh_bench.checkpoints import load_network, read_checkpoint, state_hash
 from ntdh_bench.distillers import Distiller
@@ -25,9 +25,9 @@ from .base import (
     TrainableModule,
     build_network,
     check_network,
+    checked_weights,
     count_parameters,
     frozen,
-    task_loss,
 )
 from .dense import kept_outputs, samples_kept
 from .joint import JointModule
@@ -46,7 +46,8 @@ class DistillationModule(TrainableModule):
     of their own, and features of layers are averaged over these pixels, a row a sample. A sample
     mask drops pixels. Under several processes each takes the mean over its own rows. Where the
     data give the points of an image plane as well, the student's classes of their pixels are
-    measured against their own labels (``point_miou``).
+    measured against their own labels (``point_miou``); where they say which voxels of a scene are
+    hidden, how well these are completed (``completion_iou``, ``..._precision``, ``..._recall``).
 
     Args:
         teacher_network: builds the teacher, on the teacher's modality.
@@ -63,6 +64,7 @@ class DistillationModule(TrainableModule):
         scheduler: from an optimiser to an epoch-wise schedule, likewise.
         seed: of the initial weights, linked to ``seed_everything`` by the command line.
         ignore_index: targets that do not count.
+        class_weights: how much a target of each class weighs in the cross entropy; ``None``: alike.
 
     Raises:
         UserError: ``lam`` outside [0, 1], a negative weight, a task weight below 1 without a
@@ -87,8 +89,10 @@ class DistillationModule(TrainableModule):
         scheduler: LRSchedulerCallable | None = None,
         seed: int = 0,
         ignore_index: int = 255,
+        class_weights: list[float] | None = None,
     ) -> None:
-        super().__init__(optimizer, scheduler, seed, ignore_index)
+        weights = checked_weights(class_weights, num_classes)
+        super().__init__(optimizer, scheduler, seed, ignore_index, weights)
         self.remember_settings()
         self.task_weight, self.distill_weight = _loss_weights(task_weight, distill_weight, lam)
         if distiller is None and self.task_weight < 1:
@@ -161,6 +165,7 @@ class DistillationModule(TrainableModule):
             "scheduler": self.scheduler_factory,
             "seed": self.seed,
             "ignore_index": self.ignore_index,
+            "class_weights": None if self.class_weights is None else self.class_weights.tolist(),
         }
 
     def load_teacher(self, path: str | Path) -> None:
@@ -220,8 +225,8 @@ class DistillationModule(TrainableModule):
         """Check that data, networks and distiller fit, and size the distiller (Lightning hook)."""
         batch = self.first_batch(stage)
         if not self.metrics:
-            points = has_points(batch["student"])
-            self.metrics.update({s: pair_metrics(self.data, points) for s in ("val", "test")})
+            extras = has_points(batch["student"]), has_occlusion(batch["student"])
+            self.metrics.update({s: pair_metrics(self.data, *extras) for s in ("val", "test")})
         inputs, size = in_plane(batch["student"]), batch["target"].shape[1:]
         check_network(self.student, inputs, self.num_classes, "student_network", size)
         check_network(self.teacher, batch["teacher"], self.num_classes, "teacher_network", size)
@@ -277,7 +282,7 @@ class DistillationModule(TrainableModule):
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
         """Weighted sum of task and distillation loss of one batch (Lightning hook)."""
         student = self._student_tap(in_plane(batch["student"]))
-        loss = self.task_weight * task_loss(student[LOGITS], batch["target"], self.ignore_index)
+        loss = self.task_weight * self.task_loss(student[LOGITS], batch["target"])
         if self.distiller is not None:
             teacher = self.teacher_outputs(batch, "train")
             distilled = self._distill(self.distiller, student, teacher, batch, batch_idx)

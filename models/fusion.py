@@ -37,7 +37,6 @@ class FusionModule(TrainableModule):
     method: str
     labels_pixels: bool
     arm = "kd"
-    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -54,7 +53,6 @@ class FusionModule(TrainableModule):
         self.network = build_network(network, seed, "student")
         self.sample_mask: SampleMask | None = None
         self.metrics = nn.ModuleDict()
-        self.register_buffer("class_weights", None, persistent=False)
 
     @abstractmethod
     def inputs(self, batch: PairedBatch) -> Inputs:

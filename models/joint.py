@@ -12,7 +12,13 @@ from ntdh_bench.batch import PairedBatch, in_plane
 from ntdh_bench.distillers.functional import kd
 from ntdh_bench.divergence import flatten_dense
 
-from .base import NetworkCallable, TrainableModule, build_network, check_network, task_loss
+from .base import (
+    NetworkCallable,
+    TrainableModule,
+    build_network,
+    check_network,
+    checked_weights,
+)
 from .metrics import single_metric
 
 
@@ -30,6 +36,7 @@ class JointModule(TrainableModule):
         scheduler: from an optimiser to an epoch-wise schedule.
         seed: of the initial weights, linked to ``seed_everything`` by the command line.
         ignore_index: targets that do not count.
+        class_weights: how much a target of each class weighs in the cross entropy; ``None``: alike.
     """
 
     stage_name = "joint training (Algorithm 1)"
@@ -43,8 +50,10 @@ class JointModule(TrainableModule):
         scheduler: LRSchedulerCallable | None = None,
         seed: int = 0,
         ignore_index: int = 255,
+        class_weights: list[float] | None = None,
     ) -> None:
-        super().__init__(optimizer, scheduler, seed, ignore_index)
+        weights = checked_weights(class_weights, num_classes)
+        super().__init__(optimizer, scheduler, seed, ignore_index, weights)
         self.remember_settings()
         self.num_classes = num_classes
         self.teacher = build_network(teacher_network, seed, "teacher")
@@ -68,8 +77,8 @@ class JointModule(TrainableModule):
         rows_a, _ = flatten_dense(logits_a, target, self.ignore_index)
         rows_b, _ = flatten_dense(logits_b, target, self.ignore_index)
         loss = (
-            task_loss(logits_a, target, self.ignore_index)
-            + task_loss(logits_b, target, self.ignore_index)
+            self.task_loss(logits_a, target)
+            + self.task_loss(logits_b, target)
             + kd(rows_b, rows_a, temperature=1.0)
         )
         return self.checked(loss, batch_idx)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import cast
+from typing import cast, get_args
 
 from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from ntdh_bench.batch import Inputs, PairedData, has_points
+from ntdh_bench.batch import Inputs, PairedData, has_occlusion, has_points
 from ntdh_bench.divergence import flatten_dense
 from ntdh_bench.metrics import (
     NonTargetJSD,
@@ -19,7 +19,7 @@ from ntdh_bench.metrics import (
     TargetKL,
     TeacherStudentKL,
 )
-from ntdh_bench.segmentation import MeanIoU
+from ntdh_bench.segmentation import Completion, CompletionScore, MeanIoU
 
 _DIVERGENCES: dict[str, Callable[..., Metric]] = {
     "tcjsd": TargetJSD,
@@ -31,6 +31,8 @@ _DIVERGENCES: dict[str, Callable[..., Metric]] = {
 }
 
 POINTS = "point_miou"
+_SCORES = get_args(CompletionScore)
+COMPLETION = tuple(f"completion_{score}" for score in _SCORES)
 
 
 def single_metric(data: PairedData) -> Metric:
@@ -46,7 +48,7 @@ def single_metric(data: PairedData) -> Metric:
     )
 
 
-def pair_metrics(data: PairedData, points: bool = False) -> nn.ModuleDict:
+def pair_metrics(data: PairedData, points: bool = False, completion: bool = False) -> nn.ModuleDict:
     """Return empty metrics of a teacher and a student, by name.
 
     ``accuracy`` or ``miou`` of the student, the same of the teacher (``teacher_...``), and the six
@@ -57,6 +59,8 @@ def pair_metrics(data: PairedData, points: bool = False) -> nn.ModuleDict:
         data: names the measure (``metric``) and the classes that are not evaluated.
         points: whether there is a ``point_miou`` of the student as well, see
             :func:`update_points`.
+        completion: whether it is measured how the student completes hidden voxels, see
+            :func:`update_completion`.
     """
     metrics = {data.metric: single_metric(data), f"teacher_{data.metric}": single_metric(data)}
     divergences = {
@@ -66,6 +70,9 @@ def pair_metrics(data: PairedData, points: bool = False) -> nn.ModuleDict:
         metrics[POINTS] = MeanIoU(
             data.num_classes, data.ignore_index, excluded=data.excluded_classes
         )
+    if completion:
+        scores = [Completion(score, data.ignore_index) for score in _SCORES]
+        metrics |= dict(zip(COMPLETION, scores, strict=True))
     return nn.ModuleDict({**metrics, **divergences})
 
 
@@ -91,7 +98,7 @@ def update_pair(
         update = cast(Metric, metric).update
         if name in _DIVERGENCES:
             update(teacher_rows, student_rows, labels)
-        elif name != POINTS:
+        elif name not in (POINTS, *COMPLETION):
             update(teacher if name.startswith("teacher_") else student, target)
 
 
@@ -106,3 +113,20 @@ def update_points(metrics: nn.ModuleDict, student: Tensor, inputs: Inputs) -> No
     if POINTS in metrics and has_points(inputs):
         classes = student.argmax(dim=1).flatten()[inputs["pixel"]]
         cast(Metric, metrics[POINTS]).update(classes, inputs["point_target"])
+
+
+def update_completion(
+    metrics: nn.ModuleDict, student: Tensor, target: Tensor, inputs: Inputs
+) -> None:
+    """Add the hidden voxels of scenes: is something there, or are they empty?
+
+    Args:
+        metrics: of :func:`pair_metrics`; without ``completion_iou`` nothing is added.
+        student: logits ``(B, C, D, H, W)``, class 0 is empty.
+        target: int64 ``(B, D, H, W)``.
+        inputs: the student's, with ``occluded`` bool ``(B, D, H, W)``.
+    """
+    if COMPLETION[0] in metrics and has_occlusion(inputs):
+        classes = student.argmax(dim=1)
+        for name in COMPLETION:
+            cast(Metric, metrics[name]).update(classes, target, inputs["occluded"])

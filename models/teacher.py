@@ -15,8 +15,8 @@ from .base import (
     TrainableModule,
     build_network,
     check_network,
+    checked_weights,
     count_parameters,
-    task_loss,
 )
 from .metrics import single_metric
 
@@ -32,6 +32,7 @@ class TeacherModule(TrainableModule):
         scheduler: from an optimiser to an epoch-wise schedule.
         seed: of the initial weights, linked to ``seed_everything`` by the command line.
         ignore_index: targets that do not count.
+        class_weights: how much a target of each class weighs in the cross entropy; ``None``: alike.
     """
 
     def __init__(
@@ -43,8 +44,10 @@ class TeacherModule(TrainableModule):
         scheduler: LRSchedulerCallable | None = None,
         seed: int = 0,
         ignore_index: int = 255,
+        class_weights: list[float] | None = None,
     ) -> None:
-        super().__init__(optimizer, scheduler, seed, ignore_index)
+        weights = checked_weights(class_weights, num_classes)
+        super().__init__(optimizer, scheduler, seed, ignore_index, weights)
         self.remember_settings()
         self.stage_name = f"training on the {modality}'s modality"
         self.modality: Literal["teacher", "student"] = modality
@@ -72,7 +75,7 @@ class TeacherModule(TrainableModule):
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
         """Cross entropy of one batch (Lightning hook)."""
         logits = self(in_plane(batch[self.modality]))
-        return self.checked(task_loss(logits, batch["target"], self.ignore_index), batch_idx)
+        return self.checked(self.task_loss(logits, batch["target"]), batch_idx)
 
     def validation_step(self, batch: PairedBatch, batch_idx: int) -> None:
         """Accuracy or mean IoU on validation data (Lightning hook)."""

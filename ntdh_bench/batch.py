@@ -22,6 +22,9 @@ class PairedBatch(TypedDict):
     A student's dict with ``point_target``, int64 ``(P,)``, holds points in an image plane: networks
     that label pixels take its ``image``, ``(B, channels, H, W)``, and ``pixel``, int64 ``(P,)``, is
     where each point lies in the ``(B, H, W)`` grid.
+
+    A student's dict with ``occluded``, bool ``(B, D, H, W)``, belongs to a scene that is to be
+    completed: it says of which voxels.
     """
 
     teacher: Inputs
@@ -40,6 +43,11 @@ def has_points(inputs: Inputs) -> TypeGuard[dict[str, Tensor]]:
     return isinstance(inputs, dict) and "point_target" in inputs
 
 
+def has_occlusion(inputs: Inputs) -> TypeGuard[dict[str, Tensor]]:
+    """Return whether inputs say which voxels are hidden, so that completion can be measured."""
+    return isinstance(inputs, dict) and "occluded" in inputs
+
+
 class PairedData(Protocol):
     """What training, caching and Algorithm 1 need of a data module beside its loaders."""
 
@@ -47,7 +55,7 @@ class PairedData(Protocol):
     ignore_index: int
     #: what networks are judged by: the share of right answers, or the mean IoU of the classes
     metric: Measure
-    #: classes that the mean IoU leaves out; predicting one is a miss
+    #: classes that the mean IoU leaves out; predicting one is still a miss of the true class
     excluded_classes: tuple[int, ...]
 
     @property

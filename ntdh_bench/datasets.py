@@ -20,6 +20,7 @@ State = Literal["ok", "missing", "incomplete", "corrupt"]
 
 _OWN = {
     "mnist": "ntdh_bench.datamodules.catalog:MNIST",
+    "nyuv2": "ntdh_bench.datamodules.catalog:NYUV2",
     "ravdess": "ntdh_bench.datamodules.catalog:RAVDESS",
     "semantickitti": "ntdh_bench.datamodules.catalog:SEMANTICKITTI",
     "synthetic": "ntdh_bench.datamodules.catalog:SYNTHETIC",
@@ -130,13 +131,19 @@ def _load(value: str) -> DatasetInfo:
 
 
 def state_of(info: DatasetInfo, root: Path) -> str:
-    """Return "real", "simulated" or "missing"; "not needed" if the data set has no files."""
+    """Return "real", "simulated" or "missing"; "not needed" if the data set has no files.
+
+    Where only some of its folders are there, the answer names the others.
+    """
     if not info.folders:
         return "not needed"
     folders = [root / name for name in info.folders]
     if any(is_simulated(folder, root) for folder in folders):
         return "simulated"
-    return "real" if all(folder.is_dir() for folder in folders) else "missing"
+    absent = [folder.name for folder in folders if not folder.is_dir()]
+    if len(absent) == len(folders):
+        return "missing"
+    return f"real, without {', '.join(absent)}" if absent else "real"
 
 
 def data_root(root: str | Path | None) -> Path:

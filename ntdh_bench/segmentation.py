@@ -1,4 +1,4 @@
-"""Losses and the metric of semantic segmentation, for pixels and points alike.
+"""Losses and metrics of semantic segmentation, for pixels, points and voxels alike.
 
 Logits are ``(N, C, *spatial)`` (``(N, C)`` for points) and targets int64 ``(N, *spatial)``. Ignored
 targets take no part. Half precision is promoted to float32, float64 stays float64. Every loss is 0,
@@ -19,6 +19,7 @@ from ntdh_bench.divergence import TargetError, flatten_dense, promote
 from ntdh_bench.errors import UserError
 
 Absent: TypeAlias = Literal["zero", "skip"]
+CompletionScore: TypeAlias = Literal["precision", "recall", "iou"]
 
 PMF_FLOOR = 1e-8
 
@@ -155,15 +156,16 @@ def perception_aware_values(first: Tensor, second: Tensor, threshold: float = 0.
 class MeanIoU(Metric):
     """Mean intersection over union of the evaluated classes, from one confusion matrix.
 
-    The definition of the SemanticKITTI benchmark (Behley et al., ICCV 2019): elements whose target
-    is ignored or an excluded class are not counted; a prediction of an excluded class is a miss of
-    the true class; the mean is over all classes that are not excluded. Counts are summed over
-    batches and processes, so the result does not depend on how the data were split.
+    The definition of SemanticKITTI (Behley et al., ICCV 2019) and of SSCNet (Song et al., CVPR
+    2017). An excluded class is left out of the mean and of nothing else: where it is the target,
+    other predictions are false positives, and where it is predicted, the true class is missed. So
+    unlabelled elements need the ignored target, empty voxels do not. Counts are summed over batches
+    and processes, so the result does not depend on how the data were split.
 
     Args:
         num_classes: C, excluded classes included.
-        ignore_index: target value that is left out.
-        excluded: classes that are not evaluated.
+        ignore_index: target value of elements that are not counted.
+        excluded: classes that the mean leaves out.
         absent: IoU of a class that is neither in the targets nor predicted: ``zero`` is the
             official one, ``skip`` leaves the class out of the mean.
         kwargs: options of ``torchmetrics.Metric``.
@@ -211,19 +213,14 @@ class MeanIoU(Metric):
             ValueError: shapes do not fit.
             TargetError: a target or a predicted label outside ``[0, C)``.
         """
-        if prediction.is_floating_point():
-            if prediction.dim() < 2 or prediction.shape[1] != self.num_classes:
-                raise ValueError(
-                    f"logits {tuple(prediction.shape)}: expected {self.num_classes} classes in "
-                    "dimension 1"
-                )
-            prediction = prediction.argmax(dim=1)
-        if prediction.shape != target.shape:
+        if prediction.is_floating_point() and prediction.shape[1:2] != (self.num_classes,):
             raise ValueError(
-                f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)} do not fit"
+                f"logits {tuple(prediction.shape)}: expected {self.num_classes} classes in "
+                "dimension 1"
             )
+        labels = _labels(prediction, target)
         counted = target != self.ignore_index
-        truth, predicted = target[counted].long(), prediction[counted].long()
+        truth, predicted = target[counted].long(), labels[counted].long()
         _check_labels(truth, self.num_classes)
         _check_labels(predicted, self.num_classes)
         cells = truth * self.num_classes + predicted
@@ -245,11 +242,83 @@ class MeanIoU(Metric):
             return self._class_iou()
 
     def _class_iou(self) -> Tensor:
-        counted = self.confusion * self.evaluated[:, None]
-        hits = counted.diagonal().double()
-        union = (counted.sum(dim=0) + counted.sum(dim=1)).double() - hits
+        hits = self.confusion.diagonal().double()
+        union = (self.confusion.sum(dim=0) + self.confusion.sum(dim=1)).double() - hits
         iou = hits / union if self.absent == "skip" else hits / union.clamp(min=1)
         return iou.masked_fill(~self.evaluated, math.nan)
+
+
+class Completion(Metric):
+    """Precision, recall or IoU of occupied (any class but 0) against empty voxels.
+
+    Scene completion as SSCNet scores it (Song et al., CVPR 2017, Sec. 5): over the voxels of a
+    mask, the occluded ones, that are not ignored. Voxels are pooled over batches and processes, as
+    for :class:`MeanIoU`; SSCNet's script pools classes so, but averages this score over scenes.
+
+    Args:
+        score: which of the three.
+        ignore_index: target value of voxels that are not counted.
+        kwargs: options of ``torchmetrics.Metric``.
+
+    Raises:
+        UserError: an unknown ``score``.
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+
+    hits: Tensor
+    total: Tensor
+
+    def __init__(
+        self, score: CompletionScore = "iou", ignore_index: int = 255, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        if score not in get_args(CompletionScore):
+            raise UserError(f"score is {score!r}: choose {' or '.join(get_args(CompletionScore))}")
+        self.score = score
+        self.ignore_index = ignore_index
+        for name in ("hits", "total"):
+            self.add_state(name, torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, prediction: Tensor, target: Tensor, mask: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            prediction: logits ``(N, C, *spatial)``, or labels shaped like the target.
+            target: int64 ``(N, *spatial)``.
+            mask: bool, shaped like the target: the voxels to score.
+
+        Raises:
+            ValueError: shapes do not fit.
+        """
+        if mask.shape != target.shape:
+            raise ValueError(
+                f"mask {tuple(mask.shape)} and target {tuple(target.shape)} do not fit"
+            )
+        labels = _labels(prediction, target)
+        counted = mask.bool() & (target != self.ignore_index)
+        found, occupied = counted & (labels > 0), counted & (target > 0)
+        total = {"precision": found, "recall": occupied, "iou": found | occupied}[self.score]
+        self.hits += (found & occupied).sum()
+        self.total += total.sum()
+
+    def compute(self) -> Tensor:
+        """Return the score in [0, 1], float64; 0 where there is nothing to divide by."""
+        return self.hits.double() / self.total.clamp(min=1)
+
+
+def _labels(prediction: Tensor, target: Tensor) -> Tensor:
+    """Return the labels of a prediction, which may be logits, shaped like the target."""
+    labels = prediction
+    if prediction.is_floating_point() and prediction.dim() > 1:
+        labels = prediction.argmax(dim=1)
+    if labels.shape != target.shape:
+        raise ValueError(
+            f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)} do not fit"
+        )
+    return labels
 
 
 def _valid_rows(logits: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:

@@ -81,6 +81,9 @@ _SMALL = {
     "MNISTPairDataModule": {
         "source": "simulated", "simulated_train": 300, "simulated_test": 100, "batch_size": 32,
     },
+    "NYUDepthV2DataModule": {
+        "source": "simulated", "simulated_rooms": 8, "scale": 0.25, "batch_size": 2,
+    },
     "RAVDESSDataModule": {
         "source": "simulated", "simulated_clips": 2, "image_height": 32, "image_width": 64,
         "batch_size": 16,
@@ -96,4 +99,10 @@ _SMALL = {
 def small_and_simulated(config: Mapping[str, Any]) -> list[str]:
     """Flags that let a config run in seconds, without files."""
     settings = _SMALL[config["data"]["class_path"]]
-    return [word for name, value in settings.items() for word in (f"--data.{name}", str(value))]
+    words = [word for name, value in settings.items() for word in (f"--data.{name}", str(value))]
+    if config["data"].get("init_args", {}).get("task") == "scene_completion":
+        networks = [name for name in config["model"]["init_args"] if name.endswith("network")]
+        words += [
+            word for name in networks for word in (f"--model.{name}.init_args.grid", "[60, 36, 60]")
+        ]
+    return words

@@ -16,7 +16,14 @@ from ntdh_bench.errors import UserError
 from ntdh_bench.seeding import uniform
 
 from ..checks import check_at_least, check_choice, check_within
-from ..paired import PairedDataModule, PairedDataset, TensorPairs, blocks, stratified
+from ..paired import (
+    LabelledPairs,
+    PairedDataModule,
+    PairedDataset,
+    TensorPairs,
+    blocks,
+    stratified,
+)
 from .idx import Bytes, read_images, read_labels
 from .layout import (
     ARCHIVE_FOLDER,
@@ -48,7 +55,7 @@ def add_noise(images: Tensor, level: float, noise: Tensor | None) -> Tensor:
     return values.sub_(0.5).div_(0.5)
 
 
-class NoisyPairs(PairedDataset):
+class NoisyPairs(LabelledPairs):
     """Pairs of images kept as bytes; fresh noise in every epoch, the same whatever the batch.
 
     Args:

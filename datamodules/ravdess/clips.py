@@ -12,7 +12,7 @@ from torch import Tensor
 from ntdh_bench.batch import Inputs
 from ntdh_bench.seeding import uniform
 
-from ..paired import PairedDataset
+from ..paired import LabelledPairs
 
 # Of the authors' code: MFCCs over all clips, and ImageNet's channels for RGB in [0, 1].
 _MFCC_MEAN, _MFCC_STD = -10.59, 85.66
@@ -23,7 +23,7 @@ _TALLEST, _WIDEST = 8, 32  # of a SpecAugment band: MFCCs, frames
 _GAIN, _BIAS = 0.2, 0.1  # contrast changes by up to ±20 %, brightness by ±10 % of the range
 
 
-class ClipPairs(PairedDataset):
+class ClipPairs(LabelledPairs):
     """MFCCs (teacher) and one video frame (student) of the clips of a split.
 
     Of a clip with k stored frames, training takes one drawn anew in every epoch, validation and

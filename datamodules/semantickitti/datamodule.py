@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ntdh_bench.batch import Inputs, Measure, PairedBatch, Split, in_plane
+from ntdh_bench.batch import Inputs, Measure, PairedBatch, Split
 from ntdh_bench.cache import default_cache_dir
 from ntdh_bench.datasets import data_root, is_simulated
 from ntdh_bench.errors import UserError
 from ntdh_bench.seeding import uniform
 
 from ..checks import check_at_least, check_choice, check_within
-from ..paired import IGNORE_INDEX, PairedDataModule, PairedDataset, Request
+from ..paired import IGNORE_INDEX, PairedDataModule, PairedDataset
 from .labels import CLASS_NAMES, class_weights
 from .layout import (
     TEST_SEQUENCES,
@@ -98,8 +98,6 @@ class StreetViews(PairedDataset):
         seed: int,
         points: bool,
     ) -> None:
-        # Targets are cut with the inputs: there is no tensor that holds them all.
-        super().__init__(torch.empty(0, dtype=torch.int64))
         self.frames = [
             (sequence, frame) for sequence in sequences for frame in range(len(sequence))
         ]
@@ -112,25 +110,9 @@ class StreetViews(PairedDataset):
     def __len__(self) -> int:
         return len(self.frames)
 
-    def __getitem__(self, request: Request) -> PairedBatch:
-        indices = torch.arange(len(self)) if request.indices is None else request.indices
-        padding = indices < 0
-        index = torch.where(padding, -indices - 1, indices)
-        batch = self._views(index, request.epoch)
-        batch["target"][padding] = self.ignore_index
-        student = batch["student"]
-        if not isinstance(student, Tensor):
-            student["point_target"][padding[student["scan"]]] = self.ignore_index
-        if self.unimodal:
-            batch["teacher"] = in_plane(student)
-        return batch
-
-    def inputs(self, indices: Tensor | None, epoch: int) -> tuple[Inputs, Inputs]:
-        """Return images (B, 3, H, W) and lidar images (B, 5, H, W), or a dict with the points."""
-        batch = self._views(torch.arange(len(self)) if indices is None else indices, epoch)
-        return batch["teacher"], batch["student"]
-
-    def _views(self, index: Tensor, epoch: int) -> PairedBatch:
+    def samples(self, indices: Tensor | None, epoch: int) -> PairedBatch:
+        """Return images, lidar images or a dict with the points, and targets of the samples."""
+        index = torch.arange(len(self)) if indices is None else indices
         count = len(index)
         image = torch.zeros(count, 3, *self.size)
         lidar = torch.zeros(count, len(CHANNEL_MEAN), *self.size)

@@ -6,8 +6,7 @@ rays at the same solids, so that projected labels and image agree except at occl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,9 +21,21 @@ from ntdh_bench.datasets import refuse_real, write_marker
 from ntdh_bench.errors import UserError
 from ntdh_bench.seeding import derive_seed
 
+from ..progress import counting_bar
+from ..raycast import (
+    Camera,
+    Floats,
+    Lidar,
+    Random,
+    Single,
+    Solids,
+    cast,
+    expose,
+    rotation,
+    texture,
+)
 from .layout import CALIBRATION, DENSE_FOLDER, KINDS, TEST_SEQUENCES, VAL_SEQUENCES
-from .raycast import Camera, Floats, Lidar, Single, Solids, cast, rotation
-from .street import MATERIALS, NUMBER, Random, Street, texture, windows
+from .street import MATERIALS, NUMBER, Street, windows
 
 IMAGE_SIZE = (370, 1226)
 BEAMS, AZIMUTHS = 64, 1800
@@ -155,7 +166,7 @@ def write_simulated(root: Path, frames: int = 40, seed: int = 0, rig: Rig | None
         write_marker(marked, facts)
     fewer = max(1, round(_TEST_SHARE * frames))
     lengths = {_TRAIN_SEQUENCE: frames, TEST_SEQUENCES[0]: fewer, VAL_SEQUENCES[0]: fewer}
-    with _bar(sum(lengths.values())) as advance:
+    with counting_bar("simulating SemanticKITTI", sum(lengths.values())) as advance:
         for sequence, length in lengths.items():
             path = folder / "sequences" / f"{sequence:02d}"
             _write_sequence(path, sequence, length, seed, rig, advance)
@@ -177,18 +188,6 @@ def simulated_root(cache_dir: Path, frames: int, seed: int, scale: float = 1.0) 
     path = cache_dir / "simulated" / f"semantickitti-{key}"
     rig = Rig.scaled(scale)
     return build_once(path, partial(write_simulated, frames=frames, seed=seed, rig=rig))
-
-
-@contextmanager
-def _bar(total: int) -> Iterator[Callable[[], None]]:
-    """Show a progress bar on a terminal."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    terminal = Console(stderr=True)
-    with Progress(console=terminal, disable=not terminal.is_terminal) as bars:
-        task = bars.add_task("simulating SemanticKITTI", total=total)
-        yield lambda: bars.advance(task)
 
 
 def _write_sequence(
@@ -269,11 +268,8 @@ def _photograph(
     colours = np.empty((*camera.size, 3), dtype=np.float32)
     colours[~hit] = _sky(rays[:, ~hit].T)
     colours[hit] = _surface(camera, solids, distance[hit], index[hit], rays[:, hit].T)
-    exposure, tint = random.uniform(0.7, 1.2), random.normal(1, 0.04, 3)
-    colours *= (exposure * tint).astype(np.float32)
-    colours += 0.02 * random.standard_normal(colours.shape, dtype=np.float32)
     labels = np.where(hit, _RAW[solids.material[index]], 0)
-    return (colours.clip(0, 1) * 255).round().astype(np.uint8), labels.astype(np.uint16)
+    return expose(colours, random), labels.astype(np.uint16)
 
 
 def _surface(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from ntdh_bench.cache import build_once, digest
 from ntdh_bench.errors import UserError
 
+from ..progress import Advance, counting_bar
 from .layout import CALIBRATION, Frame, frames, require_sequences, sequence_folder
 from .projection import project
 from .reader import (
@@ -38,8 +38,6 @@ _TYPES: dict[str, np.dtype[Any]] = {
     "points": np.dtype("<f4"),
     "classes": np.dtype("u1"),
 }
-
-Advance = Callable[[], None]
 
 
 class Seen(NamedTuple):
@@ -171,7 +169,8 @@ def prepared(
         for number, listed in files.items()
     }
     missing = [number for number in sequences if not paths[number].exists()]
-    with _bar(sum(len(files[number]) for number in missing)) as advance:
+    total = sum(len(files[number]) for number in missing)
+    with counting_bar("projecting SemanticKITTI", total) as advance:
         for number in missing:
             build_once(
                 paths[number], partial(_build, files=files[number], scale=scale, advance=advance)
@@ -258,16 +257,3 @@ def _prepare(
     if frame.dense is not None:
         arrays["dense"] = read_dense_classes(frame.dense, full, size)
     return arrays, int(view.nearest.sum())
-
-
-@contextmanager
-def _bar(total: int) -> Iterator[Advance]:
-    """Show a progress bar on a terminal, if there is anything to do."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    terminal = Console(stderr=True)
-    quiet = not terminal.is_terminal or not total
-    with Progress(console=terminal, disable=quiet) as bars:
-        task = bars.add_task("projecting SemanticKITTI", total=total)
-        yield lambda: bars.advance(task)

@@ -8,11 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .raycast import Shape, Single, Solid, rotation
-
-Random = np.random.Generator
-Triple = tuple[float, float, float]
-Colour = Triple
+from ..raycast import Colour, Random, Shape, Single, Solid, Triple, rotation, shade
 
 _GROUND = -0.5  # metres: how deep slabs reach below the street
 _KERB = 0.12  # metres: height of the pavement
@@ -270,7 +266,7 @@ class Street:
         return self._solid(Shape.BOX, material, centre, half)
 
     def _solid(self, shape: Shape, material: str, centre: Triple, half: Triple) -> Solid:
-        colour = _shade(MATERIALS[material].colours, self.random)
+        colour = shade(MATERIALS[material].colours, self.random)
         return Solid(shape, NUMBER[material], centre, half, colour=colour)
 
     def _tree(self, x: float, y: float) -> Iterator[Solid]:
@@ -309,7 +305,7 @@ class Street:
 
 def _object(kind: str, place: Triple, yaw: float, instance: int, random: Random) -> list[Solid]:
     """Return the solids of an object that stands at ``place`` and looks towards ``yaw``."""
-    own = _shade(MATERIALS[kind].colours, random)
+    own = shade(MATERIALS[kind].colours, random)
     size = random.uniform(0.92, 1.08)
     solids = []
     for part in _OBJECTS[kind]:
@@ -318,30 +314,6 @@ def _object(kind: str, place: Triple, yaw: float, instance: int, random: Random)
         colour = part.colour or own
         solids.append(Solid(part.shape, NUMBER[kind], (x, y, z), half, yaw, colour, instance))
     return solids
-
-
-def _shade(colours: tuple[Colour, ...], random: Random) -> Colour:
-    """Draw one of the colours, a little lighter or darker."""
-    red, green, blue = colours[random.integers(len(colours))]
-    light = random.uniform(0.8, 1.2)
-    return red * light, green * light, blue * light
-
-
-def texture(points: Single, grain: Single) -> Single:
-    """Return a fixed pattern of spots: float32 (N,) in [-1, 1).
-
-    Args:
-        points: (N, 3) in metres.
-        grain: size of a spot, (N,) in metres.
-    """
-    cells = np.floor(points / grain[:, None]).astype(np.int64).astype(np.uint64)
-    with np.errstate(over="ignore"):
-        mixed = (cells * np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9],
-                                  dtype=np.uint64)).sum(axis=1)  # fmt: skip
-        mixed ^= mixed >> np.uint64(29)
-        mixed *= np.uint64(0xBF58476D1CE4E5B9)
-    spots = (mixed >> np.uint64(40)).astype(np.float32) / np.float32(1 << 23)
-    return np.asarray(spots - 1, dtype=np.float32)
 
 
 def windows(points: Single, normals: Single) -> NDArray[np.bool_]:

@@ -168,8 +168,8 @@ def _comparable(without: dict[str, Any], record: dict[str, Any]) -> dict[str, fl
     same_mask = without["config"]["mask"] == record["config"]["mask"]
     if same_mask and without["teacher_hash"] == record["teacher_hash"]:
         return metrics
-    own = ("accuracy", "miou", "point_miou")
-    return {name: metrics[name] for name in own if name in metrics}
+    own = ("accuracy", "miou", "point_miou", "completion_")
+    return {name: value for name, value in metrics.items() if name.startswith(own)}
 
 
 def source_note(source: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from argparse import ArgumentError
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ CHOICES: dict[str, type] = {
 
 # Where files lie and how many workers read them changes no number.
 _NOT_DATA = {"root", "features", "cache_dir", "num_workers", "jobs"}
+# Arguments of models that came after the first records.
+_LATER = ("class_weights",)
 # Of the Trainer everything counts but what it shows, logs and keeps.
 _NOT_TRAINING = {
     "logger", "log_every_n_steps", "enable_progress_bar", "enable_model_summary",
@@ -148,7 +150,7 @@ class BenchCLI(LightningCLI):
         mask = plain.get("mask")
         return {
             "seed": plain["seed_everything"],
-            "model": _without(plain["model"], {"teacher_checkpoint"}),
+            "model": _without(plain["model"], {"teacher_checkpoint"} | _unset(plain["model"])),
             "data": {
                 **_without(plain["data"], _NOT_DATA),
                 "source": self.datamodule.source,
@@ -190,6 +192,11 @@ def _option(words: Sequence[str], name: str) -> str | None:
         if word == name and number + 1 < len(words):
             return words[number + 1]
     return None
+
+
+def _unset(model: Mapping[str, Any]) -> set[str]:
+    """Return later arguments that are null: left out, they leave hashes as they were."""
+    return {name for name in _LATER if model.get("init_args", {}).get(name) is None}
 
 
 def _without(settings: dict[str, Any], names: set[str]) -> dict[str, Any]:

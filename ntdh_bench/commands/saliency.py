@@ -33,12 +33,17 @@ def run(cli: FitCLI) -> dict[str, Any]:
 
     Raises:
         UserError: the config has no teacher, or another mask than a FeatureMask (dense tasks: or a
-            SampleMask).
+            SampleMask); or targets are volumes, which cannot be drawn.
     """
     started = time.monotonic()
     if not hasattr(cli.model, "teacher_module"):
         raise UserError("saliency needs a teacher: give a config whose model is DistillationModule")
-    if not isinstance(cli.mask, FeatureMask) and _is_dense(cli):
+    if not isinstance(cli.mask, FeatureMask) and (size := _target_size(cli)):
+        if len(size) != 2:
+            raise UserError(
+                f"saliency draws divergence on images, but the targets of {cli.datamodule.name} "
+                f"have the size {size} here: choose a task that labels pixels"
+            )
         return _divergence(cli, started)
     mask = cli.mask or FeatureMask(ratio=0.25, seed=cli.config.seed_everything)
     if not isinstance(mask, FeatureMask):
@@ -50,9 +55,10 @@ def run(cli: FitCLI) -> dict[str, Any]:
     return _finish(cli, paths, maps, teacher, started)
 
 
-def _is_dense(cli: FitCLI) -> bool:
+def _target_size(cli: FitCLI) -> tuple[int, ...]:
+    """Return the size of one target: () for a class a sample, (height, width) for one a pixel."""
     batch: PairedBatch = next(cli.datamodule.batches("train", batch_size=1))
-    return batch["target"].dim() > 1
+    return tuple(batch["target"].shape[1:])
 
 
 def _divergence(cli: FitCLI, started: float) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from rich.table import Table
 
 _ALWAYS = ("tcjsd", "ncjsd")
 _TITLES = {
-    "accuracy": "accuracy %", "miou": "mIoU %", "point_miou": "point mIoU %", "tcjsd": "TCJSD",
-    "ncjsd": "NCJSD",
+    "accuracy": "accuracy %", "miou": "mIoU %", "point_miou": "point mIoU %",
+    "completion_iou": "completion IoU %", "completion_precision": "precision %",
+    "completion_recall": "recall %", "tcjsd": "TCJSD", "ncjsd": "NCJSD",
 }  # fmt: skip
 
 
@@ -21,12 +22,12 @@ def print_summary(
 ) -> None:
     """Print accuracies or mean IoUs (per cent) and divergences (nats) of teacher and students.
 
-    Mean IoUs of points have a column where there are any.
+    Mean IoUs of points, and how hidden voxels are completed, have columns where they are measured.
 
     Args:
         title: what was measured, on which data.
-        rows: name of a network to its ``accuracy`` or ``miou``, ``point_miou``, ``tcjsd`` and
-            ``ncjsd``; ``None`` values and missing metrics show as a dash.
+        rows: name of a network to its ``accuracy`` or ``miou``, ``point_miou``, ``completion_...``,
+            ``tcjsd`` and ``ncjsd``; ``None`` values and missing metrics show as a dash.
         notes: lines below the table: where things are.
     """
     table = Table(title=title, title_justify="left")

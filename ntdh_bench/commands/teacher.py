@@ -22,6 +22,7 @@ _VERSION = 1  # of how teachers are trained: raised when the same settings give 
 _DECISION = "NTDH_CACHED"  # + name: whether the first process found that teacher in the cache
 _TEACHER_SETTINGS = (
     "teacher_network", "student_network", "teacher", "optimizer", "scheduler", "ignore_index",
+    "class_weights",
 )  # fmt: skip
 
 
@@ -86,7 +87,7 @@ def teacher_key(cli: BenchCLI) -> str:
         trainer = {**trainer, "max_epochs": init_args["teacher_epochs"], "max_steps": -1}
     return digest(
         {
-            "model": {name: init_args.get(name) for name in _TEACHER_SETTINGS},
+            "model": {name: init_args[name] for name in _TEACHER_SETTINGS if name in init_args},
             "data": identity["data"],
             "version": _VERSION,
             "trainer": trainer,

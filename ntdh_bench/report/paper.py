@@ -14,7 +14,7 @@ from ntdh_bench.report.pairing import scored
 
 PATH = Path(__file__).with_name("paper.yaml")
 REMOVES = {"T": "most_divergent", "R": "random", "F": "least_divergent"}
-_DENSE = ("semantickitti", "nyu")  # judged by mIoU
+_DENSE = ("semantickitti", "nyuv2")  # judged by mIoU
 DATASETS = {"table2": "mnist", "table3": "ravdess", "table4": "semantickitti"}
 
 

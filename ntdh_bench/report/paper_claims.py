@@ -376,7 +376,7 @@ def _fig11() -> list[Claim]:
 
 def _table1() -> list[Claim]:
     claims = []
-    for dataset in ("ravdess", "semantickitti", "mnist", "nyu"):
+    for dataset in ("ravdess", "semantickitti", "mnist", "nyuv2"):
         capacity = minus(*(_network(log_parameters, dataset, m) for m in ("teacher", "student")))
         strength = minus(*(_network(SCORE, dataset, m) for m in ("teacher", "student")))
         claims += [

@@ -11,7 +11,7 @@ from ntdh_bench.cli import main
 from tests.helpers import flags, small_and_simulated
 
 CONFIGS = sorted(Path("configs").glob("*.yaml"))
-FAMILIES = ("mnist", "ravdess", "ravdess_features", "semantickitti")
+FAMILIES = ("mnist", "ravdess", "ravdess_features", "semantickitti", "nyuv2_seg", "nyuv2_ssc")
 METHODS = ("kd", "fitnet", "crd", "rkd", "pkt", "sp", "dkd")
 
 

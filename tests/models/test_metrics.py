@@ -10,7 +10,14 @@ from torchmetrics.classification import MulticlassAccuracy
 from ntdh_bench import records
 from ntdh_bench.batch import Measure
 from ntdh_bench.divergence import ncjsd
-from ntdh_bench.models.metrics import pair_metrics, single_metric, update_pair, update_points
+from ntdh_bench.models.metrics import (
+    COMPLETION,
+    pair_metrics,
+    single_metric,
+    update_completion,
+    update_pair,
+    update_points,
+)
 from ntdh_bench.segmentation import MeanIoU
 
 
@@ -62,3 +69,18 @@ def test_points_take_the_class_of_their_pixel() -> None:
     assert found.per_class()[1:].tolist() == [1.0, 0.5, 0.5]
     assert float(found.compute()) == pytest.approx(2 / 3)
     update_points(pair_metrics(data("miou")), logits.float(), inputs)  # nothing to measure with
+
+
+def test_hidden_voxels_are_completed() -> None:
+    metrics = pair_metrics(data("miou"), completion=True)
+    predicted = torch.tensor([[[[0, 1, 2, 3, 1, 1]]]])
+    logits = torch.nn.functional.one_hot(predicted, 4).movedim(-1, 1).float()
+    target = torch.tensor([[[[1, 3, 0, 2, 255, 1]]]])
+    occluded = torch.tensor([[[[1, 1, 1, 1, 1, 0]]]]).bool()  # the last is seen
+    update_pair(metrics, logits, logits, target)
+    update_completion(metrics, logits, target, {"occluded": occluded})
+    found = {name: float(cast(Any, metrics[name]).compute()) for name in COMPLETION}
+    assert found == pytest.approx(
+        {"completion_iou": 2 / 4, "completion_precision": 2 / 3, "completion_recall": 2 / 3}
+    )
+    update_completion(pair_metrics(data("miou")), logits, target, {"occluded": occluded})

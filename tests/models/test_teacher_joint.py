@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,37 @@ def test_task_loss_ignores_and_survives_nothing_to_learn() -> None:
     assert loss == 0
     assert logits.grad is not None
     assert (logits.grad == 0).all()
+
+
+def test_classes_weigh_as_they_are_told() -> None:
+    weights = torch.tensor([0.05, 1, 0, 2])
+    logits = torch.randn(4, CLASSES, 3, requires_grad=True)
+    target = torch.tensor([[0, 1, 255], [3, 3, 0], [255, 1, 2], [0, 0, 0]])
+    expected = cross_entropy(logits, target, weights, ignore_index=255)
+    assert torch.allclose(task_loss(logits, target, 255, weights), expected)
+    loss = task_loss(logits, torch.full((4, 3), 2), 255, weights)  # of no weight
+    loss.backward()
+    assert loss == 0
+    assert logits.grad is not None
+    assert (logits.grad == 0).all()
+
+
+@pytest.mark.parametrize("bad", [
+    [1.0, 2.0], [1.0, 1.0, -1.0, 1.0], [0.0] * CLASSES, [1.0, math.nan, 1.0, 1.0], [math.inf] * 4,
+])  # fmt: skip
+def test_weights_that_fit_no_classes_are_refused(bad: list[float]) -> None:
+    for make in (TeacherModule, partial(JointModule, network)):
+        with pytest.raises(UserError, match=r"model.class_weights .* give 4 finite weights"):
+            make(network, CLASSES, optimizer=optimizer, class_weights=bad)
+
+
+def test_modules_weigh_classes() -> None:
+    sample, weights = batch(), [0.0, 1.0, 1.0, 1.0]
+    module = TeacherModule(network, CLASSES, "student", optimizer, class_weights=weights)
+    logits = module.network(sample["student"])
+    expected = cross_entropy(logits, sample["target"], torch.tensor(weights))
+    assert torch.allclose(module.training_step(sample, 0), expected)
+    assert "class_weights" not in module.state_dict()
 
 
 def test_teacher_trains_on_its_modality_only() -> None:

@@ -67,8 +67,9 @@ def test_state_of_a_data_set(tmp_path: Path) -> None:
     mnist = find_dataset("mnist")
     assert state_of(find_dataset("synthetic"), tmp_path) == "not needed"
     assert state_of(mnist, tmp_path) == "missing"
-    for name in mnist.folders:
-        (tmp_path / name).mkdir()
+    (tmp_path / "mnist").mkdir()
+    assert state_of(mnist, tmp_path) == "real, without bsds500"
+    (tmp_path / "bsds500").mkdir()
     assert state_of(mnist, tmp_path) == "real"
     write_marker(tmp_path / "mnist", {})
     assert state_of(mnist, tmp_path) == "simulated"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -18,6 +21,8 @@ from ntdh_bench.distillers.functional import kd
 from ntdh_bench.divergence import TargetError
 from ntdh_bench.errors import UserError
 from ntdh_bench.segmentation import (
+    Completion,
+    CompletionScore,
     MeanIoU,
     focal,
     lovasz_softmax,
@@ -249,8 +254,8 @@ def scores(labels: Sequence[int], truth: Sequence[int], **options: Any) -> MeanI
 
 
 def test_iou_is_the_official_definition() -> None:
-    #     1: 2 hits, 1 missed as "unlabelled"; 2: 1 hit, 1 taken for 1; 0 and 255 are not counted
-    truth = [1, 1, 1, 2, 2, 0, 0, 255]
+    #     1: 2 hits, 1 missed as "unlabelled"; 2: 1 hit, 1 taken for 1; ignored ones do not count
+    truth = [1, 1, 1, 2, 2, 255, 255, 255]
     labels = [1, 1, 0, 2, 1, 2, 3, 4]
     metric = scores(labels, truth)
     expected = [math.nan, 2 / 4, 1 / 2, 0.0, 0.0]
@@ -261,6 +266,14 @@ def test_iou_is_the_official_definition() -> None:
     assert skipping.per_class().isnan().tolist() == [True, False, False, True, True]
     # A class that is predicted but never there has an IoU of 0, so it is not absent.
     assert scores([1, 3], [1, 1], absent="skip").compute().item() == pytest.approx(1 / 4)
+
+
+def test_predictions_where_the_excluded_class_is_true_are_false_positives() -> None:
+    metric = scores([1, 1, 2, 0], [1, 0, 0, 0])
+    assert metric.per_class().tolist() == pytest.approx([math.nan, 1 / 2, 0, 0, 0], nan_ok=True)
+    assert metric.compute().item() == pytest.approx(1 / 8)
+    everything = scores([1, 1, 2, 0], [1, 0, 0, 0], excluded=())
+    assert everything.per_class().tolist() == pytest.approx([1 / 3, 1 / 2, 0, 0, 0])
 
 
 def test_iou_without_excluded_classes_agrees_with_scikit_learn() -> None:
@@ -305,6 +318,106 @@ def test_iou_of_nothing() -> None:
     assert MeanIoU(5).compute() == 0
     assert MeanIoU(5, absent="skip").compute().isnan()
     assert scores([1, 2], [255, 0]).compute() == 0
+
+
+def completion(labels: Tensor, truth: Tensor, mask: Tensor) -> list[float]:
+    """Precision, recall and IoU."""
+    metrics = [Completion(score) for score in get_args(CompletionScore)]
+    for metric in metrics:
+        metric.update(labels, truth, mask)
+    values = [metric.compute() for metric in metrics]
+    assert {value.dtype for value in values} == {torch.float64}
+    return [value.item() for value in values]
+
+
+def test_completion_agrees_with_scikit_learn() -> None:
+    from sklearn.metrics import jaccard_score, precision_score, recall_score
+
+    logits, target = draw((3, CLASSES, 5, 4, 6))
+    logits.data[:, 0] += 3  # about as many empty voxels as others
+    mask = torch.rand(target.shape, generator=torch.Generator().manual_seed(1)) < 0.5
+    keep = mask & (target != IGNORED)
+    found, occupied = logits.argmax(1)[keep] > 0, target[keep] > 0
+    expected = [score(occupied, found) for score in (precision_score, recall_score, jaccard_score)]
+    before = [tensor.clone() for tensor in (logits, target, mask)]
+    assert completion(logits, target, mask) == pytest.approx(expected)
+    assert completion(logits.argmax(1), target, mask) == pytest.approx(expected)
+    assert all(map(torch.equal, (logits, target, mask), before))
+
+
+def test_completion_counts_neither_visible_nor_ignored_voxels() -> None:
+    truth = torch.tensor([1, 2, 3, 0, 0, IGNORED, 4])
+    labels = torch.tensor([5, 2, 0, 1, 0, 1, 0])
+    occluded = torch.tensor([True] * 6 + [False])
+    assert completion(labels, truth, occluded) == pytest.approx([2 / 3, 2 / 3, 2 / 4])
+
+
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
+def test_completion_of_nothing() -> None:
+    empty = torch.zeros(4, dtype=torch.int64)
+    assert Completion().compute() == 0
+    assert completion(empty, empty, empty == 0) == [0, 0, 0]
+    assert completion(empty + 1, empty + 1, empty != 0) == [0, 0, 0]
+
+
+def test_completion_that_does_not_fit_is_refused() -> None:
+    logits, target = draw()
+    everywhere = torch.ones_like(target, dtype=torch.bool)
+    with pytest.raises(UserError, match="'f1': choose precision or recall or iou"):
+        Completion("f1")  # type: ignore[arg-type]
+    metric = Completion()
+    with pytest.raises(ValueError, match=r"mask .* do not fit"):
+        metric.update(logits, target, everywhere[:1])
+    with pytest.raises(ValueError, match=r"prediction .* do not fit"):
+        metric.update(logits[:1], target, everywhere)
+
+
+WORKER = """
+import os, sys, time
+from pathlib import Path
+import torch, torch.distributed as dist
+from tests.ntdh_bench.test_segmentation import voxel_scores
+rank, folder = int(sys.argv[1]), Path(sys.argv[2])
+dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
+torch.save(voxel_scores(slice(1) if rank else slice(1, 4)), folder / f"{rank}.part")
+os.replace(folder / f"{rank}.part", folder / f"{rank}.pt")
+while not (folder / f"{1 - rank}.pt").exists():
+    time.sleep(0.01)
+os._exit(0)  # torch's threads can abort an interpreter that shuts down: not what is tested
+"""
+
+
+def voxel_scores(scenes: slice) -> list[Tensor]:
+    """What the metrics of voxels give after some of four scenes, one a batch."""
+    logits, target = draw((4, CLASSES, 3, 4, 5))
+    mask = torch.rand(target.shape, generator=torch.Generator().manual_seed(1)) < 0.5
+    classes, occupied = MeanIoU(CLASSES), [Completion(score) for score in get_args(CompletionScore)]
+    for scene in torch.arange(4)[scenes, None]:
+        classes.update(logits[scene], target[scene])
+        for metric in occupied:
+            metric.update(logits[scene], target[scene], mask[scene])
+    return [classes.per_class(), *(metric.compute() for metric in (classes, *occupied))]
+
+
+def test_two_processes_measure_like_one(tmp_path: Path) -> None:
+    """Over gloo, with three scenes on one rank and one on the other."""
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(rank), str(tmp_path)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        for rank in range(2)
+    ]
+    try:
+        assert [worker.wait(timeout=300) for worker in workers] == [0, 0]
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+    alone = voxel_scores(slice(4))
+    for rank in range(2):
+        shared = torch.load(tmp_path / f"{rank}.pt")
+        torch.testing.assert_close(shared, alone, rtol=0, atol=0, equal_nan=True)
 
 
 def golden_arrays(folder: Path, name: str) -> dict[str, Tensor]:

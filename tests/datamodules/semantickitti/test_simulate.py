@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from sklearn.tree import DecisionTreeClassifier
 
+from ntdh_bench.datamodules.raycast import cast, rotation
 from ntdh_bench.datamodules.semantickitti import simulate
 from ntdh_bench.datamodules.semantickitti.labels import RAW_TO_CLASS, UNKNOWN
 from ntdh_bench.datamodules.semantickitti.projection import project
-from ntdh_bench.datamodules.semantickitti.raycast import cast, rotation
 from ntdh_bench.datamodules.semantickitti.reader import (
     read_calibration,
     read_classes,

@@ -92,7 +92,9 @@ def test_options_reach_prepare_with_their_defaults(
 
 
 def test_unknown_names(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UserError, match="unknown data set 'x': choose one of mnist, ravdess, sem"):
+    with pytest.raises(
+        UserError, match="unknown data set 'x': choose one of mnist, nyuv2, ravdess"
+    ):
         main(["verify", "x"])
     with pytest.raises(SystemExit) as stopped:
         main(["delete", "mnist"])

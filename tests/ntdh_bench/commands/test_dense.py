@@ -145,3 +145,10 @@ def test_a_pixel_network_takes_the_image_of_points(
     shown = capsys.readouterr().out
     assert "student with KD, last epoch" in shown
     assert "point mIoU %" in shown
+
+
+def test_saliency_of_volumes_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = Path("configs/nyuv2_ssc_kd.yaml")
+    small = small_and_simulated(yaml.safe_load(config.read_text()))
+    assert main(["saliency", *flags(config, tmp_path / "runs", *small)]) == 1
+    assert "the targets of nyuv2 have the size (15, 9, 15) here" in capsys.readouterr().err

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from ntdh_bench.commands.parser import _without, one_line, run_folder, with_run_config
+from ntdh_bench.commands.teacher import teacher_key
 from ntdh_bench.commands.training import FitCLI, check_resume
 from ntdh_bench.errors import UserError
+from ntdh_bench.records import baseline_hash
 from tests.helpers import flags
 
 QUICKSTART = Path("configs/quickstart.yaml")
@@ -56,6 +58,17 @@ def test_identity_leaves_out_paths_and_workers(tmp_path: Path) -> None:
     other = FitCLI("fit", flags(QUICKSTART, tmp_path, "--mask.ratio", "0.3"))
     assert one.identity() == two.identity()
     assert one.identity() != other.identity()
+
+
+def test_settings_that_came_later_leave_hashes_as_they_were(tmp_path: Path) -> None:
+    """Records and cached teachers of earlier versions are still found."""
+    weights = ["--model.class_weights", "[0.5, 1, 1, 1]"]
+    before = FitCLI("fit", flags(QUICKSTART, tmp_path))
+    weighted = FitCLI("fit", flags(QUICKSTART, tmp_path, *weights))
+    assert "class_weights" not in before.identity()["model"]["init_args"]
+    assert weighted.identity()["model"]["init_args"]["class_weights"] == [0.5, 1, 1, 1]
+    assert teacher_key(before) != teacher_key(weighted)
+    assert baseline_hash(before.identity()) != baseline_hash(weighted.identity())
 
 
 def test_every_run_gets_its_own_folder_with_a_config_that_repeats_it(

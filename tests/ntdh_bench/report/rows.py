@@ -30,7 +30,7 @@ _MEASURED = (
     "accuracy", "teacher_accuracy", "miou", "teacher_miou", "tcjsd", "ncjsd", "kl", "tckl",
     "tckl_binary", "nckl",
 )  # fmt: skip
-_DENSE = ("semantickitti", "nyu")
+_DENSE = ("semantickitti", "nyuv2")
 _STUDENT = ("dataset", "protocol", "source", "gap", "classes", "unimodal", "student_noise", "seed")
 _BLANK: Row = dict.fromkeys(COLUMNS)
 _ENVIRONMENT: Row = {

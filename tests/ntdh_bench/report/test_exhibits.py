@@ -97,6 +97,14 @@ def test_the_papers_real_numbers_do_not_stand_beside_simulated_ones() -> None:
     assert {cell.paper for cell in table.cells} == {None}
 
 
+def test_the_papers_scene_completion_does_not_stand_beside_segmentation() -> None:
+    alone = [row | {"dataset": "nyuv2"} for row in table1(1) if row["dataset"] == "mnist"]
+    for protocol, printed in (("nyuv2_ssc", {0.17, 24.4, 24.7}), ("nyuv2_seg_small", {None})):
+        (table,) = strength_table(with_derived([row | {"protocol": protocol} for row in alone]))
+        line = [line for line in table.lines if line.labels == ("NYU Depth V2",)]
+        assert {cell.paper for cell in line[0].cells} == printed
+
+
 @pytest.mark.parametrize("name", ["table2", "table3"])
 def test_without_runs_the_papers_numbers_stand_alone(name: str) -> None:
     (table,) = method_table(name, [])

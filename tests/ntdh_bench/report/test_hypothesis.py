@@ -284,7 +284,12 @@ def test_families_show_what_pooling_hides() -> None:
 
 
 def test_strata_are_told_apart_and_data_sets_are_summarised_by_source() -> None:
-    datasets = [("synthetic", "simulated"), ("mnist", "real"), ("nyu", "real"), ("ravdess", "real")]
+    datasets = [
+        ("synthetic", "simulated"),
+        ("mnist", "real"),
+        ("nyuv2", "real"),
+        ("ravdess", "real"),
+    ]
     rows = [
         row
         for dataset, source in datasets
@@ -395,7 +400,10 @@ def test_methods_that_share_noise_hold_a_true_null_as_often_as_they_should() -> 
 def test_strata_with_more_cells_weigh_more() -> None:
     many = [row for s in range(3) for gap in GAPS for row in pair(s, gap, gap, gap)]
     four = [
-        row for s in range(3) for gap in GAPS[:4] for row in pair(s, gap, -gap, gap, dataset="nyu")
+        row
+        for s in range(3)
+        for gap in GAPS[:4]
+        for row in pair(s, gap, -gap, gap, dataset="nyuv2")
     ]
     [ncjsd] = hypothesis.test_hypothesis(many + four).summaries  # nothing else varies
     z = [math.atanh(1 - 6 / 210), -math.atanh(1 - 6 / 60)]

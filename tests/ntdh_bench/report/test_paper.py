@@ -77,9 +77,9 @@ def test_numbers_in_the_form_of_records() -> None:
     assert application[0]["last_test_score"] == application[0]["last_test_miou"]
     assert {r["last_test_accuracy"] for r in application} == {None}
     networks = paper.as_rows("table1")
-    assert [r["last_test_miou"] for r in networks if r["dataset"] == "nyu"] == [0.244, 0.247]
+    assert [r["last_test_miou"] for r in networks if r["dataset"] == "nyuv2"] == [0.244, 0.247]
     assert {r["last_test_miou"] for r in networks if r["dataset"] == "mnist"} == {None}
-    assert [r["modality"] for r in networks if r["dataset"] == "nyu"] == ["teacher", "student"]
+    assert [r["modality"] for r in networks if r["dataset"] == "nyuv2"] == ["teacher", "student"]
 
 
 def test_every_figure_says_something() -> None:

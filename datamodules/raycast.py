@@ -1,7 +1,9 @@
 """Analytic ray casting: boxes, upright cylinders and ellipsoids seen by a camera and a lidar.
 
+And what the simulated scenes share besides: colours, texture, and the camera's exposure.
+
 A solid is a unit shape (the cube [-1, 1]^3, the cylinder of radius 1 and |z| <= 1, the unit ball),
-stretched, turned about the vertical axis and moved. The world has x forward, y left, z up, metres.
+stretched, turned about the vertical axis and moved. Worlds are right-handed, z up, in metres.
 """
 
 from __future__ import annotations
@@ -18,6 +20,9 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Single = NDArray[np.float32]
+Random = np.random.Generator
+Triple = tuple[float, float, float]
+Colour = Triple
 
 _NEAR = 0.2  # metres before the camera from which solids are seen
 _CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], dtype=float)
@@ -49,10 +54,10 @@ class Solid(NamedTuple):
 
     shape: Shape
     material: int
-    centre: tuple[float, float, float]
-    half: tuple[float, float, float]
+    centre: Triple
+    half: Triple
     yaw: float = 0.0
-    colour: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    colour: Colour = (0.5, 0.5, 0.5)
     instance: int = 0
 
 
@@ -223,6 +228,41 @@ def cast(sensor: Sensor, solids: Solids) -> tuple[Single, NDArray[np.int64]]:
         distance[window][nearer] = entry[nearer]
         index[window][nearer] = number
     return distance, index
+
+
+def shade(colours: tuple[Colour, ...], random: Random) -> Colour:
+    """Draw one of the colours, a little lighter or darker."""
+    red, green, blue = colours[random.integers(len(colours))]
+    light = random.uniform(0.8, 1.2)
+    return red * light, green * light, blue * light
+
+
+def texture(points: Single, grain: Single) -> Single:
+    """Return a fixed pattern of spots: float32 (N,) in [-1, 1).
+
+    Args:
+        points: (N, 3) in metres.
+        grain: size of a spot, (N,) in metres.
+    """
+    cells = np.floor(points / grain[:, None]).astype(np.int64).astype(np.uint64)
+    with np.errstate(over="ignore"):
+        mixed = (cells * np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9],
+                                  dtype=np.uint64)).sum(axis=1)  # fmt: skip
+        mixed ^= mixed >> np.uint64(29)
+        mixed *= np.uint64(0xBF58476D1CE4E5B9)
+    spots = (mixed >> np.uint64(40)).astype(np.float32) / np.float32(1 << 23)
+    return np.asarray(spots - 1, dtype=np.float32)
+
+
+def expose(light: Single, random: Random) -> NDArray[np.uint8]:
+    """Return the photograph (H, W, 3) of what comes from each pixel, float32 (H, W, 3) in [0, 1].
+
+    Exposure and tint differ from picture to picture, noise from pixel to pixel.
+    """
+    exposure, tint = random.uniform(0.7, 1.2), random.normal(1, 0.04, 3)
+    seen = light * (exposure * tint).astype(np.float32)
+    seen += 0.02 * random.standard_normal(seen.shape, dtype=np.float32)
+    return (seen.clip(0, 1) * 255).round().astype(np.uint8)
 
 
 def _enter_box(start: Single, ray: Single) -> Single:

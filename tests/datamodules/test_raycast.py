@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ntdh_bench.datamodules.semantickitti.raycast import (
+from ntdh_bench.datamodules.raycast import (
     Camera,
     Lidar,
     Sensor,

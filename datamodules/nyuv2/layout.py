@@ -1,0 +1,98 @@
+"""Where the files of NYU Depth V2 lie, and what a source of labelled pairs gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ntdh_bench.errors import UserError
+
+Part = Literal["train", "test"]
+PARTS: tuple[Part, ...] = ("train", "test")
+
+FOLDER = "nyuv2"
+SCENES = "nyu_ssc"
+PREPARED = "prepared"
+SPLIT = "split.json"
+#: The published files: all pairs (HDF5), the official split and the map 894 -> 40 (MATLAB 5).
+LABELLED_MAT = "nyu_depth_v2_labeled.mat"
+SPLIT_MAT = "splits.mat"
+CLASSES_MAT = "classMapping40.mat"
+
+#: Number of pairs in each part, as published.
+PART_SIZE: dict[Part, int] = {"train": 795, "test": 654}
+MAX_PIXELS = 4_000_000  # published images have 307,200: more is another file or a bomb
+
+HOW_TO_GET = (
+    f"fetch {LABELLED_MAT} (2.8 GB, horatio.cs.nyu.edu/mit/silberman/nyu_depth_v2/), "
+    f"{SPLIT_MAT} (horatio.cs.nyu.edu/mit/silberman/indoor_seg_sup/), {CLASSES_MAT} "
+    "(github.com/ankurhanda/nyuv2-meta-data)"
+)
+
+
+class Pair(NamedTuple):
+    """One labelled view.
+
+    Attributes:
+        rgb: uint8 (height, width, 3).
+        depth: uint16 (height, width), millimetres, 0 where there is none.
+        label: uint8 (height, width), 1..40, 0 where there is none.
+    """
+
+    rgb: NDArray[np.uint8]
+    depth: NDArray[np.uint16]
+    label: NDArray[np.uint8]
+
+
+class PairSource(Protocol):
+    """Labelled pairs by their official index, which counts from 1."""
+
+    #: what the files lie in
+    folder: Path
+    #: (height, width) of every image
+    size: tuple[int, int]
+    #: official indices of each part
+    split: dict[Part, list[int]]
+
+    def files(self, indices: Sequence[int]) -> list[Path]:
+        """Return the files that these pairs come from."""
+
+    def read(self, index: int) -> Pair:
+        """Read one pair.
+
+        Raises:
+            UserError: a file is broken.
+        """
+
+
+def checked_split(path: Path, split: dict[Any, Any], there: set[int]) -> dict[Part, list[int]]:
+    """Return the split that was read from ``path`` if each index is there, and in one part only.
+
+    Raises:
+        UserError: it is not.
+    """
+    for part in PARTS:
+        indices = split.get(part)
+        if not isinstance(indices, list) or not all(type(index) is int for index in indices):
+            raise UserError(f"{path}: {part!r} is not a list of integers; get the file again")
+        if not indices:
+            raise UserError(f"{path}: {part!r} is empty; get the file again")
+        outside = [index for index in indices if index not in there]
+        if outside:
+            span = f"{min(there)}..{max(there)}" if there else "none at all"
+            raise UserError(
+                f"{path}: index {outside[0]} of {part!r} ({len(outside)} in all) has no pair: "
+                f"there are {span}, counted from 1; get the file again, or the pairs"
+            )
+    train, test = split["train"], split["test"]
+    if len({*train, *test}) != len(train) + len(test):
+        twice = next(i for i in sorted({*train, *test}) if (train + test).count(i) > 1)
+        raise UserError(
+            f"{path}: index {twice} is there twice: a pair belongs to one part, once; get the file "
+            "again"
+        )
+    return {"train": train, "test": test}

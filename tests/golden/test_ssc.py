@@ -1,0 +1,95 @@
+"""Scene completion's metrics against reference values of other implementations (NTDH_GOLDEN).
+
+The reference averages over scenes: its scores are rebuilt from those of single scenes. Its first
+variant is not compared, since there the completion score writes into the target of the other one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TypeAlias, get_args
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ntdh_bench.segmentation import Completion, CompletionScore, MeanIoU
+
+CLASSES, IGNORED = 12, 255
+AS_RUN, UNMUTATED = "batch0.waterljwant_as_run", "batch0.waterljwant_unmutated_target"
+Scene: TypeAlias = tuple[Tensor, Tensor, Tensor]
+
+
+@pytest.fixture(scope="module")
+def data(golden: Path) -> dict[str, Tensor]:
+    with np.load(golden / "ssc_metrics.npz", allow_pickle=False) as arrays:
+        return {key: torch.from_numpy(arrays[key]) for key in arrays if key != "_src"}
+
+
+@pytest.fixture(scope="module")
+def scenes(data: dict[str, Tensor]) -> list[Scene]:
+    """Logits, target and scored voxels of every scene, as batches of one."""
+    logits, target = data["batch0.in_logits"], data["batch0.in_target"].long()
+    scored = data["batch0.nonempty2"] == 1
+    return [(logits[[i]], target[[i]], scored[[i]]) for i in range(len(target))]
+
+
+def completion(scenes: Iterable[Scene]) -> list[float]:
+    """Precision, recall and IoU."""
+    metrics = [Completion(score) for score in get_args(CompletionScore)]
+    for scene in scenes:
+        for metric in metrics:
+            metric.update(*scene)
+    return [metric.compute().item() for metric in metrics]
+
+
+def class_iou(scenes: Iterable[Scene]) -> Tensor:
+    """With empty voxels as a class, as in the reference."""
+    metric = MeanIoU(CLASSES, excluded=())
+    for logits, target, scored in scenes:
+        metric.update(logits, target.masked_fill(~scored, IGNORED))
+    return metric.per_class()
+
+
+def test_completion_of_scenes(data: dict[str, Tensor], scenes: list[Scene]) -> None:
+    mean = np.mean([completion([scene]) for scene in scenes], axis=0)
+    expected = [data[f"{AS_RUN}.completion_{key}"].item() for key in ("p", "r", "iou")]
+    assert mean.tolist() == pytest.approx(expected, rel=1e-12)
+
+
+def test_class_iou_of_scenes(data: dict[str, Tensor], scenes: list[Scene]) -> None:
+    present = torch.stack(
+        [torch.bincount(y[m & (y != IGNORED)], minlength=CLASSES) > 0 for _, y, m in scenes]
+    )
+    assert torch.equal(present.sum(dim=0), data[f"{UNMUTATED}.cnt_class"].long())
+    summed = torch.stack([class_iou([scene]) for scene in scenes]).mul(present).sum(dim=0)
+    # The reference adds them up in float32.
+    np.testing.assert_allclose(summed, data[f"{UNMUTATED}.iou_sum"].double(), rtol=1e-6)
+
+
+def test_accuracy_of_scenes(data: dict[str, Tensor], scenes: list[Scene]) -> None:
+    accuracy = 0.0
+    for logits, target, scored in scenes:
+        metric = MeanIoU(CLASSES, excluded=())
+        metric.update(logits, target.masked_fill(~scored, IGNORED))
+        accuracy += metric.confusion.trace().item() / metric.confusion.sum().item()
+    assert accuracy / len(scenes) == pytest.approx(data[f"{UNMUTATED}.acc"].item(), rel=1e-12)
+
+
+def test_pooled_over_scenes(data: dict[str, Tensor], scenes: list[Scene]) -> None:
+    """What we report: counts of all scenes, empty voxels left out of the mean."""
+    target = data["batch0.in_target"].numpy()
+    scored = (data["batch0.nonempty2"].numpy() == 1) & (target != IGNORED)
+    truth, labels = target[scored], data["batch0.in_logits"].numpy().argmax(1)[scored]
+    found, occupied = labels > 0, truth > 0
+    hits = (found & occupied).sum()
+    expected = [hits / group.sum() for group in (found, occupied, found | occupied)]
+    assert completion(scenes) == pytest.approx(expected, rel=1e-12)
+    pairs = [(truth == k, labels == k) for k in range(1, CLASSES)]
+    iou = [(true & said).sum() / max((true | said).sum(), 1) for true, said in pairs]
+    metric = MeanIoU(CLASSES)
+    for logits, truth_of_scene, mask in scenes:
+        metric.update(logits, truth_of_scene.masked_fill(~mask, IGNORED))
+    assert metric.compute().item() == pytest.approx(np.mean(iou), rel=1e-12)
