@@ -41,7 +41,7 @@ class OnTheFly(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         name = self.names[index]
-        with Image.open(self.folder / "rgb" / f"{name}.jpg") as image:
+        with Image.open(self.folder / "rgb" / f"{name}.png") as image:
             rgb = np.array(image.resize(SMALL[::-1], Image.Resampling.BOX))
         depth, label = (self._nearest(kind, name) for kind in ("depth", "label40"))
         target = self.targets[torch.from_numpy(label).long()]
