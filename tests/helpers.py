@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -74,6 +78,54 @@ def flags(config: Path, folder: Path, *more: str) -> Sequence[str]:
         "--config", str(config), "--run_dir", str(folder), "--trainer.accelerator", "cpu",
         "--trainer.enable_progress_bar", "false", *more,
     ]  # fmt: skip
+
+
+_BEFORE = """
+import os, sys, time
+from pathlib import Path
+import torch, torch.distributed as dist
+rank, folder = int(os.environ["LOCAL_RANK"]), Path(sys.argv[1])
+dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
+"""
+_AFTER = """
+torch.save(result, folder / f"{rank}.part")
+os.replace(folder / f"{rank}.part", folder / f"{rank}.pt")
+while not (folder / f"{1 - rank}.pt").exists():  # the other one may still need this one
+    time.sleep(0.01)
+os._exit(0)  # torch's threads can abort an interpreter that shuts down: not what is tested
+"""
+
+
+def run_two_processes(code: str, folder: Path) -> list[Any]:
+    """Run Python code as two gloo processes; returns what each left in ``result``.
+
+    The code has ``torch``, ``dist``, its ``rank`` and the ``folder``. Both must succeed.
+    """
+    shared = {"PYTHONPATH": os.pathsep.join(sys.path), "NODE_RANK": "0"}
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", _BEFORE + code + _AFTER, str(folder)],
+            env={**os.environ, **shared, "LOCAL_RANK": f"{rank}"},
+        )
+        for rank in range(2)
+    ]
+    try:
+        assert [worker.wait(timeout=300) for worker in workers] == [0, 0]
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+def seconds_per_sample(run: Callable[[], int], repeats: int) -> float:
+    """Return the shortest time of some repeats of ``run``, which says how many samples it took."""
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.perf_counter()
+        count = run()
+        best = min(best, (time.perf_counter() - start) / count)
+    return best
 
 
 # Small and simulated, by data module; batches of the size that the data then have.

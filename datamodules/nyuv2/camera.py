@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +11,7 @@ from PIL import Image
 
 from ntdh_bench.errors import UserError
 
+from ..images import opened_image
 from .voxels import BLOCK, GRID, IGNORED, VOXEL_SIZE, Grid, over_blocks
 
 Depth = NDArray[np.uint16]
@@ -80,18 +79,6 @@ def write_depth(path: Path, millimetres: Depth) -> None:
 
 def _rotated(bits: Depth, left: int) -> Depth:
     return (bits << np.uint16(left)) | (bits >> np.uint16(16 - left))
-
-
-@contextmanager
-def opened_image(path: Path) -> Iterator[Image.Image]:
-    """Open an image; what keeps it from being decoded inside the block becomes a UserError."""
-    try:
-        with Image.open(path) as image:
-            yield image
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; get it again") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: cannot be decoded ({error}); get it again") from None
 
 
 def positions(

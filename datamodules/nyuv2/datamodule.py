@@ -17,23 +17,23 @@ from ntdh_bench.errors import UserError
 from ntdh_bench.seeding import generator, uniform
 
 from ..checks import check_at_least, check_choice, check_within
+from ..images import IMAGENET_MEAN, IMAGENET_STD
 from ..paired import PairedDataModule, PairedDataset
 from .camera import IMAGE_SIZE
 from .labels import NYU13_NAMES, NYU40_NAMES, SSC_NAMES, target_table
-from .layout import PARTS, Part
+from .layout import FOLDER, PARTS, SCENES, Part
 from .pairs import prepared_pairs
-from .scenes import prepared_scenes
+from .scenes import STRIDE, prepared_scenes
 from .simulate import simulated_root
 from .store import Arrays
 
 Task = Literal["semantic_segmentation", "scene_completion"]
 
-_SCALES = (1.0, 0.5, 0.25)  # of scene completion: whole voxels at each
 _BLOCK = 8  # neighbours in the official order show the same room
 
 # ImageNet's mean and deviation; those of the depth of NYU Depth V2's training images, metres.
-_RGB_MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
-_RGB_STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+_RGB_MEAN = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
+_RGB_STD = torch.tensor(IMAGENET_STD).view(3, 1, 1)
 _DEPTH_MEAN, _DEPTH_STD = 2.84, 1.42
 
 _CLASS_NAMES = {40: NYU40_NAMES, 13: NYU13_NAMES}
@@ -221,7 +221,7 @@ class NYUDepthV2DataModule(PairedDataModule):
         self.source = source
         self.scale = scale if scale is not None else {"scene_completion": 1.0}.get(task, 0.5)
         check_within("data.scale", self.scale, 0.01, 1)
-        if task == "scene_completion" and self.scale not in _SCALES:
+        if task == "scene_completion" and self.scale not in STRIDE:
             raise UserError(
                 f"data.scale is {self.scale}: scene completion has 1, 0.5 and 0.25, at which "
                 "voxels stay whole"
@@ -258,7 +258,7 @@ class NYUDepthV2DataModule(PairedDataModule):
         return data_root(self.root)
 
     def _stored(self, root: Path) -> dict[Part, Arrays]:
-        folder = root / ("nyu_ssc" if self.task == "scene_completion" else "nyuv2")
+        folder = root / (SCENES if self.task == "scene_completion" else FOLDER)
         if is_simulated(folder, root):
             self.source = "simulated"
         if self.task == "scene_completion":

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ntdh_bench.errors import UserError
 
+from ..images import IMAGENET_MEAN, IMAGENET_STD
 from .camera import IMAGE_SIZE, coarser_state, scored, tsdf_state
 from .labels import SSC_NAMES
 from .store import Sample
@@ -23,8 +24,7 @@ from .voxels import BLOCK, GRID, IGNORED
 
 _TARGET = tuple(side // BLOCK for side in GRID)
 # Of ImageNet, with which the colours are standardised.
-_MEAN = np.reshape((0.485, 0.456, 0.406), (3, 1, 1))
-_STD = np.reshape((0.229, 0.224, 0.225), (3, 1, 1))
+_MEAN, _STD = (np.reshape(values, (3, 1, 1)) for values in (IMAGENET_MEAN, IMAGENET_STD))
 _FARTHEST = 65.0  # metres that uint16 millimetres can hold
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ntdh_bench.errors import UserError
 
-from .camera import opened_image
+from ..images import nearest, opened_image
 from .labels import NYU40_NAMES
 from .layout import (
     FOLDER,
@@ -184,12 +184,7 @@ def resized(pair: Pair, size: tuple[int, int]) -> Pair:
     if size == full:
         return pair
     rgb = Image.fromarray(pair.rgb).resize(size[::-1], Image.Resampling.BOX)
-    rows, columns = (
-        ((np.arange(small) + 0.5) * large / small).astype(np.int64)
-        for small, large in zip(size, full, strict=True)
-    )
-    centres = np.ix_(rows, columns)
-    return Pair(np.asarray(rgb), pair.depth[centres], pair.label[centres])
+    return Pair(np.asarray(rgb), nearest(pair.depth, size), nearest(pair.label, size))
 
 
 def write_pair(folder: Path, index: int, pair: Pair) -> None:

@@ -15,12 +15,12 @@ from PIL import Image
 from ntdh_bench.datasets import FileCheck, is_simulated
 from ntdh_bench.errors import UserError
 
+from ..images import opened_image
 from .camera import (
     IMAGE_SIZE,
     NYU_CAMERA,
     coarser_state,
     every,
-    opened_image,
     positions,
     read_depth,
     scored,
@@ -43,7 +43,8 @@ PART_FOLDERS: dict[Part, tuple[str, ...]] = {
     "test": ("NYUtest", "NYUtest_npz"),
 }
 _VERSION = 1  # of the arrays in the cache: a change of their content needs another
-_STRIDE = {1.0: 1, 0.5: 2, 0.25: 4}
+#: Of how many rows, columns and voxels one is left at each scale: voxels stay whole.
+STRIDE = {1.0: 1, 0.5: 2, 0.25: 4}
 _SCENE_FILE = re.compile(r"(NYU\d{4}_\d{4})\.(bin|png)")
 
 
@@ -261,9 +262,9 @@ def prepared_scenes(
         UserError: files are missing or broken, ``scale`` is another, or the cache cannot be
             written.
     """
-    if scale not in _STRIDE:
+    if scale not in STRIDE:
         raise UserError(f"data.scale is {scale}: scenes have 1, 0.5 and 0.25")
-    stride = _STRIDE[scale]
+    stride = STRIDE[scale]
     found = find_scenes(part_folder(folder, part), rgb=rgb)
     size = (IMAGE_SIZE[0] // stride, IMAGE_SIZE[1] // stride)
     target = _coarser(stride * BLOCK)

@@ -12,12 +12,12 @@ from torch import Tensor
 from ntdh_bench.batch import Inputs
 from ntdh_bench.seeding import uniform
 
+from ..images import IMAGENET_MEAN, IMAGENET_STD
 from ..paired import LabelledPairs
 
 # Of the authors' code: MFCCs over all clips, and ImageNet's channels for RGB in [0, 1].
 _MFCC_MEAN, _MFCC_STD = -10.59, 85.66
-_RGB_MEAN = torch.tensor([0.485, 0.456, 0.406])
-_RGB_STD = torch.tensor([0.229, 0.224, 0.225])
+_RGB_MEAN, _RGB_STD = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
 
 _TALLEST, _WIDEST = 8, 32  # of a SpecAugment band: MFCCs, frames
 _GAIN, _BIAS = 0.2, 0.1  # contrast changes by up to ±20 %, brightness by ±10 % of the range

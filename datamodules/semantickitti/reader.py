@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from ntdh_bench.errors import UserError
 
+from ..images import nearest, opened_image
 from .labels import RAW_TO_CLASS, UNKNOWN
 
 Bytes = NDArray[np.uint8]
@@ -19,6 +20,7 @@ MAX_POINTS = 2_000_000  # a 64-beam scan has about 120,000: more is another file
 MAX_PIXELS = 4_000_000  # KITTI's images have 460,000: more is another file or a bomb
 _MAX_CALIBRATION = 1 << 16
 _POINT_BYTES = 16
+_MISSING = "get the colour images of KITTI odometry"
 _GREY = {"L", "I;16", "I;16B", "I"}
 _SHAPES = {"P2": (3, 4), "Tr": (3, 4), "Tr_velo_to_cam": (3, 4), "R0_rect": (3, 3)}
 
@@ -131,11 +133,8 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         UserError: the file is missing, no image, or has more than 4 million pixels.
     """
-    try:
-        with Image.open(path) as image:
-            return _checked_size(path, image)
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        _undecodable(path, error)
+    with opened_image(path, _MISSING) as image:
+        return _checked_size(path, image)
 
 
 def read_image(path: Path, size: tuple[int, int] | None = None) -> Bytes:
@@ -148,15 +147,12 @@ def read_image(path: Path, size: tuple[int, int] | None = None) -> Bytes:
     Raises:
         UserError: as :func:`image_size`, or the image is damaged.
     """
-    try:
-        with Image.open(path) as image:
-            _checked_size(path, image)
-            colours = image.convert("RGB")
-            if size is not None and size != (image.height, image.width):
-                colours = colours.resize(size[::-1], Image.Resampling.BOX)
-            return np.asarray(colours)
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        _undecodable(path, error)
+    with opened_image(path, _MISSING) as image:
+        _checked_size(path, image)
+        colours = image.convert("RGB")
+        if size is not None and size != (image.height, image.width):
+            colours = colours.resize(size[::-1], Image.Resampling.BOX)
+        return np.asarray(colours)
 
 
 def read_dense_classes(path: Path, size: tuple[int, int], shrunk: tuple[int, int]) -> Bytes:
@@ -173,21 +169,13 @@ def read_dense_classes(path: Path, size: tuple[int, int], shrunk: tuple[int, int
         UserError: the file is missing, damaged, no grey image, of another size, or has an id
             outside the learning map.
     """
-    try:
-        with Image.open(path) as image:
-            if _checked_size(path, image) != size or image.mode not in _GREY:
-                raise UserError(
-                    f"{path}: {image.width}x{image.height}, mode {image.mode}, expected grey "
-                    f"{size[1]}x{size[0]} as its image; replace it or set data.dense_labels false"
-                )
-            raw = np.asarray(image)
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        _undecodable(path, error)
-    rows, columns = (
-        ((np.arange(small) + 0.5) * full / small).astype(np.int64)
-        for small, full in zip(shrunk, size, strict=True)
-    )
-    sampled = raw[np.ix_(rows, columns)]
+    with opened_image(path, _MISSING) as image:
+        if _checked_size(path, image) != size or image.mode not in _GREY:
+            raise UserError(
+                f"{path}: {image.width}x{image.height}, mode {image.mode}, expected grey "
+                f"{size[1]}x{size[0]} as its image; replace it or set data.dense_labels false"
+            )
+        sampled = nearest(np.asarray(image), shrunk)
     _require_known(path, sampled, (sampled < 0) | (sampled > 0xFFFF))
     return _classes(path, sampled.astype(np.uint16))
 
@@ -199,12 +187,6 @@ def _checked_size(path: Path, image: Image.Image) -> tuple[int, int]:
             "get it again"
         )
     return image.height, image.width
-
-
-def _undecodable(path: Path, error: Exception) -> NoReturn:
-    if isinstance(error, FileNotFoundError):
-        raise UserError(f"{path} is missing; get the colour images of KITTI odometry") from None
-    raise UserError(f"{path}: cannot be decoded ({error}); get it again") from None
 
 
 def _size(path: Path) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -15,17 +14,9 @@ from ntdh_bench.models.ddrnet import GRID, DDRNet
 from ntdh_bench.models.projection3d import Grid, project_to_voxels
 from tests.benchmarks.test_sparse import milliseconds, peak_mib
 
-pytestmark = pytest.mark.benchmark
+pytestmark = [pytest.mark.benchmark, pytest.mark.usefixtures("one_thread")]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 VOXELS = GRID[0] * GRID[1] * GRID[2]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def scene() -> tuple[Tensor, Tensor]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +19,9 @@ from ntdh_bench.datamodules.nyuv2.datamodule import standardised_depth, standard
 from ntdh_bench.datamodules.nyuv2.labels import target_table
 from ntdh_bench.datamodules.nyuv2.simulate import write_simulated
 from ntdh_bench.models import EncoderDecoder
+from tests.helpers import seconds_per_sample
 
-pytestmark = pytest.mark.benchmark
+pytestmark = [pytest.mark.benchmark, pytest.mark.usefixtures("one_thread")]
 
 PAIRS, BATCH = 24, 8
 FULL, SMALL = (480, 640), (120, 160)
@@ -53,15 +52,6 @@ class OnTheFly(Dataset[tuple[Tensor, Tensor, Tensor]]):
             return np.array(image.resize(SMALL[::-1], Image.Resampling.NEAREST))
 
 
-def seconds_per_pair(batches: Callable[[], int], repeats: int) -> float:
-    best = float("inf")
-    for _ in range(repeats):
-        start = time.perf_counter()
-        count = batches()
-        best = min(best, (time.perf_counter() - start) / count)
-    return best
-
-
 def train_step(images: Tensor, target: Tensor) -> int:
     network = EncoderDecoder(in_channels=images.shape[1])
     F.cross_entropy(network(images), target, ignore_index=255).backward()
@@ -76,15 +66,10 @@ def test_cache_against_decoding_and_a_training_step(tmp_path: Path) -> None:
     )  # fmt: skip
     data.setup()
     slow = DataLoader(OnTheFly(tmp_path / "nyuv2" / "prepared"), batch_size=BATCH, shuffle=True)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        ours = seconds_per_pair(lambda: sum(len(b["target"]) for b in data.train_dataloader()), 5)
-        usual = seconds_per_pair(lambda: sum(len(target) for *_, target in slow), 2)
-        batch = next(iter(data.train_dataloader()))
-        step = seconds_per_pair(lambda: train_step(batch["student"], batch["target"]), 3)
-    finally:
-        torch.set_num_threads(threads)
+    ours = seconds_per_sample(lambda: sum(len(b["target"]) for b in data.train_dataloader()), 5)
+    usual = seconds_per_sample(lambda: sum(len(target) for *_, target in slow), 2)
+    batch = next(iter(data.train_dataloader()))
+    step = seconds_per_sample(lambda: train_step(batch["student"], batch["target"]), 3)
     assert usual > 3 * ours
     assert step > 5 * ours
     print(

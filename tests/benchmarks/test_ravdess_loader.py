@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -19,8 +17,9 @@ from ntdh_bench.datamodules import RAVDESSDataModule
 from ntdh_bench.datamodules.ravdess.clips import normalised_images, normalised_mfcc
 from ntdh_bench.datamodules.ravdess.simulate import write_simulated
 from ntdh_bench.models import ImageCNN
+from tests.helpers import seconds_per_sample
 
-pytestmark = pytest.mark.benchmark
+pytestmark = [pytest.mark.benchmark, pytest.mark.usefixtures("one_thread")]
 
 HEIGHT, WIDTH, BATCH = 256, 512, 16
 
@@ -48,15 +47,6 @@ class OnTheFly(Dataset[tuple[Tensor, Tensor, int]]):
         return speech[0], normalised_images(image)[0], int(wav.stem[6:8]) - 1
 
 
-def seconds_per_sample(batches: Callable[[], int], repeats: int = 3) -> float:
-    best = float("inf")
-    for _ in range(repeats):
-        start = time.perf_counter()
-        count = batches()
-        best = min(best, (time.perf_counter() - start) / count)
-    return best
-
-
 def test_store_against_decoding_on_the_fly(tmp_path: Path) -> None:
     write_simulated(tmp_path, clips=4)
     data = RAVDESSDataModule(
@@ -65,15 +55,10 @@ def test_store_against_decoding_on_the_fly(tmp_path: Path) -> None:
     )  # fmt: skip
     data.setup()
     slow = DataLoader(OnTheFly(tmp_path / "ravdess"), batch_size=BATCH, shuffle=True)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        ours = seconds_per_sample(lambda: sum(len(b["target"]) for b in data.train_dataloader()))
-        usual = seconds_per_sample(lambda: sum(len(target) for _, _, target in slow), 2)
-        batch = next(iter(data.train_dataloader()))
-        step = seconds_per_sample(lambda: train_step(batch["student"], batch["target"]), 1)
-    finally:
-        torch.set_num_threads(threads)
+    ours = seconds_per_sample(lambda: sum(len(b["target"]) for b in data.train_dataloader()), 3)
+    usual = seconds_per_sample(lambda: sum(len(target) for _, _, target in slow), 2)
+    batch = next(iter(data.train_dataloader()))
+    step = seconds_per_sample(lambda: train_step(batch["student"], batch["target"]), 1)
     assert usual / ours >= 20
     assert step > ours
     print(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,7 +41,7 @@ from ntdh_bench.datamodules.semantickitti.reader import (
 from ntdh_bench.datamodules.semantickitti.simulate import simulated_root
 from ntdh_bench.datamodules.semantickitti.store import Seen
 
-pytestmark = pytest.mark.benchmark
+pytestmark = [pytest.mark.benchmark, pytest.mark.usefixtures("one_thread")]
 
 CROP = (256, 1024)
 FRAMES = 8
@@ -65,14 +65,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def listed(cache: Path) -> list[Frame]:
     root = simulated_root(cache, FRAMES, 0)
     return frames(sequences_folder(root) / "00")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def read(frame: Frame) -> Sample:

@@ -9,7 +9,7 @@ import ctypes
 import importlib.util
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,7 +25,7 @@ from ntdh_bench.models.sparse import (
 )
 from ntdh_bench.models.twodpass import TwoDPASSNet
 
-pytestmark = pytest.mark.benchmark
+pytestmark = [pytest.mark.benchmark, pytest.mark.usefixtures("one_thread")]
 CHANNELS, ROUNDS, VOXEL_SIZE = 64, 5, 0.1
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -90,14 +90,6 @@ def peak_mib(run: Callable[[], object]) -> float:
 def _resident_kib(name: str) -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name))
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_submanifold_convolution_against_spconv() -> None:

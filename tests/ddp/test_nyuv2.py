@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,7 @@ import torch
 from ntdh_bench.datamodules import NYUDepthV2DataModule
 from ntdh_bench.distillers import KD
 from ntdh_bench.models import DDRNet, DistillationModule, EncoderDecoder
-from tests.helpers import quiet_trainer
+from tests.helpers import quiet_trainer, run_two_processes
 
 TASKS = ("semantic_segmentation", "scene_completion")
 GRID = (60, 36, 60)
@@ -46,25 +43,15 @@ def module(task: str) -> DistillationModule:
 
 
 WORKER = """
-import os, sys, time
-from pathlib import Path
-import torch, torch.distributed as dist
 from tests.ddp.test_nyuv2 import TASKS, data, module
 from tests.helpers import quiet_trainer
-rank, folder = int(os.environ["LOCAL_RANK"]), Path(sys.argv[1])
-dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
-measured = {}
+result = {}
 for task in TASKS:
     owner = module(task)
     owner.load_teacher(folder / f"{task}-teacher.ckpt")
     owner.load_state_dict(torch.load(folder / f"{task}.ckpt"))
     trainer = quiet_trainer(folder, devices=2, strategy="ddp")
-    measured[task] = trainer.test(owner, datamodule=data(task, 1), verbose=False)[0]
-torch.save(measured, folder / f"{rank}.part")
-os.replace(folder / f"{rank}.part", folder / f"{rank}.pt")
-while not (folder / f"{1 - rank}.pt").exists():
-    time.sleep(0.01)
-os._exit(0)  # torch's threads can abort an interpreter that shuts down: not what is tested
+    result[task] = trainer.test(owner, datamodule=data(task, 1), verbose=False)[0]
 """
 
 
@@ -81,21 +68,6 @@ def test_two_processes_measure_what_one_does(tmp_path: Path) -> None:
         f"test/completion_{name}" for name in ("iou", "precision", "recall")
     }
     assert all(0 < alone[task]["test/miou"] < 1 for task in TASKS)
-    shared = {"PYTHONPATH": os.pathsep.join(sys.path), "NODE_RANK": "0"}
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(tmp_path)],
-            env={**os.environ, **shared, "LOCAL_RANK": f"{rank}"},
-        )
-        for rank in range(2)
-    ]
-    try:
-        assert [worker.wait(timeout=300) for worker in workers] == [0, 0]
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.wait()
-    for rank in range(2):
-        measured = torch.load(tmp_path / f"{rank}.pt")
+    for measured in run_two_processes(WORKER, tmp_path):
         for task in TASKS:
             assert measured[task] == pytest.approx(alone[task], rel=1e-5)

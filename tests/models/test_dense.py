@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -33,7 +30,7 @@ from ntdh_bench.layers import AVERAGED_LOGITS, LOGITS
 from ntdh_bench.masks import Mask, SampleMask
 from ntdh_bench.models import DistillationModule, JointModule, TeacherModule
 from ntdh_bench.models.dense import averaged, kept_outputs
-from tests.helpers import equal, optimizer, quiet_trainer, weights
+from tests.helpers import equal, optimizer, quiet_trainer, run_two_processes, weights
 
 CLASSES, SIZE, IGNORED = 5, (6, 8), 255
 
@@ -330,47 +327,23 @@ def test_a_network_that_labels_no_pixels(tmp_path: Path) -> None:
 
 
 WORKER = """
-import os, sys, time
-from pathlib import Path
-import torch, torch.distributed as dist
 from ntdh_bench.distillers import KD, Combined, FitNet
 from ntdh_bench.masks import SampleMask
 from tests.helpers import quiet_trainer
 from tests.models.test_dense import Streets, module
-rank, folder = int(os.environ["LOCAL_RANK"]), Path(sys.argv[1])
-dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
 owner = module(Combined([KD(1.0), FitNet(layer="small", weight=1.0)]))
 owner.load_teacher(folder / "teacher.ckpt")
 trainer = quiet_trainer(folder, epochs=2, devices=2, strategy="ddp", callbacks=[SampleMask(0.25)])
 trainer.fit(owner, datamodule=Streets(batch_size=2))
 measured = trainer.test(owner, datamodule=Streets(batch_size=2), verbose=False)
-state = {name: value for name, value in owner.state_dict().items()}
-torch.save((measured, state), folder / f"{rank}.part")
-os.replace(folder / f"{rank}.part", folder / f"{rank}.pt")
-while not (folder / f"{1 - rank}.pt").exists():
-    time.sleep(0.01)
-os._exit(0)  # torch's threads can abort an interpreter that shuts down: not what is tested
+result = measured, {name: value for name, value in owner.state_dict().items()}
 """
 
 
 def test_two_processes_agree_and_measure_like_one(teacher: Path, tmp_path: Path) -> None:
     """Ranks keep different numbers of pixels; mIoU and divergences are those of all pixels."""
     (tmp_path / "teacher.ckpt").write_bytes(teacher.read_bytes())
-    shared = {"PYTHONPATH": os.pathsep.join(sys.path), "NODE_RANK": "0"}
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(tmp_path)],
-            env={**os.environ, **shared, "LOCAL_RANK": f"{rank}"},
-        )
-        for rank in range(2)
-    ]
-    try:
-        assert [worker.wait(timeout=300) for worker in workers] == [0, 0]
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.wait()
-    (measured, state), (_, other) = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    (measured, state), (_, other) = run_two_processes(WORKER, tmp_path)
     assert equal(state, other)
     owner = module(Combined([KD(1.0), FitNet(layer="small", weight=1.0)]))
     owner.load_teacher(teacher)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -29,6 +26,7 @@ from ntdh_bench.segmentation import (
     perception_aware,
     perception_aware_values,
 )
+from tests.helpers import run_two_processes
 
 IGNORED = 255
 CLASSES = 6
@@ -373,17 +371,8 @@ def test_completion_that_does_not_fit_is_refused() -> None:
 
 
 WORKER = """
-import os, sys, time
-from pathlib import Path
-import torch, torch.distributed as dist
 from tests.ntdh_bench.test_segmentation import voxel_scores
-rank, folder = int(sys.argv[1]), Path(sys.argv[2])
-dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
-torch.save(voxel_scores(slice(1) if rank else slice(1, 4)), folder / f"{rank}.part")
-os.replace(folder / f"{rank}.part", folder / f"{rank}.pt")
-while not (folder / f"{1 - rank}.pt").exists():
-    time.sleep(0.01)
-os._exit(0)  # torch's threads can abort an interpreter that shuts down: not what is tested
+result = voxel_scores(slice(1) if rank else slice(1, 4))
 """
 
 
@@ -401,22 +390,8 @@ def voxel_scores(scenes: slice) -> list[Tensor]:
 
 def test_two_processes_measure_like_one(tmp_path: Path) -> None:
     """Over gloo, with three scenes on one rank and one on the other."""
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(rank), str(tmp_path)],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        )
-        for rank in range(2)
-    ]
-    try:
-        assert [worker.wait(timeout=300) for worker in workers] == [0, 0]
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.wait()
     alone = voxel_scores(slice(4))
-    for rank in range(2):
-        shared = torch.load(tmp_path / f"{rank}.pt")
+    for shared in run_two_processes(WORKER, tmp_path):
         torch.testing.assert_close(shared, alone, rtol=0, atol=0, equal_nan=True)
 
 

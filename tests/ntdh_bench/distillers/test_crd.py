@@ -5,9 +5,6 @@ from __future__ import annotations
 import copy
 import io
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +14,7 @@ from torch import Tensor
 from ntdh_bench.distillers import CRD, contrastive
 from ntdh_bench.distillers.ranks import gather_rows, rank
 from ntdh_bench.errors import UserError
+from tests.helpers import run_two_processes
 
 N_DATA, BATCH, NEGATIVES = 30, 4, 7
 
@@ -274,12 +272,9 @@ def test_bad_settings(setting: dict[str, float]) -> None:
 
 
 WORKER = """
-import os, sys, time, torch, torch.distributed as dist
 from ntdh_bench.distillers import CRD
 from ntdh_bench.distillers.ranks import gather_rows
-rank, folder = int(sys.argv[1]), sys.argv[2]
-dist.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
-state, batches = torch.load(f"{folder}/data.pt")
+state, batches = torch.load(folder / "data.pt")
 crd = CRD(5, 3, 30, 6, 7).double()
 crd.load_state_dict(state)
 ddp = torch.nn.parallel.DistributedDataParallel(crd)
@@ -291,10 +286,7 @@ for batch in batches:
 ddp.zero_grad()
 ddp(*(x[2 * rank : 2 * rank + 2] for x in batches[0][:3])).backward()
 rows = gather_rows(torch.arange(3 - 2 * rank) + 10 * rank)
-torch.save((gradients, crd.state_dict(), rows), f"{folder}/{rank}.pt")
-while not os.path.exists(f"{folder}/{1 - rank}.pt"):  # the other one may still need this one
-    time.sleep(0.01)
-os._exit(0)  # torch's threads can abort an interpreter that shuts down: not what is tested
+result = gradients, crd.state_dict(), rows
 """
 
 
@@ -304,21 +296,14 @@ def test_two_processes_equal_one_with_the_whole_batch(tmp_path: Path) -> None:
     batches = [draw(0), draw(1)]
     batches[1][2][3] = batches[1][2][0]  # one sample on both ranks
     torch.save((crd.state_dict(), batches), tmp_path / "data.pt")
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    workers = [
-        subprocess.Popen([sys.executable, "-c", WORKER, str(rank), str(tmp_path)], env=environment)
-        for rank in range(2)
-    ]
     expected = []
     for batch in batches:
         crd.zero_grad()
         crd(*batch).backward()
         expected.append([p.grad.clone() for p in crd.parameters() if p.grad is not None])
     crd(*batches[0][:3])
-    assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
     states = []
-    for number in range(2):
-        gradients, state, rows = torch.load(tmp_path / f"{number}.pt")
+    for gradients, state, rows in run_two_processes(WORKER, tmp_path):
         torch.testing.assert_close(gradients, expected)
         assert rows.tolist() == [0, 1, 2, 10]
         states.append(state)
