@@ -13,8 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ntdh_bench.errors import UserError
+from ntdh_bench.errors import FileError, UserError
+from ntdh_bench.files import mismatch, read_json
+from ntdh_bench.notices import notice
 
+_SEALED = "sha256.json"
+_SEAL = {str: {"bytes": int, "sha256": str, "modified": int}}
+#: Larger files are read again only if their size or time is not what it was.
+_ALWAYS_READ = 1 << 30
 _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC)
 
 
@@ -65,27 +71,108 @@ def write_atomic(path: Path) -> Iterator[Path]:
             raise _unwritable(path.parent, error) from None
         raise
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        else:
-            temporary.unlink(missing_ok=True)
+        _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def build_once(path: Path, build: Callable[[Path], None]) -> Path:
-    """Return ``path``, first built by ``build(temporary_path)`` if it does not exist.
+    """Return ``path``, first built by ``build(temporary_path)`` if it is not there and whole.
 
+    Digests of what was built lie beside it; what no longer has them is built anew, and said.
     Processes that ask for the same path wait for the first one, and then use what it built.
 
     Raises:
         UserError: the folder cannot be written.
     """
-    if path.exists():
+    if is_intact(path):
         return path
     with locked(path):
-        if not path.exists():
+        if not is_intact(path):
+            if path.exists():
+                notice(f"{path} is damaged or of an earlier version: made anew")
             with write_atomic(path) as temporary:
                 build(temporary)
+                seal(temporary, path)
+                _remove(path)
     return path
+
+
+def seal(built: Path, path: Path) -> None:
+    """Write the digests of ``built``, a file or a folder, beside ``path``, its future name.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    entries = {
+        name: {**_stamp(file), "sha256": file_digest(file, "sha256")}
+        for name, file in _parts(built).items()
+    }
+    with write_atomic(seal_path(path)) as temporary:
+        temporary.write_text(json.dumps(entries))
+    _intact.pop(path, None)
+
+
+def seal_path(path: Path) -> Path:
+    """Return where the digests of a cached file or folder are."""
+    return path.with_name(f"{path.name}.{_SEALED}")
+
+
+#: What was found whole by this process, with the stamps that it had then.
+_intact: dict[Path, dict[str, Any]] = {}
+
+
+def is_intact(path: Path) -> bool:
+    """Return whether a cached file or folder is what was sealed; False without a seal.
+
+    Files of more than 1 GiB are read again only if their size or time differs from when they were
+    sealed, and any file only once a process unless it changes.
+    """
+    if not path.exists():
+        return False
+    try:
+        entries = read_json(seal_path(path))
+        if mismatch(entries, _SEAL) is not None:
+            return False
+        parts = _parts(path)
+        stamps = {name: _stamp(file) for name, file in parts.items()}
+        if _intact.get(path) == stamps:
+            return True
+        whole = entries.keys() == parts.keys() and all(
+            _is_sealed(parts[name], stamps[name], entry) for name, entry in entries.items()
+        )
+    except (FileError, OSError):
+        return False
+    if whole:
+        _intact[path] = stamps
+    return whole
+
+
+def _parts(path: Path) -> dict[str, Path]:
+    """Return the files of a folder by their paths in it, or the file itself."""
+    if not path.is_dir():
+        return {"": path}
+    files = sorted(file for file in path.rglob("*") if not file.is_dir())
+    return {file.relative_to(path).as_posix(): file for file in files}
+
+
+def _stamp(path: Path) -> dict[str, int]:
+    status = path.stat()
+    return {"bytes": status.st_size, "modified": status.st_mtime_ns}
+
+
+def _is_sealed(path: Path, stamp: dict[str, int], entry: dict[str, Any]) -> bool:
+    if stamp["bytes"] != entry["bytes"]:
+        return False
+    if stamp["bytes"] > _ALWAYS_READ and stamp["modified"] == entry["modified"]:
+        return True
+    found: bool = file_digest(path, "sha256") == entry["sha256"]
+    return found
 
 
 @contextmanager

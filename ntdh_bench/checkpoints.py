@@ -10,25 +10,56 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ntdh_bench.errors import UserError
+from ntdh_bench.errors import FileError, UserError
+from ntdh_bench.files import reading
+
+_REMEDY = "give a sound checkpoint, or train it anew"
+
+
+#: What Lightning and this package keep beside the weights, where it is there.
+_ENTRIES = {
+    "callbacks": dict, "identity": dict, "loops": dict, "hyper_parameters": dict,
+    "datamodule_hyper_parameters": dict, "checkpoints": dict, "optimizer_states": list,
+    "lr_schedulers": list, "distiller_sizes": list, "teacher_hash": str, "epoch": int,
+    "global_step": int, "epochs": int,
+}  # fmt: skip
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Load a Lightning checkpoint on the CPU, tensors and plain values only.
 
     Raises:
-        UserError: the file is missing, damaged, or holds something else.
+        UserError: the file is missing, damaged, or holds something else, or weights that are not
+            finite.
     """
-    if not Path(path).is_file():
+    path = Path(path)
+    if not path.is_file():
         raise UserError(f"no checkpoint {path}: give the path of a .ckpt file")
-    try:
+    with reading(path, "a checkpoint of tensors and plain values", _REMEDY):
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many types for a damaged file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"cannot read the checkpoint {path}: {reason}") from None
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise UserError(f"{path} is not a checkpoint of Lightning: it has no state_dict")
-    return checkpoint
+    weights = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
+    if not isinstance(weights, dict):
+        raise FileError(f"{path} is not a checkpoint of Lightning: it has no state_dict; {_REMEDY}")
+    for name, kind in _ENTRIES.items():
+        if checkpoint.get(name) is not None and not isinstance(checkpoint[name], kind):
+            raise FileError(f"{path}: damaged, its {name} is no {kind.__name__}; {_REMEDY}")
+    size = path.stat().st_size
+    for name, value in weights.items():
+        if not isinstance(name, str) or not _is_whole(value, size):
+            raise FileError(f"{path}: damaged, its state_dict holds no named tensors; {_REMEDY}")
+        if not torch.isfinite(value).all():
+            raise FileError(f"{path}: weights that are not finite; {_REMEDY}")
+    return dict(checkpoint)
+
+
+def _is_whole(value: object, file_size: int) -> bool:
+    """Return whether a value is a tensor on the CPU whose elements all lie in the file."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and value.numel() * value.element_size() <= file_size
+    )
 
 
 def file_hash(path: str | Path) -> str:

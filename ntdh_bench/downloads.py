@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import http.client
+import io
 import tarfile
 import time
 import urllib.error
 import urllib.request
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,12 +17,15 @@ from typing import IO
 
 from ntdh_bench import __version__
 from ntdh_bench.cache import write_atomic
-from ntdh_bench.errors import UserError
+from ntdh_bench.errors import FileError, UserError
+from ntdh_bench.files import checked_size, reading
 
 #: Told how many bytes there are, and how many there will be if the server says so.
 Progress = Callable[[int, int | None], None]
 
 _BLOCK = 1 << 18
+_EXPANSION, _HEADROOM = 3, 1 << 26  # of an archive of what is compressed already
+_AGAIN = "delete it and try again"
 _TIMEOUT = 30.0
 _BROKEN = (OSError, http.client.HTTPException)  # URLError and timeouts are OSErrors
 
@@ -211,14 +215,14 @@ def extract(
     """Unpack chosen regular files of a ``.tar.gz``; links, devices and other names are passed by.
 
     The archive decides nothing about where files go: ``choose`` maps a member's name to a path,
-    or to None. Each file appears whole.
+    or to None. Each file appears whole. An archive may expand to three times its size and 64 MiB.
 
     Args:
         archive: the file.
         choose: where a member goes, by its name in the archive.
         max_files: most files to write.
         max_bytes: largest file to write.
-        max_total: most bytes to read from the unpacked archive.
+        max_total: most bytes of the archive unpacked, headers included.
 
     Returns:
         The paths written.
@@ -227,28 +231,59 @@ def extract(
         UserError: the archive is broken, or exceeds a limit.
     """
     written: list[Path] = []
-    seen = 0
-    try:
-        with tarfile.open(archive, "r|gz") as tar:
-            for member in tar:
-                seen += max(member.size, 0)
-                target = choose(member.name) if member.isreg() else None
-                if seen > max_total or (target and member.size > max_bytes):
-                    raise UserError(
-                        f"{archive}: {member.name} is larger than expected; not unpacked"
-                    )
-                if target is None:
-                    continue
-                if len(written) == max_files:
-                    raise UserError(f"{archive}: more than the {max_files} files expected")
-                content = tar.extractfile(member)
-                assert content is not None  # regular files have one
-                with write_atomic(target) as temporary, temporary.open("wb") as file:
-                    _copy(content, file)
-                written.append(target)
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise UserError(f"{archive}: a broken archive ({error}); delete it and try again") from None
+    with opened_tar(archive, max_total) as tar:
+        for member in tar:
+            target = choose(member.name) if member.isreg() else None
+            if target is None:
+                continue
+            if member.size > max_bytes:
+                raise FileError(
+                    f"{archive}: {target.name} has {member.size} bytes in it, expected at most "
+                    f"{max_bytes}; {_AGAIN}"
+                )
+            if len(written) == max_files:
+                raise FileError(f"{archive}: more than the {max_files} files expected; {_AGAIN}")
+            content = tar.extractfile(member)
+            assert content is not None  # regular files have one
+            with write_atomic(target) as temporary, temporary.open("wb") as file:
+                _copy(content, file)
+            written.append(target)
     return written
+
+
+@contextmanager
+def opened_tar(archive: Path, max_total: int) -> Iterator[tarfile.TarFile]:
+    """Open a ``.tar.gz`` as a stream of members; what is wrong with it becomes a FileError.
+
+    Args:
+        archive: the file.
+        max_total: most bytes that are read of it unpacked; at most three times its size and 64 MiB,
+            since photographs are compressed already.
+    """
+    size = checked_size(archive, max_total, _AGAIN)
+    limit = min(max_total, _EXPANSION * size + _HEADROOM)
+    with (
+        reading(archive, "a .tar.gz", _AGAIN),
+        gzip.open(archive, "rb") as unpacked,
+        tarfile.open(mode="r|", fileobj=_Limited(unpacked, archive, limit)) as tar,
+    ):
+        yield tar
+
+
+class _Limited(io.RawIOBase):
+    """A stream that refuses to give more than ``limit`` bytes, whatever asks for them."""
+
+    def __init__(self, stream: gzip.GzipFile, path: Path, limit: int) -> None:
+        super().__init__()
+        self._stream, self._path, self._left = stream, path, limit
+
+    def read(self, size: int = -1) -> bytes:
+        """Return up to ``size`` bytes (tarfile always says how many)."""
+        block = self._stream.read(min(size, self._left + 1))
+        self._left -= len(block)
+        if self._left < 0:
+            raise FileError(f"{self._path}: expands to more than is expected of it; {_AGAIN}")
+        return block
 
 
 def _copy(source: IO[bytes], target: IO[bytes]) -> None:

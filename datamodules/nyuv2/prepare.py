@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ntdh_bench.cache import build_once, default_cache_dir
+from ntdh_bench.cache import default_cache_dir, locked, write_atomic
 from ntdh_bench.datasets import FileCheck, is_simulated
 from ntdh_bench.downloads import writable
 from ntdh_bench.errors import UserError
@@ -98,8 +98,10 @@ def _prepare_pairs(root: Path, full_size: bool) -> str:
     folder = root / FOLDER / PREPARED
     if not folder.exists():
         source = pair_source(root)
-        with writable(root):
-            build_once(folder, lambda target: write_prepared(target, source, full_size))
+        with writable(root), locked(folder):
+            if not folder.exists():
+                with write_atomic(folder) as target:
+                    write_prepared(target, source, full_size)
     there = PreparedFolder(folder)
     if full_size and there.size != _full_size(root):
         raise UserError(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -14,10 +14,19 @@ from torch import Tensor, nn
 
 from ntdh_bench.batch import Inputs, PairedBatch, in_plane
 from ntdh_bench.cache import write_atomic
-from ntdh_bench.errors import UserError
+from ntdh_bench.errors import FileError, UserError
+from ntdh_bench.files import Spec, read_npz
 from ntdh_bench.layers import find_layer
 from ntdh_bench.masks.permuted import PermutedTeacher
 from ntdh_bench.seeding import generator
+
+#: The arrays of a saliency file.
+_SAVED = {
+    "values": Spec("f", (-1,), 8), "normalised": Spec("f", (-1,), 8), "ncjsd": Spec("f", ()),
+    "layer": Spec("U", ()), "permutations": Spec("i", ()), "seed": Spec("i", ()),
+    "n_samples": Spec("i", ()),
+}  # fmt: skip
+_REMEDY = "delete it to compute it again"
 
 
 @dataclass(frozen=True)
@@ -77,20 +86,17 @@ class Saliency:
         Raises:
             UserError: the file is missing or is no saliency file.
         """
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                return Saliency(
-                    values=torch.from_numpy(file["values"].astype(np.float64)),
-                    ncjsd=float(file["ncjsd"]),
-                    layer=str(file["layer"]),
-                    permutations=int(file["permutations"]),
-                    seed=int(file["seed"]),
-                    n_samples=int(file["n_samples"]),
-                )
-        except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
-            raise UserError(
-                f"{path} is no saliency file ({error}): delete it to compute it again"
-            ) from None
+        arrays = read_npz(path, _SAVED, remedy=_REMEDY)
+        if missing := sorted(_SAVED.keys() - arrays.keys()):
+            raise FileError(f"{path}: no array {missing[0]!r}; {_REMEDY}")
+        values = torch.from_numpy(arrays["values"])
+        numbers = {name: arrays[name].item() for name in ("permutations", "seed", "n_samples")}
+        if not len(values) or numbers["permutations"] < 1 or numbers["n_samples"] < 1:
+            raise FileError(f"{path}: no features, permutations or samples; {_REMEDY}")
+        ncjsd = arrays["ncjsd"].item()
+        if not 0 <= ncjsd <= math.log(2) or values.abs().max() > math.log(2):
+            raise FileError(f"{path}: divergences beyond ln 2; {_REMEDY}")
+        return Saliency(values, ncjsd, str(arrays["layer"].item()), **numbers)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from ntdh_bench.cache import build_once, default_cache_dir, digest, write_atomic
+from ntdh_bench.cache import (
+    build_once,
+    default_cache_dir,
+    digest,
+    is_intact,
+    seal_path,
+    write_atomic,
+)
 from ntdh_bench.errors import UserError
 
 
@@ -76,3 +83,56 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
         write_atomic(tmp_path / "file" / "x") as temporary,
     ):
         temporary.write_text("")
+
+
+def _damage(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(3)
+        file.write(b"XXXXXXXX")
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_what_is_damaged_is_built_anew_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], folder: bool
+) -> None:
+    built = []
+
+    def build(temporary: Path) -> None:
+        built.append(temporary)
+        if folder:
+            (temporary / "sub").mkdir(parents=True)
+        (temporary / "sub" / "values" if folder else temporary).write_bytes(bytes(100))
+
+    path = tmp_path / "store"
+    file = path / "sub" / "values" if folder else path
+    build_once(path, build)
+    build_once(path, build)
+    assert len(built) == 1
+    assert is_intact(path)
+    for harm in (
+        lambda: _damage(file),
+        lambda: file.write_bytes(bytes(99)),
+        file.unlink,
+        seal_path(path).unlink,
+        lambda: seal_path(path).write_text('{"": []}'),
+        lambda: seal_path(path).write_text("[" * 100_000),
+    ):
+        harm()
+        assert not is_intact(path)
+        capsys.readouterr()
+        there = path.exists()
+        build_once(path, build)
+        assert file.read_bytes() == bytes(100)
+        assert is_intact(path)
+        assert ("made anew" in capsys.readouterr().err) == there
+    assert len(built) == 7
+    assert not list(tmp_path.glob(".store.*.tmp"))
+
+
+def test_a_killed_build_leaves_nothing_that_passes(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    build_once(path, lambda temporary: temporary.write_text("one") and None)
+    path.unlink()  # as if killed between the seal and the file
+    assert not is_intact(path)
+    path.write_text("two")
+    assert not is_intact(path)

@@ -194,7 +194,7 @@ def link(name: str, target: str) -> tarfile.TarInfo:
     return member
 
 
-LIMITS: dict[str, Any] = {"max_files": 3, "max_bytes": 10, "max_total": 1000}
+LIMITS: dict[str, Any] = {"max_files": 3, "max_bytes": 10, "max_total": 20_480}
 
 
 def test_only_chosen_regular_files_are_unpacked(tmp_path: Path) -> None:
@@ -221,12 +221,12 @@ def test_limits_and_broken_archives(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="more than the 3 files expected"):
         extract(archive_of(tmp_path / "many.tgz", *members), choose, **LIMITS)
     large = archive_of(tmp_path / "large.tgz", members[0], content=bytes(11))
-    with pytest.raises(UserError, match="larger than expected"):
+    with pytest.raises(UserError, match="has 11 bytes in it"):
         extract(large, choose, **LIMITS)
-    bomb = archive_of(tmp_path / "bomb.tgz", members[0], content=bytes(10_000))
-    with pytest.raises(UserError, match="larger than expected"):
+    bomb = archive_of(tmp_path / "bomb.tgz", members[0], content=bytes(30_000))
+    with pytest.raises(UserError, match="expands to more"):
         extract(bomb, lambda _: None, **LIMITS)
     for content in (b"no archive", large.read_bytes()[:60]):
         large.write_bytes(content)
-        with pytest.raises(UserError, match="a broken archive"):
+        with pytest.raises(UserError, match=r"damaged, or not a \.tar\.gz"):
             extract(large, choose, **LIMITS)
