@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ntdh_bench.errors import FileError, UserError
-from ntdh_bench.files import mismatch, read_json
+from ntdh_bench.files.schema import mismatch
+from ntdh_bench.files.text import read_json
 from ntdh_bench.notices import notice
 
 _SEALED = "sha256.json"

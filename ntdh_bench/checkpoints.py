@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ntdh_bench.errors import FileError, UserError
-from ntdh_bench.files import reading
+from ntdh_bench.files.reading import reading
 
 _REMEDY = "give a sound checkpoint, or train it anew"
 

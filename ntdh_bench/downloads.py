@@ -18,7 +18,7 @@ from typing import IO
 from ntdh_bench import __version__
 from ntdh_bench.cache import write_atomic
 from ntdh_bench.errors import FileError, UserError
-from ntdh_bench.files import checked_size, reading
+from ntdh_bench.files.reading import checked_size, reading
 
 #: Told how many bytes there are, and how many there will be if the server says so.
 Progress = Callable[[int, int | None], None]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ntdh_bench.batch import Inputs, PairedBatch, in_plane
 from ntdh_bench.cache import write_atomic
 from ntdh_bench.errors import FileError, UserError
-from ntdh_bench.files import Spec, read_npz
+from ntdh_bench.files.arrays import Spec, read_npz
 from ntdh_bench.layers import find_layer
 from ntdh_bench.masks.permuted import PermutedTeacher
 from ntdh_bench.seeding import generator

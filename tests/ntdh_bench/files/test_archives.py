@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ntdh_bench.errors import FileError
-from ntdh_bench.files import open_zip, read_member
+from ntdh_bench.files.archives import open_zip, read_member
 
 
 def _zip(path: Path, method: int = zipfile.ZIP_DEFLATED, **members: bytes) -> Path:

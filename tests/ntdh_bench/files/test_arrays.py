@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ntdh_bench.errors import LONGEST, FileError
-from ntdh_bench.files import Spec, map_npy, read_npz
+from ntdh_bench.files.arrays import Spec, map_npy, read_npz
 
 SPECS = {"x": Spec("f", (-1, 3), 4), "name": Spec("U", (-1,))}
 

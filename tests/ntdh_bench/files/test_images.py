@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from ntdh_bench.errors import FileError
-from ntdh_bench.files import opened_image
+from ntdh_bench.files.images import opened_image
 
 
 def _open(path: Path, **changes: object) -> tuple[int, int]:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ntdh_bench.files import is_shadow, visible
+from ntdh_bench.files.listing import is_shadow, visible
 
 
 def test_hidden_files_and_shadows_are_no_data(tmp_path: Path) -> None:

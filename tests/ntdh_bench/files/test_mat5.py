@@ -8,7 +8,7 @@ import pytest
 import scipy.io
 
 from ntdh_bench.errors import LONGEST, FileError
-from ntdh_bench.files import read_mat5
+from ntdh_bench.files.mat5 import read_mat5
 
 VALUES = {
     "trainNdxs": np.arange(1, 12, dtype=np.float64)[:, None],

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ntdh_bench.files import mismatch
+from ntdh_bench.files.schema import mismatch
 
 
 @pytest.mark.parametrize(

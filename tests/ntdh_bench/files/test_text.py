@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ntdh_bench.errors import LONGEST, FileError
-from ntdh_bench.files import read_json, read_text, read_yaml
+from ntdh_bench.files.text import read_json, read_text, read_yaml
 
 SECRET = "root:x:0:0"
 
