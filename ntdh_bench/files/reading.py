@@ -57,9 +57,6 @@ def read_bytes(path: Path, max_bytes: int, remedy: str = AGAIN) -> bytes:
     Raises:
         FileError: it is missing, cannot be read, or is larger.
     """
-    checked_size(path, max_bytes, remedy)
+    size = checked_size(path, max_bytes, remedy)
     with reading(path, "a file", remedy), path.open("rb") as file:
-        content = file.read(max_bytes + 1)  # it may have grown
-    if len(content) > max_bytes:
-        raise FileError(f"{path}: more than {max_bytes} bytes; {remedy}")
-    return content
+        return file.read(size)  # memory is taken for all that is asked for

@@ -1,0 +1,614 @@
+"""Every reader of files, with a sound file, ways to damage it, and what it must never accept."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from PIL import Image
+
+from ntdh_bench import records
+from ntdh_bench.cache import build_once
+from ntdh_bench.checkpoints import read_checkpoint
+from ntdh_bench.datamodules.mnist.idx import read_images, read_labels, write_idx
+from ntdh_bench.datamodules.mnist.mnist_m import archive_files, read_image
+from ntdh_bench.datamodules.mnist.prepare import unpack_photographs
+from ntdh_bench.datamodules.nyuv2.camera import IMAGE_SIZE, read_depth, write_depth
+from ntdh_bench.datamodules.nyuv2.matfile import LabelledMat, read_class_map, read_split
+from ntdh_bench.datamodules.nyuv2.packed import read_packed
+from ntdh_bench.datamodules.nyuv2.pairs import PreparedFolder, prepared_pairs
+from ntdh_bench.datamodules.nyuv2.scenes import read_rgb
+from ntdh_bench.datamodules.nyuv2.voxels import GRID, read_voxels, write_voxels
+from ntdh_bench.datamodules.ravdess import media
+from ntdh_bench.datamodules.ravdess.features import read_features
+from ntdh_bench.datamodules.ravdess.layout import find_clips
+from ntdh_bench.datamodules.ravdess.prepare import _parse_record
+from ntdh_bench.datamodules.ravdess.store import prepared as prepared_clips
+from ntdh_bench.datamodules.semantickitti import reader as kitti
+from ntdh_bench.datamodules.semantickitti.store import prepared as prepared_sequences
+from ntdh_bench.errors import FileError, UserError
+from ntdh_bench.experiments import load_experiment
+from ntdh_bench.files.text import read_yaml
+from ntdh_bench.masks.saliency import Saliency
+from ntdh_bench.report import evidence
+from ntdh_bench.report.check import check
+from tests.datamodules.nyuv2 import files as nyu_files
+from tests.datamodules.ravdess import files as ravdess_files
+from tests.datamodules.semantickitti import files as kitti_files
+from tests.fuzz import mutations as m
+from tests.helpers import network
+from tests.ntdh_bench.report.rows import make_record
+
+SIDE = 28
+CLIP = ravdess_files.CLIPS[0]
+
+
+def _anything(_: Any) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A reader under test.
+
+    Attributes:
+        name: what it reads.
+        write: writes sound files into an empty folder; returns the one that is damaged.
+        read: reads what ``write`` wrote, given the path that it returned.
+        mutate: damages the file.
+        valid: whether what was read may be accepted.
+        rebuilt: a cache: it is never an error, and what is read is what it was.
+        share: of the usual number of mutations; slow readers get fewer.
+        named: keys of the file that an error may name.
+    """
+
+    name: str
+    write: Callable[[Path], Path]
+    read: Callable[[Path], Any]
+    mutate: m.Mutation = m.damaged
+    valid: Callable[[Any], bool] = _anything
+    rebuilt: bool = False
+    share: float = 1.0
+    named: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> bool:
+        """Whether the file is text, of which nothing may be quoted."""
+        return self.mutate in (m.text, m.json_values)
+
+
+def _random() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+# -- images --------------------------------------------------------------------------------------
+
+
+def _image(name: str, shape: tuple[int, ...], kind: str = "u1") -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        values = _random().integers(0, 40, shape).astype(kind)
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(values).save(path)
+        return path
+
+    return write
+
+
+def _is_bytes(shape: tuple[int, ...] | None = None) -> Callable[[Any], bool]:
+    def valid(value: Any) -> bool:
+        return value.dtype == np.uint8 and (shape is None or value.shape == shape)
+
+    return valid
+
+
+# -- MNIST ---------------------------------------------------------------------------------------
+
+
+def _idx(name: str, labels: bool) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        shape = (30,) if labels else (30, SIDE, SIDE)
+        path = folder / f"{name}.gz"
+        write_idx(path, _random().integers(0, 10, shape, dtype=np.uint8))
+        if name.endswith("gz"):
+            return path
+        plain = folder / name
+        plain.write_bytes(gzip.decompress(path.read_bytes()))
+        return plain
+
+    return write
+
+
+def _mnist_m_labels(folder: Path) -> Path:
+    path = folder / "mnist_m_archive" / "mnist_m" / "mnist_m_test_labels.txt"
+    path.parent.mkdir(parents=True)
+    path.write_text("".join(f"{number:08d}.png {number % 10}\n" for number in range(20)))
+    return path
+
+
+def _listed(path: Path) -> Any:
+    return archive_files(path.parents[2], "test")
+
+
+def _photographs(folder: Path) -> Path:
+    path = folder / "BSR_bsds500.tgz"
+    with tarfile.open(path, "w:gz") as tar:
+        for number in range(5):
+            content = io.BytesIO()
+            Image.fromarray(_random().integers(0, 255, (9, 9, 3), np.uint8)).save(content, "JPEG")
+            name = f"BSR/BSDS500/data/images/train/{number}.jpg"
+            member = tarfile.TarInfo(name)
+            member.size = len(content.getvalue())
+            tar.addfile(member, io.BytesIO(content.getvalue()))
+    return path
+
+
+def _unpack(path: Path) -> Any:
+    unpack_photographs(path, path.parent / "out")
+    return [found for found in path.parent.parent.rglob("*") if found.suffix == ".jpg"]
+
+
+# -- RAVDESS -------------------------------------------------------------------------------------
+
+
+def _wav(folder: Path) -> Path:
+    path = folder / "x.wav"
+    path.write_bytes(ravdess_files.wav_bytes(seconds=0.1, rate=22_050))
+    return path
+
+
+def _mp4(folder: Path) -> Path:
+    path = folder / "x.mp4"
+    path.write_bytes(ravdess_files.mp4_bytes(count=6))
+    return path
+
+
+def _of_content(decode: Callable[[bytes], Any]) -> Callable[[Path], Any]:
+    """Read as the stores do: a decoder names no file, its caller does."""
+
+    def read(path: Path) -> Any:
+        try:
+            return decode(path.read_bytes())
+        except UserError as error:
+            raise FileError(f"{path}: {error}") from None
+
+    return read
+
+
+def _finite(value: Any) -> bool:
+    return bool(np.isfinite(value).all()) and value.size > 0
+
+
+def _units(value: Any) -> bool:
+    return bool(((value >= 0) & (value <= [5.0] * 17 + [1.0] * 18)).all())
+
+
+def _zip(folder: Path) -> Path:
+    ravdess_files.write_wavs(folder / "files", [CLIP])
+    return ravdess_files.zipped(
+        folder / "files" / "Audio_Speech_Actors_01-24",
+        folder / "ravdess" / "Audio_Speech_Actors_01-24.zip",
+    )
+
+
+def _read_zip(path: Path) -> Any:
+    listing = find_clips(path.parent, "audio")
+    contents = [clip.read(1 << 20) for clip in listing.files.values()]
+    if listing.faults:
+        raise FileError(f"{path.parent}/{listing.faults[0]}")
+    return contents
+
+
+def _features(folder: Path) -> Path:
+    path = folder / "x.npz"
+    names = np.array([f"03-{clip}" for clip in ravdess_files.CLIPS])
+    values = _random().normal(size=(len(names), 5)).astype(np.float32)
+    np.savez(path, name=names, audio_x=values, face_x=values[:, :3])
+    return path
+
+
+def _is_table(table: Any) -> bool:
+    arrays = (table.audio, table.face)
+    shaped = all(a.ndim == 2 and a.shape[1] and len(a) == len(table.names) for a in arrays)
+    return bool(table.names) and shaped and all(np.isfinite(a).all() for a in arrays)
+
+
+def _remote(folder: Path) -> Path:
+    path = folder / ".zenodo-1.json"
+    entry = {"key": "a.zip", "size": 5, "checksum": "md5:" + "0" * 32,
+             "links": {"self": "https://zenodo.org/a"}}  # fmt: skip
+    path.write_text(json.dumps({"files": [entry, {**entry, "key": "b.zip"}]}))
+    return path
+
+
+def _clips(name: str) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        ravdess_files.write_wavs(folder / "ravdess", ravdess_files.CLIPS[:2])
+        store = prepared_clips(folder / "ravdess", "audio", folder / "cache", jobs=1)
+        return store.path / name
+
+    return write
+
+
+def _read_clips(path: Path) -> Any:
+    root = path.parents[3]
+    store = prepared_clips(root / "ravdess", "audio", root / "cache", jobs=1)
+    return [str(name) for name in store.names], np.array(store.values).tobytes(), store.digest
+
+
+def _log(folder: Path) -> Path:
+    """A build that was killed: rows and log of a part."""
+    path = _clips("index.json")(folder)
+    index = json.loads(path.read_text())
+    partial = path.parent.with_name(f".{path.parent.name}.partial")
+    path.parent.rename(partial)
+    (partial / "index.json").unlink()
+    lines = [json.dumps([name, "0" * 64, None]) for name in index["names"][:1]]
+    log = partial / "done.jsonl"
+    log.write_text("".join(f"{line}\n" for line in lines))
+    return log
+
+
+def _read_log(path: Path) -> Any:
+    names, values, _ = _read_clips(path)
+    return names, values  # the digest follows the hashes in the log, which are made up
+
+
+# -- SemanticKITTI -------------------------------------------------------------------------------
+
+
+def _street(name: str) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        sequence = folder / "semantickitti" / "sequences" / "00"
+        return kitti_files.write_sequence(sequence, 1, 0, points=300) / name
+
+    return write
+
+
+def _is_projection(matrix: Any) -> bool:
+    return matrix.shape == (3, 4) and bool(np.isfinite(matrix).all() and np.abs(matrix).max() > 0)
+
+
+def _sequence(name: str) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        kitti_files.write_street(folder, [(0, 2)])
+        found = prepared_sequences(folder / "semantickitti" / "sequences", [0], folder / "cache")
+        return found[0].folder / name
+
+    return write
+
+
+def _read_sequence(path: Path) -> Any:
+    root = path.parents[3]
+    found = prepared_sequences(root / "semantickitti" / "sequences", [0], root / "cache")[0]
+    seen = found.shown(0, 0, kitti_files.SIZE[0])
+    return found.digest, found.names, found.image(1).tobytes(), [a.tobytes() for a in seen]
+
+
+# -- NYU Depth V2 --------------------------------------------------------------------------------
+
+
+def _mat(name: str) -> Callable[[Path], Path]:
+    return lambda folder: nyu_files.write_mat(folder / "nyuv2") / name
+
+
+def _read_mat(path: Path) -> Any:
+    source = LabelledMat(path.parent)
+    return [source.read(index) for part in source.split.values() for index in part]
+
+
+def _are_pairs(pairs: Any) -> bool:
+    shapes = {(p.rgb.shape[:2], p.depth.shape, p.label.shape) for p in pairs}
+    return len(shapes) == 1 and all(p.label.max() <= 40 for p in pairs)
+
+
+def _pairs(name: str) -> Callable[[Path], Path]:
+    return lambda folder: nyu_files.write_prepared(folder) / name
+
+
+def _read_pairs(path: Path) -> Any:
+    folder = next(above for above in path.parents if above.name == "prepared")
+    source = PreparedFolder(folder)
+    return [source.read(index) for part in source.split.values() for index in part]
+
+
+def _volume(folder: Path) -> Path:
+    labels = np.zeros(GRID, np.uint8)
+    labels[:, :2] = 2
+    pose = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 1.2], [0, 0, 0, 1]])
+    write_voxels(folder / "NYU0001_0000.bin", np.array([-2.4, 0, -0.05]), pose, labels)
+    return folder / "NYU0001_0000.bin"
+
+
+def _is_volume(volume: Any) -> bool:
+    sound = np.isfinite(volume.pose).all() and np.isfinite(volume.origin).all()
+    return bool(sound and volume.lengths.sum() == np.prod(GRID))
+
+
+def _depth(folder: Path) -> Path:
+    path = folder / "NYU0001_0000.png"
+    write_depth(path, _random().integers(0, 9000, IMAGE_SIZE).astype(np.uint16) // 500 * 500)
+    return path
+
+
+def _packed(folder: Path) -> Path:
+    path = folder / "NYU0001_0000.npz"
+    coarse = tuple(side // 4 for side in GRID)
+    np.savez_compressed(
+        path,
+        rgb=np.zeros((3, *IMAGE_SIZE), np.float32),
+        depth=np.full(IMAGE_SIZE, 2, np.float32),
+        position=np.ones(IMAGE_SIZE, np.int64),
+        target_lr=np.zeros(coarse, np.int64),
+        tsdf_lr=np.ones(coarse, np.float32),
+    )
+    return path
+
+
+def _is_sample(sample: Any) -> bool:
+    return bool(sample["position"].max() < np.prod(GRID) and sample["depth"].max() < 65_000)
+
+
+def _pair_store(name: str) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        nyu_files.write_prepared(folder)
+        return prepared_pairs(folder, folder / "cache", "train", size=(6, 8)).folder / name
+
+    return write
+
+
+def _read_pair_store(path: Path) -> Any:
+    root = path.parents[3]
+    found = prepared_pairs(root, root / "cache", "train", size=(6, 8))
+    return found.digest, found.names, [found[kind].tobytes() for kind in ("rgb", "depth", "label")]
+
+
+# -- the engine ----------------------------------------------------------------------------------
+
+
+def _checkpoint(folder: Path) -> Path:
+    path = folder / "x.ckpt"
+    state = {f"teacher.{name}": value for name, value in network().state_dict().items()}
+    torch.save(
+        {
+            "state_dict": state, "epoch": 1, "global_step": 3, "callbacks": {"Curves": {}},
+            "identity": {"seed": 0, "mask": None}, "checkpoints": {"last": "last.ckpt"},
+            "optimizer_states": [], "lr_schedulers": [], "loops": {}, "teacher_hash": "a",
+            "pytorch-lightning_version": "2.6.0",
+        },
+        path,
+    )  # fmt: skip
+    return path
+
+
+def _are_weights(checkpoint: Any) -> bool:
+    weights = checkpoint["state_dict"].values()
+    sound = all(isinstance(w, torch.Tensor) and torch.isfinite(w).all() for w in weights)
+    return sound and isinstance(checkpoint.get("identity") or {}, dict)
+
+
+def _saliency(folder: Path) -> Path:
+    path = folder / "x.npz"
+    values = torch.linspace(-0.1, 0.2, 9, dtype=torch.float64)
+    Saliency(values, 0.3, "hidden1", 5, 0, 100).save(path)
+    return path
+
+
+def _is_saliency(saliency: Any) -> bool:
+    return bool(torch.isfinite(saliency.values).all()) and 0 <= saliency.ncjsd <= 0.7
+
+
+def _record(folder: Path) -> Path:
+    path = folder / "record.json"
+    records.write_record(path, make_record())
+    return path
+
+
+def _read_record(path: Path) -> Any:
+    return records.to_row(records.read_record(path), "x", "y")
+
+
+def _is_row(row: Any) -> bool:
+    within = [
+        0 <= value <= 1
+        for name, value in row.items()
+        if value is not None and name.endswith(("accuracy", "miou"))
+    ]
+    bounded = [
+        -1e-6 <= value <= 0.70
+        for name, value in row.items()
+        if value is not None and name.endswith(("ncjsd", "tcjsd"))
+    ]
+    counts = [row[name] is None or row[name] >= 0 for name in ("epochs", "seconds", "seed")]
+    return all(within) and all(bounded) and all(counts)
+
+
+def _rows(folder: Path) -> Path:
+    path = folder / "records" / "mine.csv"
+    path.parent.mkdir()
+    row = records.to_row(make_record(), "mine", "p")
+    records.write_rows(path, [row, {**row, "seed": 1, "run": "1" * 16}])
+    return path
+
+
+def _read_rows(path: Path) -> Any:
+    collected = records.read_rows(path)
+    too_long = [problem for problem in collected.problems if len(problem) > 400]
+    assert not too_long, too_long
+    return collected.rows
+
+
+def _curves(folder: Path) -> Path:
+    _rows(folder)
+    path = folder / "records" / "mine_curves.csv"
+    lines = [f"{'1' * 16},{epoch},ncjsd,0.{epoch}" for epoch in range(5)]
+    path.write_text("\n".join(["run,epoch,metric,value", *lines, ""]))
+    return path
+
+
+def _maps(folder: Path) -> Path:
+    _rows(folder)
+    path = folder / "records" / "mine_maps.csv"
+    lines = [f"{'1' * 16},random,{y},{x},0.5" for y in range(3) for x in range(3)]
+    path.write_text("\n".join(["run,removes,y,x,value", *lines, ""]))
+    return path
+
+
+def _read_evidence(path: Path) -> Any:
+    found = evidence.read(path.parents[1])
+    rows = found.rows["mine"]
+    assert len(rows) == 2
+    return (
+        evidence.curves(path.parents[1], "mine", rows),
+        evidence.maps(path.parents[1], "mine", rows),
+    )
+
+
+def _manifest(folder: Path) -> Path:
+    path = folder / "manifest.json"
+    output = {"sha256": "0" * 64, "inputs": ["records/mine.csv"]}
+    path.write_text(
+        json.dumps({"inputs": {"records/mine.csv": "0"}, "outputs": {"tables/x.md": output},
+                    "unlisted_records": []})
+    )  # fmt: skip
+    return path
+
+
+def _read_manifest(path: Path) -> Any:
+    return check(path.parent, path.parent / "none")
+
+
+_SWEEP = """
+title: A sweep
+requires: synthetic
+base: base.yaml
+protocols: {one: {seeds: 2, overrides: {trainer.max_epochs: 3}}, two: {seeds: [3, 4]}}
+keep: [curves]
+grids:
+  - overrides: {model.init_args.lam: 0.5}
+    axes:
+      model.init_args.distiller.init_args.temperature: [1.0, 4.0]
+      method: {KD: {}, other: {model.init_args.lam: 0.1}}
+    exclude:
+      - {method: KD, model.init_args.distiller.init_args.temperature: 1.0}
+"""
+
+
+def _sweep(folder: Path) -> Path:
+    (folder / "base.yaml").write_text(yaml.safe_dump({"model": {"class_path": "D"}}))
+    (folder / "secret.txt").write_text("secret-of-another-file")
+    path = folder / "mine.yaml"
+    path.write_text(_SWEEP)
+    return path
+
+
+def _read_sweep(path: Path) -> Any:
+    load_experiment.__globals__["_read"].cache_clear()
+    return load_experiment(path).runs
+
+
+def _config(folder: Path) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump({"model": {"class_path": "D", "init_args": {"lam": 0.5}}}))
+    return path
+
+
+def _cached(folder: Path) -> Path:
+    path = folder / "cache" / "x.txt"
+    build_once(path, lambda target: target.write_text("what was built, once") and None)
+    return path
+
+
+def _seal(folder: Path) -> Path:
+    return _cached(folder).with_name("x.txt.sha256.json")
+
+
+def _read_cached(path: Path) -> Any:
+    target = path.parent / "x.txt"
+    build_once(target, lambda place: place.write_text("what was built, once") and None)
+    return target.read_text()
+
+
+READERS = (
+    Reader("mnist_images_gz", _idx("a-gz", False), read_images, m.gzipped(m.damaged),
+           _is_bytes()),
+    Reader("mnist_images", _idx("a", False), read_images, valid=_is_bytes()),
+    Reader("mnist_labels_gz", _idx("a-gz", True), read_labels, m.gzipped(m.damaged),
+           lambda v: v.size == 0 or v.max() < 10),
+    Reader("mnist_labels", _idx("a", True), read_labels,
+           valid=lambda v: v.size == 0 or v.max() < 10),
+    Reader("mnist_m_png", _image("x.png", (32, 32, 3)), read_image, m.png, _is_bytes()),
+    Reader("mnist_m_labels", _mnist_m_labels, _listed, m.text,
+           lambda v: all(0 <= label < 10 for _, label in v)),
+    Reader("bsds_jpg", _image("x.jpg", (40, 60, 3)), read_image, valid=_is_bytes()),
+    Reader("bsds_tar", _photographs, _unpack, m.gzipped(m.damaged),
+           lambda v: all("out" in path.parts for path in v)),
+    Reader("ravdess_wav_mfcc", _wav, _of_content(media.mfcc), valid=_finite, share=0.5),
+    Reader("ravdess_wav_speech", _wav, _of_content(media.functionals), valid=_finite, share=0.5),
+    Reader("ravdess_wav_samples", _wav, _of_content(media.samples), valid=_finite),
+    Reader("ravdess_mp4", _mp4, _of_content(lambda c: media.frames(c, 2, 16, 16)),
+           valid=_is_bytes((2, 3, 16, 16))),
+    Reader("ravdess_openface_csv", lambda f: ravdess_files.write_tables(f, [CLIP]) /
+           "FacialTracking_Actors_01-24" / f"01-{CLIP}.csv", _of_content(media.action_units),
+           m.text, _units),
+    Reader("ravdess_zip", _zip, _read_zip),
+    Reader("ravdess_features_npz", _features, read_features, m.arrays, _is_table),
+    Reader("ravdess_remote_json", _remote, _parse_record, m.json_values,
+           lambda v: all(r.size >= 0 and len(r.md5) == 32 for r in v.values())),
+    Reader("cache_ravdess_index", _clips("index.json"), _read_clips, m.json_values, rebuilt=True,
+           share=0.2),
+    Reader("cache_ravdess_values", _clips("values.npy"), _read_clips, m.array, rebuilt=True,
+           share=0.2),
+    Reader("cache_ravdess_log", _log, _read_log, m.json_values, rebuilt=True, share=0.2),
+    Reader("kitti_scan", _street("velodyne/000000.bin"), kitti.read_scan,
+           valid=lambda v: v.ndim == 2 and v.shape[1] == 4),
+    Reader("kitti_labels", _street("labels/000000.label"), lambda p: kitti.read_classes(p, 300),
+           valid=lambda v: v.shape == (300,) and v.max() < 20),
+    Reader("kitti_calib", _street("calib.txt"), kitti.read_calibration, m.text, _is_projection),
+    Reader("kitti_png", _street("image_2/000000.png"), kitti.read_image, m.png, _is_bytes()),
+    Reader("kitti_dense_png", _image("x.png", (20, 30)),
+           lambda p: kitti.read_dense_classes(p, (20, 30), (10, 15)), m.png,
+           lambda v: v.shape == (10, 15) and v.max() < 20),
+    Reader("cache_kitti_meta", _sequence("meta.json"), _read_sequence, m.json_values, rebuilt=True,
+           share=0.2),
+    Reader("cache_kitti_points", _sequence("points"), _read_sequence, rebuilt=True, share=0.2),
+    Reader("nyu_mat_hdf5", _mat("nyu_depth_v2_labeled.mat"), _read_mat, valid=_are_pairs),
+    Reader("nyu_splits_mat", _mat("splits.mat"), lambda p: read_split(p, 5),
+           valid=lambda v: set(v["train"]) | set(v["test"]) <= set(range(1, 6))),
+    Reader("nyu_classmap_mat", _mat("classMapping40.mat"), read_class_map,
+           valid=lambda v: v.shape == (895,) and 1 <= v[1:].min() <= v.max() <= 40),
+    Reader("nyu_prepared_rgb", _pairs("rgb/0002.png"), _read_pairs, m.png, _are_pairs),
+    Reader("nyu_prepared_depth", _pairs("depth/0002.png"), _read_pairs, m.png, _are_pairs),
+    Reader("nyu_prepared_label", _pairs("label40/0002.png"), _read_pairs, m.png, _are_pairs),
+    Reader("nyu_split_json", _pairs("split.json"), _read_pairs, m.json_values, _are_pairs),
+    Reader("nyu_voxels", _volume, read_voxels, valid=_is_volume, share=0.5),
+    Reader("nyu_depth_png", _depth, read_depth, m.png,
+           lambda v: v.shape == IMAGE_SIZE and v.dtype == np.uint16, share=0.3),
+    Reader("nyu_rgb_png", _image("x.png", (24, 32, 3)), lambda p: read_rgb(p, (12, 16)), m.png,
+           _is_bytes((3, 12, 16))),
+    Reader("nyu_packed_npz", _packed, read_packed, m.arrays, _is_sample, share=0.2),
+    Reader("cache_nyu_meta", _pair_store("meta.json"), _read_pair_store, m.json_values,
+           rebuilt=True, share=0.2),
+    Reader("cache_nyu_values", _pair_store("depth"), _read_pair_store, rebuilt=True, share=0.2),
+    Reader("checkpoint", _checkpoint, read_checkpoint, m.checkpoint, _are_weights),
+    Reader("saliency_npz", _saliency, Saliency.load, m.arrays, _is_saliency),
+    Reader("record_json", _record, _read_record, m.json_values, _is_row),
+    Reader("results_csv", _rows, _read_rows, m.text, lambda v: all(map(_is_row, v))),
+    Reader("tables_curves", _curves, _read_evidence, m.text, share=0.2),
+    Reader("tables_maps", _maps, _read_evidence, m.text, share=0.2),
+    Reader("results_manifest", _manifest, _read_manifest, m.json_values, share=0.5),
+    Reader("sweep_yaml", _sweep, _read_sweep, m.text, lambda v: len(v) <= 100_000,
+           named=("model.init_args.distiller.init_args.temperature",)),
+    Reader("config_yaml", _config, read_yaml, m.text),
+    Reader("cached_file", _cached, _read_cached, rebuilt=True),
+    Reader("cached_seal", _seal, _read_cached, m.json_values, rebuilt=True),
+)  # fmt: skip
