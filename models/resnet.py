@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal, TypeAlias
 
-import torch
 from torch import Tensor, nn
 from torchvision.models import resnet18, resnet34
 
+from ntdh_bench.checkpoints import read_weights
 from ntdh_bench.errors import UserError
 
 Backbone: TypeAlias = Literal["resnet18", "resnet34"]
@@ -67,10 +66,8 @@ class ResNetEncoder(nn.Module):
 
 def _load_pretrained(net: nn.Module, path: str, backbone: str) -> None:
     advice = f"give a file of torchvision's {backbone} weights, or null for random ones"
-    if not Path(path).is_file():
-        raise UserError(f"no pretrained weights {path}: {advice}")
+    weights = read_weights(path, advice)
     try:
-        net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # torch raises many types for a damaged or foreign file
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"cannot use the pretrained weights {path} ({reason}): {advice}") from None
+        net.load_state_dict(weights)
+    except RuntimeError:  # names or shapes, many lines of them
+        raise UserError(f"{path}: weights of another network; {advice}") from None

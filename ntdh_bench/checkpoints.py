@@ -33,23 +33,45 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             finite.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"no checkpoint {path}: give the path of a .ckpt file")
-    with reading(path, "a checkpoint of tensors and plain values", _REMEDY):
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    weights = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
-    if not isinstance(weights, dict):
+    checkpoint = _load(path, _REMEDY)
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise FileError(f"{path} is not a checkpoint of Lightning: it has no state_dict; {_REMEDY}")
     for name, kind in _ENTRIES.items():
         if checkpoint.get(name) is not None and not isinstance(checkpoint[name], kind):
             raise FileError(f"{path}: damaged, its {name} is no {kind.__name__}; {_REMEDY}")
+    _check_weights(path, checkpoint["state_dict"], _REMEDY)
+    return dict(checkpoint)
+
+
+def read_weights(path: str | Path, remedy: str) -> dict[str, Tensor]:
+    """Load a file of named weights alone (a state dict) on the CPU.
+
+    Raises:
+        UserError: the file is missing, damaged, or holds something else, or weights that are not
+            finite.
+    """
+    path = Path(path)
+    weights = _load(path, remedy)
+    _check_weights(path, weights, remedy)
+    return dict(weights)
+
+
+def _load(path: Path, remedy: str) -> Any:
+    if not path.is_file():
+        raise FileError(f"no checkpoint {path}; {remedy}")
+    with reading(path, "a checkpoint of tensors and plain values", remedy):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _check_weights(path: Path, weights: Any, remedy: str) -> None:
     size = path.stat().st_size
+    if not isinstance(weights, dict):
+        raise FileError(f"{path}: no weights by name; {remedy}")
     for name, value in weights.items():
         if not isinstance(name, str) or not _is_whole(value, size):
-            raise FileError(f"{path}: damaged, its state_dict holds no named tensors; {_REMEDY}")
+            raise FileError(f"{path}: damaged, not all of its weights are tensors; {remedy}")
         if not torch.isfinite(value).all():
-            raise FileError(f"{path}: weights that are not finite; {_REMEDY}")
-    return dict(checkpoint)
+            raise FileError(f"{path}: weights that are not finite; {remedy}")
 
 
 def _is_whole(value: object, file_size: int) -> bool:

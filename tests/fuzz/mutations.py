@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 
 Mutation = Callable[[bytes, random.Random], bytes]
 
@@ -89,11 +90,9 @@ def json_values(content: bytes, chance: random.Random) -> bytes:
     for _ in range(chance.choice((1, 1, 2, 4))):
         value = _changed(value, chance)
     found = json.dumps(value)
-    return (
-        found.replace('"x"', chance.choice(("NaN", "1e999", "[" * 5000)), 1).encode()
-        if (chance.random() < 0.05)
-        else found.encode()
-    )
+    if chance.random() < 0.05:
+        found = found.replace('"x"', chance.choice(("NaN", "1e999", "[" * 5000)), 1)
+    return found.encode()
 
 
 def _changed(value: Any, chance: random.Random) -> Any:
@@ -215,23 +214,41 @@ def gzipped(inner: Mutation) -> Mutation:
 
 def checkpoint(content: bytes, chance: random.Random) -> bytes:
     """Replace entries of a checkpoint, or damage it."""
-    import torch
-
     if chance.random() < 0.5:
         return damaged(content, chance)
-    saved = torch.load(io.BytesIO(content), weights_only=True)
+    saved = _loaded(content)
     kind = chance.randrange(3)
-    weights = saved["state_dict"]
-    name = chance.choice(sorted(weights))
     if kind == 0:
-        weights[name] = chance.choice(
-            (weights[name] * float("nan"), weights[name][None], 1, None, weights[name].half(),
-             torch.zeros(1).expand(10**12), [], torch.ones(2, 2).to_sparse())
-        )  # fmt: skip
+        saved["state_dict"] = _other_weights(saved["state_dict"], chance)
     elif kind == 1:
         saved[chance.choice(sorted(saved))] = chance.choice(_VALUES)
     else:
         saved = _changed(saved, chance)
+    return _saved(saved)
+
+
+def weights(content: bytes, chance: random.Random) -> bytes:
+    """Replace entries of a state dict, or damage the file."""
+    if chance.random() < 0.5:
+        return damaged(content, chance)
+    return _saved(_other_weights(_loaded(content), chance))
+
+
+def _other_weights(named: dict[str, Any], chance: random.Random) -> dict[str, Any]:
+    name = chance.choice(sorted(named))
+    value = named[name]
+    other = (
+        value * float("nan"), value[None], value.half(), torch.zeros(1).expand(10**12),
+        torch.ones(2, 2).to_sparse(), 1, None, [],
+    )  # fmt: skip
+    return {**named, name: chance.choice(other)}
+
+
+def _loaded(content: bytes) -> Any:
+    return torch.load(io.BytesIO(content), weights_only=True)
+
+
+def _saved(value: Any) -> bytes:
     file = io.BytesIO()
-    torch.save(saved, file)
+    torch.save(value, file)
     return file.getvalue()

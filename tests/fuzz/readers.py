@@ -18,7 +18,7 @@ from PIL import Image
 
 from ntdh_bench import records
 from ntdh_bench.cache import build_once
-from ntdh_bench.checkpoints import read_checkpoint
+from ntdh_bench.checkpoints import read_checkpoint, read_weights
 from ntdh_bench.datamodules.mnist.idx import read_images, read_labels, write_idx
 from ntdh_bench.datamodules.mnist.mnist_m import archive_files, read_image
 from ntdh_bench.datamodules.mnist.prepare import unpack_photographs
@@ -396,6 +396,12 @@ def _are_weights(checkpoint: Any) -> bool:
     return sound and isinstance(checkpoint.get("identity") or {}, dict)
 
 
+def _weights(folder: Path) -> Path:
+    path = folder / "x.pth"
+    torch.save(network().state_dict(), path)
+    return path
+
+
 def _saliency(folder: Path) -> Path:
     path = folder / "x.npz"
     values = torch.linspace(-0.1, 0.2, 9, dtype=torch.float64)
@@ -600,6 +606,8 @@ READERS = (
            rebuilt=True, share=0.2),
     Reader("cache_nyu_values", _pair_store("depth"), _read_pair_store, rebuilt=True, share=0.2),
     Reader("checkpoint", _checkpoint, read_checkpoint, m.checkpoint, _are_weights),
+    Reader("pretrained_weights", _weights, lambda p: read_weights(p, "give another"),
+           m.weights, lambda v: all(torch.isfinite(w).all() for w in v.values())),
     Reader("saliency_npz", _saliency, Saliency.load, m.arrays, _is_saliency),
     Reader("record_json", _record, _read_record, m.json_values, _is_row),
     Reader("results_csv", _rows, _read_rows, m.text, lambda v: all(map(_is_row, v))),

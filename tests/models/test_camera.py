@@ -64,11 +64,15 @@ def test_pretrained_weights_come_from_a_file(tmp_path: Path, in_channels: int) -
 
 
 def test_pretrained_weights_that_cannot_be_used(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no pretrained weights .*missing\.pth: give a file"):
+    with pytest.raises(UserError, match=r"no checkpoint .*missing\.pth; give a file"):
         CameraNet(backbone="resnet18", pretrained=str(tmp_path / "missing.pth"))
     (tmp_path / "damaged.pth").write_bytes(b"not a file of torch")
-    with pytest.raises(UserError, match=r"cannot use .*damaged\.pth"):
+    with pytest.raises(UserError, match=r"damaged\.pth: damaged"):
         CameraNet(backbone="resnet18", pretrained=str(tmp_path / "damaged.pth"))
     torch.save(resnet18(weights=None).state_dict(), tmp_path / "resnet18.pth")
-    with pytest.raises(UserError, match=r"cannot use .*resnet18\.pth .* resnet34 weights"):
+    with pytest.raises(UserError, match=r"of another network; .* resnet34 weights"):
         CameraNet(pretrained=str(tmp_path / "resnet18.pth"))
+    broken = {name: value * float("nan") for name, value in resnet18().state_dict().items()}
+    torch.save(broken, tmp_path / "resnet18.pth")
+    with pytest.raises(UserError, match="not finite"):
+        CameraNet(backbone="resnet18", pretrained=str(tmp_path / "resnet18.pth"))
