@@ -26,7 +26,7 @@ def _sample(module: str) -> Callable[[Path, int], None]:
 
 SYNTHETIC = DatasetInfo(
     name="synthetic",
-    title="Gaussian clusters with a chosen gap",
+    title="Gaussian clusters, a chosen gap",
     modalities=("block a", "block b"),
     folders=(),
     licence="none needed",
@@ -35,24 +35,26 @@ SYNTHETIC = DatasetInfo(
 
 MNIST = DatasetInfo(
     name="mnist",
-    title="digits, and digits on BSDS500 photographs",
+    title="digits, plain and on photographs",
     modalities=("MNIST", "MNIST-M"),
     folders=("mnist", "bsds500"),
     licence="research data; terms of MNIST and BSDS500 at their publishers",
     how_to_get="data prepare mnist",
     prepare=_later(".mnist.prepare", "prepare"),
+    lacking=_later(".mnist.glance", "lacking"),
     verify=_later(".mnist.prepare", "verify"),
     sample=_sample(".mnist.simulate"),
 )
 
 RAVDESS = DatasetInfo(
     name="ravdess",
-    title="emotional speech, and the faces that speak it",
+    title="emotional speech and its faces",
     modalities=("speech", "faces"),
     folders=("ravdess",),
     licence="CC BY-NC-SA 4.0 (Livingstone and Russo 2018)",
     how_to_get="data prepare ravdess",
     prepare=_later(".ravdess.prepare", "prepare"),
+    lacking=_later(".ravdess.glance", "lacking"),
     verify=_later(".ravdess.prepare", "verify"),
     sample=_sample(".ravdess.simulate"),
     options=(
@@ -71,12 +73,13 @@ RAVDESS = DatasetInfo(
 
 NYUV2 = DatasetInfo(
     name="nyuv2",
-    title="rooms in colour and depth: segmentation, scene completion",
+    title="rooms: labelled, and completed",
     modalities=("RGB", "depth"),
     folders=("nyuv2", "nyu_ssc"),
     licence="research data; terms of NYU Depth V2 and SSCNet at their publishers",
-    how_to_get="download from the publishers, then data prepare nyuv2 --from <folder>",
+    how_to_get="fetch, then data prepare --from",
     prepare=_later(".nyuv2.prepare", "prepare"),
+    lacking=_later(".nyuv2.glance", "lacking"),
     verify=_later(".nyuv2.prepare", "verify"),
     sample=_sample(".nyuv2.simulate"),
     options=(Option("--full_size", "labelled pairs of 640x480; default: half of it", False),),
@@ -84,12 +87,13 @@ NYUV2 = DatasetInfo(
 
 SEMANTICKITTI = DatasetInfo(
     name="semantickitti",
-    title="streets seen by camera and lidar, in one image plane",
+    title="streets, in one image plane",
     modalities=("camera", "lidar"),
     folders=("semantickitti",),
     licence="CC BY-NC-SA 4.0 (Behley et al. 2019), CC BY-NC-SA 3.0 (Geiger et al. 2012)",
-    how_to_get="register with the publishers, then data prepare semantickitti --from <folder>",
+    how_to_get="register, then prepare --from",
     prepare=_later(".semantickitti.prepare", "prepare"),
+    lacking=_later(".semantickitti.glance", "lacking"),
     verify=_later(".semantickitti.prepare", "verify"),
     sample=_sample(".semantickitti.simulate"),
 )

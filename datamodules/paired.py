@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -20,6 +20,7 @@ from ntdh_bench.seeding import generator
 from .checks import check_at_least
 
 IGNORE_INDEX = 255
+Modality = Literal["teacher", "student"]
 
 
 class Request(NamedTuple):
@@ -244,6 +245,8 @@ class PairedDataModule(LightningDataModule, ABC):
         self.num_workers = num_workers
         self.repeats = repeats
         self.unimodal = unimodal
+        #: the only modality that a network sees; None for both (the command line sets it)
+        self.modality: Modality | None = None
         self.splits: dict[Split, PairedDataset] = {}
 
     @abstractmethod
@@ -272,6 +275,10 @@ class PairedDataModule(LightningDataModule, ABC):
         for split in splits.values():
             split.unimodal = self.unimodal
         self.splits = splits
+
+    def needs(self, modality: Modality) -> bool:
+        """Return whether files of a modality are needed; what is not needed may be empty."""
+        return modality == ("student" if self.unimodal else self.modality or modality)
 
     @property
     def num_train(self) -> int:

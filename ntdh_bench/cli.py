@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 from typing import NamedTuple
+from unicodedata import normalize
 
 from ntdh_bench import __version__
 from ntdh_bench.errors import UserError
@@ -51,6 +54,21 @@ examples:
 """
 
 
+# For terminals without them; what has no entry loses its accents, or becomes a question mark.
+_PLAIN = {
+    "→": "->",
+    "–": "-",
+    "—": "-",
+    "−": "-",
+    "±": "+-",
+    "×": "x",
+    "·": "*",
+    "≥": ">=",
+    "≤": "<=",
+    "…": "...",
+}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -60,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, 1 if the command failed, 2 if it was misspelt.
     """
+    print_anywhere()
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):
         print(HELP, end="")
@@ -80,6 +99,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(error), 1)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
+
+
+def print_anywhere() -> None:
+    """Let characters that a terminal does not know degrade where they would end the program."""
+    codecs.register_error("degrade", _degraded)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="degrade")
+
+
+def _degraded(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    plain = [
+        _PLAIN.get(character) or normalize("NFKD", character).encode("ascii", "ignore").decode()
+        for character in error.object[error.start : error.end]
+    ]
+    return "".join(character or "?" for character in plain), error.end
 
 
 def _fail(message: str, status: int) -> int:

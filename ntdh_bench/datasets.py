@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from ntdh_bench.errors import UserError
 
@@ -27,6 +27,18 @@ _OWN = {
 }
 
 
+class Presence(NamedTuple):
+    """Whether the files of a data set are there.
+
+    Attributes:
+        state: "real" is as published, as far as a glance can tell.
+        lacking: what is missing of it, a few words.
+    """
+
+    state: Literal["real", "simulated", "incomplete", "missing", "not needed"]
+    lacking: str | None = None
+
+
 @dataclass(frozen=True)
 class FileCheck:
     """What ``verify`` found about one file or folder.
@@ -42,6 +54,11 @@ class FileCheck:
     state: State
     note: str
     source: str = "real"
+
+    @classmethod
+    def failed(cls, path: Path, state: State, error: UserError, source: str) -> FileCheck:
+        """Return what an error says of ``path``, which need not be named twice."""
+        return cls(path, state, str(error).removeprefix(str(path)).lstrip(": "), source)
 
 
 @dataclass(frozen=True)
@@ -82,6 +99,8 @@ class DatasetInfo:
         prepare: ``(root, from_folder, **options)`` gets the published files, or makes what is
             derived from them; yields what it did, a line at a time. None if there is nothing to do.
         options: of ``prepare``.
+        lacking: ``root`` -> what a glance at the folders shows to be missing of the published
+            files, a few words; None if nothing is. It opens no file and takes no second.
         verify: ``root`` -> what was found, file by file.
         sample: ``(root, seed)`` writes the simulated files.
     """
@@ -93,6 +112,7 @@ class DatasetInfo:
     licence: str
     how_to_get: str
     prepare: Callable[..., Iterable[str]] | None = None
+    lacking: Callable[[Path], str | None] | None = None
     verify: Callable[[Path], list[FileCheck]] | None = None
     sample: Callable[[Path, int], None] | None = None
     options: tuple[Option, ...] = ()
@@ -130,20 +150,17 @@ def _load(value: str) -> DatasetInfo:
     return info
 
 
-def state_of(info: DatasetInfo, root: Path) -> str:
-    """Return "real", "simulated" or "missing"; "not needed" if the data set has no files.
-
-    Where only some of its folders are there, the answer names the others.
-    """
+def state_of(info: DatasetInfo, root: Path) -> Presence:
+    """Return what a glance at the folders of a data set tells; ``verify`` looks into the files."""
     if not info.folders:
-        return "not needed"
+        return Presence("not needed")
     folders = [root / name for name in info.folders]
     if any(is_simulated(folder, root) for folder in folders):
-        return "simulated"
-    absent = [folder.name for folder in folders if not folder.is_dir()]
-    if len(absent) == len(folders):
-        return "missing"
-    return f"real, without {', '.join(absent)}" if absent else "real"
+        return Presence("simulated")
+    if not any(folder.is_dir() for folder in folders):
+        return Presence("missing")
+    lacking = info.lacking(root) if info.lacking else None
+    return Presence("incomplete", lacking) if lacking else Presence("real")
 
 
 def data_root(root: str | Path | None) -> Path:

@@ -13,6 +13,7 @@ from ntdh_bench.batch import Inputs, Split
 from ntdh_bench.cache import build_once, default_cache_dir, digest
 from ntdh_bench.datasets import data_root, is_simulated
 from ntdh_bench.errors import UserError
+from ntdh_bench.files.arrays import Spec, map_npy
 from ntdh_bench.seeding import uniform
 
 from ..checks import check_at_least, check_choice, check_within
@@ -24,7 +25,7 @@ from ..paired import (
     blocks,
     stratified,
 )
-from .idx import Bytes, read_images, read_labels
+from .idx import MAX_COUNT, Bytes, read_images, read_labels
 from .layout import (
     ARCHIVE_FOLDER,
     IDX_FOLDER,
@@ -33,9 +34,10 @@ from .layout import (
     idx_file,
     photographs,
 )
-from .mnist_m import archive_files, build_mnist_m, read_archive, save_array
+from .mnist_m import SIDE, archive_files, build_mnist_m, read_archive, save_array
 from .simulate import simulated_root
 
+_REBUILT = "delete it, and it will be made anew"
 _BLOCK = 128  # samples whose noise is made at once: the counters stay in the processor's cache
 
 
@@ -173,8 +175,8 @@ class MNISTPairDataModule(PairedDataModule):
         check_within("data.teacher_noise", teacher_noise, 0, 1e6)
         check_within("data.student_noise", student_noise, 0, 1e6)
         check_at_least("data.val_size", val_size, 0)
-        check_at_least("data.simulated_train", simulated_train, 1)
-        check_at_least("data.simulated_test", simulated_test, 1)
+        check_within("data.simulated_train", simulated_train, 1, MAX_COUNT)
+        check_within("data.simulated_test", simulated_test, 1, MAX_COUNT)
         check_choice("data.source", source, ("real", "simulated"))
         check_choice("data.student_input", student_input, ("grey", "rgb"))
         check_choice("data.mnist_m", mnist_m, ("build", "archive"))
@@ -276,9 +278,7 @@ class MNISTPairDataModule(PairedDataModule):
             ),
         )
         self._files |= files
-        # Mapped, not read: the splits copy what they need. Torch wants writable: copy-on-write.
-        blended: Bytes = np.load(path, mmap_mode="c", allow_pickle=False)
-        return blended
+        return self._mapped(path, len(digits))
 
     def _archived(self, root: Path, split: str, labels: Bytes) -> Bytes:
         """Return the archive's images, whose labels must be those of MNIST's first images."""
@@ -303,8 +303,11 @@ class MNISTPairDataModule(PairedDataModule):
         path = self.cache_dir / "mnist_m" / f"archive-{split}-{key}.npy"
         build_once(path, save_array(lambda: read_archive(paths, rgb=self.rgb)))
         self._files[f"archive-{split}"] = digest(files)
-        archived: Bytes = np.load(path, mmap_mode="c", allow_pickle=False)
-        return archived
+        return self._mapped(path, len(paths))
+
+    def _mapped(self, path: Path, count: int) -> Bytes:
+        """Return a built MNIST-M, mapped, not read: the splits copy what they need."""
+        return map_npy(path, Spec("u", (count, 3 if self.rgb else 1, SIDE, SIDE), 1), _REBUILT)
 
     def identity(self) -> dict[str, Any]:
         """Return file digests and parameters; the run's seed counts if there is training noise."""

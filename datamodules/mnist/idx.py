@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import gzip
 import struct
-import zlib
-from math import prod
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ntdh_bench.errors import UserError
+from ntdh_bench.errors import FileError
+from ntdh_bench.files.reading import checked_size, reading
 
+#: Images in the larger file of MNIST: more is another file, or a bomb.
+MAX_COUNT = 60_000
+_MAX_FILE = 64 << 20  # the larger file has 47 MB unpacked
 _UINT8 = 0x08
-_MAX_DEFLATE = 1032  # no deflate stream expands further (zlib's technical details)
 _REMEDY = "get the file again with `ntdh-bench data prepare mnist`"
 
 Bytes = NDArray[np.uint8]
@@ -41,49 +42,54 @@ def read_labels(path: Path, num_classes: int = 10) -> Bytes:
     """
     labels = _read(path, "labels", ())
     if len(labels) and labels.max() >= num_classes:
-        raise UserError(f"{path}: label {labels.max()}, expected 0 to {num_classes - 1}; {_REMEDY}")
+        raise FileError(f"{path}: label {labels.max()}, expected 0 to {num_classes - 1}; {_REMEDY}")
     return labels
 
 
 def _read(path: Path, kind: str, item: tuple[int, ...]) -> Bytes:
-    try:
-        with path.open("rb") as raw:
-            if path.suffix != ".gz":
-                return _parse(raw, path, kind, item, 1)
-            with gzip.open(raw, "rb") as unpacked:
-                return _parse(unpacked, path, kind, item, _MAX_DEFLATE)  # type: ignore[arg-type]
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{path}: a broken gzip file ({error}); {_REMEDY}") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); {_REMEDY}") from None
+    checked_size(path, _MAX_FILE, _REMEDY)
+    opened = gzip.open if path.suffix == ".gz" else open
+    with reading(path, "an IDX file", _REMEDY), opened(path, "rb") as file:
+        return _parse(file, path, kind, item)
 
 
-def _parse(file: BinaryIO, path: Path, kind: str, item: tuple[int, ...], expansion: int) -> Bytes:
+def _parse(file: Any, path: Path, kind: str, item: tuple[int, ...]) -> Bytes:
     """Check the header, and only then read as many bytes as it announces."""
     words = 2 + len(item)
     header = file.read(4 * words)
     expected = _UINT8 << 8 | len(item) + 1
     magic = int.from_bytes(header[:4], "big")
     if len(header) >= 4 and magic != expected:
-        raise UserError(
+        raise FileError(
             f"{path}: magic number {magic}, expected {expected} for MNIST {kind}: "
             f"another kind of file; {_REMEDY}"
         )
     if len(header) < 4 * words:
-        raise UserError(f"{path}: truncated, {len(header)} bytes in all; {_REMEDY}")
+        raise FileError(f"{path}: truncated, {len(header)} bytes in all; {_REMEDY}")
     _, count, *shape = struct.unpack(f">{words}I", header)
     if tuple(shape) != item:
-        raise UserError(f"{path}: {kind} of {tuple(shape)}, expected {item}; {_REMEDY}")
-    size = count * prod(item)
-    limit = path.stat().st_size * expansion
-    content = file.read(size + 1) if size <= limit else b""
-    if len(content) != size:
-        found = "more" if len(content) > size else "fewer"
-        raise UserError(
-            f"{path}: the header says {count} {kind} ({size} bytes), but {found} bytes follow: "
-            f"truncated or damaged; {_REMEDY}"
+        raise FileError(f"{path}: {kind} of {tuple(shape)}, expected {item}; {_REMEDY}")
+    if count > MAX_COUNT:
+        raise FileError(
+            f"{path}: the header says {count} {kind}, expected at most {MAX_COUNT}; {_REMEDY}"
         )
-    return np.frombuffer(bytearray(content), dtype=np.uint8).reshape(count, *item)
+    array = np.empty((count, *item), dtype=np.uint8)
+    found = _fill(file, array)
+    if found != array.nbytes or file.read(1):
+        raise FileError(
+            f"{path}: the header says {count} {kind} ({array.nbytes} bytes), but "
+            f"{'fewer' if found < array.nbytes else 'more'} bytes follow: truncated or damaged; "
+            f"{_REMEDY}"
+        )
+    return array
+
+
+def _fill(file: Any, array: Bytes) -> int:
+    """Read into an array, up to its size or the end of the file; returns the number of bytes."""
+    view, filled = array.reshape(-1).data, 0
+    while filled < len(view) and (read := file.readinto(view[filled:])):
+        filled += read
+    return filled
 
 
 def write_idx(path: Path, array: Bytes) -> None:

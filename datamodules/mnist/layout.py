@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ntdh_bench.cache import file_digest
 from ntdh_bench.errors import UserError
+from ntdh_bench.files.listing import visible
 
 IDX_FOLDER = Path("mnist", "MNIST", "raw")
 PHOTO_FOLDER = Path("bsds500", "BSDS500", "data", "images")
@@ -27,6 +28,8 @@ UNPACKED_MD5 = {
 }
 IDX_PREFIX = {"train": "train", "test": "t10k"}
 IDX_COUNT = {"train": 60_000, "test": 10_000}
+#: Number of images in the published MNIST-M archive.
+ARCHIVE_COUNT = {"train": 59_001, "test": 9_001}
 PHOTO_COUNT = {"train": 200, "test": 200, "val": 100}
 
 
@@ -77,7 +80,7 @@ def photographs(root: Path) -> dict[str, list[Path]]:
 
 def jpegs(folder: Path) -> list[Path]:
     """Return the JPEG files of a folder in order of name; none if it does not exist."""
-    return sorted(folder.glob("*.jpg"))
+    return visible(folder, "*.jpg")
 
 
 def content_digests(paths: list[Path], root: Path) -> dict[str, str]:

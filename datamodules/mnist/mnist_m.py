@@ -4,43 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
-from PIL import Image, UnidentifiedImageError
 
-from ntdh_bench.errors import UserError
+from ntdh_bench.errors import FileError, UserError
+from ntdh_bench.files.images import opened_image
+from ntdh_bench.files.text import read_text
 from ntdh_bench.seeding import generator
 
-from .idx import Bytes
+from .idx import MAX_COUNT, Bytes
 from .layout import ARCHIVE_FOLDER
 
 SIDE = 28
+_DIGITS = set("0123456789")
+_MAX_LABELS = 1 << 21  # the published file has 0.9 MB
 MAX_PIXELS = 4_000_000  # BSDS500 photographs have 154,401: more is another file or a bomb
+_REMEDY = {
+    "JPEG": "remove it or get BSDS500 again with `ntdh-bench data prepare mnist`",
+    "PNG": "unpack the MNIST-M archive again",
+}
 # ITU-R BT.601 luma, in 1/65536, rounded: what PIL's convert("L") computes.
 _LUMA = np.array([19595, 38470, 7471], dtype=np.uint32)
 
 
-def read_image(path: Path) -> Bytes:
-    """Decode a photograph: uint8 RGB (height, width, 3).
+def read_image(path: Path, kind: Literal["JPEG", "PNG"] = "JPEG") -> Bytes:
+    """Decode a photograph (JPEG) or an image of the archive (PNG): uint8 RGB (height, width, 3).
 
     Raises:
-        UserError: the file is no image, is damaged, or has more than 4 million pixels.
+        UserError: the file is no such image, is damaged, or has more than 4 million pixels.
     """
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise UserError(
-                    f"{path}: {image.width}x{image.height} pixels, expected at most {MAX_PIXELS}; "
-                    "remove it or get BSDS500 again with `ntdh-bench data prepare mnist`"
-                )
-            return np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(
-            f"{path}: cannot be decoded ({error}); get it again with "
-            "`ntdh-bench data prepare mnist`"
-        ) from None
+    with opened_image(path, MAX_PIXELS, (kind,), _REMEDY[kind]) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def luma(rgb: Bytes) -> Bytes:
@@ -93,7 +90,9 @@ def _crops(path: Path, corners: np.ndarray) -> Bytes:
     photograph = read_image(path)
     height, width, _ = photograph.shape
     if min(height, width) < SIDE:
-        raise UserError(f"{path}: {width}x{height} pixels, expected at least {SIDE}x{SIDE}")
+        raise FileError(
+            f"{path}: {width}x{height} pixels, expected at least {SIDE}x{SIDE}; {_REMEDY['JPEG']}"
+        )
     top = (corners[:, 0] * (height - SIDE + 1)).astype(np.int64)
     left = (corners[:, 1] * (width - SIDE + 1)).astype(np.int64)
     windows = sliding_window_view(photograph, (SIDE, SIDE), axis=(0, 1))
@@ -118,14 +117,14 @@ def archive_files(root: Path, split: str) -> list[tuple[Path, int]]:
         )
     folder = labels.parent / f"mnist_m_{split}"
     found = []
-    for number, line in enumerate(labels.read_text(encoding="utf-8", errors="replace").split("\n")):
+    for number, line in enumerate(read_text(labels, _MAX_LABELS, _REMEDY["PNG"]).split("\n")):
         if not line.strip():
             continue
         name, _, label = line.strip().partition(" ")
-        if name != f"{number:08d}.png" or label not in set("0123456789"):
-            raise UserError(
-                f"{labels}: line {number + 1} is {line[:40]!r}, expected '{number:08d}.png' and a "
-                "digit: the images must be in MNIST's order; unpack the archive again"
+        if number >= MAX_COUNT or name != f"{number:08d}.png" or label not in _DIGITS:
+            raise FileError(
+                f"{labels}: line {number + 1} is not '{number:08d}.png' and a digit, or there are "
+                f"more than {MAX_COUNT}: the images must be MNIST's, in order; {_REMEDY['PNG']}"
             )
         found.append((folder / name, int(label)))
     return found
@@ -142,10 +141,10 @@ def read_archive(files: list[Path], *, rgb: bool) -> Bytes:
     """
     images = np.empty((len(files), 3 if rgb else 1, SIDE, SIDE), dtype=np.uint8)
     for row, path in enumerate(files):
-        image = read_image(path)
+        image = read_image(path, "PNG")
         top, left = (image.shape[0] - SIDE) // 2, (image.shape[1] - SIDE) // 2
         if min(top, left) < 0:
-            raise UserError(f"{path}: smaller than {SIDE}x{SIDE}; unpack the archive again")
+            raise FileError(f"{path}: smaller than {SIDE}x{SIDE}; {_REMEDY['PNG']}")
         centre = image[top : top + SIDE, left : left + SIDE]
         images[row] = centre.transpose(2, 0, 1) if rgb else luma(centre)[None]
     return images

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import re
 import shutil
-import tarfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 
 from ntdh_bench.cache import file_digest, write_atomic
-from ntdh_bench.datasets import FileCheck, is_simulated
-from ntdh_bench.downloads import download, extract, progress_bar, writable
+from ntdh_bench.datasets import FileCheck, State, is_simulated
+from ntdh_bench.downloads import download, extract, opened_tar, progress_bar, writable
 from ntdh_bench.errors import UserError
+from ntdh_bench.files.listing import below, is_shadow
 
 from .idx import read_images, read_labels
 from .layout import (
+    ARCHIVE_COUNT,
     ARCHIVE_FOLDER,
     IDX_COUNT,
     IDX_FOLDER,
@@ -39,7 +40,10 @@ BSDS500_URLS = (
     "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/BSR/BSR_bsds500.tgz",
     "https://codeload.github.com/BIDS/BSDS500/tar.gz/refs/heads/master",
 )
+_ARCHIVE = "BSR_bsds500.tgz"
 _MB = 1_000_000
+_MAX_UNPACKED = 2000 * _MB
+_GET_ALL = f"get all of BSDS500 (without --from it is downloaded; with it, put {_ARCHIVE} there)"
 
 
 def prepare(root: Path, from_folder: Path | None = None) -> list[str]:
@@ -84,13 +88,14 @@ def _get_idx(path: Path, md5: str, from_folder: Path | None) -> None:
         with progress_bar(path.name) as progress:
             download(urls, path, max_bytes=20 * _MB, check=check, progress=progress)
         return
-    copy = next(iter(sorted(from_folder.rglob(path.name))), None)
-    if copy is None:
+    copies = sorted(below(from_folder, path.name))
+    if not copies:
         raise UserError(f"--from {from_folder}: no {path.name} in it or its sub-folders")
-    if wrong := check(copy):
-        raise UserError(f"{copy}: {wrong}; fetch it again")
+    sound = next((copy for copy in copies if check(copy) is None), None)
+    if sound is None:
+        raise UserError(f"{copies[0]}: {check(copies[0])}; fetch it again")
     with write_atomic(path) as temporary:
-        shutil.copyfile(copy, temporary)
+        shutil.copyfile(sound, temporary)
 
 
 def _get_photographs(root: Path, from_folder: Path | None) -> None:
@@ -98,43 +103,53 @@ def _get_photographs(root: Path, from_folder: Path | None) -> None:
     if _missing_photographs(folder) is None:
         return
     if from_folder is None:
-        archive = root / "bsds500" / "BSR_bsds500.tgz"
-        with progress_bar(archive.name) as progress:
-            download(
-                BSDS500_URLS,
-                archive,
-                max_bytes=200 * _MB,
-                check=_archive_fault,
-                progress=progress,
-            )
-        unpack_photographs(archive, folder)
-        archive.unlink()
+        archive: Path | None = download_photographs(root)
     else:
-        _copy_photographs(from_folder, folder)
-    wrong = _missing_photographs(folder) or next(_broken_photographs(folder), None)
-    if wrong:
-        raise UserError(
-            f"{wrong}; get all of BSDS500 (without --from it is downloaded; with it, put "
-            "BSR_bsds500.tgz there)"
+        archive = next(iter(sorted(below(from_folder, _ARCHIVE))), None)
+    if archive is None:
+        assert from_folder is not None
+        _place(_complete_folder(from_folder), folder)
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder.parent, prefix=".unpacked-") as unpacked:
+        unpack_photographs(archive, Path(unpacked))
+        if wrong := _fault(Path(unpacked)):
+            raise UserError(f"{archive}: {wrong.removeprefix(unpacked + '/')}; {_GET_ALL}")
+        _place(Path(unpacked), folder)
+    if from_folder is None:
+        archive.unlink()
+
+
+def download_photographs(root: Path) -> Path:
+    """Download the archive of BSDS500 to ``root``; returns where it is."""
+    with progress_bar(_ARCHIVE) as progress:
+        return download(
+            BSDS500_URLS,
+            root / "bsds500" / _ARCHIVE,
+            max_bytes=200 * _MB,
+            check=_archive_fault,
+            progress=progress,
         )
 
 
 def _archive_fault(path: Path) -> str | None:
     """Return what is wrong with a downloaded BSDS500 archive, read to its end, or None."""
     try:
-        with tarfile.open(path, "r|gz") as tar:
-            names = [member.name for member in tar if _photograph_of(member.name)]
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        return f"a broken archive ({error})"
+        with opened_tar(path, _MAX_UNPACKED) as tar:
+            found = sum(_photograph_of(member.name) is not None for member in tar)
+    except UserError as error:
+        return str(error)
     expected = sum(PHOTO_COUNT.values())
-    return None if len(names) == expected else f"{len(names)} photographs, expected {expected}"
+    return None if found == expected else f"{found} photographs, expected {expected}"
 
 
 def _photograph_of(member: str) -> Path | None:
     """Return "<split>/<name>.jpg" if an archive member is a photograph."""
     parts = PurePosixPath(member).parts
     inside = len(parts) >= 3 and parts[-3] == "images" and parts[-2] in PHOTO_COUNT
-    return Path(*parts[-2:]) if inside and re.fullmatch(r"\w+\.jpg", parts[-1]) else None
+    if not inside or is_shadow(PurePosixPath(member)):
+        return None
+    return Path(*parts[-2:]) if re.fullmatch(r"\w+\.jpg", parts[-1]) else None
 
 
 def unpack_photographs(archive: Path, folder: Path) -> None:
@@ -148,18 +163,37 @@ def unpack_photographs(archive: Path, folder: Path) -> None:
         photograph = _photograph_of(member)
         return folder / photograph if photograph else None
 
-    extract(archive, choose, max_files=500, max_bytes=2 * _MB, max_total=2000 * _MB)
+    extract(archive, choose, max_files=500, max_bytes=2 * _MB, max_total=_MAX_UNPACKED)
 
 
-def _copy_photographs(from_folder: Path, folder: Path) -> None:
-    archive = next(iter(sorted(from_folder.rglob("BSR_bsds500.tgz"))), None)
-    if archive is not None:
-        unpack_photographs(archive, folder)
-        return
+def _complete_folder(from_folder: Path) -> Path:
+    """Return the first folder ``images`` below that holds all photographs and nothing else."""
+    splits = (path.parent for path in below(from_folder, "images/train/*.jpg"))
+    folders = sorted({split.parent for split in splits})
+    faults = [_fault(folder) for folder in folders]
+    for folder, wrong in zip(folders, faults, strict=True):
+        if wrong is None:
+            return folder
+    raise UserError(f"{faults[0] if faults else f'--from {from_folder}: no BSDS500'}; {_GET_ALL}")
+
+
+def _place(source: Path, folder: Path) -> None:
+    """Copy checked photographs; what else is there is moved to ``others``, where none is read."""
     for split in PHOTO_COUNT:
-        for photograph in sorted(from_folder.rglob(f"images/{split}/*.jpg")):
+        photographs = jpegs(source / split)
+        names = {path.name for path in photographs}
+        strays = [path for path in jpegs(folder / split) if path.name not in names]
+        for stray in strays if photographs else []:
+            (folder / split / "others").mkdir(exist_ok=True)
+            stray.replace(folder / split / "others" / stray.name)
+        for photograph in photographs:
             with write_atomic(folder / split / photograph.name) as temporary:
                 shutil.copyfile(photograph, temporary)
+
+
+def _fault(folder: Path) -> str | None:
+    """Return what is wrong with a folder of photographs, or None."""
+    return _missing_photographs(folder) or next(_broken_photographs(folder), None)
 
 
 def _missing_photographs(folder: Path) -> str | None:
@@ -181,10 +215,16 @@ def _broken_photographs(folder: Path) -> Iterator[str]:
 
 
 def verify(root: Path) -> list[FileCheck]:
-    """Check the files of MNIST, BSDS500 and (if there) the MNIST-M archive, one by one."""
+    """Check the files of MNIST, BSDS500 and (if there) the MNIST-M archive, one by one.
+
+    Photographs are not needed where there is the archive.
+    """
     checks = [_check_idx(root, split, kind) for split in IDX_COUNT for kind in ("images", "labels")]
-    checks += [_check_photographs(root, split) for split in ("train", "test")]
-    checks += [_check_archive(root, split) for split in IDX_COUNT if _has_archive(root)]
+    archive = (root / ARCHIVE_FOLDER).is_dir()
+    if not archive or (root / PHOTO_FOLDER).is_dir():
+        checks += [_check_photographs(root, split) for split in ("train", "test")]
+    if archive:
+        checks += [_check_archive(root, split) for split in IDX_COUNT]
     return checks
 
 
@@ -198,7 +238,7 @@ def _check_idx(root: Path, split: str, kind: str) -> FileCheck:
     try:
         count = len(read_images(path) if kind == "images" else read_labels(path))
     except UserError as error:
-        return FileCheck(path, "corrupt", str(error).removeprefix(f"{path}: "), source)
+        return FileCheck.failed(path, "corrupt", error, source)
     if kind == "labels" and count != (images := _image_count(root, split, count)):
         return FileCheck(path, "corrupt", f"{count} labels, but {images} images", source)
     if source == "simulated":
@@ -227,7 +267,7 @@ def _check_photographs(root: Path, split: str) -> FileCheck:
         try:
             read_image(path)
         except UserError as error:
-            return FileCheck(path, "corrupt", str(error).removeprefix(f"{path}: "), source)
+            return FileCheck.failed(path, "corrupt", error, source)
     expected = PHOTO_COUNT[split]
     if source == "real" and len(paths) != expected:
         note = f"{len(paths)} of the {expected} photographs, all decoded"
@@ -235,13 +275,10 @@ def _check_photographs(root: Path, split: str) -> FileCheck:
     return FileCheck(folder, "ok", f"{len(paths)} photographs, all decoded", source)
 
 
-def _has_archive(root: Path) -> bool:
-    return (root / ARCHIVE_FOLDER).is_dir()
-
-
 def _check_archive(root: Path, split: str) -> FileCheck:
     """Check the labels against MNIST's, and that every image decodes."""
     labels_file = root / ARCHIVE_FOLDER / f"mnist_m_{split}_labels.txt"
+    folder = labels_file.with_name(f"mnist_m_{split}")
     source = "simulated" if is_simulated(labels_file.parent, root) else "real"
     try:
         listed = archive_files(root, split)
@@ -249,8 +286,11 @@ def _check_archive(root: Path, split: str) -> FileCheck:
         if [label for _, label in listed] != labels.tolist():
             raise UserError(f"{labels_file}: labels differ from MNIST's: not pairs")
         for path, _ in listed:
-            read_image(path)
+            read_image(path, "PNG")
     except UserError as error:
-        return FileCheck(labels_file, "corrupt", str(error).partition(";")[0], source)
-    note = f"{len(listed)} images decoded, labels agree with MNIST's"
-    return FileCheck(labels_file.parent / f"mnist_m_{split}", "ok", note, source)
+        state: State = "corrupt" if labels_file.is_file() else "missing"
+        return FileCheck.failed(labels_file, state, error, source)
+    note = "images decoded, labels agree with MNIST's"
+    if source == "real" and len(listed) != (published := ARCHIVE_COUNT[split]):
+        return FileCheck(folder, "incomplete", f"{len(listed)} of {published} {note}", source)
+    return FileCheck(folder, "ok", f"{len(listed)} {note}", source)

@@ -30,7 +30,8 @@ class ClipPairs(LabelledPairs):
     testing the middle one (k // 2). What is drawn depends on (seed, epoch, clip) alone.
 
     Args:
-        mfcc: float32 (M, 40, 256), usually memory-mapped.
+        mfcc: float32 (M, 40, 256), usually memory-mapped; None if only faces are wanted, and the
+            teacher's input is then empty.
         frames: uint8 (M', k, 3, H, W), likewise.
         rows: int64 (N, 2), where the clips of the split are in ``mfcc`` and ``frames``.
         target: int64 (N,).
@@ -42,8 +43,8 @@ class ClipPairs(LabelledPairs):
 
     def __init__(
         self,
-        mfcc: NDArray[np.float32],
-        frames: NDArray[np.uint8],
+        mfcc: NDArray[np.float32] | None,
+        frames: NDArray[np.uint8] | None,
         rows: Tensor,
         target: Tensor,
         seed: int,
@@ -56,7 +57,7 @@ class ClipPairs(LabelledPairs):
         self.frames = frames
         self.rows = rows
         self.seed = seed
-        self.draws_frames = training and frames.shape[1] > 1
+        self.draws_frames = training and frames is not None and frames.shape[1] > 1
         self.spec_augment = spec_augment
         self.image_augment = image_augment
         self.teacher_fixed = not spec_augment
@@ -67,22 +68,49 @@ class ClipPairs(LabelledPairs):
         if indices is None:
             indices = torch.arange(len(self))
         speech, face = self.rows[indices].numpy().T
-        mfcc = normalised_mfcc(torch.from_numpy(self.mfcc[speech]))
-        if self.spec_augment:
-            mfcc = hide_bands(mfcc, self._draw("spec_augment", epoch, indices, 4))
-        images = torch.from_numpy(self.frames[face, self._which_frames(indices, epoch)])
-        if not self.image_augment:
-            return mfcc, normalised_images(images)
-        return mfcc, jitter(images, self._draw("image_augment", epoch, indices, 3))
+        return self._speech(speech, indices, epoch), self._faces(face, indices, epoch)
 
-    def _which_frames(self, indices: Tensor, epoch: int) -> Any:
+    def _speech(self, rows: NDArray[np.int64], indices: Tensor, epoch: int) -> Tensor:
+        if self.mfcc is None:
+            return torch.empty(len(rows), 0)
+        mfcc = normalised_mfcc(torch.from_numpy(self.mfcc[rows]))
+        if not self.spec_augment:
+            return mfcc
+        return hide_bands(mfcc, self._draw("spec_augment", epoch, indices, 4))
+
+    def _faces(self, rows: NDArray[np.int64], indices: Tensor, epoch: int) -> Tensor:
+        if self.frames is None:
+            return torch.empty(len(rows), 0)
         count = self.frames.shape[1]
-        if not self.draws_frames:
-            return count // 2
-        return (self._draw("frame", epoch, indices, 1)[:, 0] * count).long().numpy()
+        which: Any = count // 2
+        if self.draws_frames:
+            which = (self._draw("frame", epoch, indices, 1)[:, 0] * count).long().numpy()
+        images = torch.from_numpy(self.frames[rows, which])
+        if not self.image_augment:
+            return normalised_images(images)
+        return jitter(images, self._draw("image_augment", epoch, indices, 3))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the content of mapped files: worker processes map them themselves."""
+        arrays = {name: _mapping(getattr(self, name)) for name in ("mfcc", "frames")}
+        return {**self.__dict__, **arrays}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Map the files (hook of pickle)."""
+        for name in ("mfcc", "frames"):
+            if isinstance(state[name], tuple):
+                state[name] = np.memmap(*state[name])
+        self.__dict__.update(state)
 
     def _draw(self, purpose: str, epoch: int, indices: Tensor, count: int) -> Tensor:
         return uniform(self.seed, purpose, epoch, indices, (count,))
+
+
+def _mapping(array: NDArray[Any] | None) -> Any:
+    """Return how a mapped array is mapped again; another one itself."""
+    if not isinstance(array, np.memmap):
+        return array
+    return array.filename, array.dtype, array.mode, array.offset, array.shape
 
 
 def normalised_mfcc(mfcc: Tensor) -> Tensor:

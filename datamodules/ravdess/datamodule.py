@@ -15,6 +15,7 @@ from ntdh_bench.batch import Split
 from ntdh_bench.cache import default_cache_dir
 from ntdh_bench.datasets import data_root, is_simulated
 from ntdh_bench.errors import UserError
+from ntdh_bench.files.listing import visible
 
 from ..checks import check_at_least, check_choice, check_within
 from ..paired import PairedDataModule, PairedDataset, TensorPairs
@@ -35,10 +36,13 @@ _WHAT: dict[StoreKind, str] = {
 
 
 class _Pairs(NamedTuple):
-    """Two stores of the same clips; ``rows`` (N, 2) says where clip i is in each."""
+    """Two stores of the same clips; ``rows`` (N, 2) says where clip i is in each.
+
+    A store is None if its modality is not needed.
+    """
 
     names: list[ClipName]
-    stores: tuple[Store, Store]
+    stores: tuple[Store | None, Store | None]
     rows: Tensor
 
 
@@ -165,18 +169,26 @@ class RAVDESSDataModule(PairedDataModule):
         return folder
 
     def _paired(self, folder: Path, teacher: StoreKind, student: StoreKind) -> _Pairs:
-        """Return the stores of two kinds of file and the clips that are in both."""
-        first, second = self._store(folder, teacher), self._store(folder, student)
-        places = [{name.key: row for row, name in enumerate(s.names)} for s in (first, second)]
-        shared = sorted(places[0].keys() & places[1].keys())
+        """Return the stores of two kinds of file and the clips that are in both.
+
+        Of a modality that is not needed nothing is read.
+        """
+        first = self._store(folder, teacher) if self.needs("teacher") else None
+        second = self._store(folder, student) if self.needs("student") else None
+        stores = [store for store in (first, second) if store is not None]
         alone = _alone(first, second, student) + _alone(second, first, teacher)
-        self._check_faults(folder, [*first.faults, *second.faults, *alone])
+        self._check_faults(folder, [fault for store in stores for fault in store.faults] + alone)
+        places = [
+            {name.key: row for row, name in enumerate(store.names)} if store else None
+            for store in (first, second)
+        ]
+        shared = sorted(set.intersection(*(set(place) for place in places if place is not None)))
         if not shared:
             raise UserError(f"{folder}: no clip has both {_WHAT[teacher]} and {_WHAT[student]}")
-        self._content = [first.digest, second.digest]
-        names = [first.names[places[0][key]] for key in shared]
-        rows = torch.tensor([[place[key] for place in places] for key in shared])
-        return _Pairs(names, (first, second), rows)
+        self._content = [store.digest for store in stores]
+        by_key = {name.key: name for name in stores[0].names}
+        rows = torch.tensor([[place[key] if place else 0 for place in places] for key in shared])
+        return _Pairs([by_key[key] for key in shared], (first, second), rows)
 
     def _store(self, folder: Path, kind: StoreKind) -> Store:
         return prepared(
@@ -200,7 +212,7 @@ class RAVDESSDataModule(PairedDataModule):
 
     def _clip_splits(self, pairs: _Pairs) -> dict[Split, PairedDataset]:
         target = _targets(pairs.names)
-        audio, video = (store.values for store in pairs.stores)
+        audio, video = (None if store is None else store.values for store in pairs.stores)
         return {
             split: ClipPairs(
                 audio,
@@ -216,7 +228,7 @@ class RAVDESSDataModule(PairedDataModule):
 
     def _feature_table(self, folder: Path) -> FeatureTable:
         """Return the features of the only ``.npz`` there, else those of the published tables."""
-        found = sorted((folder / FEATURES).glob("*.npz"))
+        found = visible(folder / FEATURES, "*.npz")
         if len(found) > 1:
             raise UserError(
                 f"{folder / FEATURES}: {len(found)} .npz files; name one with --data.features"
@@ -225,7 +237,7 @@ class RAVDESSDataModule(PairedDataModule):
             return self._read(found[0])
         pairs = self._paired(folder, "speech", "tracking")
         audio, face = (
-            np.ascontiguousarray(store.values[rows])
+            np.ascontiguousarray(store.values[rows]) if store else np.empty((len(rows), 0), "f4")
             for store, rows in zip(pairs.stores, pairs.rows.numpy().T, strict=True)
         )
         return FeatureTable(tuple(pairs.names), audio, face)
@@ -265,8 +277,10 @@ class RAVDESSDataModule(PairedDataModule):
         }
 
 
-def _alone(store: Store, partner: Store, kind: StoreKind) -> list[str]:
+def _alone(store: Store | None, partner: Store | None, kind: StoreKind) -> list[str]:
     """Name the clips without a partner of ``kind``; one that is broken is named as such already."""
+    if store is None or partner is None:
+        return []
     there = {name.key for name in (*partner.names, *partner.broken)}
     return [
         f"{name}: no partner among the {_WHAT[kind]}"
@@ -284,7 +298,9 @@ def _targets(names: Sequence[ClipName]) -> Tensor:
 
 
 def _standardised(values: NDArray[np.float32], train: Tensor) -> Tensor:
-    """Return float32 (N, D) with mean 0 and deviation 1 over the rows ``train``."""
+    """Return float32 (N, D) with mean 0 and deviation 1 over the rows ``train``; D may be 0."""
     scaled = torch.from_numpy(values).double()
+    if not scaled.numel():
+        return scaled.float()
     spread = scaled[train].std(0, correction=0)
     return ((scaled - scaled[train].mean(0)) / spread.where(spread > 0, 1.0)).float()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +14,20 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from ntdh_bench.errors import UserError
+from ntdh_bench.errors import FileError, UserError
+from ntdh_bench.files.arrays import Spec, read_npz, require_finite
+from ntdh_bench.files.reading import checked_size
 
 from .names import ClipName
 
-_MAX_BYTES = 2**30
+_MAX_BYTES = 1 << 30
+_HEADROOM = 1 << 25
+_MAX_CLIPS = 3072  # what names can tell apart
+_SPECS = {"name": Spec("U", (-1,)), "actor": Spec("iu", (-1,)), "emotion": Spec("iu", (-1,))}
+_PLAIN = Spec("biufSU")
 _FORMAT = (
-    "expected the arrays `name` (N,) of RAVDESS names, one `audio_*` (N, A) and one `face_*` "
-    "(N, F) of finite numbers, and optionally `actor` and `emotion` (N,) that agree with the names"
+    "expected `name` (N,) of RAVDESS names, one `audio_*` (N, A), one `face_*` (N, F) of finite "
+    "floats, and if at all `actor`, `emotion` (N,)"
 )
 
 
@@ -33,8 +37,8 @@ class FeatureTable:
 
     Attributes:
         names: N names, all different.
-        audio: float32 (N, A).
-        face: float32 (N, F).
+        audio: float32 (N, A); A is 0 if only faces are wanted.
+        face: float32 (N, F), likewise.
     """
 
     names: tuple[ClipName, ...]
@@ -50,6 +54,10 @@ class FeatureTable:
         return content.hexdigest()
 
     @property
+    def _present(self) -> list[NDArray[np.float32]]:
+        return [array for array in (self.audio, self.face) if array.shape[1]]
+
+    @property
     def copies(self) -> Tensor:
         """int64 (N,): clips that share a vector in either modality have the same number.
 
@@ -57,11 +65,11 @@ class FeatureTable:
         """
         rows = np.arange(len(self.names))
         ends, first = [], len(rows)
-        for array in (self.audio, self.face):
+        for array in self._present:
             vector = np.unique(array, axis=0, return_inverse=True)[1].reshape(-1)
             ends.append(first + vector)
             first += int(vector.max()) + 1
-        edges = (np.ones(2 * len(rows)), (np.tile(rows, 2), np.concatenate(ends)))
+        edges = (np.ones(len(ends) * len(rows)), (np.tile(rows, len(ends)), np.concatenate(ends)))
         graph = coo_array(edges, shape=(first, first))
         return torch.from_numpy(connected_components(graph, directed=False)[1][rows]).long()
 
@@ -72,56 +80,52 @@ def read_features(path: Path) -> FeatureTable:
     Raises:
         UserError: the file is missing, damaged, or of another format.
     """
-    arrays = _load(path)
-    if "name" not in arrays or arrays["name"].ndim != 1 or arrays["name"].dtype.kind != "U":
-        raise UserError(f"{path}: no array `name` of strings; {_FORMAT}")
-    names = _names(path, arrays["name"].tolist())
+    size = checked_size(path, _MAX_BYTES, _FORMAT)
+    # An honest file is hardly compressed: a small one that expands to much is none.
+    limit = min(_MAX_BYTES, size + _HEADROOM)
+    arrays = read_npz(path, _SPECS, default=_PLAIN, max_bytes=limit, remedy=_FORMAT)
+    if "name" not in arrays:
+        raise FileError(f"{path}: no array `name` of strings; {_FORMAT}")
+    names = _names(path, arrays["name"])
     for field in ("actor", "emotion"):
         given = arrays.get(field)
         if given is not None and given.tolist() != [getattr(name, field) for name in names]:
-            raise UserError(f"{path}: the array {field!r} does not agree with the names; {_FORMAT}")
+            raise FileError(f"{path}: the array {field!r} does not agree with the names; {_FORMAT}")
     audio, face = (_matrix(path, arrays, prefix, len(names)) for prefix in ("audio_", "face_"))
     return FeatureTable(names, audio, face)
 
 
-def _load(path: Path) -> dict[str, NDArray[Any]]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            size = sum(member.file_size for member in archive.infolist())
-        if size > _MAX_BYTES:
-            raise UserError(f"{path}: {size} bytes unpacked, expected at most {_MAX_BYTES}")
-        with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error}); {_FORMAT}") from None
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, NotImplementedError) as error:
-        raise UserError(f"{path}: not a .npz of plain arrays ({error}); {_FORMAT}") from None
-
-
-def _names(path: Path, stems: list[str]) -> tuple[ClipName, ...]:
-    try:
-        names = tuple(map(ClipName.parse, stems))
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    if len({name.key for name in names}) != len(names) or not names:
-        raise UserError(f"{path}: names are missing or given twice; {_FORMAT}")
-    return names
+def _names(path: Path, stems: NDArray[np.str_]) -> tuple[ClipName, ...]:
+    if not 1 <= len(stems) <= _MAX_CLIPS:
+        raise FileError(f"{path}: {len(stems)} names, expected 1 to {_MAX_CLIPS}; {_FORMAT}")
+    names = []
+    for number, stem in enumerate(stems.tolist()):
+        try:
+            names.append(ClipName.parse(stem))
+        except UserError:
+            raise FileError(f"{path}: name {number} is none of RAVDESS; {_FORMAT}") from None
+    if len({name.key for name in names}) != len(names):
+        raise FileError(f"{path}: a clip is given twice; {_FORMAT}")
+    return tuple(names)
 
 
 def _matrix(
     path: Path, arrays: dict[str, NDArray[Any]], prefix: str, rows: int
 ) -> NDArray[np.float32]:
     found = [
-        name
+        array
         for name, array in arrays.items()
         if name.startswith(prefix) and array.dtype.kind == "f"
     ]
     if len(found) != 1:
-        raise UserError(f"{path}: {len(found)} arrays of numbers called {prefix}*; {_FORMAT}")
-    array = arrays[found[0]]
-    if array.ndim != 2 or len(array) != rows or not np.isfinite(array).all():
-        raise UserError(
-            f"{path}: {found[0]} has the shape {array.shape} for {rows} names, or values that are "
-            f"not finite; {_FORMAT}"
+        raise FileError(f"{path}: {len(found)} arrays of numbers called {prefix}*; {_FORMAT}")
+    array = found[0]
+    if array.ndim != 2 or len(array) != rows or not array.size:
+        raise FileError(
+            f"{path}: {prefix}* has the shape {array.shape} for {rows} names; {_FORMAT}"
         )
-    return array.astype(np.float32)
+    with np.errstate(over="ignore"):
+        values = array.astype(np.float32)
+    # What is finite in double precision need not be in single.
+    require_finite(path, f"{prefix}*", values, _FORMAT)
+    return values

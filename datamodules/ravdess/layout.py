@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import errno
 import itertools
-import lzma
-import os
 import re
 import stat
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from ntdh_bench.errors import UserError
+from ntdh_bench.errors import UserError, one_line
+from ntdh_bench.files.archives import open_zip, read_member
+from ntdh_bench.files.listing import below, is_shadow, visible
 
 from .names import ACTORS, EMOTIONS, SONG, SPEECH, ClipKey, ClipName
 
@@ -38,10 +37,6 @@ _PUBLISHED = re.compile(
 )
 _LIKE_A_NAME = re.compile(r"[\d-]+", re.ASCII)
 _MAX_MEMBERS = 20_000  # the largest published zip has 2,452
-_BROKEN_ZIP = (
-    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, NotImplementedError,
-    ValueError,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -81,16 +76,21 @@ class ClipFile:
             with self.path.open("rb") as file:
                 content = file.read(limit + 1)
         else:
-            try:
-                with _archive(self.path, self.modified).open(self.member) as file:
-                    content = file.read(limit + 1)
-            except (*_BROKEN_ZIP, OSError) as error:
-                if isinstance(error, OSError) and error.errno != errno.EINVAL:  # of a wrong offset
-                    raise
-                raise UserError(f"{self}: damaged in the zip ({error}); get it again") from None
+            content = self._unpacked(self.member, limit)
         if len(content) != self.size:
             raise UserError(f"{self}: {len(content)} bytes, expected {self.size}; get it again")
         return content
+
+    def _unpacked(self, member: str, limit: int) -> bytes:
+        try:
+            archive = _archive(self.path, self.modified)
+            return bytes(read_member(archive, archive.getinfo(member), limit))
+        except Exception as error:  # zipfile raises whatever a damaged zip leads it to
+            number = error.errno if isinstance(error, OSError) else None
+            if number not in (None, errno.EINVAL):  # EINVAL is of a wrong offset
+                raise
+            reason = type(error).__name__
+            raise UserError(f"{self}: damaged in the zip ({reason}); get it again") from None
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def dataset_folder(root: Path) -> Path:
 
 def home(root: Path) -> Path:
     """Return where the data set's folder is or will be: ``root`` if it holds the files."""
-    if not (root / FOLDER).is_dir() and any(map(_is_published, _entries(root))):
+    if not (root / FOLDER).is_dir() and any(map(_is_published, visible(root))):
         return root
     return root / FOLDER
 
@@ -145,18 +145,6 @@ def how_to_get(folder: Path) -> str:
         "with Actor_NN/MM-VV-EE-II-SS-RR-AA.{wav,mp4}; get them with `ntdh-bench data prepare "
         f"ravdess --root {root}`, or use `--data.source simulated`"
     )
-
-
-def _entries(folder: Path) -> list[Path]:
-    """Return what is in a folder; nothing if there is none.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    try:
-        return sorted(folder.iterdir()) if folder.is_dir() else []
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be read ({error.strerror})") from None
 
 
 def _is_published(path: Path) -> bool:
@@ -182,7 +170,7 @@ def find_clips(folder: Path, kind: ClipKind, songs: bool = False) -> Listing:
     """
     faults: list[str] = []
     files: dict[ClipKey, ClipFile] = {}
-    containers = (path for path in _entries(folder) if _PUBLISHED.fullmatch(path.name))
+    containers = (path for path in visible(folder) if _PUBLISHED.fullmatch(path.name))
     for container in sorted(containers, key=lambda path: (path.is_file(), path.name)):
         match = _PUBLISHED.fullmatch(container.name)
         assert match is not None
@@ -198,26 +186,26 @@ def find_clips(folder: Path, kind: ClipKind, songs: bool = False) -> Listing:
             continue
         for file in found:
             _enter(file, kind, channel, files, faults)
-    for file in _regular(_entries(folder), folder, kind, faults):
+    for file in _regular(visible(folder), folder, kind, faults):
         if _LIKE_A_NAME.fullmatch(file.stem):  # others beside the published folders are not ours
             _enter(file, kind, None, files, faults)
     wanted = (SPEECH, SONG) if songs else (SPEECH,)
-    return Listing({key: files[key] for key in sorted(files) if key[0] in wanted}, tuple(faults))
+    return Listing(
+        {key: files[key] for key in sorted(files) if key[0] in wanted}, tuple(map(one_line, faults))
+    )
 
 
 def _walk(container: Path, folder: Path, kind: ClipKind, faults: list[str]) -> Iterator[_Found]:
     def unreadable(error: OSError) -> None:
         faults.append(f"{error.filename}: cannot be read ({error.strerror})")
 
-    for path, folders, names in os.walk(container, onerror=unreadable):
-        folders.sort()
-        yield from _regular((Path(path, name) for name in names), folder, kind, faults)
+    yield from _regular(below(container, unreadable=unreadable), folder, kind, faults)
 
 
 def _regular(
     paths: Iterable[Path], folder: Path, kind: ClipKind, faults: list[str]
 ) -> Iterator[_Found]:
-    for path in sorted(paths):
+    for path in paths:
         if not _right_ending(path, kind):
             continue
         location = path.relative_to(folder).as_posix()
@@ -235,11 +223,8 @@ def _members(container: Path, folder: Path, kind: ClipKind, faults: list[str]) -
     modified = container.stat().st_mtime_ns
     try:
         members = _archive(container, modified).infolist()
-    except (*_BROKEN_ZIP, OSError) as error:
-        faults.append(f"{location}: not a zip that can be read ({error}); get it again")
-        return
-    if len(members) > _MAX_MEMBERS:
-        faults.append(f"{location}: more than {_MAX_MEMBERS} files; get it again")
+    except UserError as error:
+        faults.append(f"{location}{str(error).removeprefix(str(container))}")
         return
     for member in sorted(members, key=lambda member: member.filename):
         inside = PurePosixPath(member.filename)
@@ -255,8 +240,7 @@ def _members(container: Path, folder: Path, kind: ClipKind, faults: list[str]) -
 
 
 def _right_ending(path: Path | PurePosixPath, kind: ClipKind) -> bool:
-    # macOS puts its own "._name" beside every file it archives.
-    return path.suffix.lower() == ENDINGS[kind] and not path.name.startswith(".")
+    return path.suffix.lower() == ENDINGS[kind] and not is_shadow(path)
 
 
 def _enter(
@@ -296,7 +280,7 @@ def _enter(
 
 @lru_cache(maxsize=64)  # all published zips stay open: clips are read in an order that mixes actors
 def _archive(path: Path, modified: int) -> zipfile.ZipFile:
-    return zipfile.ZipFile(path)
+    return open_zip(path, _MAX_MEMBERS)
 
 
 def expected_names(songs: bool = False) -> tuple[ClipKey, ...]:
@@ -314,3 +298,18 @@ def expected_names(songs: bool = False) -> tuple[ClipKey, ...]:
             if not strong_neutral and not (channel == SONG and actor == SILENT_ACTOR):
                 keys.append((channel, emotion, intensity, statement, repetition, actor))
     return tuple(keys)
+
+
+def channels(
+    listing: Listing, kind: ClipKind, expected: Iterable[ClipKey]
+) -> list[tuple[set[ClipKey], dict[ClipKey, ClipFile]]]:
+    """Return what should be there of speech and of songs, and what is.
+
+    Speech and its videos should be there; songs and tracking need not be there at all.
+    """
+    found = []
+    for channel in (SPEECH, SONG):
+        there = {key: file for key, file in listing.files.items() if key[0] == channel}
+        if there or (channel == SPEECH and kind != "tracking"):
+            found.append(({key for key in expected if key[0] == channel}, there))
+    return found

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from io import BytesIO, StringIO
 from itertools import islice
@@ -32,11 +33,14 @@ FUNCTIONALS = 4 * COEFFICIENTS
 CONTOUR = 259
 _CONTOUR_RATE = 44_100
 _WINDOW, _HOP, _BANDS, _TOP_DB = 2048, 512, 128, 80.0  # librosa's defaults
-_MAX_SECONDS = 30  # no published clip has more than 7
-_MAX_SAMPLES = 16_000_000
+_MIN_SECONDS, _MAX_SECONDS = 0.01, 30  # published clips have 3 to 7
+_MAX_SAMPLES = 6_000_000  # 30 s of two channels at 96 kHz, or of four at 48
+_RATES = 1_000, 384_000  # Hz; published clips have 48,000
+_UNCOMPRESSED = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
 _LOUDEST = 1e6  # of floating-point samples, where 1 is full scale: their squares stay finite
-_MAX_PIXELS = 4096 * 2304  # published videos have 1280x720
-_MAX_PACKETS = 10_000
+_MAX_PIXELS = 1920 * 1088  # published videos have 1280x720
+_MAX_PACKETS = 1000  # published videos have about 110 to 250 frames
+_INTENSITY_RANGE, _PRESENCE_RANGE = (0, 5), (0, 1)
 _INTENSITIES = (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 25, 26, 45)
 _PRESENCES = (*_INTENSITIES[:-1], 28, 45)
 #: OpenFace's columns: 17 intensities in [0, 5], then 18 presences in [0, 1].
@@ -49,27 +53,37 @@ ACTION_UNITS = (
 def samples(content: bytes, rate: int = SAMPLE_RATE) -> Floats:
     """Decode a wav: mono (the mean of its channels), float32 (n,) at ``rate`` Hz, as librosa does.
 
-    Any sample rate in the file, integer or floating-point samples, any RIFF chunks.
+    Sample rates of 1 to 384 kHz, integer or floating-point samples, any RIFF chunks.
 
     Raises:
-        UserError: it is no wav, is cut off, has no samples, more than 30 s, or samples that are
-            NaN or beyond 1e6.
+        UserError: it is no wav, is cut off, has no samples or compressed ones, less than 10 ms or
+            more than 30 s, another sample rate, or samples that are NaN or beyond 1e6.
     """
     import librosa
     import soundfile
 
-    try:
-        with soundfile.SoundFile(BytesIO(content)) as file:
-            _check_wav(file, content)
-            channels = file.read(dtype="float32", always_2d=True)
-            own_rate = file.samplerate
-    except soundfile.SoundFileError:
-        raise UserError("not a wav file that can be read; get it again") from None
+    with _decoding("a wav file"), soundfile.SoundFile(BytesIO(content)) as file:
+        _check_wav(file, content)
+        channels = file.read(dtype="float32", always_2d=True)
+        own_rate = file.samplerate
     if not np.abs(channels).max() <= _LOUDEST:  # true of NaN as well
         raise UserError("samples that are NaN, infinite or beyond 1e6; get it again")
     mono = channels.mean(axis=1)
     resampled: Floats = librosa.resample(mono, orig_sr=own_rate, target_sr=rate)
     return resampled
+
+
+@contextmanager
+def _decoding(what: str) -> Iterator[None]:
+    """Turn whatever damaged content leads a decoder to raise inside the block into a UserError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"not {what} that can be read ({type(error).__name__}); get it again"
+        ) from None
 
 
 def _check_wav(file: Any, content: bytes) -> None:
@@ -78,9 +92,16 @@ def _check_wav(file: Any, content: bytes) -> None:
     declared = int.from_bytes(content[4:8], "little") + 8
     if content[:4] == b"RIFF" and len(content) < declared < 1 << 32:
         raise UserError(f"cut off: {len(content)} of {declared} bytes; get it again")
+    if file.subtype not in _UNCOMPRESSED:
+        raise UserError(f"samples of the kind {file.subtype}, expected PCM; get it again")
+    low, high = _RATES
+    if not low <= file.samplerate <= high:
+        raise UserError(f"{file.samplerate} Hz, expected {low} to {high}; get it again")
     if not file.frames:
         raise UserError("no samples; get it again")
     seconds = file.frames / file.samplerate
+    if seconds < _MIN_SECONDS:
+        raise UserError(f"{file.frames} samples in all: no speech; get it again")
     if seconds > _MAX_SECONDS or file.frames * file.channels > _MAX_SAMPLES:
         raise UserError(
             f"{seconds:.0f} s in {file.channels} channels, expected at most {_MAX_SECONDS} s and "
@@ -208,21 +229,21 @@ def frames(content: bytes, count: int, height: int, width: int) -> Bytes:
 
     Raises:
         UserError: it is no mp4, is cut off or damaged, has no video or no frames, or more than
-            9.4 million pixels or 10,000 frames.
+            2.1 million pixels or 1,000 frames.
     """
     import av
 
-    try:
+    with (
+        _decoding("an mp4"),
         # Only this demuxer: others, such as that of playlists, would open further files.
-        with av.open(BytesIO(content), "r", format="mp4", metadata_errors="replace") as container:
-            stream = next(iter(container.streams.video), None)
-            if stream is None:
-                raise UserError("no video stream; get it again")
-            packets = _packets(container, stream)
-            wanted = _wanted(packets, count)
-            pictures = _pictures(stream, packets, set(wanted), height, width)
-    except av.error.FFmpegError as error:
-        raise UserError(f"not an mp4 that can be read ({error.strerror}); get it again") from None
+        av.open(BytesIO(content), "r", format="mp4", metadata_errors="replace") as container,
+    ):
+        stream = next(iter(container.streams.video), None)
+        if stream is None:
+            raise UserError("no video stream; get it again")
+        packets = _packets(container, stream)
+        wanted = _wanted(packets, count)
+        pictures = _pictures(stream, packets, set(wanted), height, width)
     if missing := set(wanted) - set(pictures):
         raise UserError(f"{len(missing)} of {count} frames cannot be decoded; get it again")
     return np.stack([pictures[time] for time in wanted])
@@ -306,8 +327,8 @@ def action_units(content: bytes) -> Floats:
         float32 (35,), in the order of ``ACTION_UNITS``.
 
     Raises:
-        UserError: it is no such CSV, lacks a column, has no frame with a face, or a value that is
-            no finite number.
+        UserError: it is no such CSV, lacks a column, has no frame with a face, or one with a value
+            out of its range.
     """
     text = content.decode("utf-8", errors="replace")
     header = [name.strip() for name in text.partition("\n")[0].split(",")]
@@ -317,19 +338,18 @@ def action_units(content: bytes) -> Floats:
             f"no column {missing[0]} ({len(missing)} missing in all), expected those of OpenFace; "
             "get it again"
         )
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="loadtxt: input contained no data")
-            table = np.loadtxt(
-                StringIO(text), delimiter=",", skiprows=1, ndmin=2,
-                usecols=[header.index(name) for name in columns],
-            )  # fmt: skip
-    except ValueError as error:
-        raise UserError(f"not a table of numbers ({error}); get it again") from None
+    with _decoding("a table of numbers"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="loadtxt: input contained no data")
+        table = np.loadtxt(
+            StringIO(text), delimiter=",", skiprows=1, ndmin=2,
+            usecols=[header.index(name) for name in columns],
+        )  # fmt: skip
     faces = table[table[:, 0] == 1, 1:]
     if not len(faces):
         raise UserError(f"none of {len(table)} frames has a face; get it again")
+    for name, values in zip(ACTION_UNITS, faces.T, strict=True):
+        low, high = _INTENSITY_RANGE if name.endswith("_r") else _PRESENCE_RANGE
+        if not ((values >= low) & (values <= high)).all():  # false of NaN as well
+            raise UserError(f"{name} is not always in [{low}, {high}]; get it again")
     mean: Floats = faces.mean(axis=0).astype(np.float32)
-    if not np.isfinite(mean).all():
-        raise UserError("an action unit is no finite number; get it again")
     return mean

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +12,10 @@ from typing import Any, NamedTuple
 from ntdh_bench.cache import default_cache_dir, file_digest
 from ntdh_bench.datasets import FileCheck, State, is_simulated
 from ntdh_bench.downloads import download, progress_bar, writable
-from ntdh_bench.errors import UserError
+from ntdh_bench.errors import FileError, UserError
+from ntdh_bench.files.schema import mismatch
+from ntdh_bench.files.text import read_json
+from ntdh_bench.notices import notice
 
 from .layout import (
     ENDINGS,
@@ -23,6 +25,7 @@ from .layout import (
     ClipFile,
     ClipKind,
     Listing,
+    channels,
     dataset_folder,
     expected_names,
     find_clips,
@@ -37,6 +40,20 @@ CLIPS_RECORD, TRACKING_RECORD = "1188976", "3255102"
 _API = "https://zenodo.org/api/records/"
 _MB = 1_000_000
 _MAX_ZIP = 3000 * _MB
+_MAX_RECORD = 4 * _MB
+
+
+def _is_md5(value: Any) -> bool:
+    return isinstance(value, str) and bool(re.fullmatch("md5:[0-9a-f]{32}", value))
+
+
+def _is_address(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith("https://zenodo.org/")
+
+
+_RECORD = {
+    "files": [{"key": str, "size": int, "checksum": _is_md5, "links": {"self": _is_address}}]
+}
 _NAMED = 3  # missing clips that a note names if there are more
 _PAIRS: tuple[tuple[StoreKind, StoreKind], ...] = (("audio", "video"), ("speech", "tracking"))
 
@@ -77,9 +94,10 @@ def prepare(
             damaged or misnamed, or ``root`` holds simulated files.
     """
     folder = _folder(root, from_folder, songs)
+    listings = {kind: find_clips(folder, kind, songs) for kind in ENDINGS}
     settings: dict[str, Any] = {"backend": backend, "songs": songs, "frames": frames}
     stores: dict[StoreKind, Store] = {}
-    for kind in _kinds(folder, songs):
+    for kind in _kinds(listings):
         start = time.perf_counter()
         store = stores[kind] = prepared(
             folder,
@@ -93,10 +111,14 @@ def prepare(
         seconds = time.perf_counter() - start
         size = store.values.nbytes / _MB
         yield f"{kind}: {len(store.names):,} clips, {size:,.1f} MB, {seconds:.1f} s ({store.path})"
+    # What cannot even be listed, such as a web page in place of a zip, is in no store.
+    listed = [fault for listing in listings.values() for fault in listing.faults]
+    decoded_faults = [fault for store in stores.values() for fault in store.faults]
+    faults = list(dict.fromkeys(listed + decoded_faults))
     if not stores:
-        raise UserError(f"{folder}: no clips to prepare; {how_to_get(folder)}")
+        unusable = f" that can be used ({faults[0]})" if faults else ""
+        raise UserError(f"{folder}: no clips to prepare{unusable}; {how_to_get(folder)}")
     yield from _paired(stores)
-    faults = list(dict.fromkeys(fault for store in stores.values() for fault in store.faults))
     yield from faults
     if len(faults) > tolerance:
         raise UserError(
@@ -143,13 +165,13 @@ def _use(given: Path, settings: Mapping[str, Any]) -> str:
     return f"use it with --data.root {given}{''.join(changed)}"
 
 
-def _kinds(folder: Path, songs: bool) -> list[StoreKind]:
+def _kinds(listings: Mapping[ClipKind, Listing]) -> list[StoreKind]:
     """Return the stores to make; functionals of speech are the partner of tracking."""
     sources: dict[StoreKind, tuple[ClipKind, ...]] = {
         "audio": ("audio",), "video": ("video",), "tracking": ("tracking",),
         "speech": ("audio", "tracking"),
     }  # fmt: skip
-    there = {kind for kind in ENDINGS if find_clips(folder, kind, songs).files}
+    there = {kind for kind, listing in listings.items() if listing.files}
     return [kind for kind, needed in sources.items() if there.issuperset(needed)]
 
 
@@ -189,26 +211,28 @@ def _record(folder: Path, record: str) -> dict[str, _Remote]:
     def check(path: Path) -> str | None:
         try:
             _parse_record(path)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            return f"not the record's list of files ({error})"
+        except UserError as error:
+            return str(error)
         return None
 
     # A record never changes: with its list at hand, a later call needs no network.
     path = folder / f".zenodo-{record}.json"
-    return _parse_record(download([_API + record], path, max_bytes=4 * _MB, check=check))
+    if path.exists() and check(path) is not None:
+        notice(f"{path} is damaged: downloaded anew")
+        path.unlink()
+    return _parse_record(download([_API + record], path, max_bytes=_MAX_RECORD, check=check))
 
 
 def _parse_record(path: Path) -> dict[str, _Remote]:
-    files = {}
-    for entry in json.loads(path.read_text())["files"]:
-        algorithm, _, md5 = entry["checksum"].partition(":")
-        url = entry["links"]["self"]
-        if algorithm != "md5" or not re.fullmatch("[0-9a-f]{32}", md5):
-            raise ValueError(f"checksum {entry['checksum']!r}, expected an MD5")
-        if not url.startswith("https://zenodo.org/"):
-            raise ValueError(f"address {url!r}, expected one at zenodo.org")
-        files[entry["key"]] = _Remote(int(entry["size"]), md5, url)
-    return files
+    record = read_json(path, _MAX_RECORD)
+    if (wrong := mismatch(record, _RECORD)) is not None:
+        raise FileError(f"{path}: not the record's list of files ({wrong}); get it again")
+    return {
+        entry["key"]: _Remote(
+            entry["size"], entry["checksum"].removeprefix("md5:"), entry["links"]["self"]
+        )
+        for entry in record["files"]
+    }
 
 
 def _get(path: Path, remote: _Remote) -> None:
@@ -248,11 +272,8 @@ def verify(root: Path) -> list[FileCheck]:
     for kind, listing in listings.items():
         checks += [FileCheck(folder, "corrupt", fault, source) for fault in listing.faults]
         damaged = _damaged(listing, kind)
-        for channel in (SPEECH, SONG):
-            keys = {key for key in expected if key[0] == channel}
-            there = {key: file for key, file in listing.files.items() if key[0] == channel}
-            if there or (channel == SPEECH and kind != "tracking"):
-                checks += _check_channel(folder, kind, keys, there, damaged, source)
+        for keys, there in channels(listing, kind, expected):
+            checks += _check_channel(folder, kind, keys, there, damaged, source)
     checks += _check_pairs(folder, listings["audio"], listings["video"], source)
     return checks
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,8 +17,13 @@ from typing import Any, BinaryIO, Literal, NamedTuple, TypeVar, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ntdh_bench.cache import digest, locked
-from ntdh_bench.errors import UserError
+from ntdh_bench.cache import build_once, digest
+from ntdh_bench.errors import FileError, UserError, one_line
+from ntdh_bench.files.arrays import Spec, map_npy
+from ntdh_bench.files.reading import read_bytes
+from ntdh_bench.files.schema import mismatch
+from ntdh_bench.files.text import read_json
+from ntdh_bench.notices import notice
 
 from ..checks import check_choice
 from . import media
@@ -30,11 +36,24 @@ Backend = Literal["librosa", "torchaudio"]
 _SOURCE: dict[StoreKind, ClipKind] = {
     "audio": "audio", "video": "video", "tracking": "tracking", "speech": "audio",
 }  # fmt: skip
-_MAX_BYTES: dict[ClipKind, int] = {"audio": 1 << 26, "video": 1 << 26, "tracking": 1 << 24}
+# Published wavs have 1 MB at most, videos 8 MB, tables 1 MB.
+_MAX_BYTES: dict[ClipKind, int] = {"audio": 1 << 25, "video": 1 << 26, "tracking": 1 << 22}
 Item = TypeVar("Item")
+
+
+def _is_name(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and bool(ClipName.parse(value))
+    except UserError:
+        return False
+
+
+_INDEX_SCHEMA = {"names": [_is_name], "broken": [_is_name], "faults": [str], "digest": str}
 
 _BATCH = 16  # clips that torchaudio gets at once: 30 s each, the most there can be, take 250 MB
 _VALUES, _INDEX, _LOG = "values.npy", "index.json", "done.jsonl"
+_MAX_INDEX = 1 << 24
+_REBUILT = "delete its folder, and it will be made anew"
 
 
 @dataclass(frozen=True)
@@ -76,6 +95,11 @@ class Recipe:
     def dtype(self) -> np.dtype[Any]:
         """Of the rows."""
         return np.dtype(np.uint8 if self.kind == "video" else np.float32)
+
+    @property
+    def row_bytes(self) -> int:
+        """Of a row."""
+        return self.dtype.itemsize * math.prod(self.shape)
 
     @property
     def batched(self) -> bool:
@@ -159,6 +183,8 @@ def prepared(
         width: of "video".
         jobs: threads; default: one per core.
 
+    A store that is damaged, or of another shape, is made anew.
+
     Raises:
         UserError: there are no clips, none can be decoded, a file cannot be read, the cache
             cannot be written, or an argument is out of range.
@@ -173,11 +199,8 @@ def prepared(
     inputs = [[clip.location, clip.size, clip.modified] for clip in clips]
     key = digest({"recipe": asdict(plan), "clips": inputs, "version": 2})
     path = cache_dir / "ravdess" / f"{kind}-{key}"
-    if not path.exists():
-        with locked(path):
-            if not path.exists():
-                _build(path, clips, plan, jobs)
-    store = _open(path)
+    build_once(path, lambda target: _build(target, path, clips, plan, jobs))
+    store = _open(path, plan)
     return replace(store, faults=(*listing.faults, *store.faults))
 
 
@@ -189,16 +212,14 @@ def _threads(jobs: int | None) -> int:
     return jobs
 
 
-def _open(path: Path) -> Store:
-    try:
-        index = json.loads((path / _INDEX).read_text())
-        values = np.load(path / _VALUES, mmap_mode="c", allow_pickle=False)
-        names, broken = (tuple(map(ClipName.parse, index[key])) for key in ("names", "broken"))
-        if len(names) != len(values):
-            raise ValueError(f"{len(names)} names, {len(values)} rows")
-        return Store(names, values, index["digest"], tuple(index["faults"]), broken, path)
-    except (OSError, ValueError, KeyError, TypeError, UserError) as error:
-        raise UserError(f"{path}: a damaged store ({error}); delete it and try again") from None
+def _open(path: Path, plan: Recipe) -> Store:
+    index = read_json(path / _INDEX, _MAX_INDEX, _REBUILT)
+    if (wrong := mismatch(index, _INDEX_SCHEMA)) is not None:
+        raise FileError(f"{path / _INDEX}: {wrong} is not as it was written; {_REBUILT}")
+    names, broken = (tuple(map(ClipName.parse, index[key])) for key in ("names", "broken"))
+    spec = Spec(plan.dtype.kind, (len(names), *plan.shape), plan.dtype.itemsize)
+    values = map_npy(path / _VALUES, spec, _REBUILT)
+    return Store(names, values, index["digest"], tuple(index["faults"]), broken, path)
 
 
 class Done(NamedTuple):
@@ -208,40 +229,44 @@ class Done(NamedTuple):
         name: of the clip.
         sha256: of its content; empty if that could not be read.
         fault: what is wrong with it, or None.
+        row: SHA-256 of its row, empty if it has none.
     """
 
     name: str
     sha256: str
     fault: str | None
+    row: str = ""
 
 
-def _build(path: Path, clips: list[ClipFile], plan: Recipe, jobs: int | None) -> None:
-    """Decode clip after clip into a folder beside ``path``, then rename it."""
+def _build(target: Path, path: Path, clips: list[ClipFile], plan: Recipe, jobs: int | None) -> None:
+    """Decode clip after clip into a folder that outlives a kill, then rename it to ``target``.
+
+    Args:
+        target: the new folder.
+        path: the store that it becomes.
+        clips: its files.
+        plan: what to make of them.
+        jobs: threads.
+    """
     partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.mkdir(exist_ok=True)
-        done = _decode_all(partial, clips, plan, jobs)
-        good = [entry for entry in done if entry.fault is None]
-        faults = [entry.fault for entry in done if entry.fault is not None]
-        if not good:
-            raise UserError(f"no clip can be decoded: {faults[0]}")
-        index = {
-            "names": [entry.name for entry in good],
-            "digest": digest({"recipe": asdict(plan), "clips": [entry[:2] for entry in good]}),
-            "faults": faults,
-            "broken": [entry.name for entry in done if entry.fault is not None],
-        }
-        with (partial / _INDEX).open("w") as file:
-            json.dump(index, file)
-            file.flush()
-            os.fsync(file.fileno())
-        (partial / _LOG).unlink()
-        partial.replace(path)
-    except OSError as error:
-        raise UserError(
-            f"cannot write to {path.parent}: {error.strerror}; choose a folder that can be "
-            "written (the cache is where NTDH_CACHE says)"
-        ) from None
+    partial.mkdir(exist_ok=True)
+    done = _decode_all(partial, clips, plan, jobs)
+    good = [entry for entry in done if entry.fault is None]
+    faults = [entry.fault for entry in done if entry.fault is not None]
+    if not good:
+        raise UserError(f"no clip can be decoded: {faults[0]}")
+    index = {
+        "names": [entry.name for entry in good],
+        "digest": digest({"recipe": asdict(plan), "clips": [entry[:2] for entry in good]}),
+        "faults": faults,
+        "broken": [entry.name for entry in done if entry.fault is not None],
+    }
+    with (partial / _INDEX).open("w") as file:
+        json.dump(index, file)
+        file.flush()
+        os.fsync(file.fileno())
+    (partial / _LOG).unlink()
+    partial.replace(target)
 
 
 def _decode_all(partial: Path, clips: list[ClipFile], plan: Recipe, jobs: int | None) -> list[Done]:
@@ -249,22 +274,26 @@ def _decode_all(partial: Path, clips: list[ClipFile], plan: Recipe, jobs: int | 
 
     A row is written before its line: what has a line is whole, and what comes after is dropped.
     """
-    done = _read_log(partial / _LOG)
     values = partial / _VALUES
     values.touch()
-    with values.open("r+b") as rows, (partial / _LOG).open("a") as log:
+    with values.open("r+b") as rows:
         start = _write_header(rows, plan, len(clips))
+        done = _resumed(partial / _LOG, rows, clips, plan)
         good = sum(entry.fault is None for entry in done)
-        rows.truncate(rows.seek(start + good * plan.dtype.itemsize * int(np.prod(plan.shape))))
+        rows.truncate(rows.seek(start + good * plan.row_bytes))
         todo = _rows(clips[len(done) :], plan, jobs)
-        for entry, row in tracked(todo, plan.kind, len(clips), len(done)):
-            if row is not None:
-                rows.write(np.ascontiguousarray(row, plan.dtype).reshape(plan.shape).data)
-                rows.flush()
-                good += 1
-            log.write(json.dumps(entry) + "\n")
-            log.flush()
-            done.append(entry)
+        with (partial / _LOG).open("w") as log:
+            log.writelines(json.dumps(entry) + "\n" for entry in done)
+            for entry, row in tracked(todo, plan.kind, len(clips), len(done)):
+                if row is not None:
+                    content = np.ascontiguousarray(row, plan.dtype).reshape(plan.shape).tobytes()
+                    rows.write(content)
+                    rows.flush()
+                    entry = entry._replace(row=hashlib.sha256(content).hexdigest())
+                    good += 1
+                log.write(json.dumps(entry) + "\n")
+                log.flush()
+                done.append(entry)
         rows.seek(0)
         _write_header(rows, plan, good)
         rows.flush()
@@ -272,14 +301,39 @@ def _decode_all(partial: Path, clips: list[ClipFile], plan: Recipe, jobs: int | 
     return done
 
 
-def _read_log(path: Path) -> list[Done]:
-    """Return the whole lines of the log, and drop what a kill left of the next one."""
+def _resumed(path: Path, rows: BinaryIO, clips: list[ClipFile], plan: Recipe) -> list[Done]:
+    """Return what an earlier build logged, up to the first line or row that is not as it was.
+
+    Args:
+        path: of the log.
+        rows: the file of the array, at its first row.
+        clips: which were to be decoded, in order.
+        plan: what was to be made of them.
+    """
     if not path.exists():
         return []
-    whole = path.read_bytes().rpartition(b"\n")[0]
-    lines = whole.splitlines()
-    path.write_bytes(b"".join(line + b"\n" for line in lines))
-    return [Done(*json.loads(line)) for line in lines]
+    lines = read_bytes(path, _MAX_INDEX, _REBUILT).split(b"\n")[:-1]  # a kill may have cut the last
+    done: list[Done] = []
+    for line, clip in zip(lines, clips, strict=False):
+        entry = _parsed(line)
+        if entry is None or entry.name != str(clip.name):
+            break
+        if entry.fault is None:
+            row = rows.read(plan.row_bytes)
+            if hashlib.sha256(row).hexdigest() != entry.row:
+                break
+        done.append(entry)
+    if len(done) < len(lines):
+        notice(f"{path.parent} is damaged from clip {len(done)} on: decoded anew from there")
+    return done
+
+
+def _parsed(line: bytes) -> Done | None:
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return Done(*values) if mismatch(values, (str, str, {str, None}, str)) is None else None
 
 
 def _write_header(file: BinaryIO, plan: Recipe, count: int) -> int:
@@ -358,11 +412,11 @@ def _decode(clip: ClipFile, plan: Recipe) -> tuple[Done, NDArray[Any] | None]:
     try:
         content = clip.read(_MAX_BYTES[_SOURCE[plan.kind]])
     except UserError as error:
-        return Done(name, "", str(error)), None
+        return Done(name, "", one_line(str(error))), None
     except OSError as error:
         raise UserError(f"{clip}: cannot be read ({error.strerror}); mend it and go on") from None
     sha256 = hashlib.sha256(content).hexdigest()
     try:
         return Done(name, sha256, None), plan.decode(content)
     except UserError as error:
-        return Done(name, sha256, f"{clip}: {error}"), None
+        return Done(name, sha256, one_line(f"{clip}: {error}")), None

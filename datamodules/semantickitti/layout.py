@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ntdh_bench.errors import UserError
+from ntdh_bench.files.listing import visible
 
 #: Number of scans in each labelled sequence, as published.
 SEQUENCE_LENGTH = {
@@ -59,7 +60,7 @@ def sequences_folder(root: Path) -> Path:
 
 def present_sequences(folder: Path) -> list[int]:
     """Return the numbers of the sequences in ``folder``, in order."""
-    names = [path.name for path in folder.iterdir() if path.is_dir()]
+    names = [path.name for path in visible(folder) if path.is_dir()]
     return sorted(
         int(name) for name in names if len(name) == 2 and name.isascii() and name.isdigit()
     )
@@ -120,4 +121,4 @@ def file_names(sequence: Path, kind: str) -> list[str]:
 
 
 def _names(folder: Path, ending: str) -> list[str]:
-    return sorted(path.stem for path in folder.glob(f"*{ending}"))
+    return [path.stem for path in visible(folder, f"*{ending}")]

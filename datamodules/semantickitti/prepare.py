@@ -8,6 +8,7 @@ from ntdh_bench.cache import default_cache_dir
 from ntdh_bench.datasets import FileCheck, State, is_simulated
 from ntdh_bench.downloads import writable
 from ntdh_bench.errors import UserError
+from ntdh_bench.files.listing import below
 
 from .layout import (
     CALIBRATION,
@@ -68,15 +69,17 @@ def _link(source: Path, target: Path) -> None:
 
     Links to what is there no longer are replaced.
     """
+    found: dict[Path, Path] = {}
+    for path in below(source, "sequences/*/*"):
+        found.setdefault(Path(*path.parts[-2:]), path)
     for number in SEQUENCE_LENGTH:
         for name in (*KINDS, DENSE_FOLDER, CALIBRATION):
-            places = sorted(source.rglob(f"sequences/{number:02d}/{name}"))
-            found = next((path for path in places if path.exists()), None)
             link = sequence_folder(target, number) / name
-            if found is not None and not link.exists():
+            place = found.get(link.relative_to(target))
+            if place is not None and not link.exists():
                 link.parent.mkdir(parents=True, exist_ok=True)
                 link.unlink(missing_ok=True)  # one to a folder that has been moved
-                link.symlink_to(found)
+                link.symlink_to(place)
 
 
 def verify(root: Path) -> list[FileCheck]:
@@ -112,7 +115,7 @@ def _check_folder(sequence: Path, kind: str, number: int, source: str) -> FileCh
         try:
             check(sequence, name, names[0])
         except UserError as error:
-            return FileCheck(file, "corrupt", _note(file, error), source)
+            return FileCheck.failed(file, "corrupt", error, source)
     scans = file_names(sequence, "velodyne")
     if source == "real" and len(names) != (published := SEQUENCE_LENGTH.get(number, len(scans))):
         note = f"{len(names)} of the {published} files published, all sound"
@@ -147,9 +150,5 @@ def _check_calibration(path: Path, source: str) -> FileCheck:
         read_calibration(path)
     except UserError as error:
         state: State = "corrupt" if path.is_file() else "missing"
-        return FileCheck(path, state, _note(path, error), source)
+        return FileCheck.failed(path, state, error, source)
     return FileCheck(path, "ok", "P2 and Tr", source)
-
-
-def _note(path: Path, error: UserError) -> str:
-    return str(error).removeprefix(str(path)).lstrip(": ")

@@ -13,13 +13,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ntdh_bench.cache import build_once, digest
-from ntdh_bench.errors import UserError
+from ntdh_bench.cache import build_once, digest, is_intact
+from ntdh_bench.errors import FileError, UserError
+from ntdh_bench.files.reading import checked_size
+from ntdh_bench.files.schema import mismatch
+from ntdh_bench.files.text import read_json
 
 from ..progress import Advance, counting_bar
 from .layout import CALIBRATION, Frame, frames, require_sequences, sequence_folder
 from .projection import project
 from .reader import (
+    MAX_PIXELS,
     Bytes,
     image_size,
     read_calibration,
@@ -31,6 +35,8 @@ from .reader import (
 
 _VERSION = 1  # of the prepared files: a change of their content needs another
 _META = "meta.json"
+_MAX_META = 1 << 24
+_REBUILT = "delete its folder, and it will be made anew"
 _TYPES: dict[str, np.dtype[Any]] = {
     "images": np.dtype("u1"),
     "dense": np.dtype("u1"),
@@ -38,6 +44,25 @@ _TYPES: dict[str, np.dtype[Any]] = {
     "points": np.dtype("<f4"),
     "classes": np.dtype("u1"),
 }
+
+
+def _is_side(value: Any) -> bool:
+    return type(value) is int and 1 <= value <= MAX_PIXELS
+
+
+_SCHEMA = {
+    "digest": str, "height": _is_side, "width": _is_side, "dense": bool, "names": [str],
+    "bounds": [(int, int, int)],
+}  # fmt: skip
+
+
+def _agrees(meta: dict[str, Any]) -> bool:
+    """Return whether the points of the frames follow each other, and every frame has a name."""
+    places = [0, *(place for bounds in meta["bounds"] for place in bounds)]
+    starts = [first for first, _, _ in meta["bounds"]]
+    ends = [0, *(last for _, _, last in meta["bounds"])]
+    named = 0 < len(meta["names"]) == len(meta["bounds"])
+    return named and places == sorted(places) and starts == ends[:-1]
 
 
 class Seen(NamedTuple):
@@ -61,12 +86,14 @@ class PreparedSequence:
         folder: where :func:`prepared` wrote it.
 
     Raises:
-        UserError: a file of it has another size than was written.
+        UserError: a file of it is missing, or not as it was written.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        meta = json.loads((folder / _META).read_text())
+        meta = read_json(folder / _META, _MAX_META, _REBUILT)
+        if (wrong := mismatch(meta, _SCHEMA)) is not None or not _agrees(meta):
+            raise FileError(f"{folder / _META}: {wrong or 'not as it was written'}; {_REBUILT}")
         #: content of all its files, 16 hex digits
         self.digest: str = meta["digest"]
         #: (height, width) of its images
@@ -78,12 +105,8 @@ class PreparedSequence:
         self._bounds: list[tuple[int, int, int]] = meta["bounds"]
         for name, count in self._counts().items():
             expected = count * _TYPES[name].itemsize
-            path = folder / name
-            if not path.is_file() or path.stat().st_size != expected:
-                raise UserError(
-                    f"{path}: not the {expected} bytes it had; delete {folder}, and it will be "
-                    "made anew"
-                )
+            if checked_size(folder / name, 1 << 62, _REBUILT) != expected:
+                raise FileError(f"{folder / name}: not the {expected} bytes it had; {_REBUILT}")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -150,7 +173,8 @@ def prepared(
 
     A prepared sequence holds images as bytes, undecoded no longer, and the points inside them with
     pixel and class: about 1.7 MB a frame. A sequence is written whole or not at all; what was
-    finished before an interruption is kept. It is made anew when a file of it is replaced.
+    finished before an interruption is kept. It is made anew when a file of it is replaced, or what
+    is in the cache is damaged.
 
     Args:
         folder: with the sequences ``00``, ``01``, ...
@@ -168,7 +192,7 @@ def prepared(
         number: cache_dir / "semantickitti" / f"{number:02d}-{_key(listed, folder, scale)}"
         for number, listed in files.items()
     }
-    missing = [number for number in sequences if not paths[number].exists()]
+    missing = [number for number in sequences if not is_intact(paths[number])]
     total = sum(len(files[number]) for number in missing)
     with counting_bar("projecting SemanticKITTI", total) as advance:
         for number in missing:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -93,12 +95,14 @@ def _add(
 
 def _list(arguments: argparse.Namespace) -> int:
     root = data_root(arguments.root)
-    rows = [
-        (info.name, info.title, " → ".join(info.modalities), state_of(info, root), info.how_to_get)
-        for info in catalogue()
-    ]
-    _print_table(("data set", "what", "teacher → student", "files", "get it by"), rows)
+    rows = [("data set", "teacher → student", "files", "note")]
+    for info in catalogue():
+        state, lacking = state_of(info, root)
+        note = lacking or (info.title if state != "missing" else info.how_to_get)
+        rows.append((info.name, " → ".join(info.modalities), state, note))
+    _print_table(rows)
     print(f"\ndata root: {root} (change it with --root or NTDH_DATA)")
+    print("`ntdh-bench data prepare NAME` gets a data set or says how, `verify NAME` checks it")
     return 0
 
 
@@ -157,13 +161,10 @@ def _below(check: FileCheck, root: Path) -> str:
     )
 
 
-def _print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in header:
-        table.add_column(name, overflow="fold")
+def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
+    """Print a line a row, the first one the header; a terminal cuts what does not fit."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     for row in rows:
-        table.add_row(*row)
-    Console().print(table, markup=False)
+        line = "  ".join(map(str.ljust, row, widths)).rstrip()
+        print(line if len(line) <= room else f"{line[: room - 1]}…")

@@ -123,6 +123,8 @@ class BenchCLI(LightningCLI):
             super().instantiate_classes()
         except (UserError, ValueError) as error:
             raise UserError(one_line(str(error))) from error
+        # A network that sees one modality needs no files of the other.
+        self.datamodule.modality = getattr(self.model, "modality", None)
 
     @property
     def mask(self) -> Any:

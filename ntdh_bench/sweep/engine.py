@@ -74,7 +74,9 @@ class Engine(ABC):
 
 def cores() -> int:
     """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0))
+    if hasattr(os, "sched_getaffinity"):  # macOS and Windows have no affinity
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def gpus() -> list[str]:

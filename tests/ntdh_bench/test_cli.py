@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import io
 import sys
 
 import pytest
@@ -31,3 +33,32 @@ def test_words_come_from_the_process(
     monkeypatch.setattr(sys, "argv", ["ntdh-bench", "--version"])
     assert main() == 0
     assert __version__ in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"),
+    [("ascii", "a -> b ... cafe ?"), ("cp1252", "a -> b … café ?"), ("utf-8", "a → b … café 中")],
+)
+def test_characters_that_a_terminal_does_not_know_degrade(
+    monkeypatch: pytest.MonkeyPatch, encoding: str, shown: str
+) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert main(["--version"]) == 0
+    print("a → b … café 中")
+    print("name \udcff")  # of a file that is not UTF-8
+    stream.flush()
+    lines = stream.buffer.getvalue().decode(encoding).splitlines()  # type: ignore[attr-defined]
+    assert lines[1:] == [shown, "name ?"]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+@pytest.mark.parametrize("words", [["data", "list"], ["data", "prepare", "--help"]])
+def test_commands_on_a_terminal_with_few_characters(
+    monkeypatch: pytest.MonkeyPatch, encoding: str, words: list[str]
+) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", stream)
+    with contextlib.suppress(SystemExit):
+        assert main(words) == 0
+    stream.flush()

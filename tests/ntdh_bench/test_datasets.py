@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from ntdh_bench import datasets
 from ntdh_bench.datasets import (
     MARKER,
+    DatasetInfo,
     catalogue,
     data_root,
     find_dataset,
@@ -65,11 +67,19 @@ def test_only_folders_without_other_files_may_be_written(tmp_path: Path) -> None
 
 def test_state_of_a_data_set(tmp_path: Path) -> None:
     mnist = find_dataset("mnist")
-    assert state_of(find_dataset("synthetic"), tmp_path) == "not needed"
-    assert state_of(mnist, tmp_path) == "missing"
+    assert state_of(find_dataset("synthetic"), tmp_path) == ("not needed", None)
+    assert state_of(mnist, tmp_path) == ("missing", None)
     (tmp_path / "mnist").mkdir()
-    assert state_of(mnist, tmp_path) == "real, without bsds500"
-    (tmp_path / "bsds500").mkdir()
-    assert state_of(mnist, tmp_path) == "real"
+    assert state_of(mnist, tmp_path) == ("incomplete", "no train images of MNIST")
+    assert state_of(replace(mnist, lacking=lambda root: None), tmp_path) == ("real", None)
     write_marker(tmp_path / "mnist", {})
-    assert state_of(mnist, tmp_path) == "simulated"
+    assert state_of(mnist, tmp_path) == ("simulated", None)
+
+
+@pytest.mark.parametrize("info", catalogue(), ids=lambda info: info.name)
+def test_what_is_lacking_of_nothing(info: DatasetInfo, tmp_path: Path) -> None:
+    for name in info.folders:
+        (tmp_path / name).mkdir()
+    state, lacking = state_of(info, tmp_path)
+    assert (state == "incomplete") == bool(info.folders)
+    assert lacking is None or len(lacking) <= 34  # what a line of 80 characters has room for

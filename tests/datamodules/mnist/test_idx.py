@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -72,13 +73,13 @@ def test_broken_gzip(tmp_path: Path) -> None:
     write_idx(path, IMAGES)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="broken gzip"):
+    with pytest.raises(UserError, match=r"images\.gz: damaged, or not an IDX file"):
         read_images(path)
     path.write_bytes(whole[:40] + b"\xff\xff" + whole[42:])
-    with pytest.raises(UserError, match=r"broken gzip|bytes follow|magic"):
+    with pytest.raises(UserError, match=r"damaged|bytes follow|magic"):
         read_images(path)
     path.write_bytes(b"plain text, not gzip")
-    with pytest.raises(UserError, match="broken gzip"):
+    with pytest.raises(UserError, match=r"images\.gz: damaged, or not an IDX file"):
         read_images(path)
 
 
@@ -95,6 +96,19 @@ def test_labels_out_of_range(tmp_path: Path) -> None:
         read_labels(tmp_path / "l.gz")
 
 
+def test_more_images_than_mnist_has_are_not_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "images.gz"
+    count = 1_900_000  # 1.5 GB in a file of 1.4 MB
+    header = struct.pack(">4I", 0x0803, count, 28, 28)
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(header)
+    tracemalloc.start()
+    with pytest.raises(UserError, match="1900000 images, expected at most 60000"):
+        read_images(path)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 22
+    tracemalloc.stop()
+
+
 def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"none\.gz: cannot be read"):
+    with pytest.raises(UserError, match=r"none\.gz is missing"):
         read_images(tmp_path / "none.gz")

@@ -73,7 +73,7 @@ def test_grey_is_the_luma_of_the_colour_image(published: Path) -> None:
 def test_photographs_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     text, small, huge = tmp_path / "text.jpg", tmp_path / "small.jpg", tmp_path / "huge.jpg"
     text.write_text("not an image")
-    with pytest.raises(UserError, match=r"text\.jpg: cannot be decoded"):
+    with pytest.raises(UserError, match=r"text\.jpg: damaged, or not a JPEG image"):
         read_image(text)
     Image.new("RGB", (20, 60)).save(small)
     with pytest.raises(UserError, match=r"small\.jpg: 20x60 pixels, expected at least 28x28"):
@@ -85,6 +85,9 @@ def test_photographs_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     small.write_bytes(whole[:200])
     with pytest.raises(UserError, match=r"small\.jpg"):
         read_image(small)
+    small.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 40\n")
+    with pytest.raises(UserError, match=r"small\.jpg: damaged, or not a JPEG image"):
+        read_image(small)  # of other formats, PostScript starts another program
 
 
 def write_archive(root: Path, lines: str, size: int = 32) -> list[np.ndarray]:
@@ -109,11 +112,13 @@ def test_archive_images_are_cut_to_their_centre(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "lines",
-    ["00000001.png 5\n", "00000000.png\n", "00000000.png x\n", "00000000.png 12\n", "\x00\xff\n"],
+    ["00000001.png 5\n", "00000000.png\n", "00000000.png x\n", "00000000.png 12\n"],
 )
 def test_broken_label_files_are_named(tmp_path: Path, lines: str) -> None:
     write_archive(tmp_path, lines)
-    with pytest.raises(UserError, match=r"mnist_m_train_labels\.txt: line 1 is .*MNIST's order"):
+    with pytest.raises(
+        UserError, match=r"mnist_m_train_labels\.txt: line 1 is not .*in order; unpack"
+    ):
         archive_files(tmp_path, "train")
 
 

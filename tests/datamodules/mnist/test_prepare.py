@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from torchvision.datasets import MNIST
 
 from ntdh_bench.cache import file_digest
+from ntdh_bench.datamodules.mnist import glance
 from ntdh_bench.datamodules.mnist import prepare as module
+from ntdh_bench.datamodules.mnist.glance import lacking
 from ntdh_bench.datamodules.mnist.idx import read_labels, write_idx
 from ntdh_bench.datamodules.mnist.layout import (
     ARCHIVE_FOLDER,
@@ -155,16 +158,83 @@ def test_verify_says_simulated(tmp_path: Path) -> None:
     assert set(states(tmp_path)) == {"ok"}
 
 
-def test_verify_compares_the_labels_of_the_archive(published: Path) -> None:
-    folder = published / ARCHIVE_FOLDER
-    (folder / "mnist_m_train").mkdir(parents=True)
-    photograph = published / PHOTO_FOLDER / "train" / "0.jpg"
-    shutil.copy(photograph, folder / "mnist_m_train" / "00000000.png")
-    labels = folder / "mnist_m_train_labels.txt"
-    labels.write_text("00000000.png 0\n")
-    assert states(published)[6:] == ["ok", "corrupt"]  # there are no test images
-    labels.write_text("00000000.png 1\n")
+def write_archive(root: Path, labels: str, split: str = "train") -> None:
+    folder = root / ARCHIVE_FOLDER
+    (folder / f"mnist_m_{split}").mkdir(parents=True, exist_ok=True)
+    for number in range(len(labels)):
+        Image.new("RGB", (32, 32)).save(folder / f"mnist_m_{split}" / f"{number:08d}.png")
+    lines = [f"{number:08d}.png {label}\n" for number, label in enumerate(labels)]
+    (folder / f"mnist_m_{split}_labels.txt").write_text("".join(lines))
+
+
+def test_verify_compares_the_labels_of_the_archive(
+    published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ARCHIVE_COUNT", {"train": 1, "test": 1})
+    write_archive(published, "0")
+    assert states(published)[6:] == ["ok", "missing"]  # there are no test images
+    write_archive(published, "1")
     assert "labels differ from MNIST's" in verify(published)[6].note
+
+
+def test_verify_of_a_part_of_the_archive_alone(published: Path) -> None:
+    write_archive(published, "012")
+    write_archive(published, "0", "test")
+    shutil.rmtree(published / "bsds500")  # MNIST-M of the archive needs no photographs
+    assert states(published) == ["ok"] * 4 + ["incomplete"] * 2
+    assert verify(published)[4].note.startswith("3 of 59001 images decoded")
+    assert lacking(published) == "MNIST-M train: 3 of 59,001"
+
+
+def test_a_glance_agrees_with_verify(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(glance, "PHOTO_COUNT", module.PHOTO_COUNT)
+    assert lacking(published) is None
+    (published / PHOTO_FOLDER / "train" / "0.jpg").unlink()
+    assert lacking(published) == "BSDS500 train: 2 of 3"
+    (published / PHOTO_FOLDER / "train" / "._1.jpg").write_bytes(b"\0\5\x16\7")
+    assert lacking(published) == "BSDS500 train: 2 of 3"
+    idx_file(published, "test", "labels").unlink()
+    assert lacking(published) == "no test labels of MNIST"
+
+
+def test_stray_photographs_are_not_placed_and_good_ones_heal(
+    published: Path, tmp_path: Path
+) -> None:
+    root, given = tmp_path / "root", tmp_path / "given"
+    shutil.copytree(published, given)
+    stray = given / PHOTO_FOLDER / "train" / "stray.jpg"
+    shutil.copy(given / PHOTO_FOLDER / "train" / "0.jpg", stray)
+    with pytest.raises(UserError, match=r"train: 4 photographs, expected 3; get all of BSDS500"):
+        prepare(root, given)
+    assert not list((root / "bsds500").rglob("*"))
+    # As an earlier version left it.
+    shutil.copytree(given / "bsds500", root / "bsds500")
+    prepare(root, published)
+    assert states(root) == ["ok"] * 6
+    assert (root / PHOTO_FOLDER / "train" / "others" / "stray.jpg").is_file()
+    broken = root / PHOTO_FOLDER / "test" / "1.jpg"
+    broken.unlink()
+    prepare(root, published)
+    assert states(root) == ["ok"] * 6
+
+
+def test_links_to_folders_are_followed(published: Path, tmp_path: Path) -> None:
+    given = tmp_path / "given"
+    given.mkdir()
+    (given / "digits").symlink_to(published / "mnist")
+    (given / "photographs").symlink_to(published / "bsds500")
+    (given / "round").symlink_to(given)
+    prepare(tmp_path / "root", given)
+    assert states(tmp_path / "root") == ["ok"] * 6
+
+
+def test_a_web_page_as_the_archive_is_named(published: Path, tmp_path: Path) -> None:
+    shutil.rmtree(published / "bsds500")
+    (published / "BSR_bsds500.tgz").write_text("<!DOCTYPE html><html>404</html>")
+    with pytest.raises(UserError, match=r"BSR_bsds500\.tgz: damaged, or not a \.tar\.gz") as caught:
+        prepare(tmp_path / "root", published)
+    assert len(str(caught.value)) <= 400
+    assert not list((tmp_path / "root" / "bsds500").rglob("*.jpg"))
 
 
 def test_addresses_and_sums_are_those_of_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from ntdh_bench.batch import PairedBatch
 from ntdh_bench.datamodules import RAVDESSDataModule
+from ntdh_bench.datamodules.paired import Modality, Request
 from ntdh_bench.datamodules.ravdess.clips import ClipPairs
 from ntdh_bench.datamodules.ravdess.simulate import write_simulated
 from ntdh_bench.datasets import MARKER
@@ -195,6 +197,47 @@ def test_misnamed_files_count(copy: Path, clips: Make) -> None:
     shutil.copy(wav, wav.with_name("03-01-09-01-01-01-01.wav"))
     with pytest.raises(UserError, match=r"1 files are damaged.*03-01-09-01-01-01-01"):
         clips(root=str(copy)).setup()
+
+
+def test_one_modality_needs_no_files_of_the_other(copy: Path, clips: Make) -> None:
+    def alone(modality: Modality, **changes: Any) -> RAVDESSDataModule:
+        data = clips(root=str(copy), cache_dir=str(copy / "cache"), **changes)
+        data.modality = modality
+        return data
+
+    both = clips(root=str(copy), cache_dir=str(copy / "cache"))
+    speech = tensors(both)[0]
+    for video in copy.rglob("*.mp4"):
+        video.unlink()
+    audio, nothing = tensors(alone("teacher"))
+    assert audio.equal(speech)
+    assert nothing.shape == (32, 0)
+    assert alone("teacher").fingerprint != both.fingerprint
+    with pytest.raises(UserError, match="no video clips"):
+        alone("student").setup()
+    with pytest.raises(UserError, match="no video clips"):
+        alone("teacher", unimodal=True).setup()  # the teacher is given the faces
+    functionals, nothing = tensors(alone("teacher", view="features", split="random"))
+    assert (functionals.shape[1], nothing.shape[1]) == (160, 0)
+
+
+def test_unimodal_needs_no_speech(copy: Path, clips: Make) -> None:
+    for wav in copy.rglob("*.wav"):
+        wav.unlink()
+    teacher, faces = tensors(clips(root=str(copy), cache_dir=str(copy / "cache"), unimodal=True))
+    assert teacher.equal(faces)
+
+
+def test_worker_processes_are_sent_paths_only(clips: Make) -> None:
+    data = clips()
+    data.setup()
+    train = data.splits["train"]
+    sent = pickle.dumps(train)
+    assert len(sent) < 10_000
+    request = Request(0, torch.arange(4))
+    for name in ("teacher", "student"):
+        received: Any = pickle.loads(sent)[request][name]
+        assert received.equal(train[request][name])  # type: ignore[literal-required]
 
 
 def test_clips_without_videos(copy: Path, clips: Make) -> None:

@@ -131,7 +131,7 @@ def test_zips_that_cannot_be_trusted(tmp_path: Path) -> None:
     assert [str(file) for file in listing.files.values()] == [f"Actor_01.zip/a/{wav.name}"]
     assert len(listing.faults) == 4
     assert sum("is a path out of the zip; not read" in fault for fault in listing.faults) == 3
-    assert any("not a zip that can be read" in fault for fault in listing.faults)
+    assert any(f"{AUDIO}.zip: damaged, or not a zip" in fault for fault in listing.faults)
 
 
 def test_reading_checks_the_size_and_the_zip(tmp_path: Path) -> None:
@@ -153,6 +153,26 @@ def test_reading_checks_the_size_and_the_zip(tmp_path: Path) -> None:
     listed = ClipFile(file.name, "x.wav", short, None, short.stat().st_size + 1, 0)
     with pytest.raises(UserError, match=r"x\.wav: \d+ bytes, expected \d+"):
         listed.read(1 << 20)
+
+
+def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
+    folder = write_wavs(tmp_path / "ravdess")
+    actor = folder / AUDIO / "Actor_01"
+    shutil.move(actor, tmp_path / "elsewhere")
+    actor.symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "round").symlink_to(folder / AUDIO)
+    assert len(contents(folder)) == len(CLIPS)
+
+
+def test_a_member_of_a_rare_method_or_a_long_name_is_one_short_fault(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "Actor_01.zip", "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("03-01-01-01-01-01-01.wav", bytes(100))
+    with zipfile.ZipFile(tmp_path / "Actor_02.zip", "w") as archive:
+        archive.writestr("x" * 13_000 + ".wav", bytes(100))
+    listing = find_clips(tmp_path, "audio")
+    assert not listing.files
+    assert "packed by another method than deflate" in listing.faults[0]
+    assert all(len(fault) <= 400 for fault in listing.faults)
 
 
 def test_the_published_set() -> None:

@@ -44,7 +44,6 @@ WAVS = {
     "float": wav_bytes(5, subtype="FLOAT"),
     "silent": encoded(np.zeros(20_000)),
     "shorter than a window": wav_bytes(6, seconds=0.02),
-    "one sample": encoded(np.ones(1)),
     "longer than 256 windows": wav_bytes(7, seconds=7, rate=22_050),
 }
 
@@ -88,6 +87,10 @@ def test_chunks_before_and_after_the_samples() -> None:
         (wav_bytes()[:40], "not a wav file"),
         (wav_bytes()[:-500], r"cut off: \d+ of \d+ bytes"),
         (encoded(np.zeros(0)), "no samples"),
+        (encoded(np.ones(1)), "1 samples in all: no speech"),
+        (encoded(np.zeros(3000), rate=2**31 - 1), "2147483647 Hz, expected 1000 to 384000"),
+        (encoded(np.zeros(3000), rate=999), "999 Hz"),
+        (encoded(np.zeros(3000), subtype="GSM610", rate=8000), "kind GSM610, expected PCM"),
         (encoded(np.full(3000, np.nan), subtype="FLOAT"), "NaN, infinite"),
         (encoded(np.full(3000, np.inf), subtype="FLOAT"), "NaN, infinite"),
         (encoded(np.full(3000, 1e30), subtype="FLOAT"), "beyond 1e6"),
@@ -106,7 +109,7 @@ def test_functionals_are_mean_and_deviation_of_coefficients_and_changes() -> Non
     changes = found[:, 1:] - found[:, :-1]
     expected = [part for x in (found, changes) for part in (x.mean(axis=1), x.std(axis=1))]
     np.testing.assert_allclose(functionals(content), np.concatenate(expected), rtol=1e-4, atol=1e-4)
-    assert not functionals(encoded(np.ones(10)))[80:].any()  # one window: nothing changes
+    assert not functionals(encoded(np.ones(600)))[80:].any()  # one window: nothing changes
 
 
 @pytest.mark.parametrize(
@@ -205,6 +208,13 @@ def test_damaged_bytes_never_give_more_than_a_user_error() -> None:
                 continue
 
 
+def with_value(column: str, value: str) -> bytes:
+    """A table with one value replaced."""
+    lines = [line.split(", ") for line in csv_bytes().decode().splitlines()]
+    lines[2][lines[0].index(column)] = value
+    return "\n".join(map(", ".join, lines)).encode()
+
+
 def test_action_units_are_averaged_over_frames_with_a_face() -> None:
     lines = csv_bytes(rows=4).decode().splitlines()
     header = lines[0].split(", ")
@@ -231,6 +241,10 @@ def test_action_units_are_averaged_over_frames_with_a_face() -> None:
         (csv_bytes(rows=0), "none of 0 frames"),
         (csv_bytes() + b"1, 2, 3\n", "not a table of numbers"),
         (csv_bytes().replace(b"0.", b"x.", 9), "not a table of numbers"),
+        (with_value("AU12_r", "-9"), r"AU12_r is not always in \[0, 5\]"),
+        (with_value("AU12_r", "3e38"), r"AU12_r is not always in \[0, 5\]"),
+        (with_value("AU12_c", "2"), r"AU12_c is not always in \[0, 1\]"),
+        (with_value("AU12_c", "nan"), r"AU12_c is not always in \[0, 1\]"),
     ],
 )
 def test_tables_that_cannot_be_used(content: bytes, message: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ntdh_bench.datamodules.ravdess import prepare as module
+from ntdh_bench.datamodules.ravdess.glance import lacking
 from ntdh_bench.datamodules.ravdess.layout import expected_names
 from ntdh_bench.datamodules.ravdess.names import ClipName
 from ntdh_bench.datamodules.ravdess.prepare import prepare, published_zips, verify
@@ -160,8 +161,8 @@ def test_zips_with_another_size_are_not_overwritten(zenodo: Zenodo, tmp_path: Pa
     ("changes", "message"),
     [
         ({"checksum": "md5:" + "0" * 32}, f"MD5 is .*, expected {'0' * 32}"),
-        ({"checksum": "sha1:00"}, "not the record's list .*expected an MD5"),
-        ({"links": {"self": "https://elsewhere.org/x"}}, "expected one at zenodo"),
+        ({"checksum": "sha1:00"}, "not the record's list of files .*'checksum'"),
+        ({"links": {"self": "https://elsewhere.org/x"}}, "not the record's list of files .*'self'"),
         ({"key": "other.zip"}, "has no Audio_Speech_Actors_01-24.zip"),
         ({"size": 10**12}, "1000000000000 bytes announced, expected at most"),
     ],
@@ -178,6 +179,39 @@ def test_simulated_root_is_refused(tmp_path: Path) -> None:
     write_marker(tmp_path / "ravdess", {})
     with pytest.raises(UserError, match="holds simulated data"):
         prepared(tmp_path)
+
+
+def test_a_web_page_or_half_a_zip_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "given" / "ravdess"
+    zipped(write_wavs(tmp_path / "source"), folder / "Audio_Speech_Actors_01-24.zip")
+    page = folder / "Video_Speech_Actor_01.zip"
+    page.write_text("<!DOCTYPE html><html>Too many requests</html>")
+    with pytest.raises(UserError, match="1 files are damaged") as caught:
+        prepared(tmp_path / "root", tmp_path / "given")
+    assert len(str(caught.value)) <= 400
+    half = folder / "Audio_Speech_Actors_01-24.zip"
+    half.write_bytes(half.read_bytes()[: half.stat().st_size // 2])
+    with pytest.raises(UserError, match=r"no clips .*Audio_Speech_Actors_01-24\.zip: damaged"):
+        prepared(tmp_path / "root", tmp_path / "given")
+    assert lacking(tmp_path / "given") == "0 of 1,440 wav, 0 of 1,440 mp4, 2 unusable"
+
+
+def test_a_glance_says_what_is_lacking(tmp_path: Path) -> None:
+    write_videos(write_wavs(tmp_path / "ravdess"))
+    assert lacking(tmp_path) == "6 of 1,440 wav, 6 of 1,440 mp4"
+
+
+def test_a_damaged_list_of_the_record_is_downloaded_anew(
+    zenodo: Zenodo, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prepared(tmp_path / "root")
+    [*_, kept] = sorted((tmp_path / "root" / "ravdess").glob(".zenodo-*.json"))
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "root" / "ravdess" / "FacialTracking_Actors_01-24.zip").unlink()
+    prepared(tmp_path / "root")
+    assert "is damaged: downloaded anew" in capsys.readouterr().err
+    assert kept.read_bytes() == whole
 
 
 def test_published_zips() -> None:

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ntdh_bench.datamodules.semantickitti import glance
 from ntdh_bench.datamodules.semantickitti import prepare as module
+from ntdh_bench.datamodules.semantickitti.glance import lacking
 from ntdh_bench.datamodules.semantickitti.layout import sequences_folder
 from ntdh_bench.datamodules.semantickitti.prepare import prepare, verify
 from ntdh_bench.datasets import write_marker
@@ -147,3 +149,26 @@ def test_real_files(data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.skip("no sequence 07")
     checks = [check for check in verify(data_root) if "07" in check.path.parts]
     assert not any(check.state == "corrupt" for check in checks)
+
+
+def test_links_to_folders_and_shadows(street: Path, tmp_path: Path) -> None:
+    given, root = tmp_path / "given", tmp_path / "root"
+    given.mkdir()
+    (given / "kitti").symlink_to(street)
+    (given / "round").symlink_to(given)
+    for path in [*street.rglob("*.bin"), *street.rglob("*.png"), *street.rglob("*.label")]:
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7")
+    prepare(root, given)
+    assert set(states(root)) == {"ok"}
+
+
+def test_a_glance_agrees_with_verify(street: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(glance, "SEQUENCE_LENGTH", module.SEQUENCE_LENGTH)
+    assert lacking(street) is None
+    folder = sequences_folder(street)
+    (folder / "08" / "calib.txt").unlink()
+    assert lacking(street) == "no 08/calib.txt"
+    (folder / "00" / "labels" / "000001.label").unlink()
+    assert lacking(street) == "00/labels: 3 of 4"
+    shutil.rmtree(folder / "10")
+    assert lacking(street) == "2 of 3 sequences"

@@ -49,11 +49,25 @@ def test_broken_scan(tmp_path: Path, content: bytes, message: str) -> None:
         read_scan(path)
 
 
+def test_a_file_of_another_format_is_no_scan(tmp_path: Path, sequence: Path) -> None:
+    points, _ = read_raw(sequence)
+    path = tmp_path / "scan.bin"
+    with path.open("wb") as file:
+        np.save(file, points)
+    assert path.stat().st_size % 16 == 0
+    for read in (read_scan, scan_length):
+        with pytest.raises(UserError, match=r"scan\.bin: a file of another format"):
+            read(path)
+    path.write_bytes(b"some words, again and again. " * 16)
+    with pytest.raises(UserError, match=r"scan\.bin: no point is within 1000 m"):
+        read_scan(path)
+
+
 def test_a_huge_file_is_refused_by_its_size(tmp_path: Path) -> None:
     path = tmp_path / "scan.bin"
     with path.open("wb") as file:
         file.truncate(1 << 40)  # sparse
-    with pytest.raises(UserError, match="at most 2000000 points"):
+    with pytest.raises(UserError, match="bytes, expected at most 32000000"):
         read_scan(path)
     with pytest.raises(UserError, match="bytes, expected 400"):
         read_classes(path, 100)
@@ -106,7 +120,11 @@ def test_object_calibration(tmp_path: Path) -> None:
         (f"P2: {P2} 1\nTr: {TR}", "P2 is not the 12 numbers"),
         (f"P2: {P2}\nTr: {TR.replace('-0.08', 'x')}", "Tr is not the 12 numbers"),
         (f"P2: {P2}\nTr: {TR.replace('-0.08', 'nan')}", "Tr holds values that are not finite"),
-        ("\0\xff", "no P2"),
+        ("\0\xff", "not UTF-8 text"),
+        (f"P2: {P2}\nTr: {' '.join(['0'] * 12)}", "Tr is no rotation"),
+        (f"P2: {P2}\nTr: {TR.replace('-0.08', '1e308')}", "Tr holds values that are not finite or"),
+        (f"P2: {' '.join(['0'] * 12)}\nTr: {TR}", "P2 is no projection"),
+        (f"P2: {P2.replace('0', '9')}\nTr: {TR}", "P2 "),
     ],
 )
 def test_broken_calibration(tmp_path: Path, text: str, message: str) -> None:
@@ -131,10 +149,10 @@ def test_broken_image(tmp_path: Path, sequence: Path, monkeypatch: pytest.Monkey
     good = sequence / "image_2" / "000000.png"
     cut = tmp_path / "cut.png"
     cut.write_bytes(good.read_bytes()[:-60])
-    with pytest.raises(UserError, match=r"cut\.png: cannot be decoded"):
+    with pytest.raises(UserError, match=r"cut\.png: damaged, or not a PNG image"):
         read_image(cut)
     cut.write_text("no image")
-    with pytest.raises(UserError, match=r"cut\.png: cannot be decoded"):
+    with pytest.raises(UserError, match=r"cut\.png: damaged, or not a PNG image"):
         image_size(cut)
     monkeypatch.setattr(reader, "MAX_PIXELS", 100)
     with pytest.raises(UserError, match="120x40 pixels, expected at most 100"):
@@ -163,13 +181,13 @@ def test_dense_labels_that_are_not_grey(tmp_path: Path, mode: str) -> None:
         read_dense_classes(path, (2, 3), (2, 3))
 
 
-@pytest.mark.parametrize("raw", [-1, 1 << 16, (1 << 16) + 10])
-def test_dense_labels_of_more_than_16_bits(tmp_path: Path, raw: int) -> None:
+@pytest.mark.parametrize("format", ["TIFF", "JPEG", "GIF", "EPS"])
+def test_images_of_another_format_are_not_opened(tmp_path: Path, format: str) -> None:
     path = tmp_path / "dense.png"
-    image = np.array([[10, 40, 44], [81, raw, 252]], dtype=np.int32)
-    Image.fromarray(image).save(path, format="TIFF")
-    with pytest.raises(UserError, match=rf"label {raw} \(1 times"):
-        read_dense_classes(path, (2, 3), (2, 3))
+    Image.new("L", (3, 2)).save(path, format=format)
+    for read in (image_size, read_image, lambda file: read_dense_classes(file, (2, 3), (2, 3))):
+        with pytest.raises(UserError, match=r"dense\.png: damaged, or not a PNG image"):
+            read(path)
 
 
 def test_real_scans(data_root: Path) -> None:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -126,12 +129,57 @@ def test_nothing_in_view(street: Path, tmp_path: Path) -> None:
     assert stored.shown(0, 0, SIZE[0]).points.shape == (0, 4)
 
 
-def test_a_damaged_cache_is_noticed(street: Path, tmp_path: Path) -> None:
+Damage = Callable[[Path], object]
+DAMAGES: dict[str, Damage] = {
+    "cut off": lambda cache: (cache / "points").write_bytes(b""),
+    "other values": lambda cache: (cache / "pixel").write_bytes(
+        bytes((cache / "pixel").stat().st_size)
+    ),
+    "no JSON": lambda cache: (cache / "meta.json").write_text("{"),
+    "no text": lambda cache: (cache / "meta.json").write_bytes(b"\xff\xfe"),
+    "deep": lambda cache: (cache / "meta.json").write_text("[" * 100_000),
+    "no meta": lambda cache: (cache / "meta.json").unlink(),
+    "a file too many": lambda cache: (cache / "more").write_text(""),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_cache_is_made_anew_and_that_is_said(
+    street: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Damage
+) -> None:
     stored = one(street, tmp_path / "cache")
-    path = stored.folder / "points"
-    path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(UserError, match=r"points: not the \d+ bytes it had; delete"):
-        one(street, tmp_path / "cache")
+    before = {path.name: path.read_bytes() for path in stored.folder.iterdir()}
+    damage(stored.folder)
+    anew = one(street, tmp_path / "cache")
+    assert f"{stored.folder} is damaged" in capsys.readouterr().err
+    assert anew.digest == stored.digest
+    assert {path.name: path.read_bytes() for path in anew.folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"bounds": []},
+        {"bounds": [[0, 1]] * 4},
+        {"bounds": [[0, 2, 1]] * 4},
+        {"names": []},
+        {"names": [3] * 4},
+        {"height": 0},
+        {"width": 1 << 62},
+        {"width": 61},
+        {"dense": 1},
+        {"dense": True},
+        {"digest": None},
+    ],
+)
+def test_facts_that_do_not_fit_the_files_are_refused(
+    street: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    stored = one(street, tmp_path / "cache")
+    meta = json.loads((stored.folder / "meta.json").read_text())
+    (stored.folder / "meta.json").write_text(json.dumps({**meta, **changes}))
+    with pytest.raises(UserError, match="delete its folder, and it will be made anew"):
+        PreparedSequence(stored.folder)
 
 
 def test_workers_are_sent_the_path_only(street: Path, tmp_path: Path) -> None:

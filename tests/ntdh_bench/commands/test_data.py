@@ -21,6 +21,30 @@ def test_list_names_the_data_sets(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "missing" in shown
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_list_has_one_line_of_80_characters_a_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], there: bool
+) -> None:
+    for name in ("mnist", "ravdess", "semantickitti", "nyuv2") if there else ():
+        (tmp_path / name).mkdir()
+    main(["list", "--root", str(tmp_path)])
+    lines = capsys.readouterr().out.split("\n\n")[0].splitlines()
+    assert len(lines) == 6
+    assert max(map(len, lines)) <= 80
+    assert sum("incomplete" in line for line in lines) == 4 * there
+
+
+def test_a_narrow_terminal_cuts_the_lines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    main(["list", "--root", str(tmp_path)])
+    lines = capsys.readouterr().out.split("\n\n")[0].splitlines()
+    assert len(lines) == 6
+    assert max(map(len, lines)) == 40
+
+
 def test_sample_then_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = str(tmp_path / "new")
     assert main(["sample", "mnist", "--root", root, "--seed", "3"]) == 0

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ntdh_bench.commands.parser import _without, one_line, run_folder, with_run_config
+from ntdh_bench.commands.parser import BenchCLI, _without, one_line, run_folder, with_run_config
 from ntdh_bench.commands.teacher import teacher_key
 from ntdh_bench.commands.training import FitCLI, check_resume
 from ntdh_bench.errors import UserError
@@ -50,6 +50,14 @@ def test_the_seed_reaches_data_model_and_mask(tmp_path: Path) -> None:
     cli = FitCLI("fit", flags(QUICKSTART, tmp_path, "--seed_everything", "7"))
     assert (cli.model.seed, cli.datamodule.seed, cli.mask.seed) == (7, 7, 7)
     assert cli.identity()["seed"] == 7
+
+
+def test_the_data_are_told_the_only_modality_that_is_used(tmp_path: Path) -> None:
+    config = Path("configs/ravdess_unimodal.yaml")
+    assert BenchCLI("fit", flags(config, tmp_path)).datamodule.modality == "teacher"
+    faces = ["--model.modality", "student", "--model.network", "ImageCNN"]
+    assert BenchCLI("fit", flags(config, tmp_path, *faces)).datamodule.modality == "student"
+    assert BenchCLI("fit", flags(QUICKSTART, tmp_path)).datamodule.modality is None
 
 
 def test_identity_leaves_out_paths_and_workers(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from ntdh_bench.errors import UserError
 from ntdh_bench.experiments import Run
 from ntdh_bench.records import read_record, write_record
 from ntdh_bench.sweep.driver import Driver, Outcome
-from ntdh_bench.sweep.engine import default_jobs, gpus, thread_count
+from ntdh_bench.sweep.engine import cores, default_jobs, gpus, thread_count
 from ntdh_bench.sweep.local import LocalEngine
 from ntdh_bench.sweep.store import Store
 
@@ -172,6 +172,12 @@ def test_no_more_workers_than_runs(store: Store, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("ntdh_bench.sweep.local.cores", lambda: 8)
     with closing(LocalEngine(store, 4, n_runs=1, function="stubs:run")) as engine:
         assert (engine.jobs, engine.threads) == (1, 2)  # threads as with all four
+
+
+def test_cores_where_the_system_has_no_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 1 <= cores() <= (os.cpu_count() or 1)
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)  # as on macOS
+    assert cores() == os.cpu_count()
 
 
 def test_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,0 +1,60 @@
+"""What a look at the folders of NYU Depth V2 tells, without opening a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ntdh_bench.files.listing import visible
+
+from .layout import (
+    CLASSES_MAT,
+    FOLDER,
+    LABELLED_MAT,
+    PART_SIZE,
+    PREPARED,
+    SCENES,
+    SPLIT,
+    SPLIT_MAT,
+)
+from .scenes import PART_FOLDERS
+
+
+def lacking(root: Path) -> str | None:
+    """Return what is missing of the published files, a few words, or None.
+
+    The files of one of the two tasks are enough.
+    """
+    pairs, scenes = root / FOLDER, root / SCENES
+    notes: list[str] = []
+    if (pairs / PREPARED).is_dir():
+        notes += _prepared(pairs / PREPARED)
+    elif (pairs / LABELLED_MAT).is_file():
+        notes += [f"no {name}" for name in (SPLIT_MAT, CLASSES_MAT) if not (pairs / name).is_file()]
+    elif not _has_scenes(scenes):
+        notes = ["no pairs, no scenes"]
+    if _has_scenes(scenes):
+        notes += _scenes(scenes)
+    return next(iter(notes), None)
+
+
+def _has_scenes(folder: Path) -> bool:
+    return any((folder / name).is_dir() for names in PART_FOLDERS.values() for name in names)
+
+
+def _prepared(folder: Path) -> Iterator[str]:
+    expected = sum(PART_SIZE.values())
+    for kind in ("rgb", "depth", "label40"):
+        found = len(visible(folder / kind, "[0-9][0-9][0-9][0-9].*"))
+        if found != expected:
+            yield f"{kind}: {found:,} of {expected:,}"
+    if not (folder / SPLIT).is_file():
+        yield f"no {SPLIT}"
+
+
+def _scenes(folder: Path) -> Iterator[str]:
+    for part, names in PART_FOLDERS.items():
+        there = [folder / name for name in names if (folder / name).is_dir()]
+        files = visible(there[0], "*.npz") or visible(there[0], "*.bin") if there else []
+        if len(files) != PART_SIZE[part]:
+            yield f"{len(files)} of {PART_SIZE[part]} {part} scenes"
