@@ -12,7 +12,15 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from ntdh_bench.batch import Inputs, Measure, PairedBatch, Split, has_points, in_plane
+from ntdh_bench.batch import (
+    Inputs,
+    Measure,
+    PairedBatch,
+    ScoringProtocol,
+    Split,
+    has_points,
+    in_plane,
+)
 from ntdh_bench.cache import digest
 from ntdh_bench.errors import UserError
 from ntdh_bench.seeding import generator
@@ -227,6 +235,7 @@ class PairedDataModule(LightningDataModule, ABC):
     ignore_index = IGNORE_INDEX
     metric: Measure = "accuracy"
     excluded_classes: tuple[int, ...] = ()
+    protocol: ScoringProtocol = "pooled"
     source: str = "real"
 
     def __init__(

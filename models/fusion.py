@@ -74,10 +74,14 @@ class FusionModule(TrainableModule):
         """Check that data and network fit, and make the metrics (Lightning hook)."""
         batch = self.first_batch(stage)
         check_network(self, self.inputs(batch), self.num_classes, "network")
-        self.class_weights = getattr(self.data, "class_weights", None)
+        self.class_weights = self.weights_of_classes()
         if not self.metrics:
             points = self.labels_pixels and has_points(batch["student"])
             self.metrics.update({s: pair_metrics(self.data, points) for s in ("val", "test")})
+
+    def weights_of_classes(self) -> Tensor | None:
+        """Return how much each class weighs in the segmentation losses, the data's: ``(C,)``."""
+        return getattr(self.data, "class_weights", None)
 
     def kept(
         self, teacher: Tensor, student: Tensor, target: Tensor, batch_idx: int

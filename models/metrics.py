@@ -56,7 +56,8 @@ def pair_metrics(data: PairedData, points: bool = False, completion: bool = Fals
     validation and one for test, and updated by :func:`update_pair`.
 
     Args:
-        data: names the measure (``metric``) and the classes that are not evaluated.
+        data: names the measure (``metric``), the classes that are not evaluated, and how completion
+            is scored (``protocol``).
         points: whether there is a ``point_miou`` of the student as well, see
             :func:`update_points`.
         completion: whether it is measured how the student completes hidden voxels, see
@@ -71,7 +72,7 @@ def pair_metrics(data: PairedData, points: bool = False, completion: bool = Fals
             data.num_classes, data.ignore_index, excluded=data.excluded_classes
         )
     if completion:
-        scores = [Completion(score, data.ignore_index) for score in _SCORES]
+        scores = [Completion(score, data.ignore_index, data.protocol) for score in _SCORES]
         metrics |= dict(zip(COMPLETION, scores, strict=True))
     return nn.ModuleDict({**metrics, **divergences})
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Literal, TypeAlias, cast, get_args
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -19,12 +19,15 @@ from .base import NetworkCallable, count_parameters
 from .fusion import FusionModule, check_weights
 
 
+ClassWeighting: TypeAlias = Literal["2dpass", "pmf"]
+
+
 class TwoDPASSModule(FusionModule):
     """Trains 2DPASS (Yan et al., ECCV 2022, Sec. 3.3-3.4) on the points in view.
 
     At each of the four scales a head on fused image and point features teaches, detached, one on
     the point features alone, by KL divergence. All heads have a segmentation loss: cross entropy,
-    with the data's class weights where there are any, and Lovász. A sample mask drops points from
+    weighted by class where the data say how, and Lovász. A sample mask drops points from
     the divergences only, ranked at each scale. In the metrics the student is the points' network,
     which predicts, and the teacher the head on the fused features of all scales.
 
@@ -33,13 +36,16 @@ class TwoDPASSModule(FusionModule):
         num_classes: C, linked to the data by the command line.
         fused_weight: of the fused heads' segmentation losses, a quarter for each scale.
         distill_weight: of the divergences, a quarter for each scale.
+        class_weighting: of the cross entropy: ``2dpass``, the published one, by the number of points
+            of each class (``point_class_weights`` of the data), or ``pmf``, PMF's
+            (``class_weights``).
         optimizer: from parameters to an optimiser.
         scheduler: from an optimiser to an epoch-wise schedule.
         seed: of the initial weights, linked to ``seed_everything`` by the command line.
         ignore_index: targets that do not count.
 
     Raises:
-        UserError: a negative weight.
+        UserError: a negative weight, or an unknown ``class_weighting``.
     """
 
     method = "2DPASS"
@@ -55,12 +61,21 @@ class TwoDPASSModule(FusionModule):
         scheduler: LRSchedulerCallable | None = None,
         seed: int = 0,
         ignore_index: int = 255,
+        class_weighting: ClassWeighting = "2dpass",
     ) -> None:
         super().__init__(network, num_classes, optimizer, scheduler, seed, ignore_index)
         self.remember_settings()
         check_weights(fused_weight=fused_weight, distill_weight=distill_weight)
+        if class_weighting not in get_args(ClassWeighting):
+            raise UserError(f"model.class_weighting is {class_weighting!r}: choose 2dpass or pmf")
+        self.class_weighting = class_weighting
         self.fused_weight = fused_weight
         self.distill_weight = distill_weight
+
+    def weights_of_classes(self) -> Tensor | None:
+        """Return the weights of the classes in the cross entropy: ``(C,)``."""
+        name = "point_class_weights" if self.class_weighting == "2dpass" else "class_weights"
+        return getattr(self.data, name, None)
 
     def parameter_counts(self) -> dict[str, int]:
         """Return how many parameters the whole network and the points' branch have."""

@@ -10,6 +10,7 @@ from torch import Tensor
 Inputs: TypeAlias = Tensor | dict[str, Tensor]
 Split: TypeAlias = Literal["train", "val", "test"]
 Measure: TypeAlias = Literal["accuracy", "miou"]
+ScoringProtocol: TypeAlias = Literal["pooled", "sscnet"]
 
 
 class PairedBatch(TypedDict):
@@ -57,6 +58,8 @@ class PairedData(Protocol):
     metric: Measure
     #: classes that the mean IoU leaves out; predicting one is still a miss of the true class
     excluded_classes: tuple[int, ...]
+    #: how scene completion is scored, see :class:`ntdh_bench.segmentation.Completion`
+    protocol: ScoringProtocol
 
     @property
     def source(self) -> str:

@@ -27,8 +27,8 @@ the dotted keys are set in the same order. What lies below a key that is null is
 "no mask" crossed with ratios is one run. This module imports no torch.
 
 A run's hash is that of its merged YAML: defaults of classes are not part of it. When a default
-changes, runs that rely on it need a new protocol name with the value written out, or their records
-deleted.
+changes, it goes to :data:`CHANGED_DEFAULTS`, and protocols that were measured get the old value
+written out: their hashes stay, and runs that leave it to the default get new ones.
 """
 
 from __future__ import annotations
@@ -55,6 +55,25 @@ _KEYS = {"title", "requires", "part_of", "base", "protocols", "keep", "command",
 _GRID_KEYS = {"overrides", "axes", "exclude"}
 _KINDS: dict[type, str] = {dict: "a mapping", list: "a list", str: "text"}
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class ChangedDefault(NamedTuple):
+    """An argument of a class of models that does not default to what runs were measured with.
+
+    Attributes:
+        class_name: of the model, without its module.
+        argument: of ``model.init_args``.
+        before: what runs had whose YAML does not name it.
+        now: the default.
+    """
+
+    class_name: str
+    argument: str
+    before: Any
+    now: Any
+
+
+CHANGED_DEFAULTS = (ChangedDefault("TwoDPASSModule", "class_weighting", "pmf", "2dpass"),)
 
 
 class Run(NamedTuple):
@@ -182,8 +201,29 @@ def load_experiment(path: Path, overrides: Mapping[str, Any] | None = None) -> E
 
 
 def run_hash(config: Config) -> str:
-    """Return the 16 hex digits that identify a run; 1 and 1.0 are the same value."""
-    return digest(_canonical(config))
+    """Return the 16 hex digits that identify a run.
+
+    1 and 1.0 are the same value, and a Trainer's argument that is null is one left out.
+    """
+    return digest(_canonical(_as_before(config)))
+
+
+def _as_before(config: Config) -> Config:
+    """Return a config as it would have been written when the first runs were."""
+    trainer = config.get("trainer")
+    if isinstance(trainer, dict):
+        set_ones = {name: value for name, value in trainer.items() if value is not None}
+        config = {**config, "trainer": set_ones}
+    for class_name, argument, before, now in CHANGED_DEFAULTS:
+        model = config.get("model")
+        path = model.get("class_path") if isinstance(model, dict) else None
+        if not isinstance(path, str) or path.rpartition(".")[2] != class_name:
+            continue
+        given = {argument: now, **(model.get("init_args") or {})}
+        if given[argument] == before:
+            del given[argument]
+        config = {**config, "model": {**model, "init_args": given}}
+    return config
 
 
 def _canonical(value: Any) -> Any:

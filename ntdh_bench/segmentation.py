@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from ntdh_bench.batch import ScoringProtocol
 from ntdh_bench.divergence import TargetError, flatten_dense, promote
 from ntdh_bench.errors import UserError
 
@@ -251,17 +252,22 @@ class MeanIoU(Metric):
 class Completion(Metric):
     """Precision, recall or IoU of occupied (any class but 0) against empty voxels.
 
-    Scene completion as SSCNet scores it (Song et al., CVPR 2017, Sec. 5): over the voxels of a
-    mask, the occluded ones, that are not ignored. Voxels are pooled over batches and processes, as
-    for :class:`MeanIoU`; SSCNet's script pools classes so, but averages this score over scenes.
+    Scene completion (Song et al., CVPR 2017, Sec. 5), over the voxels of a mask, the occluded ones:
+
+    - ``pooled``: ignored voxels are not counted, and counts are summed over batches and processes,
+      as for :class:`MeanIoU`.
+    - ``sscnet``: what the published script does, where it differs from its paper: ignored voxels
+      count as empty (see :func:`scored_target`), and the score is the mean over scenes. A scene
+      with nothing to divide by scores 0; one without any target, which is padding, does not count.
 
     Args:
         score: which of the three.
-        ignore_index: target value of voxels that are not counted.
+        ignore_index: target value of voxels that are not known.
+        protocol: which of the two.
         kwargs: options of ``torchmetrics.Metric``.
 
     Raises:
-        UserError: an unknown ``score``.
+        UserError: an unknown ``score`` or ``protocol``.
     """
 
     is_differentiable = False
@@ -272,15 +278,23 @@ class Completion(Metric):
     total: Tensor
 
     def __init__(
-        self, score: CompletionScore = "iou", ignore_index: int = 255, **kwargs: Any
+        self,
+        score: CompletionScore = "iou",
+        ignore_index: int = 255,
+        protocol: ScoringProtocol = "pooled",
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if score not in get_args(CompletionScore):
             raise UserError(f"score is {score!r}: choose {' or '.join(get_args(CompletionScore))}")
+        _check_protocol(protocol)
         self.score = score
         self.ignore_index = ignore_index
+        self.protocol = protocol
+        # Voxels, or scores of scenes and the number of scenes.
+        kind = torch.int64 if protocol == "pooled" else torch.float64
         for name in ("hits", "total"):
-            self.add_state(name, torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+            self.add_state(name, torch.zeros((), dtype=kind), dist_reduce_fx="sum")
 
     def update(self, prediction: Tensor, target: Tensor, mask: Tensor) -> None:
         """Add a batch.
@@ -298,15 +312,54 @@ class Completion(Metric):
                 f"mask {tuple(mask.shape)} and target {tuple(target.shape)} do not fit"
             )
         labels = _labels(prediction, target)
-        counted = mask.bool() & (target != self.ignore_index)
+        known = target != self.ignore_index
+        target = scored_target(target, mask.bool(), self.protocol, self.ignore_index)
+        counted = target != self.ignore_index
         found, occupied = counted & (labels > 0), counted & (target > 0)
         total = {"precision": found, "recall": occupied, "iou": found | occupied}[self.score]
-        self.hits += (found & occupied).sum()
-        self.total += total.sum()
+        hits = (found & occupied).flatten(1).sum(dim=1)
+        totals = total.flatten(1).sum(dim=1)
+        if self.protocol == "pooled":
+            self.hits += hits.sum()
+            self.total += totals.sum()
+        else:
+            scenes = known.flatten(1).any(dim=1)
+            self.hits += (hits.double() / totals.clamp(min=1))[scenes].sum()
+            self.total += scenes.sum()
 
     def compute(self) -> Tensor:
         """Return the score in [0, 1], float64; 0 where there is nothing to divide by."""
         return self.hits.double() / self.total.clamp(min=1)
+
+
+def scored_target(
+    target: Tensor, evaluated: Tensor, protocol: ScoringProtocol, ignore_index: int = 255
+) -> Tensor:
+    """Return the targets of scene completion that results are compared with.
+
+    All that is not evaluated is ignored. Of the rest voxels whose class is not known stay ignored
+    (``pooled``), or become empty, so that what is predicted there is a false positive (``sscnet``:
+    the published script sets 255 to 0 before it scores).
+
+    Args:
+        target: int64 ``(N, *spatial)``, 0 is empty.
+        evaluated: bool, of the same shape.
+        protocol: see :class:`Completion`.
+        ignore_index: target value of voxels that are not known.
+
+    Raises:
+        UserError: an unknown ``protocol``.
+    """
+    _check_protocol(protocol)
+    if protocol == "sscnet":
+        target = target.masked_fill(target == ignore_index, 0)
+    return target.masked_fill(~evaluated, ignore_index)
+
+
+def _check_protocol(protocol: str) -> None:
+    if protocol not in get_args(ScoringProtocol):
+        choices = " or ".join(get_args(ScoringProtocol))
+        raise UserError(f"protocol is {protocol!r}: choose {choices}")
 
 
 def _labels(prediction: Tensor, target: Tensor) -> Tensor:

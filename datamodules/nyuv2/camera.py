@@ -12,7 +12,7 @@ from PIL import Image
 from ntdh_bench.errors import UserError
 
 from ..images import opened_image
-from .voxels import BLOCK, GRID, IGNORED, VOXEL_SIZE, Grid, over_blocks
+from .voxels import BLOCK, GRID, VOXEL_SIZE, Grid, over_blocks
 
 Depth = NDArray[np.uint16]
 Double = NDArray[np.float64]
@@ -23,6 +23,8 @@ IMAGE_SIZE = (480, 640)
 #: What a depth image says of a voxel, see :func:`visibility`.
 OUTSIDE, FREE, OCCLUDED, SURFACE = range(4)
 _LEAST_SURFACE = 3  # voxels that make a block one of the surface
+# SSCNet takes other depths for unknown ones, and hides what lies this far behind; metres.
+_NEAREST, _FARTHEST, _BEHIND = 0.5, 8.0, 1e-4
 
 
 class Camera(NamedTuple):
@@ -129,11 +131,10 @@ def visibility(
     """Return what a depth image says of every voxel: uint8 ``grid``.
 
     SURFACE, the point of a pixel falls into it. Of the others, by the pixel nearest to the
-    projection of its centre: OUTSIDE, there is none, or the centre lies behind the camera; FREE,
-    it is no deeper than the pixel; OCCLUDED, it is deeper, or the pixel's depth is not known.
-
-    SSCNet tells these by the sign of a truncated signed distance, taken at a voxel's corner instead
-    of its centre; see :func:`tsdf_state`.
+    projection of its lower corner: OUTSIDE, there is none, the corner lies behind the camera, or
+    the pixel's depth is not known (outside 0.5 to 8 m); FREE, it is no deeper than the pixel;
+    OCCLUDED, it is deeper. These are what the sign of SSCNet's truncated signed distance tells: see
+    :func:`tsdf_state`.
 
     Source: Song et al., CVPR 2017 (SSCNet).
 
@@ -146,7 +147,7 @@ def visibility(
         voxel_size: metres.
     """
     x, up, y = (
-        origin[axis] + voxel_size * (np.arange(side) + 0.5)
+        origin[axis] + voxel_size * np.arange(side)
         for axis, side in zip((0, 2, 1), grid, strict=True)
     )
     along_x, along_y, along_z, shift = np.linalg.inv(pose)[:3].T[:, :, None, None]
@@ -169,7 +170,9 @@ def _seen(metres: NDArray[np.floating], points: Double, camera: Camera) -> NDArr
     inside = before & (column >= 0) & (column < metres.shape[1])
     inside &= (row >= 0) & (row < metres.shape[0])
     pixel = np.where(inside, row * metres.shape[1] + column, 0).astype(np.intp)
-    state = np.where(deep > metres.ravel()[pixel], OCCLUDED, FREE)
+    depth = metres.ravel()[pixel]
+    inside &= (depth >= _NEAREST) & (depth <= _FARTHEST)
+    state = np.where(deep - depth >= _BEHIND, OCCLUDED, FREE)
     return np.where(inside, state, OUTSIDE).astype(np.uint8)
 
 
@@ -177,7 +180,7 @@ def tsdf_state(tsdf: NDArray[np.floating]) -> NDArray[np.uint8]:
     """Return FREE, OCCLUDED or SURFACE by truncated signed distances: uint8 of their shape.
 
     Those of DDRNet's ``.npz`` are 1 on the surface, not above 0 behind it, and another positive
-    number elsewhere, outside the view as well.
+    number elsewhere, outside the view and behind unknown depth as well.
 
     Source: Li et al., CVPR 2019 (DDRNet), its data release.
     """
@@ -197,16 +200,13 @@ def coarser_state(state: NDArray[np.uint8], factor: int = BLOCK) -> NDArray[np.u
     return np.where(surface < _LEAST_SURFACE, np.minimum(highest, OCCLUDED), SURFACE)
 
 
-def scored(state: NDArray[np.uint8], target: NDArray[np.uint8]) -> dict[str, NDArray[np.bool_]]:
-    """Return where results count: bool of the shape of the target, by kind.
+def scored(state: NDArray[np.uint8]) -> dict[str, NDArray[np.bool_]]:
+    """Return where results count: bool of the shape of the state, by kind.
 
     ``occluded`` is where completion is scored; ``evaluated`` is where semantic scene completion is:
-    on the surface, too, but not in the air that the camera sees, nor outside its view. Ignored
-    voxels are in neither.
+    on the surface, too, but not in the air that the camera sees, nor where it measured no depth.
 
     Source: Song et al., CVPR 2017 (SSCNet), which scores air within 0.24 m of a surface as well; Li
     et al., CVPR 2019 (DDRNet), and those after it, do not.
     """
-    known = target != IGNORED
-    occluded = known & (state == OCCLUDED)
-    return {"occluded": occluded, "evaluated": occluded | (known & (state == SURFACE))}
+    return {"occluded": state == OCCLUDED, "evaluated": state >= OCCLUDED}

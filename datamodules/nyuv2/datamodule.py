@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ntdh_bench.batch import Measure, PairedBatch, Split
+from ntdh_bench.batch import Measure, PairedBatch, ScoringProtocol, Split
 from ntdh_bench.cache import default_cache_dir
 from ntdh_bench.datasets import data_root, is_simulated
 from ntdh_bench.errors import UserError
+from ntdh_bench.segmentation import scored_target
 from ntdh_bench.seeding import generator, uniform
 
 from ..checks import check_at_least, check_choice, check_within
@@ -113,12 +114,13 @@ class CompletedScenes(RoomPairs):
     Args:
         arrays: of :func:`.scenes.prepared_scenes`.
         rows: int64 (N,).
-        training: give all voxels that have a class; else only those on which networks are scored.
+        protocol: by which networks are scored, see :class:`ntdh_bench.segmentation.Completion`;
+            ``None`` gives all voxels that have a class, to train on.
     """
 
-    def __init__(self, arrays: Arrays, rows: Tensor, training: bool) -> None:
+    def __init__(self, arrays: Arrays, rows: Tensor, protocol: ScoringProtocol | None) -> None:
         super().__init__(arrays, rows)
-        self.training = training
+        self.protocol = protocol
 
     def samples(self, indices: Tensor | None, epoch: int) -> PairedBatch:
         """Return what :class:`NYUDepthV2DataModule` says of scene completion."""
@@ -126,8 +128,9 @@ class CompletedScenes(RoomPairs):
         position = self._read("position", index).long()
         depth = standardised_depth(self._read("depth", index))
         target = self._read("target", index).long()
-        if not self.training:
-            target[~self._read("evaluated", index)] = self.ignore_index
+        if self.protocol is not None:
+            evaluated = self._read("evaluated", index)
+            target = scored_target(target, evaluated, self.protocol, self.ignore_index)
         return PairedBatch(
             teacher={"image": standardised_rgb(self._read("rgb", index)), "position": position},
             student={
@@ -150,9 +153,9 @@ class NYUDepthV2DataModule(PairedDataModule):
     ``scene_completion``: both inputs are dicts, ``image`` as above and ``position``, int64
     (B, H, W), the voxel of the volume (240 x 144 x 240, flat, in C order) that each pixel falls
     into, -1 for none. The target is int64 (B, 60, 36, 60): 0 empty, 1 to 11 the classes, 255
-    outside the view or the room, and in validation and test also where SSCNet does not score. The
-    student's dict also has ``occluded``, bool (B, 60, 36, 60): the voxels behind what the camera
-    sees, where completion is scored.
+    outside the view or the room, and in validation and test also where the camera sees air or
+    nothing. The student's dict also has ``occluded``, bool (B, 60, 36, 60): the voxels behind what
+    the camera sees, where completion is scored.
 
     The official split has 795 training and 654 test samples. Validation takes blocks of neighbours
     (often the same room) from the training samples. Classes that occur nowhere in the files are
@@ -179,6 +182,9 @@ class NYUDepthV2DataModule(PairedDataModule):
         cache_dir: where derived files go; default $NTDH_CACHE, else the user's cache folder.
         num_workers: processes that prepare batches; results do not depend on it.
         simulated_rooms: training rooms of the simulated source; a third as many are for testing.
+        protocol: how scene completion is scored: ``pooled``, voxels without a class do not count
+            and all scenes are one set, or ``sscnet``, as SSCNet's published script does (see
+            :class:`ntdh_bench.segmentation.Completion`). The two are not comparable.
         unimodal: give the teacher the student's inputs (unimodal KD).
 
     Raises:
@@ -204,12 +210,18 @@ class NYUDepthV2DataModule(PairedDataModule):
         num_workers: int = 0,
         simulated_rooms: int = 48,
         unimodal: bool = False,
+        protocol: ScoringProtocol = "pooled",
     ) -> None:
         super().__init__(batch_size, seed, num_workers, unimodal=unimodal)
         check_choice("data.task", task, ("semantic_segmentation", "scene_completion"))
         check_choice("data.source", source, ("real", "simulated"))
         check_at_least("data.val_size", val_size, 0)
         check_at_least("data.simulated_rooms", simulated_rooms, 1)
+        check_choice("data.protocol", protocol, get_args(ScoringProtocol))
+        if protocol != "pooled" and task != "scene_completion":
+            raise UserError(
+                f"data.protocol is {protocol}: it is one of scene completion; leave it out"
+            )
         if classes not in (40, 13):
             raise UserError(f"data.classes is {classes}: choose 40 or 13")
         if task == "scene_completion" and classes != 40:
@@ -234,6 +246,7 @@ class NYUDepthV2DataModule(PairedDataModule):
         self.data_seed = data_seed
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
         self.simulated_rooms = simulated_rooms
+        self.protocol = protocol
         self._content: dict[str, str] = {}
 
     def load(self) -> dict[Split, PairedDataset]:
@@ -281,7 +294,7 @@ class NYUDepthV2DataModule(PairedDataModule):
 
     def _pairs(self, arrays: Arrays, rows: Tensor, training: bool = False) -> PairedDataset:
         if self.task == "scene_completion":
-            return CompletedScenes(arrays, rows, training)
+            return CompletedScenes(arrays, rows, None if training else self.protocol)
         classes = torch.from_numpy(target_table(self.num_classes)).long()
         return LabelledImages(arrays, rows, classes, self.flip and training, self.seed)
 
@@ -298,6 +311,8 @@ class NYUDepthV2DataModule(PairedDataModule):
             "val_size": self.val_size,
             "data_seed": self.data_seed,
             **(segmentation if self.task == "semantic_segmentation" else {}),
+            # The protocol came later: fingerprints of the first one are as they were.
+            **({"protocol": self.protocol} if self.protocol != "pooled" else {}),
         }
 
 

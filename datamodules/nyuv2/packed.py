@@ -57,7 +57,7 @@ def read_packed(path: Path) -> Sample:
         "depth": np.rint(1000 * metres).astype(np.uint16),
         "position": np.where(position > 0, position, -1).astype(np.int32),
         "target": target.astype(np.uint8),
-        **scored(state if coarse else coarser_state(state), target.astype(np.uint8)),
+        **scored(state if coarse else coarser_state(state)),
     }
 
 

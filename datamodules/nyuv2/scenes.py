@@ -42,7 +42,7 @@ PART_FOLDERS: dict[Part, tuple[str, ...]] = {
     "train": ("NYUtrain", "NYUtrain_npz"),
     "test": ("NYUtest", "NYUtest_npz"),
 }
-_VERSION = 1  # of the arrays in the cache: a change of their content needs another
+_VERSION = 2  # of the arrays in the cache: a change of their content needs another
 #: Of how many rows, columns and voxels one is left at each scale: voxels stay whole.
 STRIDE = {1.0: 1, 0.5: 2, 0.25: 4}
 _SCENE_FILE = re.compile(r"(NYU\d{4}_\d{4})\.(bin|png)")
@@ -106,12 +106,11 @@ class VoxelScene:
                 f"{self.voxels}: no pixel of {self.depth.name} falls into its volume, so its pose "
                 "or origin is wrong; get it again"
             )
-        target = downsampled(volume.classes(), stride * BLOCK)
         arrays: dict[str, NDArray[Any]] = {
             "depth": depth,
             "position": position,
-            "target": target,
-            **scored(coarser_state(visibility(*view)), target),
+            "target": downsampled(volume.classes(), stride * BLOCK),
+            **scored(coarser_state(visibility(*view))),
         }
         if self.rgb is not None:
             height, width = depth.shape

@@ -17,7 +17,7 @@ from ntdh_bench.seeding import uniform
 
 from ..checks import check_at_least, check_choice, check_within
 from ..paired import IGNORE_INDEX, PairedDataModule, PairedDataset
-from .labels import CLASS_NAMES, class_weights
+from .labels import CLASS_NAMES, class_weights, point_class_weights
 from .layout import (
     TEST_SEQUENCES,
     TRAIN_SEQUENCES,
@@ -297,6 +297,11 @@ class SemanticKITTIDataModule(PairedDataModule):
     def class_weights(self) -> Tensor:
         """PMF's class weights of the focal loss by the published frequencies: float32 (20,)."""
         return torch.from_numpy(class_weights()).float()
+
+    @property
+    def point_class_weights(self) -> Tensor:
+        """2DPASS's class weights of the cross entropy: float32 (20,)."""
+        return torch.from_numpy(point_class_weights()).float()
 
     def load(self) -> dict[Split, PairedDataset]:
         """Prepare the sequences in the cache and open them."""

@@ -16,6 +16,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from ntdh_bench.checkpoints import file_hash
 from ntdh_bench.distillers import Distiller
 from ntdh_bench.errors import UserError
+from ntdh_bench.experiments import CHANGED_DEFAULTS
 from ntdh_bench.masks import Mask
 
 CHOICES: dict[str, type] = {
@@ -27,8 +28,12 @@ CHOICES: dict[str, type] = {
 
 # Where files lie and how many workers read them changes no number.
 _NOT_DATA = {"root", "features", "cache_dir", "num_workers", "jobs"}
-# Arguments of models that came after the first records.
-_LATER = ("class_weights",)
+# Arguments of models and data that came after the first records, and what they would have been.
+_LATER = {
+    "class_weights": None,
+    "protocol": "pooled",
+    **{change.argument: change.before for change in CHANGED_DEFAULTS},
+}
 # Of the Trainer everything counts but what it shows, logs and keeps.
 _NOT_TRAINING = {
     "logger", "log_every_n_steps", "enable_progress_bar", "enable_model_summary",
@@ -152,9 +157,9 @@ class BenchCLI(LightningCLI):
         mask = plain.get("mask")
         return {
             "seed": plain["seed_everything"],
-            "model": _without(plain["model"], {"teacher_checkpoint"} | _unset(plain["model"])),
+            "model": _without(plain["model"], {"teacher_checkpoint"} | _as_before(plain["model"])),
             "data": {
-                **_without(plain["data"], _NOT_DATA),
+                **_without(plain["data"], _NOT_DATA | _as_before(plain["data"])),
                 "source": self.datamodule.source,
                 "fingerprint": self.datamodule.fingerprint,
             },
@@ -196,9 +201,10 @@ def _option(words: Sequence[str], name: str) -> str | None:
     return None
 
 
-def _unset(model: Mapping[str, Any]) -> set[str]:
-    """Return later arguments that are null: left out, they leave hashes as they were."""
-    return {name for name in _LATER if model.get("init_args", {}).get(name) is None}
+def _as_before(settings: Mapping[str, Any]) -> set[str]:
+    """Return later arguments that change nothing: left out, they leave hashes as they were."""
+    given = settings.get("init_args", {})
+    return {name for name, before in _LATER.items() if given.get(name, before) == before}
 
 
 def _without(settings: dict[str, Any], names: set[str]) -> dict[str, Any]:

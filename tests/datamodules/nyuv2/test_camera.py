@@ -116,9 +116,9 @@ def test_what_a_wall_hides() -> None:
     grid = (10, 8, 12)
     state = visibility(metres, POSE, origin, TINY, grid, 0.1)
     ahead = state[5, 4]  # along world y from -0.2; the wall is at 0.55, the camera at 0
-    assert ahead.tolist() == [OUTSIDE] * 4 + [FREE] * 3 + [SURFACE] + [OCCLUDED] * 4
-    unknown = state[1, 4]  # at x = -0.35, seen only by pixels without depth
-    assert set(unknown.tolist()) == {OUTSIDE, OCCLUDED}
+    assert ahead.tolist() == [OUTSIDE] * 3 + [FREE] * 4 + [SURFACE] + [OCCLUDED] * 4
+    unknown = state[1, 4]  # at x = -0.4, seen only by pixels without depth
+    assert set(unknown.tolist()) == {OUTSIDE}
     assert (state == SURFACE).sum() == len(
         set(positions(metres, POSE, origin, TINY, grid, 0.1)[:, 4:].ravel()) - {-1}
     )
@@ -127,16 +127,19 @@ def test_what_a_wall_hides() -> None:
 def test_visibility_against_a_loop() -> None:
     random = np.random.default_rng(1)
     pose, origin = tilted(random), np.array([-0.3, -0.1, -0.35])
-    metres = random.uniform(0.2, 1.2, (12, 16)) * (random.random((12, 16)) < 0.8)
+    metres = random.uniform(0.4, 1.2, (12, 16)) * (random.random((12, 16)) < 0.8)
+    metres[3] = 8.1
     surface = naive_positions(metres, pose, origin)
     found = visibility(metres, pose, origin, TINY, SMALL, 0.1)
     for flat, (x, up, y) in enumerate(np.ndindex(*SMALL)):
-        centre = origin + 0.1 * (np.array([x, y, up]) + 0.5)
-        right, down, deep = (np.linalg.inv(pose) @ [*centre, 1])[:3]
+        corner = origin + 0.1 * np.array([x, y, up])
+        right, down, deep = (np.linalg.inv(pose) @ [*corner, 1])[:3]
         column, row = round(20 * right / deep + 8), round(20 * down / deep + 6)
         if flat in surface:
             expected = SURFACE
         elif deep <= 0 or not (0 <= column < 16 and 0 <= row < 12):
+            expected = OUTSIDE
+        elif not 0.5 <= metres[row, column] <= 8:
             expected = OUTSIDE
         else:
             expected = OCCLUDED if deep > metres[row, column] else FREE
@@ -220,4 +223,4 @@ def test_a_real_scene(data_root: Path) -> None:
     # What the camera sees through is empty; what it sees is not.
     assert occupied[(state == FREE) & (target != IGNORED)].mean() < 0.05
     assert occupied[masks["evaluated"] & ~masks["occluded"]].mean() > 0.7
-    assert 0.3 < occupied[masks["occluded"]].mean() < 0.7
+    assert 0.3 < occupied[masks["occluded"]].mean() < 0.8

@@ -36,6 +36,7 @@ from ntdh_bench.datamodules.nyuv2.voxels import (
 )
 from ntdh_bench.datasets import write_marker
 from ntdh_bench.errors import UserError
+from tests.datamodules.nyuv2.tsdf import flipped_tsdf
 
 POSE = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 1.2], [0, 0, 0, 1]])
 ORIGIN = np.array([-2.4, 0.0, -0.05])
@@ -92,7 +93,7 @@ def packed(published: Path, tmp_path: Path) -> Callable[..., Path]:
             "position": np.maximum(arrays["position"], 0),
             **replaced,
         }
-        folder = tmp_path / "nyu_ssc" / "NYUtrain_npz"
+        folder = tmp_path / "packed" / "nyu_ssc" / "NYUtrain_npz"
         folder.mkdir(parents=True, exist_ok=True)
         kept: dict[str, Any] = {key: value for key, value in content.items() if value is not None}
         np.savez(folder / "NYU0001_0000.npz", **kept)
@@ -237,6 +238,32 @@ def test_packed_scenes_with_a_fine_tsdf_only(packed: Callable[..., Path], tmp_pa
         assert np.array_equal(again[kind], coarse[kind])
 
 
+def assert_both_routes_agree(packed: Callable[..., Path], voxels: Path, arrays: Arrays) -> None:
+    """The masks of ``.bin`` and depth are those of SSCNet's TSDF in DDRNet's layout."""
+    folder = packed(
+        tsdf_lr=None, tsdf_hr=flipped_tsdf(voxels)[..., None], target_lr=arrays["target"][0]
+    )
+    (scene,) = find_scenes(folder / "NYUtrain_npz")
+    published = scene.read(1)
+    for kind in ("occluded", "evaluated"):
+        assert published[kind].any()
+        assert (published[kind] == arrays[kind][0]).mean() > 0.9999
+
+
+def test_unknown_depth_is_not_scored_by_either_route(
+    packed: Callable[..., Path], published: Path, scenes: Path, tmp_path: Path
+) -> None:
+    path = scenes / "NYUtest" / "NYU0003_0000.bin"
+    whole = prepared_scenes(scenes, tmp_path, "test")["evaluated"][0]
+    depth = read_depth(path.with_suffix(".png"))
+    depth[100:300, 50:300] = 0  # a hole
+    write_depth(path.with_suffix(".png"), depth)
+    holed = prepared_scenes(scenes, tmp_path, "test")
+    assert holed["evaluated"].sum() < whole.sum() - 100
+    assert not (holed["evaluated"][0] & ~whole).any()
+    assert_both_routes_agree(packed, path, holed)
+
+
 @pytest.mark.parametrize(
     ("replaced", "message"),
     [
@@ -299,7 +326,9 @@ def test_checks(scenes: Path, tmp_path: Path) -> None:
     assert "NYU0003_0000.bin" in test.note
 
 
-def test_a_real_scene(data_root: Path, tmp_path: Path) -> None:
+def test_a_real_scene(
+    data_root: Path, tmp_path: Path, packed: Callable[..., Path]
+) -> None:
     sample = data_root / "nyu_ssc" / "NYUtrain-like"
     if not sample.is_dir():
         pytest.skip(f"no {sample}")
@@ -308,7 +337,8 @@ def test_a_real_scene(data_root: Path, tmp_path: Path) -> None:
     (folder / "NYUtest").symlink_to(sample)
     arrays = prepared_scenes(folder, tmp_path / "cache", "test", rgb=False)
     assert arrays.names == ["NYU0001_0000"]
-    assert arrays["evaluated"].sum() > arrays["occluded"].sum() > 5000
+    assert arrays["evaluated"].sum() > arrays["occluded"].sum() > 4000
+    assert_both_routes_agree(packed, sample / "NYU0001_0000.bin", arrays)
     if (data_root / "nyuv2" / "prepared").is_dir():
         (tmp_path / "nyuv2").symlink_to(data_root / "nyuv2")
         assert prepared_scenes(folder, tmp_path / "cache", "test", scale=0.5)["rgb"].mean() > 50
