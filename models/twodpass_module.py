@@ -18,7 +18,6 @@ from ntdh_bench.segmentation import lovasz_softmax
 from .base import NetworkCallable, count_parameters
 from .fusion import FusionModule, check_weights
 
-
 ClassWeighting: TypeAlias = Literal["2dpass", "pmf"]
 
 
@@ -36,9 +35,8 @@ class TwoDPASSModule(FusionModule):
         num_classes: C, linked to the data by the command line.
         fused_weight: of the fused heads' segmentation losses, a quarter for each scale.
         distill_weight: of the divergences, a quarter for each scale.
-        class_weighting: of the cross entropy: ``2dpass``, the published one, by the number of points
-            of each class (``point_class_weights`` of the data), or ``pmf``, PMF's
-            (``class_weights``).
+        class_weighting: of the cross entropy: ``2dpass``, the published one (the data's
+            ``point_class_weights``), or ``pmf``, PMF's (their ``class_weights``).
         optimizer: from parameters to an optimiser.
         scheduler: from an optimiser to an epoch-wise schedule.
         seed: of the initial weights, linked to ``seed_everything`` by the command line.

@@ -210,20 +210,19 @@ def run_hash(config: Config) -> str:
 
 def _as_before(config: Config) -> Config:
     """Return a config as it would have been written when the first runs were."""
-    trainer = config.get("trainer")
+    trainer, model = config.get("trainer"), config.get("model")
     if isinstance(trainer, dict):
-        set_ones = {name: value for name, value in trainer.items() if value is not None}
-        config = {**config, "trainer": set_ones}
+        given = {name: value for name, value in trainer.items() if value is not None}
+        config = {**config, "trainer": given}
+    if not isinstance(model, dict):
+        return config
+    init_args = dict(model.get("init_args") or {})
     for class_name, argument, before, now in CHANGED_DEFAULTS:
-        model = config.get("model")
-        path = model.get("class_path") if isinstance(model, dict) else None
-        if not isinstance(path, str) or path.rpartition(".")[2] != class_name:
-            continue
-        given = {argument: now, **(model.get("init_args") or {})}
-        if given[argument] == before:
-            del given[argument]
-        config = {**config, "model": {**model, "init_args": given}}
-    return config
+        if str(model.get("class_path")).rpartition(".")[2] == class_name:
+            init_args = {argument: now, **init_args}
+            if init_args[argument] == before:
+                del init_args[argument]
+    return {**config, "model": {**model, "init_args": init_args}} if init_args else config
 
 
 def _canonical(value: Any) -> Any:

@@ -317,13 +317,13 @@ class Completion(Metric):
         counted = target != self.ignore_index
         found, occupied = counted & (labels > 0), counted & (target > 0)
         total = {"precision": found, "recall": occupied, "iou": found | occupied}[self.score]
-        hits = (found & occupied).flatten(1).sum(dim=1)
-        totals = total.flatten(1).sum(dim=1)
+        by_scene = (found & occupied, total, known)
+        hits, totals, targets = (voxels.reshape(len(target), -1).sum(dim=1) for voxels in by_scene)
         if self.protocol == "pooled":
             self.hits += hits.sum()
             self.total += totals.sum()
         else:
-            scenes = known.flatten(1).any(dim=1)
+            scenes = targets > 0
             self.hits += (hits.double() / totals.clamp(min=1))[scenes].sum()
             self.total += scenes.sum()
 

@@ -36,6 +36,24 @@ def test_every_config_runs(
     assert list(tmp_path.iterdir()) == []  # a trial leaves nothing
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_trains_for_two_epochs(config: Path, tmp_path: Path) -> None:
+    """Every epoch checks that losses and weights are finite."""
+    small = small_and_simulated(yaml.safe_load(config.read_text()))
+    assert main(["fit", *flags(config, tmp_path, *small, "--trainer.max_epochs", "2")]) == 0
+
+
+@pytest.mark.slow
+def test_2dpass_trains_at_its_published_rate_and_batch_size(tmp_path: Path) -> None:
+    config = Path("configs/semantickitti_2dpass.yaml")
+    settings = yaml.safe_load(config.read_text())
+    assert settings["model"]["init_args"]["optimizer"]["init_args"]["lr"] == 0.24
+    assert settings["data"]["init_args"]["batch_size"] == 8
+    small = ["--data.source", "simulated", "--data.scale", "0.15", "--data.crop", "[48,160]"]
+    assert main(["fit", *flags(config, tmp_path, *small, "--trainer.max_epochs", "2")]) == 0
+
+
 @pytest.mark.parametrize("overlay", sorted(Path("configs/overlays").glob("*.yaml")), ids=str)
 def test_every_overlay_runs(overlay: Path, tmp_path: Path) -> None:
     more = ["--config", str(overlay), "--data.source", "simulated", "--trainer.fast_dev_run", "1"]

@@ -2,6 +2,7 @@
 
 The reference averages over scenes: its scores are rebuilt from those of single scenes. Its first
 variant is not compared, since there the completion score writes into the target of the other one.
+SSCNet's own script is transcribed here.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from typing import TypeAlias, get_args
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from ntdh_bench.segmentation import Completion, CompletionScore, MeanIoU
+from ntdh_bench.segmentation import Completion, CompletionScore, MeanIoU, scored_target
 
 CLASSES, IGNORED = 12, 255
 AS_RUN, UNMUTATED = "batch0.waterljwant_as_run", "batch0.waterljwant_unmutated_target"
@@ -76,6 +78,50 @@ def test_accuracy_of_scenes(data: dict[str, Tensor], scenes: list[Scene]) -> Non
         metric.update(logits, target.masked_fill(~scored, IGNORED))
         accuracy += metric.confusion.trace().item() / metric.confusion.sum().item()
     assert accuracy / len(scenes) == pytest.approx(data[f"{UNMUTATED}.acc"].item(), rel=1e-12)
+
+
+def script(
+    labels: NDArray[np.int64], target: NDArray[np.uint8], tsdf: NDArray[np.float32]
+) -> tuple[NDArray[np.float64], list[float]]:
+    """IoU of the classes 1..11, and precision, recall and IoU of completion, by SSCNet's script.
+
+    A transcription of its ``evaluation_script.m``, ``evaluate_prediction.m`` and
+    ``evaluate_completion.m``, which shares no code with the package; DDRNet's TSDF, without air.
+    """
+    counts, scores = np.zeros((3, CLASSES - 1)), []
+    for scene in range(len(target)):
+        truth = np.where(target[scene] == 255, 0, target[scene])
+        where = (tsdf[scene] <= 0) | (tsdf[scene] == 1)
+        for label in range(1, CLASSES):
+            said, true = labels[scene][where] == label, truth[where] == label
+            counts[:, label - 1] += (said & true).sum(), (said & ~true).sum(), (~said & true).sum()
+        hidden = tsdf[scene] <= 0
+        said, true = labels[scene][hidden] > 0, truth[hidden] > 0
+        hits = (said & true).sum()
+        scores.append([hits / said.sum(), hits / true.sum(), hits / (said | true).sum()])
+    return counts[0] / counts.sum(axis=0), np.mean(scores, axis=0).tolist()
+
+
+def test_sscnet_s_script(data: dict[str, Tensor]) -> None:
+    logits, target = data["batch0.in_logits"], data["batch0.in_target"]
+    tsdf = data["batch0.in_tsdf_lr"]
+    iou, completed = script(logits.argmax(1).numpy(), target.numpy(), tsdf.numpy())
+    occluded = tsdf <= 0
+    truth = scored_target(target.long(), occluded | (tsdf == 1), "sscnet")
+    classes = MeanIoU(CLASSES)
+    metrics = [Completion(score, protocol="sscnet") for score in get_args(CompletionScore)]
+    for scene in range(len(logits)):
+        rows = slice(scene, scene + 1)
+        classes.update(logits[rows], truth[rows])
+        for metric in metrics:
+            metric.update(logits[rows], truth[rows], occluded[rows])
+    assert classes.per_class()[1:].tolist() == pytest.approx(iou.tolist(), rel=1e-12)
+    assert classes.compute().item() == pytest.approx(iou.mean(), rel=1e-12)
+    assert [m.compute().item() for m in metrics] == pytest.approx(completed, rel=1e-12)
+    # It is another measure than the pooled one.
+    pooled = MeanIoU(CLASSES)
+    pooled.update(logits, scored_target(target.long(), occluded | (tsdf == 1), "pooled"))
+    assert pooled.compute() > classes.compute() + 0.001
 
 
 def test_pooled_over_scenes(data: dict[str, Tensor], scenes: list[Scene]) -> None:

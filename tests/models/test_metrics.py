@@ -22,7 +22,9 @@ from ntdh_bench.segmentation import MeanIoU
 
 
 def data(metric: Measure) -> Any:
-    return SimpleNamespace(metric=metric, num_classes=4, ignore_index=255, excluded_classes=(0,))
+    return SimpleNamespace(
+        metric=metric, num_classes=4, ignore_index=255, excluded_classes=(0,), protocol="pooled"
+    )
 
 
 @pytest.mark.parametrize(("metric", "kind"), [("accuracy", MulticlassAccuracy), ("miou", MeanIoU)])
@@ -84,3 +86,10 @@ def test_hidden_voxels_are_completed() -> None:
         {"completion_iou": 2 / 4, "completion_precision": 2 / 3, "completion_recall": 2 / 3}
     )
     update_completion(pair_metrics(data("miou")), logits, target, {"occluded": occluded})
+
+
+def test_completion_is_scored_by_the_protocol_of_the_data() -> None:
+    scenes = data("miou")
+    scenes.protocol = "sscnet"
+    metrics = pair_metrics(scenes, completion=True)
+    assert {cast(Any, metrics[name]).protocol for name in COMPLETION} == {"sscnet"}

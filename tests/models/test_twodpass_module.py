@@ -44,8 +44,13 @@ def without_points(batch: PairedBatch) -> PairedBatch:
     return PairedBatch(**{**batch, "student": fewer})
 
 
-def test_loss_is_that_of_the_paper(data: SemanticKITTIDataModule, tmp_path: Path) -> None:
-    module = attached(data, tmp_path, fused_weight=2.0, distill_weight=3.0)
+@pytest.mark.parametrize("weighting", ["2dpass", "pmf"])
+def test_loss_is_that_of_the_paper(
+    weighting: str, data: SemanticKITTIDataModule, tmp_path: Path
+) -> None:
+    chosen = {} if weighting == "2dpass" else {"class_weighting": weighting}
+    module = attached(data, tmp_path, fused_weight=2.0, distill_weight=3.0, **chosen)
+    class_weights = {"2dpass": data.point_class_weights, "pmf": data.class_weights}[weighting]
     batch = next(data.batches("train"))
     points: Any = batch["student"]
     target = points["point_target"]
@@ -53,7 +58,7 @@ def test_loss_is_that_of_the_paper(data: SemanticKITTIDataModule, tmp_path: Path
     assert 0 < valid.sum() < len(valid)
 
     def segmentation(logits: Tensor) -> Tensor:
-        entropy = F.cross_entropy(logits, target, data.class_weights, ignore_index=255)
+        entropy = F.cross_entropy(logits, target, class_weights, ignore_index=255)
         return entropy + lovasz_softmax(logits, target)
 
     logits = module.network(points, batch["teacher"])
@@ -181,6 +186,8 @@ def test_predictions_are_of_points(data: SemanticKITTIDataModule, tmp_path: Path
 def test_what_does_not_fit(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"distill_weight is -1"):
         make(distill_weight=-1.0)
+    with pytest.raises(UserError, match=r"class_weighting is 'mine': choose 2dpass or pmf"):
+        make(class_weighting="mine")
     with pytest.raises(UserError, match=r"set data\.points: true"):
         quiet_trainer(tmp_path).fit(make(), datamodule=street_data(tmp_path))
 

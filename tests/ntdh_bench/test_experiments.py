@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from ntdh_bench.cache import digest
 from ntdh_bench.errors import UserError
 from ntdh_bench.experiments import (
     Experiment,
@@ -19,6 +20,7 @@ from ntdh_bench.experiments import (
     run_hash,
     shipped_experiments,
 )
+from ntdh_bench.records import csv_path, read_rows
 
 BASE = {
     "trainer": {"max_epochs": 50},
@@ -120,6 +122,34 @@ def test_hashes_are_stable() -> None:
     same = {"data": {"gap": 0.5}, "trainer": {"max_epochs": 2.0}}
     assert run_hash(config) == run_hash(same) == "9f68b7d86809e655"
     assert run_hash({**config, "seed_everything": 1}) != run_hash(config)
+
+
+def test_a_changed_default_changes_the_hashes_of_runs_that_rely_on_it() -> None:
+    def hash_of(**init_args: Any) -> str:
+        model = {"class_path": "TwoDPASSModule", "init_args": {"seed": 0, **init_args}}
+        return run_hash({"model": model})
+
+    before = digest({"model": {"class_path": "TwoDPASSModule", "init_args": {"seed": 0}}})
+    assert hash_of(class_weighting="pmf") == before
+    assert hash_of() == hash_of(class_weighting="2dpass") != before
+    assert hash_of(class_weighting="2dpass") != hash_of(class_weighting="pmf")
+
+
+def test_an_argument_of_the_trainer_that_is_null_is_one_left_out() -> None:
+    given, left_out = {"trainer": {"devices": 1, "max_time": None}}, {"trainer": {"devices": 1}}
+    assert run_hash(given) == run_hash(left_out)
+
+
+def test_the_rows_of_2dpass_are_those_of_pmf_s_weights() -> None:
+    for name in ("table4_small", "fig13a"):
+        experiment = load_experiment(find_experiment(name))
+        rows = read_rows(csv_path(Path("results"), name)).rows
+        measured = {row["run"] for row in rows if row["method"] == "2DPASS"}
+        runs = {run.hash: run.config for run in experiment.runs}
+        assert measured
+        for run in measured:
+            assert runs[run]["model"]["init_args"]["class_weighting"] == "pmf"
+            assert runs[run]["trainer"]["gradient_clip_val"] is None
 
 
 def test_a_missing_data_set_has_no_runs(tmp_path: Path) -> None:

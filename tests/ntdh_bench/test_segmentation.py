@@ -25,6 +25,7 @@ from ntdh_bench.segmentation import (
     lovasz_softmax,
     perception_aware,
     perception_aware_values,
+    scored_target,
 )
 from tests.helpers import run_two_processes
 
@@ -350,10 +351,38 @@ def test_completion_counts_neither_visible_nor_ignored_voxels() -> None:
     assert completion(labels, truth, occluded) == pytest.approx([2 / 3, 2 / 3, 2 / 4])
 
 
+def test_unknown_voxels_are_empty_for_sscnet_and_scenes_are_averaged() -> None:
+    truth = torch.tensor([[1, 2, IGNORED, 0], [3, 0, 0, IGNORED], [IGNORED] * 4])
+    labels = torch.tensor([[1, 0, 1, 0], [3, 0, 0, 0], [1, 1, 1, 1]])
+    mask = torch.ones_like(truth, dtype=torch.bool)
+    found = {}
+    for score in get_args(CompletionScore):
+        metric = Completion(score, protocol="sscnet")
+        metric.update(labels, truth, mask)
+        found[score] = metric.compute().item()
+    # The last scene has no target at all: it is padding.
+    assert found == pytest.approx(
+        {"precision": (1 / 2 + 1) / 2, "recall": (1 / 2 + 1) / 2, "iou": (1 / 3 + 1) / 2}
+    )
+
+
+def test_targets_by_protocol() -> None:
+    truth = torch.tensor([0, 5, IGNORED, 3, IGNORED])
+    evaluated = torch.tensor([True, True, True, False, False])
+    pooled = scored_target(truth, evaluated, "pooled")
+    assert pooled.tolist() == [0, 5, IGNORED, IGNORED, IGNORED]
+    sscnet = scored_target(truth, evaluated, "sscnet")
+    assert sscnet.tolist() == [0, 5, 0, IGNORED, IGNORED]
+    assert truth.tolist() == [0, 5, IGNORED, 3, IGNORED]
+    with pytest.raises(UserError, match="protocol is 'paper': choose pooled or sscnet"):
+        scored_target(truth, evaluated, "paper")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("protocol", ["pooled", "sscnet"])
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
-def test_completion_of_nothing() -> None:
+def test_completion_of_nothing(protocol: Any) -> None:
     empty = torch.zeros(4, dtype=torch.int64)
-    assert Completion().compute() == 0
+    assert Completion(protocol=protocol).compute() == 0
     assert completion(empty, empty, empty == 0) == [0, 0, 0]
     assert completion(empty + 1, empty + 1, empty != 0) == [0, 0, 0]
 
@@ -363,6 +392,8 @@ def test_completion_that_does_not_fit_is_refused() -> None:
     everywhere = torch.ones_like(target, dtype=torch.bool)
     with pytest.raises(UserError, match="'f1': choose precision or recall or iou"):
         Completion("f1")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="protocol is 'paper': choose pooled or sscnet"):
+        Completion(protocol="paper")  # type: ignore[arg-type]
     metric = Completion()
     with pytest.raises(ValueError, match=r"mask .* do not fit"):
         metric.update(logits, target, everywhere[:1])
@@ -381,6 +412,7 @@ def voxel_scores(scenes: slice) -> list[Tensor]:
     logits, target = draw((4, CLASSES, 3, 4, 5))
     mask = torch.rand(target.shape, generator=torch.Generator().manual_seed(1)) < 0.5
     classes, occupied = MeanIoU(CLASSES), [Completion(score) for score in get_args(CompletionScore)]
+    occupied.append(Completion(protocol="sscnet"))
     for scene in torch.arange(4)[scenes, None]:
         classes.update(logits[scene], target[scene])
         for metric in occupied:

@@ -106,6 +106,22 @@ def test_validation_and_test_are_scored_where_sscnet_scores(make: Make) -> None:
         assert torch.equal(batch["target"][0], target)
 
 
+def test_sscnet_s_protocol_counts_unknown_voxels_as_empty(make: Make) -> None:
+    pooled, sscnet = make("scene_completion"), make("scene_completion", protocol="sscnet")
+    assert pooled.fingerprint != sscnet.fingerprint
+    assert sscnet.protocol == "sscnet"
+    first, second = (next(data.batches("train")) for data in (pooled, sscnet))
+    assert torch.equal(first["target"], second["target"])
+    first, second = (next(data.batches("test")) for data in (pooled, sscnet))
+    changed = first["target"] != second["target"]
+    assert (first["target"][changed] == 255).all()
+    assert (second["target"][changed] == 0).all()
+    student = second["student"]
+    assert isinstance(student, dict)
+    assert changed.any()
+    assert (second["target"][student["occluded"]] != 255).all()
+
+
 def test_half_the_training_samples_are_mirrored_whole(make: Make) -> None:
     mirrored, plain = make(seed=3), make(flip=False)
     assert (mirrored.cacheable("train"), plain.cacheable("train")) == (False, True)

@@ -34,9 +34,10 @@ def flipped_tsdf(voxels: Path) -> NDArray[np.float32]:
         corner = np.stack([np.full_like(along, index), along, high]) * unit
         offset = corner + (origin - pose[:3, 3])[:, None, None]
         right, down, deep = np.tensordot(pose[:3, :3].T, offset, 1)
+        ahead = np.where(deep > 0, deep, np.inf)
         column, row = (
             np.trunc(value + np.copysign(np.float32(0.5), value))
-            for value in (focal * right / deep + 320, focal * down / deep + 240)
+            for value in (focal * right / ahead + 320, focal * down / ahead + 240)
         )
         seen = (deep > 0) & (column >= 0) & (column < 640) & (row >= 0) & (row < 480)
         measured = np.zeros_like(deep)

@@ -12,6 +12,7 @@ from ntdh_bench.datamodules.semantickitti.labels import (
     RAW_TO_CLASS,
     UNKNOWN,
     class_weights,
+    point_class_weights,
 )
 
 
@@ -42,7 +43,16 @@ def test_weights() -> None:
     assert (np.diff(weights[1:][order]) < 0).all()
 
 
+def test_weights_of_points() -> None:
+    weights = point_class_weights()
+    assert weights[0] == 0
+    assert (weights[1:].min(), weights.max()) == (1, pytest.approx(18.2139, abs=1e-4))
+    assert CLASS_NAMES[weights.argmax()] == "motorcyclist"
+
+
 def test_golden(golden: Path) -> None:
     with np.load(golden / "focal.npz", allow_pickle=False) as arrays:
         assert np.allclose(CLASS_FREQUENCIES, arrays["semantickitti.cls_freq"], rtol=1e-6)
         assert np.allclose(class_weights(), arrays["semantickitti.focal_alpha"], rtol=1e-6)
+    with np.load(golden / "kd_2dpass.npz", allow_pickle=False) as arrays:
+        assert np.allclose(point_class_weights()[1:], arrays["ce_class_weights"][1:], rtol=1e-6)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,6 +78,20 @@ def test_settings_that_came_later_leave_hashes_as_they_were(tmp_path: Path) -> N
     assert weighted.identity()["model"]["init_args"]["class_weights"] == [0.5, 1, 1, 1]
     assert teacher_key(before) != teacher_key(weighted)
     assert baseline_hash(before.identity()) != baseline_hash(weighted.identity())
+
+
+def test_the_class_weights_of_2dpass_are_part_of_its_identity(tmp_path: Path) -> None:
+    small = ["--data.source", "simulated", "--data.simulated_frames", "2", "--data.scale", "0.1"]
+    small += ["--data.crop", "[32,96]", "--data.batch_size", "2"]
+
+    def arguments(weighting: str) -> dict[str, Any]:
+        words = [*small, "--model.class_weighting", weighting]
+        cli = FitCLI("fit", flags(Path("configs/semantickitti_2dpass.yaml"), tmp_path, *words))
+        found: dict[str, Any] = cli.identity()["model"]["init_args"]
+        return found
+
+    assert arguments("2dpass")["class_weighting"] == "2dpass"
+    assert "class_weighting" not in arguments("pmf")  # what the first records of 2DPASS had
 
 
 def test_every_run_gets_its_own_folder_with_a_config_that_repeats_it(
