@@ -26,7 +26,8 @@ base, protocol, grid, axes, merged so that another ``class_path`` replaces the o
 the dotted keys are set in the same order. What lies below a key that is null is left out, so that
 "no mask" crossed with ratios is one run. This module imports no torch.
 
-A run's hash is that of its merged YAML: defaults of classes are not part of it. When a default
+A run's hash is that of its merged YAML, of the third-party code that this names (``provenance``)
+and of a given teacher: defaults of this package's classes are not part of it. When such a default
 changes, it goes to :data:`CHANGED_DEFAULTS`, and protocols that were measured get the old value
 written out: their hashes stay, and runs that leave it to the default get new ones.
 """
@@ -44,13 +45,15 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from ntdh_bench.cache import digest
+from ntdh_bench.cache import digest, file_digest
 from ntdh_bench.datasets import dataset_names
 from ntdh_bench.errors import UserError
+from ntdh_bench.provenance import code_of
 
 Config = dict[str, Any]
 COMMANDS = ("fit", "saliency")
 EXTRAS = ("curves", "maps")
+PINNED = ("third_party", "given_teacher")
 _KEYS = {"title", "requires", "part_of", "base", "protocols", "keep", "command", "grids"}
 _GRID_KEYS = {"overrides", "axes", "exclude"}
 _KINDS: dict[type, str] = {dict: "a mapping", list: "a list", str: "text"}
@@ -84,7 +87,8 @@ class Run(NamedTuple):
         protocol: name of the training protocol.
         seed: the run's seed.
         labels: axis to label, in the order of the axes.
-        config: what ``ntdh-bench fit --config`` takes, and ``command`` if that is not ``fit``.
+        config: what ``ntdh-bench fit --config`` takes, ``command`` if that is not ``fit``, and
+            what :func:`pin` adds.
     """
 
     hash: str
@@ -225,6 +229,26 @@ def _as_before(config: Config) -> Config:
     return {**config, "model": {**model, "init_args": init_args}} if init_args else config
 
 
+def pin(config: Config) -> Config:
+    """Return ``config`` with the state of what it names but does not hold, so that it is hashed.
+
+    That is, where there is some, third-party code (``third_party``) and the content of a given
+    teacher (``given_teacher``). What is pinned already is pinned anew.
+    """
+    plain = {key: value for key, value in config.items() if key not in PINNED}
+    model = plain.get("model")
+    settings = model.get("init_args") if isinstance(model, dict) else None
+    teacher = settings.get("teacher_checkpoint") if isinstance(settings, dict) else None
+    state = {"third_party": code_of(plain), "given_teacher": _content(str(teacher or ""))}
+    return {**plain, **{key: value for key, value in state.items() if value}}
+
+
+@cache
+def _content(file: str) -> str | None:
+    """Return a digest of a file, None if there is none: the run will say so."""
+    return file_digest(Path(file), "sha256")[:16] if Path(file).is_file() else None
+
+
 def _canonical(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _canonical(item) for key, item in value.items()}
@@ -252,7 +276,7 @@ def _expand(
                 _expect(grid.get("overrides"), dict, path, "grids.overrides"),
             ]
             for labels, chosen in _cells(grid, path):
-                config = change(base, [*common, *chosen, overrides], path)
+                config = pin(change(base, [*common, *chosen, overrides], path))
                 labels = {a: label for a, label in labels.items() if not _left_out(config, a)}
                 for seed in protocol.seeds:
                     yield protocol.name, seed, labels, {**config, "seed_everything": seed}

@@ -12,6 +12,7 @@ edit meanwhile cannot give one run two identities.
 from __future__ import annotations
 
 import ast
+import csv
 import hashlib
 import json
 import os
@@ -20,15 +21,9 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cache
+from functools import cache, partial
 from importlib.machinery import ModuleSpec, PathFinder
-from importlib.metadata import (
-    Distribution,
-    distribution,
-    distributions,
-    entry_points,
-    packages_distributions,
-)
+from importlib.metadata import Distribution, distributions, entry_points
 from importlib.util import resolve_name, spec_from_file_location
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -122,12 +117,14 @@ def _plugin_classes() -> dict[str, str]:
     """Return the classes of plug-ins, which have short names, and the modules they are from."""
     found: dict[str, str] = {}
     for plugin in entry_points(group="ntdh_bench.plugins"):
-        start = plugin.module
-        head = _parts(start)[0]
-        for module in _reachable(start, lambda name, head=head: _parts(name)[0] == head):
+        for module in _reachable(plugin.module, partial(_share_top, plugin.module)):
             for name in _source(module).classes:
                 found.setdefault(name, module)
     return found
+
+
+def _share_top(module: str, other: str) -> bool:
+    return _parts(module)[0] == _parts(other)[0]
 
 
 def _reachable(start: str, follow: Callable[[str], bool]) -> list[str]:
@@ -256,13 +253,14 @@ def plugins(code: Mapping[str, str]) -> list[dict[str, str | None]]:
 
 def _origin(name: str) -> dict[str, str | None]:
     module = _module_of(name)
-    owner = module and _distribution(module)
-    facts: dict[str, str | None] = {"distribution": None, "version": None, "commit": None}
-    if owner:
-        facts |= {"distribution": owner.name, "version": owner.version}
-    if module:
-        facts["commit"] = _commit(_file(module), owner or None)
-    return facts
+    if module is None:  # a config written by hand may name what is not here
+        return {"distribution": None, "version": None, "commit": None}
+    file = _file(module)
+    owner = _installer_of(file) or _editable(file)
+    if owner is None:
+        return {"distribution": None, "version": None, "commit": _checkout_commit(file, None)}
+    commit = _checkout_commit(file, owner.name) or _noted_commit(owner)
+    return {"distribution": owner.name, "version": owner.version, "commit": commit}
 
 
 def own_commit() -> str | None:
@@ -272,15 +270,8 @@ def own_commit() -> str | None:
     installer noted the commit.
     """
     file = Path(__file__).resolve()
-    commit = _checkout_commit(file, OWN)
-    if commit:
-        return commit
-    owner = _listing("ntdh_bench", file)
-    return _noted_commit(owner) if owner else None
-
-
-def _commit(file: Path, owner: Distribution | None) -> str | None:
-    return _checkout_commit(file, owner and owner.name) or (_noted_commit(owner) if owner else None)
+    owner = _installer_of(file)
+    return _checkout_commit(file, OWN) or (_noted_commit(owner) if owner else None)
 
 
 @cache
@@ -331,17 +322,10 @@ def _release(module: str) -> tuple[str, str] | None:
 
     What was installed from a folder or a repository may change under the same version.
     """
-    owner = _distribution(module)
-    if owner is None or owner.read_text("RECORD") is None or _direct_url(owner):
+    owner = _installer_of(_file(module))
+    if owner is None or _direct_url(owner):
         return None
     return owner.name, owner.version
-
-
-@cache
-def _distribution(module: str) -> Distribution | None:
-    """Return the distribution that a module belongs to."""
-    file = _file(module)
-    return _listing(_parts(module)[0], file) or _editable(file)
 
 
 def _file(module: str) -> Path:
@@ -350,31 +334,36 @@ def _file(module: str) -> Path:
     return Path(str(spec.origin)).resolve()
 
 
-def _listing(head: str, file: Path) -> Distribution | None:
-    """Return the distribution, of those with a top-level name, that installed a file."""
-    for name in dict.fromkeys(_installed().get(head, ())):
-        found = distribution(name)
-        root = Path(str(found.locate_file(""))).resolve()
-        if file.is_relative_to(root) and file.relative_to(root).as_posix() in _files(name):
-            return found
+def _installer_of(file: Path) -> Distribution | None:
+    """Return the distribution whose installer put a file where it is."""
+    for folder in {Path(entry).resolve() for entry in sys.path}:
+        if file.is_relative_to(folder):
+            found = _installed(folder).get(file.relative_to(folder).as_posix())
+            if found is not None:
+                return found
     return None
 
 
 @cache
-def _installed() -> Mapping[str, list[str]]:
-    return packages_distributions()
-
-
-@cache
-def _files(name: str) -> frozenset[str]:
-    return frozenset(path.as_posix() for path in distribution(name).files or ())
+def _installed(folder: Path) -> dict[str, Distribution]:
+    """Return the files that distributions put into a folder that Python imports from."""
+    return {
+        line[0]: found
+        for found in distributions(path=[str(folder)])
+        for line in csv.reader((found.read_text("RECORD") or "").splitlines())
+        if line
+    }
 
 
 def _editable(file: Path) -> Distribution | None:
     """Return the distribution that was installed, editable, from a folder above a file."""
-    folders = {folder: found for found in distributions() if (folder := _source_folder(found))}
-    above = [folder for folder in file.parents if folder in folders]
-    return folders[above[0]] if above else None
+    folders = _editable_folders()
+    return next((folders[folder] for folder in file.parents if folder in folders), None)
+
+
+@cache
+def _editable_folders() -> dict[Path, Distribution]:
+    return {folder: found for found in distributions() if (folder := _source_folder(found))}
 
 
 def _source_folder(found: Distribution) -> Path | None:

@@ -11,7 +11,6 @@ import json
 import math
 import os
 import platform
-import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,6 +20,7 @@ from ntdh_bench import __version__
 from ntdh_bench.cache import default_cache_dir, digest, locked, write_atomic
 from ntdh_bench.errors import UserError
 from ntdh_bench.experiments import Experiment
+from ntdh_bench.provenance import named_in, own_commit
 
 SCHEMA = 3
 _READABLE = (2, SCHEMA)  # schema 2 had no mean IoU
@@ -86,7 +86,10 @@ def baseline_hash(identity: dict[str, Any]) -> str:
     """Return the hash of what a run shares with the same student trained without KD."""
     init_args = identity["model"].get("init_args", {})
     student = {name: init_args[name] for name in init_args if name not in _DISTILLATION_ONLY}
-    return digest({**identity, "model": student, "mask": None, "given_teacher": None})
+    shared = {**identity, "model": student, "mask": None, "given_teacher": None}
+    code = shared.pop("third_party", {})
+    own = named_in([identity["model"].get("class_path"), shared], code)
+    return digest({**shared, "third_party": own} if own else shared)
 
 
 def arm(identity: dict[str, Any]) -> str:
@@ -115,19 +118,8 @@ def environment() -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if cuda else platform.machine() + " CPU",
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "git_commit": _git_commit(),
+        "git_commit": own_commit(),
     }
-
-
-def _git_commit() -> str | None:
-    """Return the commit of the checkout this code runs from, ``+`` if it was changed."""
-    folder = Path(__file__).resolve().parent
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty=+", "--abbrev=12"]
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found.stdout.strip() or None
 
 
 # -- JSON, one file a run ------------------------------------------------------------------------

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.third_party import forget_code
 
 # Before anything imports torch: many small tests are faster, and sums repeatable, on one thread.
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
@@ -37,6 +40,33 @@ def data_root() -> Path:
 def golden() -> Path:
     """Folder with reference values of other implementations; skips where there is none."""
     return _folder_from("NTDH_GOLDEN", "reference values")
+
+
+@pytest.fixture
+def write_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str, str], Path]]:
+    """Write a file of a folder that Python imports from, as another process will see it."""
+    folder = tmp_path / "importable"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+
+    def write(name: str, text: str) -> Path:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        forget_code()
+        for module in [name for name, module in sys.modules.items() if _is_below(module, folder)]:
+            del sys.modules[module]
+        return path
+
+    yield write
+    forget_code()
+
+
+def _is_below(module: object, folder: Path) -> bool:
+    file = getattr(module, "__file__", None)
+    return isinstance(file, str) and Path(file).is_relative_to(folder)
 
 
 @pytest.fixture(scope="session", autouse=True)

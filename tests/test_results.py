@@ -3,7 +3,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ntdh_bench.records import COLUMNS
+from ntdh_bench.experiments import load_shipped
+from ntdh_bench.records import COLUMNS, csv_path, orphans, read_rows
 from ntdh_bench.report.check import check
 
 
@@ -11,6 +12,16 @@ def test_the_committed_results_are_up_to_date(tmp_path: Path) -> None:
     """After a change of records, sweep configs or the paper's numbers: run `ntdh-bench tables`."""
     assert check(Path("results"), tmp_path) == []
     assert list(Path("results/records").glob("*.csv"))
+
+
+def test_the_runs_of_committed_records_are_still_those_of_their_experiments() -> None:
+    rows = 0
+    for experiment in load_shipped():
+        path = csv_path(Path("results"), experiment.name)
+        found = read_rows(path).rows if path.is_file() else []
+        assert orphans(experiment, found) == []
+        rows += len(found)
+    assert rows > 4000
 
 
 def test_the_readme_quotes_the_results() -> None:

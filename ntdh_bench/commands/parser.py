@@ -13,6 +13,7 @@ import yaml
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
+from ntdh_bench import provenance
 from ntdh_bench.checkpoints import file_hash
 from ntdh_bench.distillers import Distiller
 from ntdh_bench.errors import UserError
@@ -68,6 +69,8 @@ class BenchCLI(LightningCLI):
         UserError: an argument or a config is wrong; the message names it and what is valid.
     """
 
+    code: dict[str, str]
+
     def __init__(self, command: str, args: Sequence[str]) -> None:
         self.command = command
         load_plugins()
@@ -121,6 +124,8 @@ class BenchCLI(LightningCLI):
             raise UserError(one_line(str(error))) from None
         if self.config.seed_everything < 0:
             raise UserError(f"seed_everything is {self.config.seed_everything}: choose 0 or more")
+        # Now, just after it was imported: data that are prepared first leave time for an edit.
+        self.code = provenance.code_of(self.plain_config())
 
     def instantiate_classes(self) -> None:
         """Instantiate data, model and mask, with one clear line if a class refuses its values."""
@@ -143,8 +148,9 @@ class BenchCLI(LightningCLI):
         return plain
 
     def identity(self) -> dict[str, Any]:
-        """Return the settings and the data that results depend on: no paths, workers or logs.
+        """Return the settings, data and code that results depend on: no paths, workers or logs.
 
+        Third-party code is under ``third_party``, where there is some.
         Call it when the data module is set up: its fingerprint stands for the files.
         """
         plain = self.plain_config()
@@ -155,7 +161,7 @@ class BenchCLI(LightningCLI):
         }
         teacher = plain["model"].get("init_args", {}).get("teacher_checkpoint")
         mask = plain.get("mask")
-        return {
+        identity = {
             "seed": plain["seed_everything"],
             "model": _without(plain["model"], {"teacher_checkpoint"} | _as_before(plain["model"])),
             "data": {
@@ -167,6 +173,8 @@ class BenchCLI(LightningCLI):
             "trainer": trainer,
             "given_teacher": file_hash(teacher) if teacher else None,
         }
+        code = provenance.named_in(identity, self.code)
+        return {**identity, "third_party": code} if code else identity
 
 
 def with_run_config(args: Sequence[str]) -> list[str]:

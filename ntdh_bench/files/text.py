@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,12 @@ def _refuse_tag(loader: Any, node: Any) -> Any:
 
 
 _Loader.add_constructor(None, _refuse_tag)
+# YAML 1.1, which PyYAML reads, takes 1e-3 and 1.5e3 for text; the command line's parser does not.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
 
 
 def _not_plain(value: Any) -> str | None:

@@ -12,7 +12,10 @@ import yaml
 from ntdh_bench.commands import fit, saliency
 from ntdh_bench.commands.training import FitCLI, run_command
 from ntdh_bench.errors import UserError
+from ntdh_bench.experiments import PINNED, pin
 
+_PINNED_WORDS = {"third_party": "third-party code", "given_teacher": "model.teacher_checkpoint"}
+_NOT_SETTINGS = ("command", *PINNED)
 # Nobody looks at the bars, and the record holds the curves.
 _QUIET = {"enable_progress_bar": False, "logger": False}
 
@@ -23,13 +26,16 @@ def run_config(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     A student without KD is trained once for all runs that share it.
 
     Args:
-        config: what ``--config`` takes; ``command`` may be ``saliency``.
+        config: what ``--config`` takes; ``command`` may be ``saliency``; what is pinned must
+            be as it was.
         folder: empty, for checkpoints and other files of the run.
 
     Raises:
-        UserError: what the command refuses; or the worker's GPU cannot be used.
+        UserError: what the command refuses; or the worker's GPU cannot be used, or what
+            is pinned has changed.
     """
-    settings = {name: value for name, value in config.items() if name != "command"}
+    settings = {name: value for name, value in config.items() if name not in _NOT_SETTINGS}
+    _check_pinned(config)
     settings["trainer"] = {**settings.get("trainer", {}), **_QUIET}
     if settings["trainer"].get("accelerator") != "cpu":
         _check_gpu()
@@ -44,6 +50,17 @@ def run_config(config: dict[str, Any], folder: Path) -> dict[str, Any]:
 
     run_command(action)
     return found
+
+
+def _check_pinned(config: dict[str, Any]) -> None:
+    """Refuse to attribute to one state of code or of a teacher what another one gives."""
+    found = pin(config)
+    for key in PINNED:
+        if found.get(key) != config.get(key):
+            raise UserError(
+                f"{_PINNED_WORDS[key]} is not what it was where the sweep started: it was changed, "
+                "or differs between machines; run the same sweep again"
+            )
 
 
 def _check_gpu() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from ntdh_bench.experiments import (
     load_experiment,
     merge,
     parse_assignment,
+    pin,
     run_hash,
     shipped_experiments,
 )
 from ntdh_bench.records import csv_path, read_rows
+from tests.third_party import forget_code
 
 BASE = {
     "trainer": {"max_epochs": 50},
@@ -150,6 +153,46 @@ def test_the_rows_of_2dpass_are_those_of_pmf_s_weights() -> None:
         for run in measured:
             assert runs[run]["model"]["init_args"]["class_weighting"] == "pmf"
             assert runs[run]["trainer"]["gradient_clip_val"] is None
+
+
+def test_an_edit_of_third_party_code_is_another_run(
+    tmp_path: Path, write_module: Callable[[str, str], Path]
+) -> None:
+    axes = {"method": {"KD": {}, "DIST": {"model.distiller": {"class_path": "own_kd.DIST"}}}}
+    grids = [{"axes": axes}]
+    write_module("own_kd.py", "class DIST:\n    weight = 1\n")
+    before = experiment(tmp_path, grids=grids).runs
+    assert [sorted(run.config.get("third_party", {})) for run in before] == [
+        [], [], ["own_kd.DIST"], ["own_kd.DIST"],
+    ]  # fmt: skip
+    assert experiment(tmp_path, grids=grids).runs == before
+    write_module("own_kd.py", "class DIST:\n    weight = 2\n")
+    after = experiment(tmp_path, grids=grids).runs
+    assert [old.hash == new.hash for old, new in zip(before, after, strict=True)] == [
+        True, True, False, False,
+    ]  # fmt: skip
+
+
+def test_another_content_of_a_given_teacher_is_another_run(tmp_path: Path) -> None:
+    teacher = tmp_path / "teacher.ckpt"
+    config = {"model": {"init_args": {"teacher_checkpoint": str(teacher)}}}
+    assert pin(config) == config
+    hashes = set()
+    for content in ("one", "two"):
+        teacher.write_text(content)
+        forget_code()
+        hashes.add(run_hash(pin(config)))
+    assert len(hashes) == 2
+
+
+def test_one_number_written_in_two_ways_is_one_run(tmp_path: Path) -> None:
+    (tmp_path / "exhibit.yaml").write_text(
+        "title: t\nrequires: synthetic\nprotocols: {p: {seeds: 1}}\n"
+        "grids: [{axes: {lr: [1e-3, 0.001, 1.0e-3, +1E-3, 1e0, 1]}}]\n"
+    )
+    runs = load_experiment(tmp_path / "exhibit.yaml").runs
+    assert [run.config["lr"] for run in runs] == [0.001, 1]
+    assert parse_assignment("lr=1e-3") == ("lr", 0.001)
 
 
 def test_a_missing_data_set_has_no_runs(tmp_path: Path) -> None:

@@ -63,6 +63,30 @@ def test_the_baseline_is_shared_by_what_differs_in_distillation_only() -> None:
     assert records.config_hash(identity()) != records.config_hash(masked)
 
 
+def test_third_party_code_is_part_of_what_it_changes() -> None:
+    """Of the baseline only where the student without KD has it; nothing where there is none."""
+    plain = identity()
+    assert records.config_hash(plain) == "cb8d8a99297a3103"
+    assert records.baseline_hash(plain) == "e234e50236e27fb6"
+    edited = {}
+    for name in ("own.Net", "own.Teacher", "own.DIST", "own.Module", "own.Data"):
+        run = identity(
+            student_network={"class_path": "own.Net"},
+            teacher_network={"class_path": "own.Teacher"},
+            distiller={"class_path": "own.DIST"},
+        )
+        run["model"]["class_path"] = "own.Module"
+        run["data"]["class_path"] = "own.Data"
+        code = dict.fromkeys(("own.Net", "own.Teacher", "own.DIST", "own.Module", "own.Data"), "1")
+        before, after = {**run, "third_party": code}, {**run, "third_party": {**code, name: "2"}}
+        assert records.config_hash(before) != records.config_hash(after)
+        edited[name] = records.baseline_hash(before) != records.baseline_hash(after)
+    assert edited == {
+        "own.Net": True, "own.Teacher": False, "own.DIST": False, "own.Module": True,
+        "own.Data": True,
+    }  # fmt: skip
+
+
 def test_records_are_found_and_damaged_ones_skipped(tmp_path: Path) -> None:
     without = identity(distiller=None)
     for name, arm in (("a", "kd"), ("b", "without_kd"), ("c", "without_kd")):

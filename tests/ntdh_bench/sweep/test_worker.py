@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from ntdh_bench.errors import UserError
+from ntdh_bench.experiments import pin
 from ntdh_bench.sweep import worker
 
 
@@ -28,3 +30,19 @@ def test_a_gpu_that_cannot_be_used_is_a_failure(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     worker.run_config({}, tmp_path)
     assert len(started) == 4
+
+
+def test_a_run_of_other_code_than_the_sweeps_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_module: Callable[[str, str], Path]
+) -> None:
+    """A worker that starts after an edit would record new code under the old run."""
+    started: list[object] = []
+    monkeypatch.setattr(worker, "run_command", started.append)
+    write_module("own_kd.py", "class DIST:\n    weight = 1\n")
+    config = pin({"trainer": {"accelerator": "cpu"}, "model": {"class_path": "own_kd.DIST"}})
+    worker.run_config(config, tmp_path)
+    write_module("own_kd.py", "class DIST:\n    weight = 2\n")
+    with pytest.raises(UserError, match="third-party code is not what it was"):
+        worker.run_config(config, tmp_path)
+    worker.run_config(pin(config), tmp_path)
+    assert len(started) == 2
