@@ -68,3 +68,11 @@ def test_yaml(tmp_path: Path) -> None:
     assert read_yaml(path) == {"a": {"b": 1}, "c": {"b": 1, "d": [1.5, True, None, "text"]}}
     path.write_text("# nothing\n")
     assert read_yaml(path) is None
+
+
+@pytest.mark.parametrize("text", ["1e-3", "1.0e-3", "+1E-3", ".1e-2", "1_0e-4"])
+def test_numbers_with_an_exponent_are_numbers(text: str, tmp_path: Path) -> None:
+    """As the command line's parser reads them: PyYAML alone takes them for text."""
+    path = tmp_path / "a.yaml"
+    path.write_text(f"lr: {text}\nname: {text}x\nquoted: '{text}'\n")
+    assert read_yaml(path) == {"lr": 0.001, "name": f"{text}x", "quoted": text}
