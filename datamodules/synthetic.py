@@ -45,7 +45,8 @@ class SyntheticDataModule(PairedDataModule):
         test_fraction: share of the samples in the test split, in (0, 1).
         val_fraction: share of *all* samples in the validation split; 0 means there is none.
         data_seed: of the problem, the splits and the noise columns; fixed over runs.
-        steps_per_epoch: full-batch steps in an epoch; more than 1 needs ``batch_size`` null.
+        steps_per_epoch: full-batch steps in an epoch, ``None`` for 1; more than 1 needs
+            ``batch_size`` null.
         batch_size: samples per step, or None for full-batch training.
         seed: of the order of training samples (the run's seed).
         num_workers: processes that prepare batches.
@@ -70,13 +71,14 @@ class SyntheticDataModule(PairedDataModule):
         test_fraction: float = 0.4,
         val_fraction: float = 0.0,
         data_seed: int = 42,
-        steps_per_epoch: int = 1,
+        steps_per_epoch: int | None = 1,
         batch_size: int | None = None,
         seed: int = 0,
         num_workers: int = 0,
         unimodal: bool = False,
     ) -> None:
-        super().__init__(batch_size, seed, num_workers, steps_per_epoch, unimodal)
+        steps = 1 if steps_per_epoch is None else steps_per_epoch
+        super().__init__(batch_size, seed, num_workers, steps, unimodal)
         check_within("data.gap", gap, 0, 1)
         check_at_least("data.n_samples", n_samples, 1)
         check_at_least("data.decisive", decisive, 1)
@@ -85,10 +87,10 @@ class SyntheticDataModule(PairedDataModule):
         check_within("data.test_fraction", test_fraction, 0, 1)
         check_within("data.val_fraction", val_fraction, 0, 1)
         check_within("data.data_seed", data_seed, 0, 2**32 - 1)
-        check_at_least("data.steps_per_epoch", steps_per_epoch, 1)
-        if steps_per_epoch > 1 and batch_size is not None:
+        check_at_least("data.steps_per_epoch", steps, 1)
+        if steps > 1 and batch_size is not None:
             raise UserError(
-                f"data.steps_per_epoch is {steps_per_epoch}, which repeats the full batch, but "
+                f"data.steps_per_epoch is {steps}, which repeats the full batch, but "
                 f"data.batch_size is {batch_size}: set one of them to null or 1"
             )
         self.gap = gap

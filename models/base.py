@@ -161,7 +161,7 @@ class TrainableModule(LightningModule):
         self.scheduler_factory = scheduler
         self.seed = seed
         self.ignore_index = ignore_index
-        self._loss_sum = torch.zeros(())
+        self._loss_sums: dict[str, Tensor | float] = {}
         self._loss_count = 0
         #: IoU of each class in the last test, NaN for those not evaluated; empty if not measured
         self.test_per_class: list[float] = []
@@ -214,15 +214,21 @@ class TrainableModule(LightningModule):
         torch.manual_seed(
             derive_seed(self.seed, "epoch", self.current_epoch, self.trainer.global_rank)
         )
-        self._loss_sum = torch.zeros((), device=self.device)
+        self._loss_sums = {}
         self._loss_count = 0
 
     def task_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the cross entropy ``()`` of one batch, see :func:`task_loss`."""
         return task_loss(logits, target, self.ignore_index, self.class_weights)
 
-    def checked(self, loss: Tensor, batch_idx: int) -> Tensor:
+    def checked(self, loss: Tensor, batch_idx: int, **parts: Tensor) -> Tensor:
         """Return ``loss``, added to the epoch's mean.
+
+        Args:
+            loss: ``()``, of one batch.
+            batch_idx: number of the batch in the epoch.
+            parts: what the loss is made of, before it is weighted: logged beside it, as
+                ``train/<name>``.
 
         Raises:
             UserError: the loss is not finite.
@@ -232,12 +238,13 @@ class TrainableModule(LightningModule):
                 f"the loss is {loss.item()} in {self.stage_name}, step {self.global_step} (epoch "
                 f"{self.current_epoch}, batch {batch_idx}): {_TOO_LARGE}"
             )
-        self._loss_sum += loss.detach()
+        for name, value in {"loss": loss, **parts}.items():
+            self._loss_sums[name] = self._loss_sums.get(name, 0.0) + value.detach().float()
         self._loss_count += 1
         return loss
 
     def on_train_epoch_end(self) -> None:
-        """Log the mean loss (Lightning hook); logging each step would cost 1.5 ms a step.
+        """Log the mean losses (Lightning hook); logging each step would cost 1.5 ms a step.
 
         Raises:
             UserError: the epoch's last step broke the weights: no checkpoint may hold them.
@@ -248,7 +255,8 @@ class TrainableModule(LightningModule):
                 f"(epoch {self.current_epoch}, its last batch): {_TOO_LARGE}"
             )
         if self._loss_count:
-            self.log("train/loss", self._loss_sum / self._loss_count, sync_dist=True)
+            means = {f"train/{n}": total / self._loss_count for n, total in self._loss_sums.items()}
+            self.log_dict(means, sync_dist=True)
 
     def log_pair(
         self, split: str, teacher: Tensor, student: Tensor, target: Tensor, inputs: Inputs

@@ -12,8 +12,12 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from ntdh_bench.batch import Inputs, PairedBatch, Split, has_occlusion, has_points, in_plane
-from ntdh_bench.cache import write_atomic
-from ntdh_bench.checkpoints import load_network, read_checkpoint, state_hash
+from ntdh_bench.checkpoints import (
+    load_network,
+    read_checkpoint,
+    state_hash,
+    write_checkpoint,
+)
 from ntdh_bench.distillers import Distiller
 from ntdh_bench.errors import UserError
 from ntdh_bench.layers import LOGITS, FeatureTap, find_layer
@@ -208,8 +212,7 @@ class DistillationModule(TrainableModule):
             for name, network in self._frozen.items()
             for key, value in network.state_dict().items()
         }
-        with write_atomic(path) as temporary:
-            torch.save({"state_dict": state}, temporary)
+        write_checkpoint({"state_dict": state}, path)
 
     def teacher_outputs(self, batch: PairedBatch, split: Split) -> dict[str, Tensor]:
         """Return the frozen teacher's logits and tapped features, from the cache where it can."""
@@ -282,12 +285,14 @@ class DistillationModule(TrainableModule):
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
         """Weighted sum of task and distillation loss of one batch (Lightning hook)."""
         student = self._student_tap(in_plane(batch["student"]))
-        loss = self.task_weight * self.task_loss(student[LOGITS], batch["target"])
-        if self.distiller is not None:
-            teacher = self.teacher_outputs(batch, "train")
-            distilled = self._distill(self.distiller, student, teacher, batch, batch_idx)
-            loss = loss + self.distill_weight * distilled
-        return self.checked(loss, batch_idx)
+        task = self.task_loss(student[LOGITS], batch["target"])
+        loss = self.task_weight * task
+        if self.distiller is None:
+            return self.checked(loss, batch_idx, task_loss=task)
+        teacher = self.teacher_outputs(batch, "train")
+        distilled = self._distill(self.distiller, student, teacher, batch, batch_idx)
+        loss = loss + self.distill_weight * distilled
+        return self.checked(loss, batch_idx, task_loss=task, distill_loss=distilled)
 
     def _distill(
         self,

@@ -76,12 +76,10 @@ class JointModule(TrainableModule):
         target = batch["target"]
         rows_a, _ = flatten_dense(logits_a, target, self.ignore_index)
         rows_b, _ = flatten_dense(logits_b, target, self.ignore_index)
-        loss = (
-            self.task_loss(logits_a, target)
-            + self.task_loss(logits_b, target)
-            + kd(rows_b, rows_a, temperature=1.0)
-        )
-        return self.checked(loss, batch_idx)
+        task = self.task_loss(logits_a, target) + self.task_loss(logits_b, target)
+        distilled = kd(rows_b, rows_a, temperature=1.0)
+        loss = task + distilled
+        return self.checked(loss, batch_idx, task_loss=task, distill_loss=distilled)
 
     def validation_step(self, batch: PairedBatch, batch_idx: int) -> None:
         """Accuracy or mean IoU of f_a on validation data (Lightning hook)."""

@@ -103,7 +103,8 @@ class PMFModule(FusionModule):
         lidar, _ = flatten_dense(logits["lidar"], batch["target"], self.ignore_index)
         guidance = perception_aware(*self.kept(camera, lidar, target, batch_idx), self.threshold)
         segmentation = self._segmentation(camera, target) + self._segmentation(lidar, target)
-        return self.checked(segmentation + self.perception_weight * guidance, batch_idx)
+        loss = segmentation + self.perception_weight * guidance
+        return self.checked(loss, batch_idx, task_loss=segmentation, distill_loss=guidance)
 
     def _segmentation(self, logits: Tensor, target: Tensor) -> Tensor:
         loss = focal(logits, target, self.class_weights)

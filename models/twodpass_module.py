@@ -107,12 +107,15 @@ class TwoDPASSModule(FusionModule):
         loss = self._segmentation(rows["logits"], target)
         loss = loss + self._segmentation(rows["camera"], target)
         scales = list(zip(rows["fused"], rows["single"], strict=True))
+        distill_loss = torch.zeros((), device=loss.device)
         for fused, single in scales:
             taught = self._segmentation(fused, target)
             distilled = self._distilled(fused.detach(), single, target, batch_idx)
             weighted = self.fused_weight * taught + self.distill_weight * distilled
             loss = loss + self._segmentation(single, target) + weighted / len(scales)
-        return self.checked(loss, batch_idx)
+            distill_loss = distill_loss + distilled.detach() / len(scales)
+        task_loss = loss - self.distill_weight * distill_loss
+        return self.checked(loss, batch_idx, task_loss=task_loss, distill_loss=distill_loss)
 
     def _segmentation(self, logits: Tensor, target: Tensor) -> Tensor:
         weights = self.class_weights

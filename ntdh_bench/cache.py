@@ -22,7 +22,11 @@ _SEALED = "sha256.json"
 _SEAL = {str: {"bytes": int, "sha256": str, "modified": int}}
 #: Larger files are read again only if their size or time is not what it was.
 _ALWAYS_READ = 1 << 30
-_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC)
+# What a folder, and not a programmer, is to blame for.
+_UNWRITABLE = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO,
+    errno.ENOTDIR,
+)  # fmt: skip
 
 
 def default_cache_dir() -> Path:
@@ -68,8 +72,8 @@ def write_atomic(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        if error.errno in _UNWRITABLE:
-            raise _unwritable(path.parent, error) from None
+        if is_unwritable(error):
+            raise unwritable(path.parent, error) from None
         raise
     finally:
         _remove(temporary)
@@ -190,8 +194,8 @@ def locked(path: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except OSError as error:
-        if error.errno in _UNWRITABLE:
-            raise _unwritable(path.parent, error) from None
+        if is_unwritable(error):
+            raise unwritable(path.parent, error) from None
         raise
     try:
         yield
@@ -203,10 +207,16 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _unwritable(folder, error) from None
+        raise unwritable(folder, error) from None
 
 
-def _unwritable(folder: Path, error: OSError) -> UserError:
+def is_unwritable(error: OSError) -> bool:
+    """Return whether a folder cannot be written: full, read-only, not the user's."""
+    return error.errno in _UNWRITABLE
+
+
+def unwritable(folder: Path, error: OSError) -> UserError:
+    """Return what to tell the user when ``folder`` cannot be written."""
     return UserError(
         f"cannot write to {folder}: {error.strerror}; choose a folder that can be written (the "
         "cache is where NTDH_CACHE says)"

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ntdh_bench.cache import write_atomic
 from ntdh_bench.errors import FileError, UserError
 from ntdh_bench.files.reading import reading
 
@@ -23,6 +24,21 @@ _ENTRIES = {
     "lr_schedulers": list, "distiller_sizes": list, "teacher_hash": str, "epoch": int,
     "global_step": int, "epochs": int,
 }  # fmt: skip
+
+
+def write_checkpoint(content: Mapping[str, Any], path: Path) -> None:
+    """Write a checkpoint whole or not at all, through a temporary file in its folder.
+
+    Raises:
+        UserError: the folder cannot be written, or its disk is full.
+    """
+    with write_atomic(path) as temporary, temporary.open("wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # torch hides it behind one of its own
+                raise error.__context__ from None
+            raise
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

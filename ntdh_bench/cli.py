@@ -13,6 +13,7 @@ from typing import NamedTuple
 from unicodedata import normalize
 
 from ntdh_bench import __version__
+from ntdh_bench.commands.stopping import Stopped
 from ntdh_bench.errors import UserError
 
 
@@ -97,6 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run(words)
     except UserError as error:
         return _fail(str(error), 1)
+    except Stopped as stop:
+        return _fail(str(stop), stop.status)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
 

@@ -12,14 +12,29 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 
 from ntdh_bench.cache import write_atomic
+from ntdh_bench.commands.logs import log_settings
 from ntdh_bench.errors import UserError
+
+#: Of last.ckpt: the weights of the last step, where averaging ended with others.
+TRAINED = "trained_state_dict"
 
 
 class RememberIdentity(Callback):
-    """Keeps the run's settings in its checkpoints, so that a resumed run can be held to them."""
+    """Keeps the run's settings in its checkpoints, so that a resumed run can be held to them.
 
-    def __init__(self, identity: dict[str, Any]) -> None:
+    Args:
+        identity: the settings.
+        logged: whether loggers are told them as well.
+    """
+
+    def __init__(self, identity: dict[str, Any], logged: bool = True) -> None:
         self.identity = identity
+        self.logged = logged
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the settings (Lightning hook)."""
+        if self.logged:
+            log_settings(trainer.loggers, self.identity)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -91,9 +106,9 @@ class BestCheckpoint(ModelCheckpoint):
         Raises:
             UserError: it no longer lies beside the one that is resumed.
         """
-        if self.resumed_from is None or state_dict["dirpath"] == self.dirpath:
-            super().load_state_dict(state_dict)  # this run's own checkpoint is measured
-            return
+        if not state_dict["best_model_path"]:
+            return  # no epoch was compared yet
+        assert self.resumed_from is not None
         name = Path(state_dict["best_model_path"]).name
         earlier, here = Path(self.resumed_from).with_name(name), Path(str(self.dirpath)) / name
         if not earlier.is_file():
@@ -109,6 +124,17 @@ class BestCheckpoint(ModelCheckpoint):
             "kth_best_model_path": str(here),
         }
         super().load_state_dict({**state_dict, **changes})
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Keeps the last epoch; of a class of its own, so that configured ones may stand beside it."""
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Go on from the trained weights, not from their average (Lightning hook)."""
+        if TRAINED in checkpoint:
+            pl_module.load_state_dict(checkpoint[TRAINED])
 
 
 @rank_zero_only

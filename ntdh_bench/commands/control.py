@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from ntdh_bench import records
-from ntdh_bench.cache import default_cache_dir, digest, locked, write_atomic
-from ntdh_bench.checkpoints import load_network, read_checkpoint, weights_of
-from ntdh_bench.commands.training import LAST, FitCLI
+from ntdh_bench.cache import default_cache_dir, digest, locked
+from ntdh_bench.checkpoints import load_network, read_checkpoint, weights_of, write_checkpoint
+from ntdh_bench.commands.checkpoint_files import LAST
+from ntdh_bench.commands.training import FitCLI
 
 _VERSION = 1  # of how controls are trained: raised when the same settings give another student
 
@@ -78,5 +79,4 @@ def _save(cli: FitCLI, path: Path) -> None:
         # Divergences along the way are from one teacher, and other runs have other masks.
         "curves": {n: v for n, v in cli.curves.values.items() if n == cli.datamodule.metric},
     }
-    with write_atomic(path) as temporary:
-        torch.save(saved, temporary)
+    write_checkpoint(saved, path)

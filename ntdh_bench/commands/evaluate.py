@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from ntdh_bench.cache import write_atomic
 from ntdh_bench.commands.fit import source_note
+from ntdh_bench.commands.predictions import PredictionFiles
 from ntdh_bench.commands.summary import metrics_by_name, print_summary, teacher_measure
 from ntdh_bench.commands.teacher import cached_teacher, saved_teacher
 from ntdh_bench.commands.training import EvaluateCLI, run_command
@@ -29,34 +27,41 @@ def _run(cli: EvaluateCLI) -> None:
     common: dict[str, Any] = {
         "model": cli.model, "datamodule": cli.datamodule, "ckpt_path": cli.config.ckpt_path,
     }  # fmt: skip
-    if cli.command == "predict":
-        results = cli.trainer.predict(**common)
-    else:
-        results = getattr(cli.trainer, cli.command)(**common, verbose=False)
-    if cli.trainer.is_global_zero:
-        _report(cli, cli.command, results)
-
-
-def _report(cli: EvaluateCLI, command: str, results: Any) -> None:
     notes = {"source": source_note(cli.datamodule.source), "checkpoint": cli.config.ckpt_path}
     rows: dict[str, Any] = {}
-    if command == "predict":
-        checkpoint = Path(cli.config.ckpt_path).resolve()
-        path = checkpoint.with_name(f"predictions-{checkpoint.stem}.npz")
-        _save_predictions(results, path)
-        notes["saved"] = str(path)
+    if cli.command == "predict":
+        notes["saved"] = str(_predict(cli, common))
     else:
-        metrics = metrics_by_name(results)
+        metrics = metrics_by_name(getattr(cli.trainer, cli.command)(**common, verbose=False))
         if teacher := teacher_measure(metrics):
             rows["teacher"] = teacher
         rows["student"] = metrics
-    split = "validation" if command == "validate" else "test"
-    print_summary(f"{cli.datamodule.name}, {split} set", rows, notes)
+    split = "validation" if cli.command == "validate" else "test"
+    if cli.trainer.is_global_zero:
+        print_summary(f"{cli.datamodule.name}, {split} set", rows, notes)
 
 
-def _save_predictions(batches: list[dict[str, torch.Tensor]], path: Path) -> None:
-    arrays: dict[str, Any] = {
-        name: torch.cat([batch[name] for batch in batches]).numpy() for name in batches[0]
-    }
+def _predict(cli: EvaluateCLI, common: dict[str, Any]) -> Path:
+    """Write the predictions batch by batch; returns their folder.
+
+    Raises:
+        UserError: it is there already, or cannot be written.
+    """
+    path = _predictions_folder(cli)
+    if path.exists():
+        raise UserError(f"{path} is there already: remove it, or name another folder by --output")
     with write_atomic(path) as temporary:
-        np.savez(temporary, **arrays)
+        temporary.mkdir()
+        with PredictionFiles(temporary, cli.config.logits) as files:
+            cli.trainer.callbacks.append(files)  # type: ignore[attr-defined]
+            cli.trainer.predict(**common, return_predictions=False)
+    return path
+
+
+def _predictions_folder(cli: EvaluateCLI) -> Path:
+    if cli.config.output:
+        return Path(cli.config.output).absolute()
+    checkpoint = Path(cli.config.ckpt_path).resolve()
+    settings = cli.config.trainer
+    part = settings.fast_dev_run or settings.limit_predict_batches not in (None, 1.0)
+    return checkpoint.with_name(f"predictions-{checkpoint.stem}{'-part' if part else ''}")

@@ -8,14 +8,22 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import torch
+from lightning.pytorch import LightningModule
+
 from ntdh_bench import records
+from ntdh_bench.checkpoints import read_checkpoint, write_checkpoint
 from ntdh_bench.commands import control
+from ntdh_bench.commands.callbacks import TRAINED
+from ntdh_bench.commands.checkpoint_files import LAST, check_run_folder
+from ntdh_bench.commands.logs import log_results
 from ntdh_bench.commands.summary import metrics_by_name, print_summary, teacher_measure
 from ntdh_bench.commands.teacher import TEACHER_FILE, prepare_teacher
-from ntdh_bench.commands.training import LAST, FitCLI, run_command
+from ntdh_bench.commands.training import FitCLI, run_command, running
 from ntdh_bench.errors import UserError
 from ntdh_bench.layers import find_layer
 from ntdh_bench.masks import FeatureMask
+from ntdh_bench.notices import notice
 
 STUDENT = {
     "kd": "student with KD",
@@ -38,6 +46,11 @@ def run(cli: FitCLI, in_sweep: bool = False) -> dict[str, Any]:
         in_sweep: leave no record in the folder, which is scratch; train a student without KD once
             and keep it for runs that differ in what it never sees: the teacher and its mask.
     """
+    with running(cli):
+        return _run(cli, in_sweep)
+
+
+def _run(cli: FitCLI, in_sweep: bool) -> dict[str, Any]:
     started = time.monotonic()
     teacher = None
     if hasattr(cli.model, "teacher_module"):
@@ -45,6 +58,7 @@ def run(cli: FitCLI, in_sweep: bool = False) -> dict[str, Any]:
             find_layer(cli.model.teacher_network(), cli.mask.layer)
         teacher = prepare_teacher(cli)
         if cli.trainer.is_global_zero and not cli.fast_dev_run:
+            check_run_folder(cli.folder)
             cli.model.save_teacher(cli.folder / TEACHER_FILE)
     if in_sweep and control.is_control(cli):
         outcome = control.measure(cli, lambda: fit(cli), lambda: measure(cli, None))
@@ -66,33 +80,70 @@ def fit(cli: FitCLI) -> None:
     try:
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=cli.config.ckpt_path)
     except UserError as error:
-        last = cli.folder / "checkpoints" / LAST
+        last = cli.last_checkpoint
         kept = f"; the last good checkpoint is {last}" if last.is_file() else ""
         raise UserError(f"{error}{kept}") from None
+    if cli.keeps_checkpoints:
+        _settle(cli)
+
+
+def _settle(cli: FitCLI) -> None:
+    """Let last.ckpt hold what training ended with.
+
+    Callbacks that average weights may change them after the last epoch was saved; the trained ones
+    stay in the file, to go on from. Where no step was left to do, nothing was saved.
+    """
+    last, trainer = cli.last_checkpoint, cli.trainer
+    if trainer.strategy.broadcast(last.is_file()):
+        if trainer.is_global_zero:
+            _keep_averaged(cli.model, last)
+    elif cli.config.ckpt_path is None:
+        trainer.save_checkpoint(last)
+    elif trainer.is_global_zero:
+        write_checkpoint(read_checkpoint(cli.config.ckpt_path), last)
+    trainer.strategy.barrier()
+
+
+def _keep_averaged(model: LightningModule, last: Path) -> None:
+    saved = read_checkpoint(last)
+    trained, ended = saved["state_dict"], model.state_dict()
+    if any(not torch.equal(trained[name], value.cpu()) for name, value in ended.items()):
+        write_checkpoint({**saved, "state_dict": ended, TRAINED: trained}, last)
 
 
 def measure_checkpoints(cli: FitCLI) -> dict[str, Any]:
     """Return the metrics of the last epoch and of the best one on validation data (or None)."""
-    measured: dict[str, Any] = {"last": {"checkpoint": LAST, **measure(cli, None)}, "best": None}
-    if cli.best is not None:
-        path = cli.best.best_model_path
-        measured["best"] = {"checkpoint": Path(path).name, **measure(cli, path)}
-    return measured
+    loggers, path = cli.trainer.loggers, cli.last_checkpoint if cli.keeps_checkpoints else None
+    last = {"checkpoint": LAST, **measure(cli, path)}
+    log_results(loggers, "last", last, cli.trainer.global_step)
+    if cli.best is None:
+        return {"last": last, "best": None}
+    if not cli.best.best_model_path:
+        notice(
+            "no best checkpoint: no epoch was followed by validation, see trainer.max_epochs, "
+            "limit_val_batches and check_val_every_n_epoch"
+        )
+        return {"last": last, "best": None}
+    path = Path(cli.best.best_model_path)
+    best = {"checkpoint": path.name, **measure(cli, path)}
+    log_results(loggers, "best", best, read_checkpoint(path)["global_step"])
+    return {"last": last, "best": best}
 
 
-def measure(cli: FitCLI, path: str | None) -> dict[str, Any]:
+def measure(cli: FitCLI, path: Path | None) -> dict[str, Any]:
     """Return the metrics of each split, of a checkpoint or (None) of the model as it is.
 
     ``test_per_class`` holds the student's IoU of each class that is evaluated, where the data are
     judged by the mean IoU.
     """
+    trainer = cli.measuring_trainer()
     common: dict[str, Any] = {
         "model": cli.model, "datamodule": cli.datamodule, "ckpt_path": path, "verbose": False,
     }  # fmt: skip
     result: dict[str, Any] = {}
-    if cli.datamodule.has_validation:
-        result["val"] = metrics_by_name(cli.trainer.validate(**common))
-    result["test"] = metrics_by_name(cli.trainer.test(**common))
+    if cli.datamodule.has_validation and trainer.limit_val_batches:
+        result["val"] = metrics_by_name(trainer.validate(**common))
+    result["test"] = metrics_by_name(trainer.test(**common))
     if per_class := getattr(cli.model, "test_per_class", None):
         names = getattr(cli.datamodule, "class_names", map(str, range(len(per_class))))
         named = zip(names, per_class, strict=True)
@@ -130,6 +181,7 @@ def make_record(
         "teacher_hash": getattr(cli.model, "teacher_hash", None),
         "resumed_from": cli.config.ckpt_path,
         "seconds": round(seconds, 2),
+        "precision": str(cli.trainer.precision),  # a CPU has no float16: bfloat16 runs there
         "environment": records.environment(),
         "config": identity,
     }
@@ -142,6 +194,7 @@ def finish(cli: FitCLI, record: dict[str, Any], in_sweep: bool) -> None:
         notes["saved"] = "nothing: fast_dev_run is a trial"
     elif not in_sweep:
         path = cli.folder / "record.json"
+        check_run_folder(cli.folder)
         records.write_record(path, record)
         notes |= saved_files(cli.folder)
     best, last = record["metrics"]["best"], record["metrics"]["last"]

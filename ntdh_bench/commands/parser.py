@@ -9,7 +9,9 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
+from jsonargparse.typing import register_type
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
@@ -19,6 +21,8 @@ from ntdh_bench.distillers import Distiller
 from ntdh_bench.errors import UserError
 from ntdh_bench.experiments import CHANGED_DEFAULTS
 from ntdh_bench.masks import Mask
+
+register_type(torch.device)  # a default of callbacks that average weights: written as its name
 
 CHOICES: dict[str, type] = {
     "model": LightningModule,
@@ -192,7 +196,14 @@ def with_run_config(args: Sequence[str]) -> list[str]:
     if not Path(path).is_file():
         raise UserError(f"no checkpoint {path}: give --ckpt_path <run>/checkpoints/last.ckpt")
     config = run_folder(path) / "config.yaml"
-    return ["--config", str(config), *words] if config.is_file() else words
+    if config.is_file():
+        return ["--config", str(config), *words]
+    if not any(word.startswith("--model") for word in words):
+        raise UserError(
+            f"{path} is not in the folder of its run, whose config.yaml ({config}) has the "
+            "settings: put it back, or give --config <run>/config.yaml"
+        )
+    return words
 
 
 def run_folder(checkpoint: str | Path) -> Path:

@@ -12,7 +12,7 @@ from ntdh_bench.batch import PairedBatch
 from ntdh_bench.commands.fit import fit, make_record, source_note
 from ntdh_bench.commands.summary import print_summary
 from ntdh_bench.commands.teacher import load_pair
-from ntdh_bench.commands.training import FitCLI, run_command
+from ntdh_bench.commands.training import FitCLI, run_command, running
 from ntdh_bench.errors import UserError
 from ntdh_bench.layers import find_layer
 from ntdh_bench.masks import FeatureMask, SampleMask
@@ -35,6 +35,11 @@ def run(cli: FitCLI) -> dict[str, Any]:
         UserError: the config has no teacher, or another mask than a FeatureMask (dense tasks: or a
             SampleMask); or targets are volumes, which cannot be drawn.
     """
+    with running(cli):
+        return _run(cli)
+
+
+def _run(cli: FitCLI) -> dict[str, Any]:
     started = time.monotonic()
     if not hasattr(cli.model, "teacher_module"):
         raise UserError("saliency needs a teacher: give a config whose model is DistillationModule")

@@ -136,10 +136,6 @@ def _agreed(found: bool, name: str) -> bool:
 
 
 def _train(cli: FitCLI, module: Any, path: Path) -> None:
-    trainer = cli.teacher_trainer()
+    trainer = cli.teacher_trainer(path.name.partition("-")[0])
     trainer.fit(module, datamodule=cli.datamodule)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    trainer.save_checkpoint(partial, weights_only=True)
-    if trainer.is_global_zero:
-        partial.replace(path)
-    trainer.strategy.barrier()
+    trainer.save_checkpoint(path, weights_only=True)  # whole or not at all: WholeCheckpoints

@@ -4,32 +4,44 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.plugins.io import CheckpointIO
 
 from ntdh_bench import records
-from ntdh_bench.cache import write_atomic
+from ntdh_bench.cache import is_unwritable, unwritable, write_atomic
 from ntdh_bench.checkpoints import read_checkpoint
 from ntdh_bench.commands.callbacks import (
     BestCheckpoint,
     Curves,
+    LastCheckpoint,
     ProgressBar,
     RememberIdentity,
 )
+from ntdh_bench.commands.checkpoint_files import BEST, LAST, WholeCheckpoints, check_run_folder
+from ntdh_bench.commands.checks import as_list, check_measured, check_settings
+from ntdh_bench.commands.logs import Prefixed
 from ntdh_bench.commands.parser import BenchCLI
+from ntdh_bench.commands.stopping import raise_stopped, stoppable
 from ntdh_bench.errors import UserError
 
-LAST = "last.ckpt"
+CONFIG = "config.yaml"
 # Lightning's advice that does not apply to data sets held in memory, or is done here.
 _ADVICE = (
     ".*does not have many workers.*",
@@ -64,19 +76,31 @@ class FitCLI(BenchCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the student's Trainer (hook of LightningCLI), and the run's folder before it."""
+        settings = self.config_init.trainer
+        check_settings(settings)
         self.datamodule.prepare_data()
         self.datamodule.setup("fit")  # wrong data end the command before a folder is made
+        if not self.fast_dev_run:
+            check_measured(settings.limit_test_batches, self.datamodule, "test")
         self.run_identity = self.identity()
         if self.config.ckpt_path:
             check_resume(self.config.ckpt_path, self.run_identity)
         self.folder = self._temporary_folder() if self.fast_dev_run else self._run_folder()
         self.best = self._best_checkpoint()
-        callbacks: list[Callback] = [RememberIdentity(self.run_identity), self.curves]
+        logged = settings.enable_autolog_hparams is not False
+        callbacks: list[Callback] = [RememberIdentity(self.run_identity, logged), self.curves]
         callbacks += [callback for callback in (self.best, self.mask) if callback is not None]
-        if self._keeps_checkpoints:
+        if self.keeps_checkpoints:
             # Two callbacks: `save_last` of the best one would follow the best epoch, not the last.
-            callbacks.append(ModelCheckpoint(filename="last", **self._checkpointing()))
+            callbacks.append(
+                LastCheckpoint(filename=LAST.removesuffix(".ckpt"), **self._checkpointing())
+            )
         return self.make_trainer(self.folder, extra_callbacks=callbacks)
+
+    @property
+    def owns_folder(self) -> bool:
+        """Whether the run's folder stays, and is not a sweep's scratch."""
+        return self._given_folder is None
 
     @property
     def fast_dev_run(self) -> bool:
@@ -89,22 +113,43 @@ class FitCLI(BenchCLI):
         """Return a Trainer with the configured settings that logs to ``folder``."""
         settings = {**self.config_init.trainer, "default_root_dir": str(folder), **changes}
         if settings.get("logger") in (None, True) and not self.fast_dev_run:
-            settings["logger"] = TensorBoardLogger(folder, name="tensorboard", version="")
-        configured = settings.get("callbacks") or []
-        configured = configured if isinstance(configured, list) else [configured]
+            settings["logger"] = TensorBoardLogger(
+                folder, name="tensorboard", version="", default_hp_metric=False
+            )
         bar = [] if settings.get("enable_progress_bar") is False else [ProgressBar()]
-        settings["callbacks"] = [*configured, *extra_callbacks, *bar]
-        return Trainer(**settings)
+        settings["callbacks"] = [*as_list(settings.get("callbacks")), *extra_callbacks, *bar]
+        settings["enable_autolog_hparams"] = False  # RememberIdentity logs all of them
+        plugins = as_list(settings.get("plugins"))
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins = [*plugins, WholeCheckpoints(self.folder)]
+        return build_trainer({**settings, "plugins": plugins})
 
-    def teacher_trainer(self) -> Trainer:
-        """Return the Trainer of the teacher: the same settings, its own epochs and log."""
+    def teacher_trainer(self, stage: str) -> Trainer:
+        """Return the Trainer of a teacher: the same settings, its own epochs and log.
+
+        Args:
+            stage: which of the run's teachers, for the log: ``teacher`` or ``retrained``.
+        """
         changes: dict[str, Any] = {"enable_checkpointing": False, "callbacks": None}
+        loggers = as_list(self.config_init.trainer.logger)
+        if all(isinstance(logger, Logger) for logger in loggers) and loggers:
+            changes["logger"] = [Prefixed(logger, stage) for logger in loggers]
         if self.model.teacher_epochs is not None:
             changes |= {"max_epochs": self.model.teacher_epochs, "max_steps": -1}
-        return self.make_trainer(self.folder / "teacher", [], **changes)
+        return self.make_trainer(self.folder / stage, [], **changes)
+
+    def measuring_trainer(self) -> Trainer:
+        """Return a Trainer that measures checkpoints as they are on disk.
+
+        Callbacks of the training would restore their state from them, or change the weights.
+        """
+        mask = [] if self.mask is None else [self.mask]
+        changes = {"enable_checkpointing": False, "callbacks": None, "logger": False}
+        return self.make_trainer(self.folder, mask, **changes)
 
     @property
-    def _keeps_checkpoints(self) -> bool:
+    def keeps_checkpoints(self) -> bool:
+        """Whether the run keeps the last epoch, and the best one."""
         return self.config.trainer.enable_checkpointing is not False and not self.fast_dev_run
 
     def _checkpointing(self) -> dict[str, Any]:
@@ -115,22 +160,31 @@ class FitCLI(BenchCLI):
         }
 
     def _best_checkpoint(self) -> BestCheckpoint | None:
-        if not self._keeps_checkpoints or not self.datamodule.has_validation:
+        if not self.keeps_checkpoints or not self.datamodule.has_validation:
             return None
         return BestCheckpoint(
             self.config.ckpt_path,
-            filename="best-{epoch}",
+            filename=BEST + "{epoch}",
             monitor=f"val/{self.datamodule.metric}",
             mode="max",
             **self._checkpointing(),
         )
 
+    @property
+    def last_checkpoint(self) -> Path:
+        """Where the run's last epoch is kept."""
+        return self.folder / "checkpoints" / LAST
+
     def _run_folder(self) -> Path:
-        if shared := os.environ.get(RUN_VARIABLE):
+        shared = None if self._given_folder else os.environ.get(RUN_VARIABLE)
+        if shared and not _is_first_process():
             return Path(shared)
         root = Path(self.config.run_dir)
         try:
-            folder = self._given_folder or _new_folder(root, self.run_identity)
+            if shared:
+                folder = _unused_folder(Path(shared))
+            else:
+                folder = self._given_folder or _new_folder(root, self.run_identity)
             self._save_config(folder)
         except OSError as error:
             raise UserError(
@@ -141,7 +195,7 @@ class FitCLI(BenchCLI):
         return folder
 
     def _save_config(self, folder: Path) -> None:
-        with write_atomic(folder / "config.yaml") as temporary:
+        with write_atomic(folder / CONFIG) as temporary:
             settings = {**self.plain_config(), "ckpt_path": None}  # it repeats the run, whole
             temporary.write_text(yaml.safe_dump(settings, sort_keys=False))
 
@@ -155,6 +209,22 @@ class FitCLI(BenchCLI):
 
 class EvaluateCLI(BenchCLI):
     """Makes a Trainer that measures: no log, no checkpoints, the mask if there is one."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what and where to predict (hook of LightningCLI)."""
+        super().add_arguments_to_parser(parser)
+        if self.command == "predict":
+            parser.add_argument(
+                "--output",
+                type=str | None,
+                default=None,
+                help="New folder of the predictions; default: predictions-<checkpoint> beside it.",
+            )
+            parser.add_argument(
+                "--logits",
+                action="store_true",
+                help="Write logits also where a sample has many targets (pixels, voxels, points).",
+            )
 
     def before_instantiate_classes(self) -> None:
         """Refuse to measure nothing (hook of LightningCLI)."""
@@ -171,9 +241,40 @@ class EvaluateCLI(BenchCLI):
         check_mask(self.config.ckpt_path, self.identity()["mask"])
         callbacks = [] if self.mask is None else [self.mask]
         settings = {**self.config_init.trainer, "logger": False, "enable_checkpointing": False}
+        check_settings(settings)
+        split = "val" if self.command == "validate" else self.command
+        check_measured(settings[f"limit_{split}_batches"], self.datamodule, split)
         if self.command == "predict":  # several processes would each return a part
             settings |= {"devices": 1, "num_nodes": 1, "strategy": "auto"}
-        return Trainer(**{**settings, "callbacks": callbacks})
+        return build_trainer({**settings, "callbacks": callbacks})
+
+
+def build_trainer(settings: dict[str, Any]) -> Trainer:
+    """Return a Trainer; one of a single process pays no attention to a cluster's variables.
+
+    Raises:
+        UserError: the Trainer refuses the settings.
+    """
+    plugins = as_list(settings.get("plugins"))
+    if _is_alone(settings) and not any(isinstance(p, ClusterEnvironment) for p in plugins):
+        alone = LightningEnvironment()
+        alone.set_global_rank(0)  # SLURM_PROCID and the like may say otherwise
+        plugins = [*plugins, alone]
+    try:
+        return Trainer(**{**settings, "plugins": plugins or None})
+    except (MisconfigurationException, RuntimeError, ValueError) as error:
+        raise UserError(f"the Trainer refuses its settings: {error}") from error
+
+
+def _is_alone(settings: dict[str, Any]) -> bool:
+    """Return whether a Trainer of these settings has one process."""
+    if settings.get("num_nodes", 1) != 1 or settings.get("strategy", "auto") != "auto":
+        return False
+    devices = settings.get("devices", "auto")
+    if devices == "auto":
+        cpu = settings.get("accelerator") == "cpu"
+        return cpu or torch.cuda.device_count() < 2
+    return str(devices) == "1" or (isinstance(devices, list) and len(devices) == 1)
 
 
 def run_command(action: Callable[[], Any]) -> int:
@@ -181,13 +282,15 @@ def run_command(action: Callable[[], Any]) -> int:
 
     Raises:
         UserError: the settings do not go together, or a checkpoint is of another network.
+        Stopped: by Ctrl-C or SIGTERM.
     """
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in _ADVICE:
         warnings.filterwarnings("ignore", message)
     try:
-        action()
+        with stoppable():
+            action()
     except MisconfigurationException as error:
         raise UserError(" ".join(str(error).split())) from error
     except RuntimeError as error:
@@ -198,6 +301,52 @@ def run_command(action: Callable[[], Any]) -> int:
     finally:
         os.environ.pop(RUN_VARIABLE, None)
     return 0
+
+
+@contextmanager
+def running(cli: FitCLI) -> Iterator[None]:
+    """Turn what may end a run from outside into one line that says how to go on.
+
+    Raises:
+        Stopped: by Ctrl-C or SIGTERM.
+        UserError: the run's folder was removed or cannot be written.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as error:
+        raise_stopped(error, _how_to_go_on(cli))
+        raise
+    except OSError as error:
+        check_run_folder(cli.folder)
+        if is_unwritable(error):
+            raise unwritable(cli.folder, error) from None
+        raise
+
+
+def _how_to_go_on(cli: FitCLI) -> str:
+    if cli.fast_dev_run or not cli.owns_folder:
+        return ""
+    checkpoint = cli.last_checkpoint if cli.last_checkpoint.is_file() else cli.config.ckpt_path
+    if checkpoint:
+        words = f"--ckpt_path {shlex.quote(str(checkpoint))}"
+        return f"go on with `ntdh-bench {cli.command} {words}`"
+    config = shlex.quote(str(cli.folder / CONFIG))
+    return f"no epoch was finished; start again with `ntdh-bench {cli.command} --config {config}`"
+
+
+def _is_first_process() -> bool:
+    """Return whether this is the first process of a run, on the first machine."""
+    node = os.environ.get("NODE_RANK", os.environ.get("GROUP_RANK", "0"))
+    return getattr(rank_zero_only, "rank", 0) == 0 and node == "0"
+
+
+def _unused_folder(folder: Path) -> Path:
+    if (folder / CONFIG).exists():
+        raise UserError(
+            f"{RUN_VARIABLE} names {folder}, which holds a run already: name an empty folder, or "
+            "unset it"
+        )
+    return folder
 
 
 def _new_folder(root: Path, identity: dict[str, Any]) -> Path:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ntdh_bench.errors import UserError
 from ntdh_bench.layers import AVERAGED_LOGITS, LOGITS
+from ntdh_bench.notices import notice
 
 
 class Distiller(nn.Module, ABC):
@@ -33,6 +34,8 @@ class Distiller(nn.Module, ABC):
     #: Whether rows are compared one by one, so that in dense tasks each pixel may be a row. Others
     #: get features averaged to one row a sample.
     by_row = False
+    #: Rows that a batch must have for the loss not to be 0 whatever they are.
+    least_rows = 1
 
     def __init__(
         self,
@@ -47,6 +50,7 @@ class Distiller(nn.Module, ABC):
         self.weight = weight
         self._student_layer = student_layer or layer
         self._teacher_layer = teacher_layer or layer
+        self._said = False
 
     @property
     def student_layer(self) -> str:
@@ -102,6 +106,13 @@ class Distiller(nn.Module, ABC):
             self._features(student, self.student_layer),
             self._features(teacher, self.teacher_layer),
         )
+        if 0 < len(features[0]) < self.least_rows and not self._said:
+            self._said = True
+            notice(
+                f"{type(self).__name__} compares the samples of a batch: its loss is 0 in one of "
+                f"{len(features[0])}; choose data.batch_size so that every batch, the last one "
+                f"too, has {self.least_rows} or more"
+            )
         loss: Tensor = self(*features, *self.extra_arguments(target, index))
         return self.weight * loss
 

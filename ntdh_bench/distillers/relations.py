@@ -20,6 +20,8 @@ class RKD(Distiller):
         teacher_layer: the teacher's layer where it differs.
     """
 
+    least_rows = 3
+
     def __init__(
         self,
         distance_weight: float = 25.0,
@@ -48,6 +50,8 @@ class PKT(Distiller):
         teacher_layer: the teacher's layer where it differs.
     """
 
+    least_rows = 2
+
     def __init__(
         self,
         weight: float = 30000.0,
@@ -71,6 +75,8 @@ class SP(Distiller):
         student_layer: the student's layer where it differs.
         teacher_layer: the teacher's layer where it differs.
     """
+
+    least_rows = 2
 
     def __init__(
         self,

@@ -111,18 +111,6 @@ def test_test_command_repeats_the_recorded_numbers(
             assert f"{metrics[kind][split]['ncjsd']:.4f}" in shown
 
 
-def test_predict_writes_logits(finished: Path) -> None:
-    path = finished / "checkpoints" / "last.ckpt"
-    assert main(["predict", "--ckpt_path", str(path)]) == 0
-    predictions = finished / "checkpoints" / "predictions-last.npz"
-    found = np.load(predictions, allow_pickle=False)
-    assert found["logits"].shape == (4000, 4)
-    assert (found["index"] == np.arange(4000)).all()
-    accuracy = (found["logits"].argmax(1) == found["target"]).mean()
-    assert accuracy == pytest.approx(record_of(finished)["metrics"]["last"]["test"]["accuracy"])
-    predictions.unlink()
-
-
 def test_the_summary_shows_the_student_without_kd(
     finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

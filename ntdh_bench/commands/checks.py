@@ -1,0 +1,87 @@
+"""What the Trainer can be told and a run cannot do: refused before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
+from lightning.pytorch.plugins import MixedPrecision, Precision
+
+from ntdh_bench.errors import UserError
+
+_PRECISIONS = {"32-true", "32", "16-mixed", "16", "bf16-mixed", "bf16"}
+_SPAWNING = ("spawn", "fork", "notebook")  # parts of the names of Lightning's strategies
+
+
+def as_list(value: Any) -> list[Any]:
+    """Return the values of a setting that takes nothing, one or several."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Refuse settings of the Trainer that no command can follow.
+
+    Raises:
+        UserError: a precision of the weights other than float32, batches to overfit, a strategy
+            whose processes are copies of this one, or a callback that changes what is given.
+    """
+    _check_precision(settings.get("precision"), as_list(settings.get("plugins")))
+    if settings.get("overfit_batches"):
+        raise UserError(
+            f"trainer.overfit_batches is {settings['overfit_batches']}: the order of batches is "
+            "derived from the seed here and cannot be replaced; use trainer.limit_train_batches"
+        )
+    strategy = settings.get("strategy")
+    method = strategy if isinstance(strategy, str) else getattr(strategy, "_start_method", "")
+    if any(part in method for part in _SPAWNING):
+        raise UserError(
+            f"trainer.strategy starts its processes by {method!r}, which leave their results "
+            "behind: choose ddp, whose processes are commands of their own"
+        )
+    for callback in as_list(settings.get("callbacks")):
+        if isinstance(callback, (LearningRateFinder, BatchSizeFinder)):
+            raise UserError(
+                f"trainer.callbacks has a {type(callback).__name__}, which changes settings while "
+                "it runs: a run keeps those it was given; set them yourself"
+            )
+
+
+def _check_precision(precision: Any, plugins: list[Any]) -> None:
+    own = [plugin.precision for plugin in plugins if _changes_weights(plugin)]
+    if precision is not None and str(precision) not in _PRECISIONS:
+        own.append(precision)
+    if own:
+        raise UserError(
+            f"trainer.precision is {own[0]}: weights are float32 here, since runs share their "
+            "teachers; choose 32-true, bf16-mixed or 16-mixed"
+        )
+
+
+def _changes_weights(plugin: Any) -> bool:
+    mixed = isinstance(plugin, MixedPrecision)
+    return isinstance(plugin, Precision) and not mixed and plugin.precision != "32-true"
+
+
+def check_measured(limit: int | float | None, datamodule: LightningDataModule, split: str) -> None:
+    """Refuse to measure a split of which no batch is left.
+
+    Args:
+        limit: the Trainer's ``limit_<split>_batches``: a number, or a share of the batches.
+        datamodule: set up.
+        split: ``val`` or ``test``.
+
+    Raises:
+        UserError: nothing would be measured.
+    """
+    if limit is None:
+        return
+    batches = len(getattr(datamodule, f"{split}_dataloader")())
+    if (limit if isinstance(limit, int) else int(limit * batches)) == 0:
+        raise UserError(
+            f"trainer.limit_{split}_batches is {limit}, which leaves none of the {batches} "
+            "batches: nothing would be measured; raise it, or leave it out"
+        )
