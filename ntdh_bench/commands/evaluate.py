@@ -62,6 +62,7 @@ def _predictions_folder(cli: EvaluateCLI) -> Path:
     if cli.config.output:
         return Path(cli.config.output).absolute()
     checkpoint = Path(cli.config.ckpt_path).resolve()
-    settings = cli.config.trainer
-    part = settings.fast_dev_run or settings.limit_predict_batches not in (None, 1.0)
+    limit = cli.config.trainer.limit_predict_batches
+    whole = limit is None or (isinstance(limit, float) and limit == 1)  # 1 is one batch
+    part = cli.config.trainer.fast_dev_run or not whole
     return checkpoint.with_name(f"predictions-{checkpoint.stem}{'-part' if part else ''}")

@@ -6,6 +6,7 @@ import logging
 import os
 import shlex
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -191,7 +192,6 @@ class FitCLI(BenchCLI):
                 f"cannot make a run folder in {root}: {error.strerror}; give --run_dir a folder "
                 "that can be written"
             ) from None
-        os.environ[RUN_VARIABLE] = str(folder.resolve())
         return folder
 
     def _save_config(self, folder: Path) -> None:
@@ -203,7 +203,6 @@ class FitCLI(BenchCLI):
         if shared := os.environ.get(RUN_VARIABLE):
             return Path(shared)
         self._temporary = tempfile.TemporaryDirectory(prefix="ntdh-fast-dev-run-")
-        os.environ[RUN_VARIABLE] = self._temporary.name
         return Path(self._temporary.name)
 
 
@@ -298,19 +297,21 @@ def run_command(action: Callable[[], Any]) -> int:
             raise
         detail = str(error).splitlines()[1].strip()
         raise UserError(f"the checkpoint is of another network: {detail}") from error
-    finally:
-        os.environ.pop(RUN_VARIABLE, None)
     return 0
 
 
 @contextmanager
 def running(cli: FitCLI) -> Iterator[None]:
-    """Turn what may end a run from outside into one line that says how to go on.
+    """Tell processes started meanwhile of the run's folder; say how to go on if it is stopped.
 
     Raises:
         Stopped: by Ctrl-C or SIGTERM.
         UserError: the run's folder was removed or cannot be written.
     """
+    before = os.environ.get(RUN_VARIABLE)
+    os.environ[RUN_VARIABLE] = str(cli.folder.resolve())
+    hook = threading.excepthook
+    threading.excepthook = _quiet
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as error:
@@ -321,6 +322,17 @@ def running(cli: FitCLI) -> Iterator[None]:
         if is_unwritable(error):
             raise unwritable(cli.folder, error) from None
         raise
+    finally:
+        threading.excepthook = hook
+        del os.environ[RUN_VARIABLE]
+        if before is not None:
+            os.environ[RUN_VARIABLE] = before
+
+
+def _quiet(failure: threading.ExceptHookArgs) -> None:
+    """Print no traceback of a log's writer: its error is raised where the log is next used."""
+    if not isinstance(failure.exc_value, OSError):
+        threading.__excepthook__(failure)
 
 
 def _how_to_go_on(cli: FitCLI) -> str:

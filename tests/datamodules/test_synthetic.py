@@ -88,6 +88,11 @@ def test_steps_per_epoch_repeats_the_very_same_tensors() -> None:
     assert len(list(make(steps_per_epoch=5).test_dataloader())) == 1
 
 
+def test_no_steps_per_epoch_is_one_pass_in_batches() -> None:
+    data = make(steps_per_epoch=None, batch_size=100)
+    assert [len(batch["index"]) for batch in data.train_dataloader()] == [100, 100, 40]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

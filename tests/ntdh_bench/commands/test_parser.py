@@ -94,17 +94,10 @@ def test_the_class_weights_of_2dpass_are_part_of_its_identity(tmp_path: Path) ->
     assert "class_weighting" not in arguments("pmf")  # what the first records of 2DPASS had
 
 
-def test_every_run_gets_its_own_folder_with_a_config_that_repeats_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folders = []
-    for _ in range(2):
-        monkeypatch.delenv("NTDH_RUN", raising=False)
-        folders.append(FitCLI("fit", flags(QUICKSTART, tmp_path)).folder)
+def test_every_run_gets_its_own_folder_with_a_config_that_repeats_it(tmp_path: Path) -> None:
+    folders = [FitCLI("fit", flags(QUICKSTART, tmp_path)).folder for _ in range(2)]
     assert folders[0] != folders[1]
-    monkeypatch.delenv("NTDH_RUN", raising=False)
     first = FitCLI("fit", flags(QUICKSTART, tmp_path)).identity()
-    monkeypatch.delenv("NTDH_RUN", raising=False)
     again = FitCLI("fit", flags(folders[0] / "config.yaml", tmp_path)).identity()
     assert first == again
 

@@ -243,3 +243,21 @@ def test_no_rows(method: type[Distiller]) -> None:
     loss = distiller.distill(student, teacher, TARGET[:0], INDEX[:0])
     loss.backward()
     assert loss == 0
+
+
+@pytest.mark.parametrize(("method", "least"), [(RKD, 3), (PKT, 2), (SP, 2)])
+def test_batches_too_small_for_relations_are_said_once(
+    method: type[Distiller], least: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    distiller = method(layer="hidden2")
+    student, teacher = outputs(0, 5), outputs(1, 7)
+
+    def loss(rows: int) -> float:
+        few = [{name: value[:rows] for name, value in side.items()} for side in (student, teacher)]
+        return float(distiller.distill(few[0], few[1], torch.zeros(rows), torch.arange(rows)))
+
+    assert loss(least) > 1e-3
+    assert capsys.readouterr().err == ""
+    assert loss(least - 1) == loss(least - 1) == pytest.approx(0, abs=1e-9)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"its loss is 0 in one of {least - 1}" in line
