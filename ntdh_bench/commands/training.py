@@ -51,6 +51,7 @@ _ADVICE = (
     ".*LeafSpec.*",
     ".*callbacks used to create the checkpoint.*",
     ".*The dirpath has changed.*",
+    ".*infer the batch indices.*",
 )
 RUN_VARIABLE = "NTDH_RUN"  # the other processes of a multi-device run write where the first does
 # A resumed run may be prolonged; which teacher it uses is checked by the teacher's own hash.
