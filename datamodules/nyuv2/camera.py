@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ntdh_bench.errors import UserError
+from ntdh_bench.errors import FileError
+from ntdh_bench.files.images import opened_image
 
-from ..images import opened_image
+from .layout import MAX_PIXELS
 from .voxels import BLOCK, GRID, VOXEL_SIZE, Grid, over_blocks
 
 Depth = NDArray[np.uint16]
@@ -63,11 +64,11 @@ def read_depth(path: Path, size: tuple[int, int] = IMAGE_SIZE) -> Depth:
     16 bits a pixel, rotated left by 3.
 
     Raises:
-        UserError: the file is missing, damaged, of another size, or no 16-bit grey image.
+        FileError: the file is missing, damaged, of another size, or no 16-bit grey PNG.
     """
-    with opened_image(path) as image:
+    with opened_image(path, MAX_PIXELS, ("PNG",)) as image:
         if image.size != size[::-1] or not image.mode.startswith("I"):
-            raise UserError(
+            raise FileError(
                 f"{path}: {image.width}x{image.height}, mode {image.mode}, expected 16-bit grey "
                 f"{size[1]}x{size[0]}; get it again"
             )
@@ -172,8 +173,8 @@ def _seen(metres: NDArray[np.floating], points: Double, camera: Camera) -> NDArr
     pixel = np.where(inside, row * metres.shape[1] + column, 0).astype(np.intp)
     depth = metres.ravel()[pixel]
     inside &= (depth >= _NEAREST) & (depth <= _FARTHEST)
-    state = np.where(deep - depth >= _BEHIND, OCCLUDED, FREE)
-    return np.where(inside, state, OUTSIDE).astype(np.uint8)
+    state = np.where(deep - depth >= _BEHIND, np.uint8(OCCLUDED), np.uint8(FREE))
+    return np.where(inside, state, np.uint8(OUTSIDE))
 
 
 def tsdf_state(tsdf: NDArray[np.floating]) -> NDArray[np.uint8]:
@@ -184,7 +185,10 @@ def tsdf_state(tsdf: NDArray[np.floating]) -> NDArray[np.uint8]:
 
     Source: Li et al., CVPR 2019 (DDRNet), its data release.
     """
-    return np.where(tsdf == 1, SURFACE, np.where(tsdf <= 0, OCCLUDED, FREE)).astype(np.uint8)
+    state = np.full(tsdf.shape, FREE, dtype=np.uint8)
+    state[tsdf <= 0] = OCCLUDED
+    state[tsdf == 1] = SURFACE
+    return state
 
 
 def coarser_state(state: NDArray[np.uint8], factor: int = BLOCK) -> NDArray[np.uint8]:

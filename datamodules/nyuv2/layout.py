@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -9,7 +10,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ntdh_bench.errors import UserError
+from ntdh_bench.errors import FileError
+from ntdh_bench.files.schema import mismatch
 
 Part = Literal["train", "test"]
 PARTS: tuple[Part, ...] = ("train", "test")
@@ -32,6 +34,13 @@ HOW_TO_GET = (
     f"{SPLIT_MAT} (horatio.cs.nyu.edu/mit/silberman/indoor_seg_sup/), {CLASSES_MAT} "
     "(github.com/ankurhanda/nyuv2-meta-data)"
 )
+
+
+def _is_index(value: Any) -> bool:
+    return type(value) is int and abs(value) < 1_000_000
+
+
+_SPLIT = {part: [_is_index] for part in PARTS}
 
 
 class Pair(NamedTuple):
@@ -69,30 +78,30 @@ class PairSource(Protocol):
         """
 
 
-def checked_split(path: Path, split: dict[Any, Any], there: set[int]) -> dict[Part, list[int]]:
+def checked_split(path: Path, split: Any, there: set[int]) -> dict[Part, list[int]]:
     """Return the split that was read from ``path`` if each index is there, and in one part only.
 
     Raises:
-        UserError: it is not.
+        FileError: it is not.
     """
+    if (wrong := mismatch(split, _SPLIT, "the split")) is not None:
+        raise FileError(
+            f'{path}: {wrong} is not as in {{"train": [1, ...], "test": [2, ...]}}; get it again'
+        )
     for part in PARTS:
-        indices = split.get(part)
-        if not isinstance(indices, list) or not all(type(index) is int for index in indices):
-            raise UserError(f"{path}: {part!r} is not a list of integers; get the file again")
-        if not indices:
-            raise UserError(f"{path}: {part!r} is empty; get the file again")
-        outside = [index for index in indices if index not in there]
+        if not split[part]:
+            raise FileError(f"{path}: {part!r} is empty; get the file again")
+        outside = [index for index in split[part] if index not in there]
         if outside:
             span = f"{min(there)}..{max(there)}" if there else "none at all"
-            raise UserError(
+            raise FileError(
                 f"{path}: index {outside[0]} of {part!r} ({len(outside)} in all) has no pair: "
                 f"there are {span}, counted from 1; get the file again, or the pairs"
             )
-    train, test = split["train"], split["test"]
-    if len({*train, *test}) != len(train) + len(test):
-        twice = next(i for i in sorted({*train, *test}) if (train + test).count(i) > 1)
-        raise UserError(
-            f"{path}: index {twice} is there twice: a pair belongs to one part, once; get the file "
-            "again"
+    twice = [index for index, count in Counter(split["train"] + split["test"]).items() if count > 1]
+    if twice:
+        raise FileError(
+            f"{path}: index {min(twice)} is there twice: a pair belongs to one part, once; get the "
+            "file again"
         )
-    return {"train": train, "test": test}
+    return {part: split[part] for part in PARTS}

@@ -9,17 +9,17 @@ from typing import Any
 
 import h5py
 import numpy as np
-import scipy.io
 from numpy.typing import NDArray
 
-from ntdh_bench.errors import UserError
+from ntdh_bench.errors import FileError
+from ntdh_bench.files.mat5 import read_mat5
+from ntdh_bench.files.reading import AGAIN, reading
 
 from .labels import NYU40_NAMES
 from .layout import (
     CLASSES_MAT,
     HOW_TO_GET,
     LABELLED_MAT,
-    MAX_PIXELS,
     SPLIT_MAT,
     Pair,
     Part,
@@ -28,9 +28,13 @@ from .layout import (
 
 RAW_CLASSES = 894
 _MAX_PAIRS = 10_000
-_MAX_CHUNK_BYTES = 1 << 28
+_MAX_PIXELS = 1 << 20  # of an image: published ones have 307,200
+_MAX_MAT_BYTES = 1 << 20  # of the split and of the classes: published ones have a few thousand
 #: Of decoded chunks, per variable: a chunk of the file may hold pieces of many pairs.
 _CACHE_BYTES = 1 << 27
+#: Of a chunk, unless the file is larger: it is decoded whole.
+_CHUNK_BYTES = 1 << 23
+_WHAT = "a MATLAB 7.3 (HDF5) file"
 #: Kind of number and shape of each variable on disk; MATLAB writes its axes in reverse.
 _VARIABLES = {
     "images": ("u", ("N", "3", "width", "height")),
@@ -50,7 +54,7 @@ class LabelledMat:
         folder: that holds the three files.
 
     Raises:
-        UserError: a file is missing or not of its format, or lacks a variable or has one of
+        FileError: a file is missing or not of its format, or lacks a variable or has one of
             another type or shape.
     """
 
@@ -58,7 +62,9 @@ class LabelledMat:
         self.folder = folder
         self.path = folder / LABELLED_MAT
         self._file = _open(self.path)
-        self._variables = {name: self._variable(name) for name in _VARIABLES}
+        self._max_chunk = max(_CHUNK_BYTES, min(self.path.stat().st_size, _CACHE_BYTES))
+        with reading(self.path, _WHAT):
+            self._variables = {name: self._variable(name) for name in _VARIABLES}
         images = self._variables["images"]
         count, _, width, height = images.shape
         #: (height, width) of every image
@@ -75,20 +81,17 @@ class LabelledMat:
         """Read one pair; depth is rounded to millimetres, 0 where it is not finite.
 
         Raises:
-            UserError: the file is damaged, or has a label above 894.
+            FileError: the file is damaged, or has a label above 894.
         """
-        try:
+        with reading(self.path, f"{_WHAT} whose pair {index} can be read"):
             image, metres, raw = (variable[index - 1].T for variable in self._variables.values())
-        except OSError as error:
-            raise UserError(
-                f"{self.path}: pair {index} cannot be read ({error}); get the file again"
-            ) from None
         if raw.max() > RAW_CLASSES:
-            raise UserError(
-                f"{self.path}: label {raw.max()} in pair {index}, expected at most {RAW_CLASSES}; "
-                "get the file again"
+            raise FileError(
+                f"{self.path}: a label above {RAW_CLASSES} in pair {index}; get the file again"
             )
-        millimetres = np.nan_to_num(1000 * metres.astype(np.float64), nan=0, posinf=0, neginf=0)
+        with np.errstate(over="ignore"):
+            millimetres = 1000 * metres.astype(np.float64)
+        np.nan_to_num(millimetres, copy=False, nan=0, posinf=0, neginf=0)
         depth = np.rint(millimetres).clip(0, 0xFFFF).astype(np.uint16)
         return Pair(image, depth, self._classes[raw])
 
@@ -97,15 +100,14 @@ class LabelledMat:
         link = self._file.get(name, getlink=True)
         variable = self._file.get(name) if isinstance(link, h5py.HardLink) else None
         if not isinstance(variable, h5py.Dataset) or variable.external or variable.is_virtual:
-            there = ", ".join(sorted(self._file)[:10]) or "nothing"
-            raise UserError(f"{self.path}: no variable {name!r} (there: {there}); {HOW_TO_GET}")
+            raise FileError(f"{self.path}: no variable {name!r}; {HOW_TO_GET}")
         kind, axes = _VARIABLES[name]
         chunk = math.prod(variable.chunks or ()) * variable.dtype.itemsize
         if (
             variable.dtype.kind != kind
             or variable.ndim != len(axes)
             or (name == "images" and (variable.shape[1] != 3 or variable.dtype.itemsize != 1))
-            or chunk > _MAX_CHUNK_BYTES
+            or chunk > self._max_chunk
         ):
             raise self._unexpected(name, variable)
         return variable
@@ -113,14 +115,14 @@ class LabelledMat:
     def _check_shapes(self, count: int, width: int, height: int) -> None:
         for name, variable in self._variables.items():
             same = variable.shape[0] == count and variable.shape[-2:] == (width, height)
-            if not same or not 0 < count <= _MAX_PAIRS or not 0 < width * height <= MAX_PIXELS:
+            if not same or not 0 < count <= _MAX_PAIRS or not 0 < width * height <= _MAX_PIXELS:
                 raise self._unexpected(name, variable)
 
-    def _unexpected(self, name: str, variable: Any) -> UserError:
+    def _unexpected(self, name: str, variable: Any) -> FileError:
         kind, axes = _VARIABLES[name]
         expected = "unsigned integers" if kind == "u" else "floating-point numbers"
-        return UserError(
-            f"{self.path}: {name} is {variable.dtype} {variable.shape}, expected {expected} "
+        return FileError(
+            f"{self.path}: {name} is {variable.dtype.name} {variable.shape}, expected {expected} "
             f"({', '.join(axes)}), sizes equal in all variables; get the file again"
         )
 
@@ -133,7 +135,7 @@ def read_split(path: Path, count: int) -> dict[Part, list[int]]:
         count: number of pairs there are.
 
     Raises:
-        UserError: the file is missing or no MATLAB 5 file, lacks a variable, or an index is out of
+        FileError: the file is missing or no MATLAB 5 file, lacks a variable, or an index is out of
             range or there twice.
     """
     variables = {"train": "trainNdxs", "test": "testNdxs"}
@@ -148,12 +150,12 @@ def read_class_map(path: Path) -> NDArray[np.uint8]:
         path: ``classMapping40.mat``.
 
     Raises:
-        UserError: the file is missing or no MATLAB 5 file, or ``mapClass`` is not 894 numbers in
+        FileError: the file is missing or no MATLAB 5 file, or ``mapClass`` is not 894 numbers in
             1..40.
     """
     classes = _read_whole_numbers(path, "mapClass")
     if len(classes) != RAW_CLASSES or not 1 <= classes.min() <= classes.max() <= len(NYU40_NAMES):
-        raise UserError(
+        raise FileError(
             f"{path}: mapClass is not {RAW_CLASSES} numbers in 1..{len(NYU40_NAMES)}; get it again"
         )
     return np.concatenate([[0], classes]).astype(np.uint8)
@@ -162,28 +164,19 @@ def read_class_map(path: Path) -> NDArray[np.uint8]:
 def _read_whole_numbers(path: Path, name: str) -> NDArray[np.int64]:
     """Read a variable of a MATLAB 5 file as int64 (N,)."""
     if not path.is_file():
-        raise UserError(f"{path} is missing; {HOW_TO_GET}")
-    try:
-        shapes = {key: shape for key, shape, _ in scipy.io.whosmat(path)}
-        if name in shapes and math.prod(shapes[name]) > _MAX_PAIRS:
-            raise ValueError(f"{name} has the shape {shapes[name]}")
-        values = scipy.io.loadmat(path, variable_names=[name])[name].ravel()
-        whole: NDArray[np.int64] = values.astype(np.int64)
-        if not np.array_equal(values, whole):
-            raise ValueError(f"{name} are not whole numbers")
-    except KeyError:
-        raise UserError(f"{path}: no variable {name!r}; {HOW_TO_GET}") from None
-    except Exception as error:  # scipy raises whatever a damaged file leads it to
-        raise UserError(f"{path}: not a sound MATLAB 5 file ({error}); get it again") from None
-    return whole
+        raise FileError(f"{path} is missing; {HOW_TO_GET}")
+    values = read_mat5(path, name, _MAX_MAT_BYTES)
+    if values is None:
+        raise FileError(f"{path}: no variable {name!r}; {HOW_TO_GET}")
+    if values.size > _MAX_PAIRS:
+        raise FileError(f"{path}: {name} has {values.size} values, at most {_MAX_PAIRS}; {AGAIN}")
+    if (values != np.rint(values)).any() or (np.abs(values) > _MAX_PAIRS).any():
+        raise FileError(f"{path}: {name} are not whole numbers up to {_MAX_PAIRS}; {AGAIN}")
+    return values.ravel().astype(np.int64)
 
 
 def _open(path: Path) -> Any:
-    try:
+    if not path.is_file():
+        raise FileError(f"{path} is missing; {HOW_TO_GET}")
+    with reading(path, _WHAT, f"{AGAIN}: it has 2.8 GB"):
         return h5py.File(path, "r", rdcc_nbytes=_CACHE_BYTES, rdcc_nslots=10_007)
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; {HOW_TO_GET}") from None
-    except OSError as error:
-        raise UserError(
-            f"{path}: not a MATLAB 7.3 (HDF5) file ({error}); get it again: it has 2.8 GB"
-        ) from None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,9 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ntdh_bench.errors import UserError
+from ntdh_bench.errors import FileError, UserError
+from ntdh_bench.files.images import opened_image
+from ntdh_bench.files.listing import visible
+from ntdh_bench.files.text import read_json
 
-from ..images import nearest, opened_image
+from ..images import nearest
 from .labels import NYU40_NAMES
 from .layout import (
     FOLDER,
@@ -35,17 +37,17 @@ _MAX_SPLIT_BYTES = 1 << 20
 
 
 class _Kind(NamedTuple):
-    """Endings of a kind of file, the preferred first; Pillow's modes of it, and what they are."""
+    """Pillow's formats of a kind of file by ending, the preferred first; modes; what they mean."""
 
-    endings: tuple[str, ...]
+    formats: dict[str, str]
     modes: tuple[str, ...]
     meaning: str
 
 
 _KINDS = {
-    "rgb": _Kind((".png", ".jpg"), ("RGB",), "8-bit RGB"),
-    "depth": _Kind((".png",), ("I;16", "I"), "16-bit grey"),
-    "label40": _Kind((".png",), ("L",), "8-bit grey"),
+    "rgb": _Kind({".png": "PNG", ".jpg": "JPEG"}, ("RGB",), "8-bit RGB"),
+    "depth": _Kind({".png": "PNG"}, ("I;16", "I"), "16-bit grey"),
+    "label40": _Kind({".png": "PNG"}, ("L",), "8-bit grey"),
 }
 
 
@@ -62,7 +64,7 @@ class PreparedFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._files = {kind: _numbered(folder / kind, _KINDS[kind].endings) for kind in _KINDS}
+        self._files = {kind: _numbered(folder / kind, _KINDS[kind].formats) for kind in _KINDS}
         self.split = self._read_split(folder / SPLIT)
         first = next(index for part in self.split.values() for index in part)
         self.size = self._decode("rgb", first).shape[:2]
@@ -80,7 +82,7 @@ class PreparedFolder:
         rgb, depth, label = (self._checked(kind, index) for kind in _KINDS)
         highest = int(label.max())
         if highest > len(NYU40_NAMES):
-            raise UserError(
+            raise FileError(
                 f"{self._files['label40'][index]}: label {highest}, expected at most "
                 f"{len(NYU40_NAMES)} (0 is unlabelled); make the file again"
             )
@@ -89,7 +91,7 @@ class PreparedFolder:
     def _checked(self, kind: str, index: int) -> NDArray[Any]:
         array = self._decode(kind, index)
         if array.shape[:2] != self.size:
-            raise UserError(
+            raise FileError(
                 f"{self._files[kind][index]}: {array.shape[1]}x{array.shape[0]}, but the first "
                 f"image has {self.size[1]}x{self.size[0]}; get it again"
             )
@@ -97,22 +99,25 @@ class PreparedFolder:
 
     def _decode(self, kind: str, index: int) -> NDArray[Any]:
         path, expected = self._files[kind][index], _KINDS[kind]
-        with opened_image(path) as image:
-            if image.width * image.height > MAX_PIXELS or image.mode not in expected.modes:
-                raise UserError(
-                    f"{path}: {image.width}x{image.height}, mode {image.mode}, expected "
-                    f"{expected.meaning} of at most {MAX_PIXELS} pixels; get it again"
+        with opened_image(path, MAX_PIXELS, (expected.formats[path.suffix],)) as image:
+            if image.mode not in expected.modes:
+                raise FileError(
+                    f"{path}: mode {image.mode}, expected {expected.meaning}; get it again"
                 )
             return np.asarray(image)
 
     def _read_split(self, path: Path) -> dict[Part, list[int]]:
         there = set().union(*self._files.values())
-        split = checked_split(path, _read_json(path), there)
+        if not path.is_file():
+            raise FileError(
+                f'{path} is missing: it holds the official split, {{"train": [...], "test": [...]}}'
+            )
+        split = checked_split(path, read_json(path, _MAX_SPLIT_BYTES), there)
         for kind, files in self._files.items():
             missing = sorted({index for part in split.values() for index in part} - files.keys())
             if missing:
-                name = f"{missing[0]:04d}{_KINDS[kind].endings[-1]}"
-                raise UserError(
+                name = f"{missing[0]:04d}{list(_KINDS[kind].formats)[-1]}"
+                raise FileError(
                     f"{self.folder / kind / name} is missing ({len(missing)} such files in all), "
                     f"though {SPLIT} names the pair: get it, or take the index out"
                 )
@@ -195,26 +200,10 @@ def write_pair(folder: Path, index: int, pair: Pair) -> None:
         Image.fromarray(array).save(folder / kind / f"{index:04d}.png")
 
 
-def _numbered(folder: Path, endings: tuple[str, ...]) -> dict[int, Path]:
+def _numbered(folder: Path, endings: Iterable[str]) -> dict[int, Path]:
     """Return the files called NNNN with one of the endings, by number."""
     return {
         int(path.stem): path
-        for ending in reversed(endings)
-        for path in sorted(folder.glob(f"[0-9][0-9][0-9][0-9]{ending}"))
+        for ending in reversed(list(endings))
+        for path in visible(folder, f"[0-9][0-9][0-9][0-9]{ending}")
     }
-
-
-def _read_json(path: Path) -> dict[Any, Any]:
-    try:
-        if path.stat().st_size > _MAX_SPLIT_BYTES:
-            raise ValueError(f"more than {_MAX_SPLIT_BYTES} bytes")
-        split = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(
-            f'{path} is missing: it holds the official split, {{"train": [...], "test": [...]}}'
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON ({error}); get it again") from None
-    if not isinstance(split, dict):
-        raise UserError(f'{path}: expected {{"train": [...], "test": [...]}}; get it again')
-    return split

@@ -13,6 +13,7 @@ from ntdh_bench.cache import default_cache_dir, locked, write_atomic
 from ntdh_bench.datasets import FileCheck, is_simulated
 from ntdh_bench.downloads import writable
 from ntdh_bench.errors import UserError
+from ntdh_bench.files.listing import below
 
 from ..progress import counting_bar
 from .camera import IMAGE_SIZE
@@ -87,7 +88,7 @@ def _has_scenes(root: Path) -> bool:
 def _link(source: Path, target: Path, names: tuple[str, ...]) -> None:
     """Link what is called so in ``source`` below ``target``, unless it is there."""
     for name in names:
-        found = next(iter(sorted(source.rglob(name))), None)
+        found = next(below(source, name), None)
         if found is not None and not (target / name).exists():
             target.mkdir(parents=True, exist_ok=True)
             (target / name).unlink(missing_ok=True)  # a link to what has been moved

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ntdh_bench.datasets import FileCheck, is_simulated
-from ntdh_bench.errors import UserError
+from ntdh_bench.errors import FileError, UserError
+from ntdh_bench.files.images import opened_image
+from ntdh_bench.files.listing import visible
+from ntdh_bench.files.reading import AGAIN
 
-from ..images import opened_image
 from .camera import (
     IMAGE_SIZE,
     NYU_CAMERA,
@@ -46,6 +48,10 @@ _VERSION = 2  # of the arrays in the cache: a change of their content needs anot
 #: Of how many rows, columns and voxels one is left at each scale: voxels stay whole.
 STRIDE = {1.0: 1, 0.5: 2, 0.25: 4}
 _SCENE_FILE = re.compile(r"(NYU\d{4}_\d{4})\.(bin|png)")
+
+
+class TooSmallError(FileError):
+    """Colours that are sound, of the right shape, and of fewer pixels than are asked for."""
 
 
 class Scene(Protocol):
@@ -174,10 +180,11 @@ def find_scenes(folder: Path, *, rgb: bool = True) -> list[Scene]:
     Raises:
         UserError: there are no scenes, or one lacks a file.
     """
-    packed = sorted(folder.glob("*.npz"))
+    there = visible(folder)
+    packed = [path for path in there if path.suffix == ".npz"]
     if packed:
         return [PackedScene(path) for path in packed]
-    files = {path.name for path in folder.iterdir()}
+    files = {path.name for path in there}
     names = sorted({match[1] for match in map(_SCENE_FILE.fullmatch, files) if match})
     if not names:
         raise UserError(f"{folder}: neither NYUNNNN_0000.bin nor .npz; {HOW_TO_GET_SCENES}")
@@ -218,18 +225,30 @@ def read_rgb(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Read a colour image, shrunk by averaging: uint8 (3, *size).
 
     Raises:
-        UserError: the file is damaged, or of another shape or fewer pixels than ``size``.
+        TooSmallError: it has fewer pixels than ``size``.
+        FileError: the file is damaged, or of another shape.
     """
     height, width = size
-    with opened_image(path) as image:
-        alike = image.width * height == image.height * width
-        if not alike or image.height < height or image.width * image.height > MAX_PIXELS:
-            raise UserError(
-                f"{path}: {image.width}x{image.height}, expected {width}x{height} or more of that "
-                "shape; get it again, or choose a smaller data.scale"
-            )
+    with opened_image(path, MAX_PIXELS) as image:
+        expected = f"expected {width}x{height} or more of that shape"
+        found = f"{path}: {image.width}x{image.height}, {expected}"
+        if image.width * height != image.height * width:
+            raise FileError(f"{found}; {AGAIN}")
+        if image.height < height:
+            raise TooSmallError(f"{found}; {_larger(path)}")
         shrunk = image.convert("RGB").resize((width, height), Image.Resampling.BOX)
     return np.asarray(shrunk).transpose(2, 0, 1)
+
+
+def _larger(path: Path) -> str:
+    """Say how to get larger colours: labelled pairs are prepared at half their size."""
+    folder = path.parents[1]
+    if folder.name != PREPARED:
+        return f"{AGAIN}, or choose a smaller data.scale"
+    return (
+        f"delete {folder} and run `ntdh-bench data prepare nyuv2 --full_size`, or choose a smaller "
+        "data.scale"
+    )
 
 
 def prepared_scenes(
@@ -294,7 +313,7 @@ def _refuse_shared(folder: Path, part: Part, names: set[str]) -> None:
     for other in PARTS:
         if other != part and any((folder / name).is_dir() for name in PART_FOLDERS[other]):
             there = part_folder(folder, other)
-            shared = names & {path.stem for path in there.iterdir()}
+            shared = names & {path.stem for path in visible(there)}
             if shared:
                 raise UserError(
                     f"{min(shared)} lies in {here} and in {there} ({len(shared)} scenes do): keep "
@@ -318,6 +337,8 @@ def _check_part(root: Path, part: Part) -> FileCheck:
         _refuse_shared(root / SCENES, part, {scene.name for scene in found})
         for scene in found:
             scene.read(1)
+    except TooSmallError as error:
+        return FileCheck.failed(folder, "incomplete", error, source)
     except UserError as error:
         return FileCheck(folder, "corrupt", str(error), source)
     note = f"{len(found)} scenes, all decoded"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,11 +15,28 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ntdh_bench.cache import build_once, digest
-from ntdh_bench.errors import UserError
+from ntdh_bench.errors import FileError
+from ntdh_bench.files.schema import mismatch
+from ntdh_bench.files.text import read_json
 
 from ..progress import counting_bar
 
 _META = "meta.json"
+
+
+def _is_type(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch("[|<>][biu][1248]", value) is not None
+
+
+def _is_side(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+_SCHEMA = {
+    "digest": str,
+    "names": [str],
+    "kinds": {str: (_is_type, [_is_side])},
+}
 
 #: The arrays of one sample by kind.
 Sample = Mapping[str, NDArray[Any]]
@@ -53,7 +71,7 @@ class Arrays:
             expected = math.prod(shape) * dtype.itemsize
             path = folder / kind
             if not path.is_file() or path.stat().st_size != expected:
-                raise UserError(f"{path}: not the {expected} bytes it had; {_anew(folder)}")
+                raise FileError(f"{path}: not the {expected} bytes it had; {_anew(folder)}")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -166,10 +184,9 @@ def _write(
 
 def _read_meta(folder: Path) -> dict[str, Any]:
     path = folder / _META
-    try:
-        meta: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError):
-        raise UserError(f"{path}: missing or damaged; {_anew(folder)}") from None
+    meta: dict[str, Any] = read_json(path, remedy=_anew(folder))
+    if (wrong := mismatch(meta, _SCHEMA)) is not None:
+        raise FileError(f"{path}: {wrong} is not what was written; {_anew(folder)}")
     return meta
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from ntdh_bench.errors import UserError
+from ntdh_bench.errors import FileError
+from ntdh_bench.files.reading import read_bytes
 
 from .labels import SSC_NAMES
 
@@ -31,6 +32,9 @@ _HEADER = np.dtype([("origin", "<f4", 3), ("pose", "<f4", (4, 4))])
 _RUN = np.dtype([("value", "<u4"), ("length", "<u4")])
 _UNKNOWN = 254  # stands in the map for labels outside it
 _EMPTY_SHARE = 0.95
+_AGAIN = "get SSCNet's NYU data again"
+_STRETCH, _FLAT = 0.1, 1e-6  # of axes that should be of length 1 and span the world
+_FARTHEST = 1e5  # metres
 
 
 def _class_of_label() -> Labels:
@@ -83,17 +87,14 @@ def read_voxels(path: Path, grid: Grid = GRID) -> Volume:
             label is not in the map, or origin or pose are not those of a camera.
     """
     voxels = math.prod(grid)
-    if not path.is_file():
-        raise UserError(f"{path} is missing; get SSCNet's NYU data")
-    size = path.stat().st_size
     # More runs than voxels is another file.
     most = _HEADER.itemsize + voxels * _RUN.itemsize
-    if not _HEADER.itemsize <= size <= most or (size - _HEADER.itemsize) % _RUN.itemsize:
-        raise UserError(
-            f"{path}: {size} bytes, expected {_HEADER.itemsize} and 8 for each of at most {voxels} "
-            "runs; get it again"
+    content = read_bytes(path, most, _AGAIN)
+    if len(content) < _HEADER.itemsize or (len(content) - _HEADER.itemsize) % _RUN.itemsize:
+        raise FileError(
+            f"{path}: {len(content)} bytes, expected {_HEADER.itemsize} and {_RUN.itemsize} for "
+            f"each run; {_AGAIN}"
         )
-    content = path.read_bytes()
     header = np.frombuffer(content, _HEADER, 1)[0]
     runs = np.frombuffer(content, _RUN, offset=_HEADER.itemsize)
     _check_runs(path, runs, grid)
@@ -110,14 +111,14 @@ def _check_runs(path: Path, runs: NDArray[np.void], grid: Grid) -> None:
     # At most 8 million runs of less than 2^32 voxels: the sum cannot overflow.
     total, voxels = int(runs["length"].sum(dtype=np.uint64)), math.prod(grid)
     if total != voxels:
-        raise UserError(
+        raise FileError(
             f"{path}: its runs add up to {total} voxels, expected {voxels} "
             f"({'x'.join(map(str, grid))}); get it again"
         )
     value = runs["value"]
     unknown = (value > IGNORED) | (CLASS_OF_LABEL[value & 0xFF] == _UNKNOWN)
     if unknown.any():
-        raise UserError(
+        raise FileError(
             f"{path}: label {value[unknown][0]}, expected 0 to 36 or {IGNORED}; get it again"
         )
 
@@ -127,9 +128,12 @@ def _checked_pose(
 ) -> NDArray[np.float64]:
     double = pose.astype(np.float64)
     if not (np.isfinite(origin).all() and np.isfinite(double).all()):
-        raise UserError(f"{path}: origin or pose holds values that are not finite; get it again")
-    if not np.array_equal(double[3], [0, 0, 0, 1]) or abs(np.linalg.det(double)) < 1e-6:
-        raise UserError(f"{path}: its camera pose is not one of a camera; get it again")
+        raise FileError(f"{path}: origin or pose holds values that are not finite; {_AGAIN}")
+    far = max(np.abs(origin).max(), np.abs(double[:3, 3]).max()) > _FARTHEST
+    stretch = np.abs(np.linalg.norm(double[:3, :3], axis=1) - 1).max() > _STRETCH
+    flat = abs(np.linalg.det(double)) < _FLAT
+    if far or stretch or flat or not np.array_equal(double[3], [0, 0, 0, 1]):
+        raise FileError(f"{path}: its pose or origin is not one of a camera; {_AGAIN}")
     return double
 
 

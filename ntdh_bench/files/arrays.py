@@ -26,13 +26,15 @@ class Spec(NamedTuple):
 
     Attributes:
         kinds: letters of NumPy's kinds of types, such as "f" or "iu"; objects are never read.
-        shape: of it; None for any, -1 for any length of an axis. Axes of length 1 count.
+        shape: of it; None for any, -1 for any length of an axis.
         itemsize: bytes of a value; None for any.
+        squeezed: whether axes of length 1 do not count.
     """
 
     kinds: str
     shape: tuple[int, ...] | None = None
     itemsize: int | None = None
+    squeezed: bool = False
 
     def fits(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> bool:
         """Return whether an array of this shape and type is meant."""
@@ -40,6 +42,8 @@ class Spec(NamedTuple):
             return False
         if self.shape is None:
             return True
+        if self.squeezed:
+            shape = tuple(side for side in shape if side != 1)
         pairs = list(zip(self.shape, shape, strict=False))
         return len(self.shape) == len(shape) and all(a in (-1, b) for a, b in pairs)
 

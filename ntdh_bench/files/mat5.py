@@ -28,7 +28,7 @@ _TYPES = {
 _INT32, _UINT32, _MATRIX, _COMPRESSED = 5, 6, 14, 15
 _NUMBERS = range(6, 16)  # classes of arrays: reals and integers; below: text, cells, ...
 _COMPLEX = 0x0800
-_EXPANSION = 64 << 20  # most bytes that a compressed variable may have
+_EXPANSION = 4 << 20  # most bytes that a compressed variable may have
 
 
 def read_mat5(

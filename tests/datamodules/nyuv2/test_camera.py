@@ -73,10 +73,13 @@ def test_broken_depth(tmp_path: Path) -> None:
         read_depth(path)
     write_depth(path, np.ones((480, 640), dtype=np.uint16))
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(UserError, match=r"a\.png: cannot be decoded"):
+    with pytest.raises(UserError, match=r"a\.png: damaged, or not a"):
+        read_depth(path)
+    Image.fromarray(np.full((480, 640), 70_000, np.int32)).save(path, format="TIFF")
+    with pytest.raises(UserError, match=r"a\.png: damaged, or not a PNG image"):
         read_depth(path)
     path.write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"a\.png: cannot be decoded"):
+    with pytest.raises(UserError, match=r"a\.png: damaged, or not a"):
         read_depth(path)
 
 

@@ -38,7 +38,7 @@ def replace(name: str, value: Any) -> Callable[[h5py.File], None]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (replace("depths", None), r"no variable 'depths' \(there: images, labels\)"),
+        (replace("depths", None), r"no variable 'depths'; fetch"),
         (replace("labels", np.zeros((5, 16, 12), "f4")), r"labels is float32 .* unsigned integers"),
         (replace("depths", np.zeros((5, 12, 16), "f4")), r"depths is float32 \(5, 12, 16\)"),
         (replace("depths", np.zeros((4, 16, 12), "f4")), r"depths .* \(N, width, height\), sizes"),
@@ -76,7 +76,7 @@ def test_other_storage(mat: Path) -> None:
 def test_a_raw_class_above_894(mat: Path) -> None:
     with h5py.File(mat / "nyu_depth_v2_labeled.mat", "r+") as file:
         file["labels"][2, 0, 0] = 895
-    with pytest.raises(UserError, match=r"labeled\.mat: label 895 in pair 3, expected at most 894"):
+    with pytest.raises(UserError, match=r"labeled\.mat: a label above 894 in pair 3"):
         LabelledMat(mat).read(3)
 
 
@@ -87,21 +87,21 @@ def test_damaged_data(mat: Path) -> None:
     with path.open("r+b") as raw:
         raw.seek(first.byte_offset)
         raw.write(bytes(first.size))
-    with pytest.raises(UserError, match=r"labeled\.mat: pair 1 cannot be read"):
+    with pytest.raises(UserError, match=r"labeled\.mat: damaged, .* whose pair 1 can be read"):
         LabelledMat(mat).read(1)
 
 
 @pytest.mark.parametrize("content", [b"", b"MATLAB 5.0 MAT-file" + bytes(200)])
 def test_not_hdf5(mat: Path, content: bytes) -> None:
     (mat / "nyu_depth_v2_labeled.mat").write_bytes(content)
-    with pytest.raises(UserError, match=r"labeled\.mat: not a MATLAB 7\.3 \(HDF5\) file"):
+    with pytest.raises(UserError, match=r"labeled\.mat: damaged, or not a MATLAB 7\.3"):
         LabelledMat(mat)
 
 
 def test_truncated(mat: Path) -> None:
     path = mat / "nyu_depth_v2_labeled.mat"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"labeled\.mat: not a MATLAB 7\.3 \(HDF5\) file"):
+    with pytest.raises(UserError, match=r"labeled\.mat: damaged, or not a MATLAB 7\.3"):
         LabelledMat(mat)
 
 
@@ -121,8 +121,8 @@ def test_a_missing_file(mat: Path, name: str) -> None:
         ([1, 1], [3], "index 1 is there twice"),
         ([1.5], [3], "trainNdxs are not whole numbers"),
         ([], [3], "'train' is empty"),
-        ([1] * 10_001, [3], r"trainNdxs has the shape \(10001, 1\)"),
-        (["one"], [3], "not a sound MATLAB 5 file"),
+        ([1] * 10_001, [3], r"trainNdxs has 10001 values, at most 10000"),
+        (["one"], [3], "trainNdxs is no array of real numbers"),
     ],
 )
 def test_split(tmp_path: Path, train: list[Any], test: list[Any], message: str) -> None:
@@ -143,7 +143,7 @@ def test_a_split_without_a_variable(tmp_path: Path) -> None:
 def test_a_damaged_split(mat: Path, length: int) -> None:
     path = mat / "splits.mat"
     path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(UserError, match=r"splits\.mat: not a sound MATLAB 5 file"):
+    with pytest.raises(UserError, match=r"splits\.mat: damaged, or not a MATLAB 5 file"):
         read_split(path, 5)
 
 

@@ -90,7 +90,7 @@ def test_verify(prepared: Path) -> None:
     (prepared / "label40" / "0003.png").write_bytes(b"")
     check = verify(root)[0]
     assert check.state == "corrupt"
-    assert "0003.png: cannot be decoded" in check.note
+    assert "0003.png: damaged, or not a" in check.note
 
 
 def test_verify_wants_the_files_of_one_task_only(prepared: Path, tmp_path: Path) -> None:

@@ -187,6 +187,33 @@ def test_colours_of_the_labelled_pairs_serve(scenes: Path, tmp_path: Path) -> No
         prepared_scenes(scenes, tmp_path / "cache", "test")
 
 
+def test_smaller_colours_of_the_pairs_name_the_flag(scenes: Path, tmp_path: Path) -> None:
+    (scenes / "NYUtest" / "NYU0003_0000_rgb.png").unlink()
+    pairs = tmp_path / "nyuv2" / "prepared" / "rgb"
+    pairs.mkdir(parents=True)
+    Image.new("RGB", (320, 240)).save(pairs / "0003.png")
+    remedy = r"delete .*prepared and run `ntdh-bench data prepare nyuv2 --full_size`"
+    with pytest.raises(UserError, match=remedy):
+        prepared_scenes(scenes, tmp_path / "cache", "test")
+    _, test = check_scenes(tmp_path)
+    assert test.state == "incomplete"
+    assert "--full_size" in test.note
+    Image.new("RGB", (320, 241)).save(pairs / "0003.png")
+    _, test = check_scenes(tmp_path)
+    assert test.state == "corrupt"
+
+
+def test_hidden_files_are_no_scenes(scenes: Path, packed: Callable[..., Path]) -> None:
+    for path in list((scenes / "NYUtest").iterdir()):
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7")
+    (scenes / "NYUtest" / ".DS_Store").write_bytes(b"")
+    assert [scene.name for scene in find_scenes(scenes / "NYUtest")] == ["NYU0003_0000"]
+    folder = packed() / "NYUtrain_npz"
+    (folder / "._NYU0001_0000.npz").write_bytes(b"\0\5\x16\7")
+    (folder / "._NYU0002_0000.npz").write_bytes(b"\0\5\x16\7")
+    assert [scene.name for scene in find_scenes(folder)] == ["NYU0001_0000"]
+
+
 def test_missing_partners(scenes: Path, tmp_path: Path) -> None:
     for ending, partner in ((".png", ".bin"), (".bin", ".png")):
         file = scenes / "NYUtrain" / f"NYU0002_0000{ending}"
@@ -214,7 +241,7 @@ def test_broken_files_are_named(scenes: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"NYU0003_0000_rgb\.png: 600x480, expected 640x480"):
         prepared_scenes(scenes, tmp_path, "test")
     (part / "NYU0003_0000_rgb.png").write_bytes(b"none")
-    with pytest.raises(UserError, match=r"NYU0003_0000_rgb\.png: cannot be decoded"):
+    with pytest.raises(UserError, match=r"NYU0003_0000_rgb\.png: damaged, or not a"):
         prepared_scenes(scenes, tmp_path, "test")
     with pytest.raises(UserError, match=r"data\.scale is 0\.3"):
         prepared_scenes(scenes, tmp_path, "test", scale=0.3)
@@ -268,7 +295,7 @@ def test_unknown_depth_is_not_scored_by_either_route(
 @pytest.mark.parametrize(
     ("replaced", "message"),
     [
-        ({"depth": None}, "no item named 'depth.npy'|There is no item"),
+        ({"depth": None}, "no array depth"),
         ({"tsdf_lr": None}, "tsdf_hr"),
         ({"target_lr": np.zeros((60, 36, 59), np.uint8)}, r"target_lr is uint8 \(60, 36, 59\)"),
         ({"target_lr": np.full((60, 36, 60), 12, np.uint8)}, "target_lr holds values"),
@@ -276,7 +303,8 @@ def test_unknown_depth_is_not_scored_by_either_route(
         ({"depth": np.full((1, 480, 640), np.nan)}, "depth holds values"),
         ({"rgb": np.full((3, 480, 640), np.inf)}, "rgb holds values"),
         ({"rgb": np.full((3, 480, 640), "x")}, r"rgb is <U1"),
-        ({"rgb": np.array([{}])}, r"rgb is object"),
+        ({"tsdf_lr": np.full((60, 36, 60), np.nan)}, "tsdf_lr holds values that are not finite"),
+        ({"rgb": np.array([{}])}, r"damaged, or not"),
     ],
 )
 def test_broken_packed_scenes(
@@ -294,11 +322,13 @@ def test_packed_scenes_that_are_no_archives(packed: Callable[..., Path], tmp_pat
     content = path.read_bytes()
     for broken in (b"", b"no archive", content[: len(content) // 2]):
         path.write_bytes(broken)
-        with pytest.raises(UserError, match=r"NYU0001_0000\.npz: no \.npz of plain arrays"):
+        with pytest.raises(
+            UserError, match=r"NYU0001_0000\.npz: damaged, or not a \.npz of plain arrays"
+        ):
             prepared_scenes(folder, tmp_path, "train")
     with zipfile.ZipFile(path, "w") as archive:  # an array cut off
         archive.writestr("rgb.npy", _npy(np.zeros((3, 480, 640), np.float32))[:1000])
-    with pytest.raises(UserError, match=r"NYU0001_0000\.npz: no \.npz of plain arrays"):
+    with pytest.raises(UserError, match=r"NYU0001_0000\.npz: rgb is not of the size"):
         prepared_scenes(folder, tmp_path, "train")
 
 

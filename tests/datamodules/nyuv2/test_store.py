@@ -85,7 +85,12 @@ def test_no_samples(tmp_path: Path) -> None:
 def test_a_damaged_cache_is_made_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arrays = three(tmp_path / "x")
     content = arrays["rgb"].copy()
-    for name, damage in (("rgb", b"short"), ("rgb", bytes(72)), ("meta.json", b"{")):
+    meta = (arrays.folder / "meta.json").read_bytes()
+    for name, damage in (
+        ("rgb", b"short"), ("rgb", bytes(72)), ("meta.json", b"{"), ("meta.json", b"[" * 10_000),
+        ("meta.json", meta.replace(b'"names"', b'"nomes"')), ("meta.json", b'{"digest": 1}'),
+        ("meta.json", meta.replace(b"|u1", b"|O1")),
+    ):  # fmt: skip
         (arrays.folder / name).write_bytes(damage)
         anew = three(tmp_path / "x")
         assert "x is damaged" in capsys.readouterr().err
@@ -109,3 +114,23 @@ def test_key_of_files(tmp_path: Path) -> None:
     os.utime(path, ns=(1, 1))
     keys.add(files_key(tmp_path, [path], size=(2, 4)))
     assert len(keys) == 3
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "wrong"),
+    [
+        (b'"names"', b'"nomes"', "the value, 'names'"),
+        (b'"a"', b"1", r"'names'\[0\]"),
+        (b"|u1", b"|O8", r"'kinds', entry 1\[0\]"),
+        (b"[3, 2, 4]", b"[-3, 2, 4]", r"'kinds', entry 1\[1\]\[0\]"),
+        (b"[3, 2, 4]", b"[30, 2, 4]", "not the 720 bytes"),
+        (b"{", b"[", "not JSON"),
+    ],
+)
+def test_a_folder_of_another_schema(
+    tmp_path: Path, before: bytes, after: bytes, wrong: str
+) -> None:
+    path = three(tmp_path / "x").folder / "meta.json"
+    path.write_bytes(path.read_bytes().replace(before, after))
+    with pytest.raises(UserError, match=rf"x/(meta\.json|rgb): .*{wrong}.*; delete .*x, and it"):
+        Arrays(tmp_path / "x")

@@ -91,7 +91,7 @@ def test_trailing_bytes_and_huge_files_are_refused(tmp_path: Path) -> None:
         read_voxels(path, SMALL)
     with path.open("wb") as file:
         file.truncate(1 << 40)  # sparse
-    with pytest.raises(UserError, match="at most 8294400 runs"):
+    with pytest.raises(UserError, match="1099511627776 bytes, expected at most 66355276"):
         read_voxels(path)
     with pytest.raises(UserError, match=r"none\.bin is missing"):
         read_voxels(tmp_path / "none.bin")
@@ -102,6 +102,8 @@ def test_a_pose_that_is_none(tmp_path: Path) -> None:
         (np.full((4, 4), np.nan), "not finite"),
         (np.zeros((4, 4)), "not one of a camera"),
         (np.diag([1.0, 1, 0, 1]), "not one of a camera"),
+        (np.diag([1.0, 1, 3, 1]), "not one of a camera"),
+        (np.eye(4) + 1e30 * np.eye(4, k=3), "not one of a camera"),
     ):
         path = file_with(tmp_path / "a.bin", (0, 384), pose=pose)
         with pytest.raises(UserError, match=rf"a\.bin: .*{message}"):
