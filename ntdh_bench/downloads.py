@@ -126,11 +126,19 @@ def _from_mirror(
         wrong = check(part)
         if wrong is None:
             return None
+        if _is_web_page(part):
+            wrong = "a web page came instead of the file"
         part.unlink()
         if not resumed:
             return wrong
         resumed = False  # what was there from an earlier call may have been the broken part
     return wrong
+
+
+def _is_web_page(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(1 << 10).lstrip().lower()
+    return start.startswith((b"<!doctype html", b"<html"))
 
 
 def _continue(url: str, part: Path, max_bytes: int, progress: Progress | None) -> None:

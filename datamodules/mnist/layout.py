@@ -7,6 +7,7 @@ from pathlib import Path
 from ntdh_bench.cache import file_digest
 from ntdh_bench.errors import UserError
 from ntdh_bench.files.listing import visible
+from ntdh_bench.files.reading import checked_size, reading
 
 IDX_FOLDER = Path("mnist", "MNIST", "raw")
 PHOTO_FOLDER = Path("bsds500", "BSDS500", "data", "images")
@@ -84,5 +85,14 @@ def jpegs(folder: Path) -> list[Path]:
 
 
 def content_digests(paths: list[Path], root: Path) -> dict[str, str]:
-    """Return the digest of every file by its path below ``root``."""
-    return {path.relative_to(root).as_posix(): file_digest(path) for path in paths}
+    """Return the digest of every file by its path below ``root``.
+
+    Raises:
+        UserError: one is no file that can be read, such as a link to nowhere.
+    """
+    digests = {}
+    for path in paths:
+        checked_size(path, 1 << 62)
+        with reading(path, "a file"):
+            digests[path.relative_to(root).as_posix()] = file_digest(path)
+    return digests

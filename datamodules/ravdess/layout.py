@@ -74,7 +74,7 @@ class ClipFile:
             raise UserError(f"{self}: {self.size} bytes, expected at most {limit}; remove it")
         if self.member is None:
             with self.path.open("rb") as file:
-                content = file.read(limit + 1)
+                content = file.read(self.size + 1)
         else:
             content = self._unpacked(self.member, limit)
         if len(content) != self.size:

@@ -14,13 +14,20 @@ import torch
 from numpy.typing import NDArray
 
 from ntdh_bench.cache import build_once, digest, is_intact
-from ntdh_bench.errors import FileError, UserError
-from ntdh_bench.files.reading import checked_size
+from ntdh_bench.errors import FileError
+from ntdh_bench.files.reading import checked_size, reading
 from ntdh_bench.files.schema import mismatch
 from ntdh_bench.files.text import read_json
 
 from ..progress import Advance, counting_bar
-from .layout import CALIBRATION, Frame, frames, require_sequences, sequence_folder
+from .layout import (
+    CALIBRATION,
+    HOW_TO_GET,
+    Frame,
+    frames,
+    require_sequences,
+    sequence_folder,
+)
 from .projection import project
 from .reader import (
     MAX_PIXELS,
@@ -207,15 +214,13 @@ def _key(listed: list[Frame], folder: Path, scale: float) -> str:
 
     What identifies the *data* is the digest of their content, taken while they are prepared.
     """
-    calibration = listed[0].scan.parents[1] / CALIBRATION
-    if not calibration.is_file():
-        raise UserError(f"{calibration} is missing; get the calibration of KITTI odometry")
-    paths = [calibration, *(path for frame in listed for path in frame if path)]
-    stats = [(path, path.stat()) for path in paths]
-    found = [
-        (path.relative_to(folder).as_posix(), stat.st_size, stat.st_mtime_ns)
-        for path, stat in stats
-    ]
+    paths = [listed[0].scan.parents[1] / CALIBRATION]
+    paths += [path for frame in listed for path in frame if path]
+    found = []
+    for path in paths:
+        with reading(path, "a file", HOW_TO_GET):
+            status = path.stat()
+        found.append((path.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns))
     return digest({"files": found, "scale": float(scale), "version": _VERSION})
 
 
@@ -262,7 +267,7 @@ def _prepare(
     """Return the arrays of a frame, and how many of its points are shown by a pixel."""
     if image_size(frame.image) != full:
         height, width = image_size(frame.image)
-        raise UserError(
+        raise FileError(
             f"{frame.image}: {width}x{height}, but the sequence's first image has "
             f"{full[1]}x{full[0]}, and they share a calibration; get it again"
         )

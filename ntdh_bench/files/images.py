@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
 
 from ntdh_bench.errors import FileError
-from ntdh_bench.files.reading import AGAIN, reading
+from ntdh_bench.files.reading import AGAIN, read_bytes, reading
+
+_MAX_BYTES = 1 << 26
 
 
 @contextmanager
@@ -30,9 +33,11 @@ def opened_image(
     Raises:
         FileError: it is missing, of another format, too large, or damaged.
     """
+    # Of a file, Pillow would allocate as many bytes as a chunk says that it has.
+    content = BytesIO(read_bytes(path, _MAX_BYTES, remedy))
     with (
         reading(path, f"a {' or '.join(formats)} image", remedy),
-        Image.open(path, formats=formats) as image,
+        Image.open(content, formats=formats) as image,
     ):
         if image.width * image.height > max_pixels:
             raise FileError(

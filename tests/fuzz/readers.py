@@ -93,9 +93,11 @@ def _random() -> np.random.Generator:
 # -- images --------------------------------------------------------------------------------------
 
 
-def _image(name: str, shape: tuple[int, ...], kind: str = "u1") -> Callable[[Path], Path]:
+def _image(
+    name: str, shape: tuple[int, ...], kind: str = "u1", step: int = 1
+) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
-        values = _random().integers(0, 40, shape).astype(kind)
+        values = (_random().integers(0, 40, shape) // step * step).astype(kind)
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(values).save(path)
@@ -552,7 +554,8 @@ READERS = (
            lambda v: v.size == 0 or v.max() < 10),
     Reader("mnist_labels", _idx("a", True), read_labels,
            valid=lambda v: v.size == 0 or v.max() < 10),
-    Reader("mnist_m_png", _image("x.png", (32, 32, 3)), read_image, m.png, _is_bytes()),
+    Reader("mnist_m_png", _image("x.png", (32, 32, 3)), lambda p: read_image(p, "PNG"), m.png,
+           _is_bytes()),
     Reader("mnist_m_labels", _mnist_m_labels, _listed, m.text,
            lambda v: all(0 <= label < 10 for _, label in v)),
     Reader("bsds_jpg", _image("x.jpg", (40, 60, 3)), read_image, valid=_is_bytes()),
@@ -581,7 +584,7 @@ READERS = (
            valid=lambda v: v.shape == (300,) and v.max() < 20),
     Reader("kitti_calib", _street("calib.txt"), kitti.read_calibration, m.text, _is_projection),
     Reader("kitti_png", _street("image_2/000000.png"), kitti.read_image, m.png, _is_bytes()),
-    Reader("kitti_dense_png", _image("x.png", (20, 30)),
+    Reader("kitti_dense_png", _image("x.png", (20, 30), step=10),
            lambda p: kitti.read_dense_classes(p, (20, 30), (10, 15)), m.png,
            lambda v: v.shape == (10, 15) and v.max() < 20),
     Reader("cache_kitti_meta", _sequence("meta.json"), _read_sequence, m.json_values, rebuilt=True,
