@@ -137,8 +137,12 @@ class BenchCLI(LightningCLI):
             super().instantiate_classes()
         except (UserError, ValueError) as error:
             raise UserError(one_line(str(error))) from error
-        # A network that sees one modality needs no files of the other.
+
+    def load_data(self, stage: str) -> None:
+        """Set the data module up; a network that sees one modality needs no files of the other."""
         self.datamodule.modality = getattr(self.model, "modality", None)
+        self.datamodule.prepare_data()
+        self.datamodule.setup(stage)
 
     @property
     def mask(self) -> Any:

@@ -80,8 +80,7 @@ class FitCLI(BenchCLI):
         """Make the student's Trainer (hook of LightningCLI), and the run's folder before it."""
         settings = self.config_init.trainer
         check_settings(settings)
-        self.datamodule.prepare_data()
-        self.datamodule.setup("fit")  # wrong data end the command before a folder is made
+        self.load_data("fit")  # wrong data end the command before a folder is made
         if not self.fast_dev_run:
             check_measured(settings.limit_test_batches, self.datamodule, "test")
         self.run_identity = self.identity()
@@ -236,8 +235,7 @@ class EvaluateCLI(BenchCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the Trainer (hook of LightningCLI)."""
-        self.datamodule.prepare_data()
-        self.datamodule.setup("test")
+        self.load_data("test")
         check_mask(self.config.ckpt_path, self.identity()["mask"])
         callbacks = [] if self.mask is None else [self.mask]
         settings = {**self.config_init.trainer, "logger": False, "enable_checkpointing": False}

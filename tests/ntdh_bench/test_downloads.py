@@ -149,6 +149,13 @@ def test_corrupt_mirror_is_passed_over(server: Server, tmp_path: Path) -> None:
     assert len(server.ranges) == 3
 
 
+def test_a_web_page_is_called_that(server: Server, tmp_path: Path) -> None:
+    server.files["/page"] = b"\n<!DOCTYPE html><html>Too many requests</html>"
+    with pytest.raises(UserError, match=r"cannot download file: .*a web page came instead of the"):
+        fetch(tmp_path / "file", f"{server.url}/page")
+    assert not list(tmp_path.iterdir())
+
+
 def test_all_mirrors_failing_names_each(server: Server, tmp_path: Path) -> None:
     server.files["/corrupt"] = b"?"
     with pytest.raises(UserError) as caught:

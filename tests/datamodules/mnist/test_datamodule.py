@@ -327,6 +327,33 @@ def write_archive(root: Path, size: int, split: str) -> None:
         Image.new("RGB", (32, 32), (number, 0, 0)).save(folder / f"{number:08d}.png")
 
 
+def test_links_to_nowhere_are_named(make: Make, published: Path, tmp_path: Path) -> None:
+    photograph = published / PHOTO_FOLDER / "train" / "1.jpg"
+    photograph.unlink()
+    photograph.symlink_to(tmp_path / "annex")
+    with pytest.raises(UserError, match=r"train/1\.jpg is missing"):
+        make().setup()
+
+
+@pytest.mark.parametrize("damage", [-1, 40, None])
+def test_a_damaged_mnist_m_is_made_anew_and_that_is_said(
+    make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: int | None
+) -> None:
+    first = make()
+    first.setup()
+    [path] = (first.cache_dir / "mnist_m").glob("train-*.npy")
+    whole = path.read_bytes()
+    content = bytearray(whole)
+    if damage is None:
+        np.save(path, np.zeros((3, 1, 28, 28), np.uint8))
+    else:
+        content[damage] ^= 1
+        path.write_bytes(content)
+    make().setup()
+    assert f"{path} is damaged" in capsys.readouterr().err
+    assert path.read_bytes() == whole
+
+
 def test_archive_pairs_by_index(make: Make, published: Path) -> None:
     write_archive(published, 30, "train")
     write_archive(published, 10, "test")

@@ -121,6 +121,14 @@ def test_missing_calibration(street: Path, tmp_path: Path) -> None:
         one(street, tmp_path / "cache")
 
 
+def test_links_to_nowhere_are_named(street: Path, tmp_path: Path) -> None:
+    label = sequences_folder(street) / "00" / "labels" / "000001.label"
+    label.unlink()
+    label.symlink_to(tmp_path / "annex")
+    with pytest.raises(UserError, match=r"00/labels/000001\.label is missing"):
+        one(street, tmp_path / "cache")
+
+
 def test_nothing_in_view(street: Path, tmp_path: Path) -> None:
     for scan in (sequences_folder(street) / "00" / "velodyne").iterdir():
         points, _ = read_raw(sequences_folder(street) / "00", scan.stem)

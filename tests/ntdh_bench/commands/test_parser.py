@@ -53,12 +53,21 @@ def test_the_seed_reaches_data_model_and_mask(tmp_path: Path) -> None:
     assert cli.identity()["seed"] == 7
 
 
-def test_the_data_are_told_the_only_modality_that_is_used(tmp_path: Path) -> None:
-    config = Path("configs/ravdess_unimodal.yaml")
-    assert BenchCLI("fit", flags(config, tmp_path)).datamodule.modality == "teacher"
-    faces = ["--model.modality", "student", "--model.network", "ImageCNN"]
-    assert BenchCLI("fit", flags(config, tmp_path, *faces)).datamodule.modality == "student"
-    assert BenchCLI("fit", flags(QUICKSTART, tmp_path)).datamodule.modality is None
+def test_the_data_are_told_the_only_modality_that_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[str | None] = []
+    monkeypatch.setattr(
+        "ntdh_bench.datamodules.ravdess.datamodule.RAVDESSDataModule.setup",
+        lambda data, stage=None: used.append(data.modality),
+    )
+    cli = BenchCLI("fit", flags(Path("configs/ravdess_unimodal.yaml"), tmp_path))
+    for modality in ("teacher", "student"):
+        cli.model.modality = modality
+        cli.load_data("fit")
+    del cli.model.modality
+    cli.load_data("test")
+    assert used == ["teacher", "student", None]
 
 
 def test_identity_leaves_out_paths_and_workers(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -40,3 +42,17 @@ def test_size_and_damage(tmp_path: Path) -> None:
         _open(path)
     with pytest.raises(FileError, match="missing"):
         _open(tmp_path / "none.png")
+
+
+def test_the_length_of_a_chunk_is_not_believed(tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 9), np.uint8)).save(path)
+    content = bytearray(path.read_bytes())
+    place = content.index(b"IDAT")
+    content[place - 4 : place] = (0x7FFF0000).to_bytes(4, "big")
+    path.write_bytes(content)
+    tracemalloc.start()
+    with contextlib.suppress(FileError):
+        _open(path)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 22
+    tracemalloc.stop()
