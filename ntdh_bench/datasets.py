@@ -159,7 +159,10 @@ def state_of(info: DatasetInfo, root: Path) -> Presence:
         return Presence("simulated")
     if not any(folder.is_dir() for folder in folders):
         return Presence("missing")
-    lacking = info.lacking(root) if info.lacking else None
+    try:
+        lacking = info.lacking(root) if info.lacking else None
+    except UserError:  # one set that cannot be read hides no other
+        return Presence("incomplete", "cannot be read: see verify")
     return Presence("incomplete", lacking) if lacking else Presence("real")
 
 

@@ -16,6 +16,7 @@ from typing import Literal
 from ntdh_bench.errors import UserError, one_line
 from ntdh_bench.files.archives import open_zip, read_member
 from ntdh_bench.files.listing import below, is_shadow, visible
+from ntdh_bench.files.reading import checked_size
 
 from .names import ACTORS, EMOTIONS, SONG, SPEECH, ClipKey, ClipName
 
@@ -36,6 +37,7 @@ _PUBLISHED = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 _LIKE_A_NAME = re.compile(r"[\d-]+", re.ASCII)
+_MAX_ZIP = 1 << 36
 _MAX_MEMBERS = 20_000  # the largest published zip has 2,452
 
 
@@ -220,8 +222,9 @@ def _regular(
 
 def _members(container: Path, folder: Path, kind: ClipKind, faults: list[str]) -> Iterator[_Found]:
     location = container.relative_to(folder).as_posix()
-    modified = container.stat().st_mtime_ns
     try:
+        checked_size(container, _MAX_ZIP)
+        modified = container.stat().st_mtime_ns
         members = _archive(container, modified).infolist()
     except UserError as error:
         faults.append(f"{location}{str(error).removeprefix(str(container))}")

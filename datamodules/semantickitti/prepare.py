@@ -31,7 +31,7 @@ def prepare(root: Path, from_folder: Path | None = None) -> list[str]:
 
     Nothing is downloaded: the publishers ask for a registration. With ``from_folder`` the folders
     found in it are linked below ``root`` first (the archives may have been unpacked apart from each
-    other); what is there already stays.
+    other); what is there already stays, except for links to other folders.
 
     Returns:
         What was done, in a line.
@@ -65,10 +65,7 @@ def prepare(root: Path, from_folder: Path | None = None) -> list[str]:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Link what each sequence has in ``source`` below ``target``, unless it is there.
-
-    Links to what is there no longer are replaced.
-    """
+    """Link what each sequence has in ``source`` below ``target``; what is no link there stays."""
     found: dict[Path, Path] = {}
     for path in below(source, "sequences/*/*"):
         found.setdefault(Path(*path.parts[-2:]), path)
@@ -76,10 +73,12 @@ def _link(source: Path, target: Path) -> None:
         for name in (*KINDS, DENSE_FOLDER, CALIBRATION):
             link = sequence_folder(target, number) / name
             place = found.get(link.relative_to(target))
-            if place is not None and not link.exists():
+            if place is None or (link.exists() and not link.is_symlink()):
+                continue
+            if not (link.exists() and link.samefile(place)):
                 link.parent.mkdir(parents=True, exist_ok=True)
-                link.unlink(missing_ok=True)  # one to a folder that has been moved
-                link.symlink_to(place)
+                link.unlink(missing_ok=True)
+                link.symlink_to(place.resolve())
 
 
 def verify(root: Path) -> list[FileCheck]:

@@ -72,6 +72,12 @@ def test_state_of_a_data_set(tmp_path: Path) -> None:
     (tmp_path / "mnist").mkdir()
     assert state_of(mnist, tmp_path) == ("incomplete", "no train images of MNIST")
     assert state_of(replace(mnist, lacking=lambda root: None), tmp_path) == ("real", None)
+
+    def unreadable(root: Path) -> None:
+        raise UserError("no")
+
+    state, _ = state_of(replace(mnist, lacking=unreadable), tmp_path)
+    assert state == "incomplete"
     write_marker(tmp_path / "mnist", {})
     assert state_of(mnist, tmp_path) == ("simulated", None)
 

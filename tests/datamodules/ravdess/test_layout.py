@@ -197,9 +197,11 @@ def test_links_to_nowhere_are_faults(tmp_path: Path) -> None:
     folder = tmp_path / "ravdess" / "Audio_Speech_Actors_01-24"
     folder.mkdir(parents=True)
     (folder / "03-01-01-01-01-01-01.wav").symlink_to(tmp_path / "annex")
+    (tmp_path / "ravdess" / "Actor_02.zip").symlink_to(tmp_path / "annex")
     listing = find_clips(tmp_path / "ravdess", "audio")
     assert not listing.files
-    assert "03-01-01-01-01-01-01.wav: cannot be read (No such file" in listing.faults[0]
+    assert listing.faults[0] == "Actor_02.zip is missing; get it again"
+    assert "03-01-01-01-01-01-01.wav: cannot be read (No such file" in listing.faults[1]
 
 
 def test_misnamed_files_of_a_flat_folder_are_faults(tmp_path: Path) -> None:

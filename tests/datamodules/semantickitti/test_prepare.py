@@ -162,6 +162,18 @@ def test_links_to_folders_and_shadows(street: Path, tmp_path: Path) -> None:
     assert set(states(root)) == {"ok"}
 
 
+def test_calling_again_with_good_files_heals(street: Path, tmp_path: Path) -> None:
+    root, bad = tmp_path / "root", tmp_path / "bad"
+    shutil.copytree(street, bad)
+    (sequences_folder(bad) / "00" / "labels" / "000001.label").write_bytes(b"")
+    with pytest.raises(UserError, match=r"000001\.label: 0 bytes"):
+        prepare(root, bad)
+    prepare(root, street)
+    assert set(states(root)) == {"ok"}
+    prepare(root, root)  # what is there is not linked to itself
+    assert set(states(root)) == {"ok"}
+
+
 def test_a_glance_agrees_with_verify(street: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(glance, "SEQUENCE_LENGTH", module.SEQUENCE_LENGTH)
     assert lacking(street) is None
