@@ -91,10 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         close = get_close_matches(words[0], COMMANDS, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         return _fail(f"unknown command {words[0]!r}: {hint}choose one of {', '.join(COMMANDS)}", 2)
-    run: Callable[[list[str]], int] = import_module(
-        f"ntdh_bench.commands.{COMMANDS[words[0]].module}"
-    ).main
     try:
+        module = import_module(f"ntdh_bench.commands.{COMMANDS[words[0]].module}")
+        run: Callable[[list[str]], int] = module.main
         return run(words)
     except UserError as error:
         return _fail(str(error), 1)

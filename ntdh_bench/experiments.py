@@ -26,6 +26,8 @@ base, protocol, grid, axes, merged so that another ``class_path`` replaces the o
 the dotted keys are set in the same order. What lies below a key that is null is left out, so that
 "no mask" crossed with ratios is one run. This module imports no torch.
 
+A protocol named ``smoke`` is a trial: its runs are shown, but nothing is tested on them.
+
 A run's hash is that of its merged YAML, of the third-party code that this names (``provenance``)
 and of a given teacher: defaults of this package's classes are not part of it. When such a default
 changes, it goes to :data:`CHANGED_DEFAULTS`, and protocols that were measured get the old value
@@ -34,6 +36,7 @@ written out: their hashes stay, and runs that leave it to the default get new on
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -43,11 +46,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from ntdh_bench.cache import digest, file_digest
 from ntdh_bench.datasets import dataset_names
 from ntdh_bench.errors import UserError
+from ntdh_bench.files.text import parse_yaml, read_yaml
 from ntdh_bench.provenance import code_of
 
 Config = dict[str, Any]
@@ -55,9 +57,13 @@ COMMANDS = ("fit", "saliency")
 EXTRAS = ("curves", "maps")
 PINNED = ("third_party", "given_teacher")
 _KEYS = {"title", "requires", "part_of", "base", "protocols", "keep", "command", "grids"}
+# Names become columns of records and names of files.
+_NAME, _NAME_WORDS = r"\w[\w.+ -]*", "letters, digits, _, -, ., + and spaces"
 _GRID_KEYS = {"overrides", "axes", "exclude"}
 _KINDS: dict[type, str] = {dict: "a mapping", list: "a list", str: "text"}
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+TRIAL = "smoke"
+MAX_RUNS = 20_000  # of an experiment, what is excluded counted
+MAX_SEED = 2**32 - 1
 
 
 class ChangedDefault(NamedTuple):
@@ -178,6 +184,8 @@ def load_experiment(path: Path, overrides: Mapping[str, Any] | None = None) -> E
     """
     spec = _read(path)
     _check_keys(spec, _KEYS, path, "")
+    if not re.fullmatch(_NAME, path.stem):
+        raise UserError(f"{path}: the name of an experiment has {_NAME_WORDS}: rename the file")
     for key, kind in (("title", str), ("requires", str), ("protocols", dict), ("grids", list)):
         if not _expect(spec.get(key), kind, path, key):
             raise UserError(f"{path}: {key} is missing")
@@ -187,6 +195,7 @@ def load_experiment(path: Path, overrides: Mapping[str, Any] | None = None) -> E
     if "maps" in keep and command != "saliency":
         raise UserError(f"{path}: keep: maps needs command: saliency, which makes them")
     protocols = {name: _protocol(name, value, path) for name, value in spec["protocols"].items()}
+    _check_size(spec["grids"], protocols, path)
     missing = spec["requires"] not in dataset_names()
     runs: tuple[Run, ...] = ()
     if not missing:
@@ -200,7 +209,15 @@ def load_experiment(path: Path, overrides: Mapping[str, Any] | None = None) -> E
         runs = tuple(unique.values())
     part_of = _expect(spec.get("part_of", path.stem), str, path, "part_of")
     return Experiment(
-        path.stem, spec["title"], spec["requires"], part_of, missing, protocols, keep, runs, path
+        name=path.stem,
+        title=spec["title"],
+        requires=spec["requires"],
+        part_of=part_of,
+        missing=missing,
+        protocols=protocols,
+        keep=keep,
+        runs=runs,
+        path=path,
     )
 
 
@@ -268,9 +285,7 @@ def _expand(
     for file in _files(spec.get("base"), path, "base"):
         base = merge(base, _read(file))
     for protocol in protocols.values():
-        for entry in spec["grids"]:
-            grid = _expect(entry, dict, path, "grids")
-            _check_keys(grid, _GRID_KEYS, path, "grids.")
+        for grid in spec["grids"]:
             common = [
                 protocol.overrides,
                 _expect(grid.get("overrides"), dict, path, "grids.overrides"),
@@ -280,6 +295,22 @@ def _expand(
                 labels = {a: label for a, label in labels.items() if not _left_out(config, a)}
                 for seed in protocol.seeds:
                     yield protocol.name, seed, labels, {**config, "seed_everything": seed}
+
+
+def _check_size(grids: Sequence[Any], protocols: Mapping[str, Protocol], path: Path) -> None:
+    """Refuse grids of too many runs before they are expanded."""
+    cells = 0
+    for entry in grids:
+        grid = _expect(entry, dict, path, "grids")
+        _check_keys(grid, _GRID_KEYS, path, "grids.")
+        axes = _expect(grid.get("axes"), dict, path, "grids.axes")
+        cells += math.prod(len(_axis(name, values, path)) for name, values in axes.items())
+    runs = cells * sum(len(protocol.seeds) for protocol in protocols.values())
+    if runs > MAX_RUNS:
+        raise UserError(
+            f"{path}: {runs} runs (the product of axes and seeds, over all protocols), expected at "
+            f"most {MAX_RUNS}: make several experiments of it"
+        )
 
 
 def _cells(grid: Mapping[str, Any], path: Path) -> Iterator[tuple[dict[str, str], list[Config]]]:
@@ -317,8 +348,8 @@ def _axis(name: str, values: Any, path: Path) -> dict[str, Config]:
             for label, changes in values.items()
         }
     raise UserError(
-        f"{path}: the axis {name} is {values!r}: give a list of values for the dotted key, or "
-        "labels with the settings that each changes"
+        f"{path}: the axis {_short(name)} is {_kind(values)}: give a list of values for the dotted "
+        "key, or labels with the settings that each changes"
     )
 
 
@@ -330,21 +361,32 @@ def _excluded(
     for axis, labels in chosen.items():
         unknown = [label for label in labels if label not in axes.get(axis, {})]
         if unknown:
-            raise UserError(f"{path}: exclude names {axis} {', '.join(unknown)}, which is no cell")
+            named = f"{_short(axis)} {_short(unknown[0])}"
+            raise UserError(f"{path}: exclude names {named}, which is no cell")
     return chosen
 
 
 def _protocol(name: str, value: Any, path: Path) -> Protocol:
-    where = f"protocols.{name}"
+    where = f"protocols.{_short(name)}"
+    if not re.fullmatch(_NAME, name):
+        raise UserError(f"{path}: {where}: the name of a protocol has {_NAME_WORDS}")
     settings = _expect(value, dict, path, where)
     _check_keys(settings, {"seeds", "overrides"}, path, f"{where}.")
     given = settings.get("seeds", 1)
+    if type(given) is int and given > MAX_RUNS:
+        raise UserError(f"{path}: {where}.seeds is {given}: give at most {MAX_RUNS}")
     seeds = list(range(given)) if type(given) is int else given
-    whole = isinstance(seeds, list) and all(type(seed) is int and seed >= 0 for seed in seeds)
-    if not seeds or not whole:
-        raise UserError(f"{path}: {where}.seeds is {given!r}: give how many, or a list")
+    if not (isinstance(seeds, list) and seeds and all(map(_is_seed, seeds))):
+        raise UserError(
+            f"{path}: {where}.seeds is {_kind(given)}: give how many, or a list of whole numbers "
+            f"from 0 to {MAX_SEED}"
+        )
     overrides = _expect(settings.get("overrides"), dict, path, f"{where}.overrides")
     return Protocol(name, tuple(seeds), overrides)
+
+
+def _is_seed(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= MAX_SEED
 
 
 # -- configs -------------------------------------------------------------------------------------
@@ -395,7 +437,7 @@ def _set(config: Config, keys: Sequence[str], value: Any, where: str) -> Config:
     if below is None:
         return config
     if not isinstance(below, dict):
-        raise UserError(f"{where}: {first} is {below!r}, so nothing can be set below it")
+        raise UserError(f"{where}: {first} is {_kind(below)}, so nothing can be set below it")
     return {**config, first: _set(below, rest, value, where)}
 
 
@@ -407,38 +449,44 @@ def _files(names: Any, path: Path, key: str) -> list[Path]:
 
 @cache
 def _read(path: Path) -> Config:
-    try:
-        loaded = yaml.load(path.read_text(), _LOADER)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; give a YAML file") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    settings: Config = _expect(loaded, dict, path, "the file")
+    settings: Config = _expect(read_yaml(path, remedy="give a YAML file"), dict, path, "the file")
     return settings
 
 
 def _expect(value: Any, kind: type, path: Path, key: str) -> Any:
-    """Return a value that must be a mapping with text as keys, a list or text; null is empty."""
+    """Return a value that must be a mapping, a list or text; null is empty.
+
+    The message does not quote the value: the file may be one that is not the user's to show.
+    """
     found: Any = kind() if value is None else value
     if not isinstance(found, kind):
-        raise UserError(f"{path}: {key} is {value!r}: give {_KINDS[kind]}")
-    for name in found if isinstance(found, dict) else ():
-        if not isinstance(name, str):
-            raise UserError(f"{path}: {key} has the key {name!r}: put it in quotes")
+        raise UserError(f"{path}: {key} is {_kind(value)}: give {_KINDS[kind]}")
     return found
+
+
+def _kind(value: Any) -> str:
+    """Return what kind of value it is; whole numbers as they are."""
+    if type(value) is int:
+        return str(value) if abs(value) < 10**9 else "a large number"
+    return _KINDS.get(type(value), "nothing" if value is None else f"a {type(value).__name__}")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:40]}..."
 
 
 def _check_keys(given: Iterable[str], valid: set[str], path: Path, where: str) -> None:
     unknown = sorted(set(given) - valid)
     if unknown:
         raise UserError(
-            f"{path}: unknown key {where}{unknown[0]}; valid are {', '.join(sorted(valid))}"
+            f"{path}: unknown key {where}{_short(unknown[0])}; valid are {', '.join(sorted(valid))}"
         )
 
 
 def _choice(value: Any, valid: Sequence[str], path: Path, key: str) -> str:
     if value not in valid:
-        raise UserError(f"{path}: {key} is {value!r}: choose from {', '.join(valid)}")
+        given = repr(_short(value)) if isinstance(value, str) else _kind(value)
+        raise UserError(f"{path}: {key} is {given}: choose from {', '.join(valid)}")
     return str(value)
 
 
@@ -454,8 +502,5 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     """
     key, equals, value = text.partition("=")
     if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
-        raise UserError(f"{text!r} is no setting: write dotted.key=value")
-    try:
-        return key, yaml.load(value, _LOADER)
-    except yaml.YAMLError as error:
-        raise UserError(f"{text!r}: {' '.join(str(error).split())}") from None
+        raise UserError(f"{_short(text)!r} is no setting: write dotted.key=value")
+    return key, parse_yaml(value, f"the value of {key}", "write dotted.key=value")

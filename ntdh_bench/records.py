@@ -11,15 +11,17 @@ import json
 import math
 import os
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from ntdh_bench import __version__
-from ntdh_bench.cache import default_cache_dir, digest, locked, write_atomic
-from ntdh_bench.errors import UserError
-from ntdh_bench.experiments import Experiment
+from ntdh_bench.cache import default_cache_dir, digest, file_digest, locked, write_atomic
+from ntdh_bench.errors import FileError
+from ntdh_bench.experiments import MAX_SEED, Experiment
+from ntdh_bench.files.text import read_json
 from ntdh_bench.provenance import named_in, own_commit
 
 SCHEMA = 3
@@ -54,16 +56,44 @@ COLUMNS: dict[str, type] = {
     "python": str, "torch": str, "lightning": str, "torchmetrics": str, "numpy": str,
     "scikit_learn": str,
 }  # fmt: skip
+_REQUIRED = ("experiment", "protocol", "run", "dataset", "source", "arm", "seed")
+_SOURCES = ("real", "simulated")
+_MAX_FLOAT = 3.4e38  # float32's; sums and squares of such numbers are finite as well
+_MAX_INT = 2**63 - 1
+_MAX_TEXT = 300  # characters
+_MAX_PROBLEMS = 20  # told of one file
+_MAX_BYTES = 1 << 26  # of a record with its maps
+_ROUNDING = 1e-6  # how far a float32 may lie beyond the ends of its range
+_SHARE, _COUNT = (0.0, 1.0), (0, _MAX_INT)
+_POSITIVE, _ANY = (0.0, _MAX_FLOAT), (-_MAX_FLOAT, _MAX_FLOAT)
+_METRIC_RANGES = {
+    "accuracy": _SHARE, "teacher_accuracy": _SHARE, "miou": _SHARE, "teacher_miou": _SHARE,
+    "tcjsd": (0.0, math.log(2)), "ncjsd": (0.0, math.log(2)), "kl": _POSITIVE,
+    "tckl": (-1 / math.e, _MAX_FLOAT),  # one term: p log(p / q)
+    "tckl_binary": _POSITIVE, "nckl": _POSITIVE,
+}  # fmt: skip
+#: The range of every column of numbers, ends included; of others any finite number will do.
+RANGES: dict[str, tuple[float, float]] = {
+    "teacher_epochs": _COUNT, "ratio": _SHARE, "gap": _SHARE, "classes": (2, _MAX_INT),
+    "teacher_noise": _POSITIVE, "student_noise": _POSITIVE, "task_weight": _POSITIVE,
+    "distill_weight": _POSITIVE, "seed": (0, MAX_SEED), "epochs": _COUNT,
+    "teacher_parameters": _COUNT, "student_parameters": _COUNT, "seconds": (0.0, 1e10),
+    "threads": (1, _MAX_INT), "epoch": _COUNT, "y": _COUNT, "x": _COUNT,
+    **{f"{checkpoint}_{split}_{metric}": limits for checkpoint in CHECKPOINTS
+       for split in SPLITS for metric, limits in _METRIC_RANGES.items()},
+}  # fmt: skip
 _COLUMNS_2 = tuple(name for name in COLUMNS if not name.endswith("miou"))
 # Values per epoch, and heat maps, have files of their own.
-_DETAILS = {
-    "curves": ("run", "epoch", "metric", "value"),
-    "maps": ("run", "removes", "y", "x", "value"),
+_DETAILS: dict[str, dict[str, type]] = {
+    "curves": {"run": str, "epoch": int, "metric": str, "value": float},
+    "maps": {"run": str, "removes": str, "y": int, "x": int, "value": float},
 }
+# What reading a record raises that is not as it was written.
+_MALFORMED = (AttributeError, KeyError, TypeError, ValueError)
 _MASKS = {"FeatureMask": "feature", "SampleMask": "sample"}
 
 
-class RecordError(UserError):
+class RecordError(FileError):
     """A record or a row of records that cannot be read."""
 
 
@@ -129,10 +159,29 @@ def write_record(path: Path, record: Mapping[str, Any]) -> None:
     """Write a record whole or not at all.
 
     Raises:
+        RecordError: a number in it is not finite.
         UserError: the folder cannot be written.
     """
+    try:
+        text = json.dumps({"schema": SCHEMA, **record}, indent=2, allow_nan=False)
+    except ValueError:
+        where = next(_not_finite(record, ""))
+        raise RecordError(
+            f"{path} is not written: {where} is not a finite number; the input data, or the "
+            "outputs of a network, overflow"
+        ) from None
     with write_atomic(path) as temporary:
-        temporary.write_text(json.dumps({"schema": SCHEMA, **record}, indent=2) + "\n")
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _not_finite(value: Any, where: str) -> Iterator[str]:
+    """Yield the dotted keys of the numbers in plain values that are not finite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield where
+    if isinstance(value, list | tuple):
+        value = dict(enumerate(value))
+    for key, item in value.items() if isinstance(value, Mapping) else ():
+        yield from _not_finite(item, f"{where}.{key}".lstrip("."))
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -142,13 +191,13 @@ def read_record(path: Path) -> dict[str, Any]:
         RecordError: it is damaged, or of another schema.
     """
     try:
-        record = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise RecordError(f"{path}: not a whole record ({error})") from None
+        record = read_json(path, _MAX_BYTES, "run it again")
+    except FileError as error:
+        raise RecordError(str(error)) from None
     found = record.get("schema") if isinstance(record, dict) else None
-    if found not in _READABLE:
-        readable = " and ".join(map(str, _READABLE))
-        raise RecordError(f"{path}: a record of schema {found}; this version reads {readable}")
+    if found not in _READABLE or type(found) is not int:
+        readable = "this version reads " + " and ".join(map(str, _READABLE))
+        raise RecordError(f"{path}: a record of schema {_cut(found)}; {readable}")
     return dict(record)
 
 
@@ -178,7 +227,7 @@ def to_row(record: Mapping[str, Any], experiment: str, protocol: str) -> Row:
     """Return a record as a row of :data:`COLUMNS`.
 
     Raises:
-        RecordError: something that every record holds is missing, or of a wrong type.
+        RecordError: something that every record holds is missing, of a wrong type or out of range.
     """
     try:
         values = {**record, **_settings(record["config"]), **_measured(record["metrics"])}
@@ -187,11 +236,13 @@ def to_row(record: Mapping[str, Any], experiment: str, protocol: str) -> Row:
         values |= {f"{name}_parameters": count for name, count in parameters.items()}
         values |= {name.replace("-", "_"): v for name, v in environment["versions"].items()}
         values |= {name: environment[name] for name in ("device", "threads", "git_commit")}
-        values |= {"experiment": experiment, "protocol": protocol}
-        return {name: _typed(values.get(name), kind) for name, kind in COLUMNS.items()}
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        # A student without KD that runs share has the bits of the threads that trained it.
+        trained = record.get("control_environment") or environment
+        values |= {"threads": trained["threads"], "experiment": experiment, "protocol": protocol}
+        return {name: _cell(name, values.get(name), kind) for name, kind in COLUMNS.items()}
+    except _MALFORMED as error:
         raise RecordError(
-            f"the record of run {record.get('run')} is not as it was written: {error!r}"
+            f"the record of run {_cut(record.get('run'))} is not as it was written: {_told(error)}"
         ) from None
 
 
@@ -235,21 +286,61 @@ def _short(class_path: str | None) -> str | None:
     return class_path.rpartition(".")[2] if class_path else None
 
 
-def _typed(value: Any, kind: type) -> Any:
+def _cell(name: str, value: Any, kind: type) -> Any:
+    """Return a value of a row; None only where a row may do without.
+
+    Raises:
+        ValueError: it is missing, of another type, not finite or out of the column's range.
+    """
+    value = None if value == "" else value  # the same cell of a CSV
+    if value is None and name not in _REQUIRED:
+        return None
+    return _checked(name, value, kind)
+
+
+def _checked(name: str, value: Any, kind: type) -> Any:
     """Return a JSON value as its column's type.
 
     Raises:
-        ValueError: it is of another type, or not finite.
+        ValueError: it is missing, of another type, not finite or out of the column's range.
     """
     if value is None:
-        return None
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:
-        raise ValueError(f"{value!r} is not of type {kind.__name__}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{value!r} is not a finite number")
-    return value
+        raise ValueError(f"{name} is missing")
+    given = type(value)
+    if given is not kind and not (kind is float and given is int):
+        raise ValueError(f"{name} is not of type {kind.__name__}")
+    if kind is str:
+        _check_text(name, str(value))
+    elif kind is not bool:
+        _check_number(name, value, RANGES.get(name, _ANY))
+    return kind(value)
+
+
+def _check_text(name: str, text: str) -> None:
+    """Refuse what no column holds, such as several lines, or what a spreadsheet would compute."""
+    if len(text) > _MAX_TEXT or not text.isprintable() or text.startswith(("=", "+", "-", "@")):
+        raise ValueError(f"{name} is no line of text of at most {_MAX_TEXT} characters")
+    if name == "source" and text not in _SOURCES:
+        raise ValueError(f"{name} is neither {' nor '.join(_SOURCES)}")
+
+
+def _check_number(name: str, value: Any, limits: tuple[float, float]) -> None:
+    if value != value or value in (math.inf, -math.inf):  # an int may be too large for isfinite
+        raise ValueError(f"{name}: {value} is not a finite number")
+    low, high = limits
+    if not low - _ROUNDING <= value <= high + _ROUNDING:
+        raise ValueError(f"{name}: {_cut(value, 20)} is not in [{low:.6g}, {high:.6g}]")
+
+
+def _told(error: BaseException) -> str:
+    """Return what a malformed record raised, in words."""
+    return str(error) if type(error) is ValueError else f"{type(error).__name__} {_cut(error)}"
+
+
+def _cut(value: object, most: int = 80) -> str:
+    """Return a value that a file holds as short text."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
@@ -262,50 +353,61 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
 
 
 def read_rows(path: Path) -> Collected:
-    """Read a CSV of records; rows that cannot be read are named in ``problems`` and left out.
+    """Read a CSV of records; rows that cannot be used are named in ``problems`` and left out.
 
     Raises:
         RecordError: the file is no CSV of this schema or the one before.
     """
-    lines = _read_csv(path, tuple(COLUMNS), _COLUMNS_2)
-    rows, problems = [], []
-    for number, line in enumerate(lines, start=2):
-        try:
-            if None in line or None in line.values():
-                raise ValueError("not as many cells as there are columns")
-            rows.append({name: _parsed(line.get(name, ""), kind) for name, kind in COLUMNS.items()})
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            problems.append(f"{path}, line {number}: {error}")
-    return Collected(rows, problems)
+
+    def row(line: Mapping[str, str]) -> Row:
+        return {n: _cell(n, _parsed(n, line.get(n, ""), kind), kind) for n, kind in COLUMNS.items()}
+
+    return _read_csv(path, row, tuple(COLUMNS), _COLUMNS_2)
 
 
-def _parsed(text: str, kind: type) -> Any:
+def _parsed(name: str, text: str, kind: type) -> Any:
     if not text:
         return None
     if kind is bool:
-        return {"True": True, "False": False}[text]
-    return _typed(kind(text), kind)
+        return {"True": True, "False": False}.get(text, text)
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError(f"{name} is not of type {kind.__name__}") from None
 
 
 def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    with write_atomic(path) as temporary, temporary.open("w", newline="") as file:
+    with write_atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)  # None becomes an empty cell, a float its shortest exact text
 
 
-def _read_csv(path: Path, *layouts: tuple[str, ...]) -> list[dict[str, str]]:
+def _read_csv(
+    path: Path, row: Callable[[Mapping[str, str]], Row], *layouts: tuple[str, ...]
+) -> Collected:
+    """Read a CSV that has the columns of one of ``layouts``; ``row`` makes a row of a line."""
+    rows, problems = [], []
     try:
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(_whole_lines(file))
             if tuple(reader.fieldnames or ()) not in layouts:
                 raise RecordError(
                     f"{path}: its columns are not those of schema {SCHEMA}; collect it again with "
                     f"`ntdh-bench sweep`, or read it with the version that wrote it"
                 )
-            return list(reader)
+            for line in reader:
+                try:
+                    if None in line or None in line.values():
+                        raise ValueError("not as many cells as there are columns")
+                    rows.append(row(line))
+                except ValueError as error:
+                    problems.append(f"{path}, line {reader.line_num}: {error}")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise RecordError(f"{path}: cannot be read ({error})") from None
+        raise RecordError(f"{path}: cannot be read ({_cut(error)})") from None
+    if (left := len(problems) - _MAX_PROBLEMS) > 0:
+        problems[_MAX_PROBLEMS:] = [f"{path}: and {left} more lines like these"]
+    return Collected(rows, problems)
 
 
 def _whole_lines(file: Iterable[str]) -> Iterator[str]:
@@ -368,14 +470,14 @@ def _update(experiment: Experiment, store: Path, path: Path, kept: Collected) ->
     """Write the rows, and the details, that the store has news of."""
     before = {(row["run"], row["protocol"]): row for row in kept.rows}
     runs = dict.fromkeys((run.hash, run.protocol) for run in experiment.runs) | before
-    problems = list(kept.problems)
+    problems: list[str] = []
     details: dict[str, dict[str, list[Row]]] = {kind: {} for kind in experiment.keep}
     for run, protocol in runs:
         file = record_path(store, run)
         if not file.is_file():
             continue
         try:
-            record = _record_of(run, file)
+            record = read_run(file, run)
             row = to_row(record, experiment.name, protocol)
             new = {kind: _detail_rows(record, kind) for kind in details}
         except RecordError as error:
@@ -385,18 +487,37 @@ def _update(experiment: Experiment, store: Path, path: Path, kept: Collected) ->
         for kind, lines in new.items():
             details[kind][run] = lines
     rows = [row for row in runs.values() if row is not None]
-    if rows != kept.rows:
-        write_rows(path, rows)
+    problems += _replace(path, tuple(COLUMNS), rows, kept)
     for kind, by_run in details.items():
-        _write_details(path, kind, dict.fromkeys(row["run"] for row in rows), by_run)
+        problems += _write_details(path, kind, dict.fromkeys(row["run"] for row in rows), by_run)
     return Collected(rows, problems)
 
 
-def _record_of(run: str, path: Path) -> dict[str, Any]:
+def read_run(path: Path, run: str) -> dict[str, Any]:
+    """Return the record of a run.
+
+    Raises:
+        RecordError: as :func:`read_record`, or it is another run's.
+    """
     record = read_record(path)
     if record.get("run") != run:
-        raise RecordError(f"{path}: this is the record of run {record.get('run')}")
+        raise RecordError(f"{path}: this is the record of run {_cut(record.get('run'))}")
     return record
+
+
+def check_record(record: Mapping[str, Any], keep: Iterable[str]) -> None:
+    """Refuse a record that cannot be collected.
+
+    Args:
+        record: of a run.
+        keep: the extras that its experiment collects.
+
+    Raises:
+        RecordError: something is missing, malformed, not finite or out of range.
+    """
+    to_row(record, "checked", "checked")
+    for kind in keep:
+        _detail_rows(record, kind)
 
 
 def details_path(path: Path, kind: str) -> Path:
@@ -404,31 +525,65 @@ def details_path(path: Path, kind: str) -> Path:
     return path.with_name(f"{path.stem}_{kind}.csv")
 
 
-def read_details(path: Path, kind: str) -> list[dict[str, str]]:
-    """Return the rows of the ``curves`` or ``maps`` that go with a CSV of records, as text.
+def read_details(path: Path, kind: str) -> Collected:
+    """Return the rows of the ``curves`` or ``maps`` that go with a CSV of records.
+
+    Rows that cannot be used are named in ``problems`` and left out.
 
     Raises:
-        RecordError: the file is damaged.
+        RecordError: the file is none of that kind.
     """
-    file = details_path(path, kind)
-    return _read_csv(file, _DETAILS[kind]) if file.is_file() else []
+    file, columns = details_path(path, kind), _DETAILS[kind]
+
+    def row(line: Mapping[str, str]) -> Row:
+        return _detail({n: _parsed(n, line[n], of) for n, of in columns.items()}, kind)
+
+    return _read_csv(file, row, tuple(columns)) if file.is_file() else Collected([], [])
+
+
+def _detail(row: Row, kind: str) -> Row:
+    """Return a row of curves or maps.
+
+    Raises:
+        ValueError: a value is missing, of another type, not finite or out of range.
+    """
+    checked = {name: _checked(name, row[name], of) for name, of in _DETAILS[kind].items()}
+    if kind == "curves":
+        metric = checked["metric"]
+        _check_number(metric, checked["value"], _METRIC_RANGES.get(metric, _ANY))
+    return checked
 
 
 def _write_details(
     path: Path, kind: str, runs: Iterable[str], new: Mapping[str, list[Row]]
-) -> None:
+) -> list[str]:
     """Write the details of ``runs``, those in ``new`` instead of those already there."""
     before = read_details(path, kind)
     by_run: dict[str, list[Row]] = {}
-    for row in before:
+    for row in before.rows:
         by_run.setdefault(row["run"], []).append(row)
-    by_run |= {
-        run: [{column: str(row[column]) for column in _DETAILS[kind]} for row in rows]
-        for run, rows in new.items()
-    }
+    by_run |= new
     rows = [row for run in runs for row in by_run.get(run, [])]
-    if rows != before:
-        _write_csv(details_path(path, kind), _DETAILS[kind], rows)
+    return _replace(details_path(path, kind), tuple(_DETAILS[kind]), rows, before)
+
+
+def _replace(
+    path: Path, columns: Sequence[str], rows: Sequence[Row], before: Collected
+) -> list[str]:
+    """Write rows in place of those before, if they are others; returns what is to be known.
+
+    A file with lines that cannot be used is copied first, as they would be lost.
+    """
+    if rows == before.rows:
+        return before.problems
+    problems = list(before.problems)
+    if problems:
+        copy = path.with_name(f"{path.name}.{file_digest(path)[:8]}.damaged")
+        with write_atomic(copy) as temporary:
+            shutil.copyfile(path, temporary)
+        problems.append(f"{path}: written without these lines; as it was, it is kept as {copy}")
+    _write_csv(path, columns, rows)
+    return problems
 
 
 def _detail_rows(record: Mapping[str, Any], kind: str) -> list[Row]:
@@ -439,21 +594,23 @@ def _detail_rows(record: Mapping[str, Any], kind: str) -> list[Row]:
     """
     rows_of = {"curves": _curve_rows, "maps": _map_rows}[kind]
     try:
-        return [{"run": record["run"], **row} for row in rows_of(record[kind])]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        rows = ({"run": record["run"], **row} for row in rows_of(record[kind]))
+        return [_detail(row, kind) for row in rows]
+    except _MALFORMED as error:
         raise RecordError(
-            f"the {kind} of run {record.get('run')} are not as they were written: {error!r}"
+            f"the {kind} of run {_cut(record.get('run'))} are not as they were written: "
+            f"{_told(error)}"
         ) from None
 
 
 def _curve_rows(curves: Mapping[str, Any]) -> Iterator[Row]:
     for metric, values in curves.items():
         for epoch, value in enumerate(values):
-            yield {"epoch": epoch, "metric": metric, "value": float(_typed(value, float))}
+            yield {"epoch": epoch, "metric": metric, "value": value}
 
 
 def _map_rows(maps: Mapping[str, Any]) -> Iterator[Row]:
     for removes, rows in maps.items():
         for y, row in enumerate(rows):
             for x, value in enumerate(row):
-                yield {"removes": removes, "y": y, "x": x, "value": float(_typed(value, float))}
+                yield {"removes": removes, "y": y, "x": x, "value": value}

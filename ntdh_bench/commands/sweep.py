@@ -230,8 +230,12 @@ def _sweep(
     started = time.monotonic()
     todo = list({run.hash: run for run in runs if run.hash not in complete}.values())
     print(f"{experiment.name}: {len(runs)} runs, {len(runs) - len(todo)} complete", flush=True)
+    outcome = Outcome(left=len(todo))
+    stopped: BaseException | None = None
     try:
-        outcome, interrupted = _drive(todo, store, options) if todo else (Outcome(left=0), False)
+        _drive(experiment, todo, store, options, outcome)
+    except (KeyboardInterrupt, UserError) as error:
+        stopped = error
     finally:
         collected = collect(experiment, store.root, options.results)
     _summarise(outcome, store, time.monotonic() - started)
@@ -239,26 +243,37 @@ def _sweep(
     print(f"records: {path}, {len(collected.rows)} of {len(experiment.runs)} runs")
     for problem in collected.problems:
         print(f"problem: {problem}")
-    if interrupted:
+    if isinstance(stopped, UserError):
+        raise stopped
+    if stopped:
         print("interrupted; the same command goes on where it stopped")
         return _INTERRUPTED
     return 1 if outcome.failures else 0
 
 
-def _drive(todo: Sequence[Run], store: Store, options: argparse.Namespace) -> tuple[Outcome, bool]:
-    """Return what was done, and whether Ctrl-C ended it."""
-    outcome = Outcome(left=len(todo))
-    try:
-        with closing(_engine(store, len(todo), options)) as engine:
-            print(f"{engine.jobs} at once, {engine.threads} thread(s) each", flush=True)
-            with Progress(len(todo), engine.jobs) as progress:
-                limits = (options.timeout, options.retries)
-                driver = Driver(todo, store, engine, *limits, progress.update)
-                outcome = driver.outcome
-                driver.drive()
-    except KeyboardInterrupt:
-        return outcome, True
-    return outcome, False
+def _drive(
+    experiment: Experiment,
+    todo: Sequence[Run],
+    store: Store,
+    options: argparse.Namespace,
+    outcome: Outcome,
+) -> None:
+    """Do the runs; ``outcome`` says what was done, also where this ends early."""
+    if not todo:
+        return
+    with closing(_engine(store, len(todo), options)) as engine:
+        print(f"{engine.jobs} at once, {engine.threads} thread(s) each", flush=True)
+        with Progress(len(todo), engine.jobs) as progress:
+            Driver(
+                todo,
+                store,
+                engine,
+                timeout=options.timeout,
+                retries=options.retries,
+                keep=experiment.keep,
+                report=progress.update,
+                outcome=outcome,
+            ).drive()
 
 
 def _engine(store: Store, n_runs: int, options: argparse.Namespace) -> Engine:

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from ntdh_bench.errors import FileError
-from ntdh_bench.files.reading import AGAIN, read_bytes, reading
+from ntdh_bench.files.reading import AGAIN, read_bytes
 
 _MAX_TEXT = 1 << 24
 _MAX_CONFIG = 1 << 20
@@ -69,7 +69,11 @@ def read_yaml(path: Path, max_bytes: int = _MAX_CONFIG, remedy: str = "mend the 
         FileError: it is missing, too large, not YAML, has a tag or a key twice, holds itself or
             something else than plain values (a date, say), or more than 200,000 of them.
     """
-    text = read_text(path, max_bytes, remedy)
+    return parse_yaml(read_text(path, max_bytes, remedy), str(path), remedy)
+
+
+def parse_yaml(text: str, name: str, remedy: str) -> Any:
+    """Return the value of a YAML text, as :func:`read_yaml` does; ``name`` says whose it is."""
     try:
         value = yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
@@ -77,12 +81,11 @@ def read_yaml(path: Path, max_bytes: int = _MAX_CONFIG, remedy: str = "mend the 
         where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
         what = "a key is given twice" if isinstance(error, _TwiceError) else "not valid YAML"
         what = "a tag, which is not allowed" if isinstance(error, _TagError) else what
-        raise FileError(f"{path}: {what}{where}; {remedy}") from None
+        raise FileError(f"{name}: {what}{where}; {remedy}") from None
     except (yaml.YAMLError, ValueError, RecursionError, MemoryError) as error:
-        raise FileError(f"{path}: not valid YAML ({type(error).__name__}); {remedy}") from None
-    with reading(path, "a YAML file", remedy):
-        if wrong := _not_plain(value):
-            raise FileError(f"{path}: {wrong}; {remedy}")
+        raise FileError(f"{name}: not valid YAML ({type(error).__name__}); {remedy}") from None
+    if wrong := _not_plain(value):
+        raise FileError(f"{name}: {wrong}; {remedy}")
     return value
 
 

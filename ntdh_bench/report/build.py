@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ntdh_bench.cache import write_atomic
+from ntdh_bench.errors import FileError
 from ntdh_bench.experiments import Experiment, load_shipped
+from ntdh_bench.notices import notice
 from ntdh_bench.records import RecordError, collect
 from ntdh_bench.report import check, evidence, figures, page, tables, wording
 from ntdh_bench.report.claims import Result, ledger
@@ -59,8 +61,8 @@ def build(results: Path, store: Path) -> Report:
     found = evidence.read(results)
     found.problems.extend(problem for problem in problems if problem not in found.problems)
     exhibits = contents(found, {e.name: e.title for e in experiments})
-    hypothesis = test_hypothesis(found.all_rows)
-    claims = ledger(found.all_rows, hypothesis)
+    hypothesis = test_hypothesis(found.tested)
+    claims = ledger(found.tested, hypothesis)
     outputs = {
         **{name: output for content in exhibits for name, output in _exhibit(content).items()},
         **_tests(claims, hypothesis),
@@ -182,10 +184,12 @@ def _write(
 
 def _earlier_outputs(results: Path) -> set[str]:
     try:
-        outputs = json.loads((results / check.MANIFEST).read_text())["outputs"]
-        return {name for name in outputs if name.startswith(("tables/", "figures/"))}
-    except (OSError, ValueError, KeyError, TypeError):
+        outputs = check.read_manifest(results).outputs
+    except FileError as error:
+        if (results / check.MANIFEST).exists():
+            notice(f"{error}, which leaves files of an earlier build where they are")
         return set()
+    return {name for name in outputs if name.startswith(("tables/", "figures/"))}
 
 
 def _write_text(path: Path, text: str) -> None:

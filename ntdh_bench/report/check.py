@@ -6,15 +6,26 @@ Imports nothing heavy: the check takes about a second.
 from __future__ import annotations
 
 import hashlib
-import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ntdh_bench import __version__
+from ntdh_bench.errors import FileError
 from ntdh_bench.experiments import EXTRAS, shipped_experiments
-from ntdh_bench.records import RecordError, Row, details_path, read_record, read_rows, to_row
+from ntdh_bench.files.schema import mismatch
+from ntdh_bench.files.text import read_json
+from ntdh_bench.records import (
+    RecordError,
+    Row,
+    check_record,
+    details_path,
+    read_rows,
+    read_run,
+    to_row,
+)
 
 MANIFEST = "manifest.json"
 VERSION, PAPER = "ntdh-bench", "ntdh_bench/report/paper.yaml"
@@ -22,6 +33,11 @@ CONFIGS = "configs/sweeps/"
 RECORDS = "records/"
 _RUN_AGAIN = "delete it, and `ntdh-bench sweep` runs it again"
 ALL = "*"  # an output made from every input
+_SCHEMA = {
+    "inputs": {str: str},
+    "outputs": {str: {"sha256": str, "inputs": [str]}},
+    "unlisted_records": [str],
+}
 
 
 def input_hashes(results: Path) -> dict[str, str]:
@@ -44,6 +60,41 @@ def file_hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+class Manifest(NamedTuple):
+    """What an earlier build noted down.
+
+    Attributes:
+        inputs: name to hash of what everything was made from.
+        outputs: path in the results folder to ``sha256`` and ``inputs`` of what was made.
+        unlisted: runs in the store that belong to no experiment.
+    """
+
+    inputs: dict[str, str]
+    outputs: dict[str, dict[str, Any]]
+    unlisted: set[str]
+
+
+def read_manifest(results: Path) -> Manifest:
+    """Return the manifest of a results folder.
+
+    Raises:
+        FileError: it is missing or damaged, or names a file outside of the folder.
+    """
+    path = results / MANIFEST
+    found = read_json(path, remedy="run `ntdh-bench tables`")
+    wrong = mismatch(found, _SCHEMA, "the file")
+    if wrong is None and not all(map(_is_output, found["outputs"])):
+        wrong = "a name in its outputs"
+    if wrong is not None:
+        raise FileError(f"{path}: damaged ({wrong}); run `ntdh-bench tables`")
+    return Manifest(found["inputs"], found["outputs"], set(found["unlisted_records"]))
+
+
+def _is_output(name: str) -> bool:
+    """Return whether builds write such a file: those of an earlier one are removed."""
+    return re.fullmatch(r"((tables|figures)/)?\w[\w.-]*", name) is not None
+
+
 def check(results: Path, store: Path) -> list[str]:
     """Return what is not up to date or cannot be read, a line each; nothing if all is well.
 
@@ -52,15 +103,13 @@ def check(results: Path, store: Path) -> list[str]:
         store: folder of a sweep's records; it need not exist.
     """
     try:
-        manifest = json.loads((results / MANIFEST).read_text())
-        outputs, inputs = manifest["outputs"], manifest["inputs"]
-        unlisted = set(manifest["unlisted_records"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return [f"{results / MANIFEST}: missing or damaged; nothing is known of these results"]
+        manifest = read_manifest(results)
+    except FileError as error:
+        return [str(error)]
     return [
-        *_changed_inputs(input_hashes(results), inputs, outputs),
-        *_changed_outputs(results, outputs),
-        *_changed_records(results, store, unlisted),
+        *_changed_inputs(input_hashes(results), manifest.inputs, manifest.outputs),
+        *_changed_outputs(results, manifest.outputs),
+        *_changed_records(results, store, manifest.unlisted),
     ]
 
 
@@ -119,7 +168,7 @@ def _rows_by_run(results: Path) -> tuple[dict[str, list[Row]], list[str]]:
 def damage(path: Path) -> str | None:
     """Return what is wrong with a record, None if it can be collected."""
     try:
-        to_row(read_record(path), "", "")
+        check_record(read_run(path, path.stem), ())
     except RecordError as error:
         return f"{error}; {_RUN_AGAIN}"
     return None
@@ -127,7 +176,7 @@ def damage(path: Path) -> str | None:
 
 def _differences(path: Path, rows: Iterable[Row]) -> list[str]:
     try:
-        record = read_record(path)
+        record = read_run(path, path.stem)
         return [
             f"{path} differs from its row in {RECORDS}{row['experiment']}.csv"
             for row in rows

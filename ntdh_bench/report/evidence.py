@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ntdh_bench.experiments import EXTRAS, load_shipped
+from ntdh_bench.experiments import EXTRAS, TRIAL, load_shipped
 from ntdh_bench.records import (
+    Collected,
     RecordError,
     Row,
     csv_path,
@@ -49,6 +48,11 @@ class Evidence:
         """The rows of all experiments."""
         return [row for rows in self.rows.values() for row in rows]
 
+    @property
+    def tested(self) -> list[Row]:
+        """The rows that claims and the hypothesis are tested on: all but those of trials."""
+        return [row for row in self.all_rows if row["protocol"] != TRIAL]
+
 
 def read(results: Path) -> Evidence:
     """Read all CSVs of records that can be read.
@@ -81,9 +85,14 @@ def read(results: Path) -> Evidence:
             )
         details = {kind: _details(results, path.stem, kind) for kind in EXTRAS}
         problems += [problem for detail in details.values() for problem in detail.problems]
-        for (run, removes), image in _images(details["maps"].lines).items():
-            middles.setdefault(run, {})[f"middle_{removes}"] = share_in_the_middle(image)
+        for (run, removes), image in _images(details["maps"].rows).items():
+            if image is None:
+                file = details_path(path, "maps")
+                problems.append(f"{file}: the map {removes} of run {run} lacks pixels: left out")
+            else:
+                middles.setdefault(run, {})[f"middle_{removes}"] = share_in_the_middle(image)
     controls = Controls(row for kept in rows.values() for row in kept)
+    problems += _mixed_threads(rows, controls)
     return Evidence(
         results,
         {
@@ -99,6 +108,25 @@ def read(results: Path) -> Evidence:
         },
         problems,
     )
+
+
+def _mixed_threads(rows: Mapping[str, Iterable[Row]], controls: Controls) -> list[str]:
+    """Name the experiments that compare runs on different numbers of threads."""
+    found = []
+    for name, kept in rows.items():
+        compared = [(row, controls.student(row)) for row in kept if row["arm"] in ("kd", "matched")]
+        mixed = {
+            (row["threads"], control["threads"])
+            for row, control in compared
+            if control is not None and row["threads"] != control["threads"]
+        }
+        if mixed:
+            pairs = ", ".join(f"{kd} with {without}" for kd, without in sorted(mixed, key=str))
+            found.append(
+                f"{name}: runs are compared with their control on another number of threads "
+                f"({pairs}): part of a gain may be rounding, as bits repeat on equal threads only"
+            )
+    return found
 
 
 def shipped_runs() -> dict[str, set[tuple[str, str]]]:
@@ -125,41 +153,24 @@ def derived(row: Row, controls: Controls) -> Row:
     }
 
 
-class _Details(NamedTuple):
-    lines: list[dict[str, str]]
-    problems: list[str]
-
-
-def _details(results: Path, experiment: str, kind: str) -> _Details:
+def _details(results: Path, experiment: str, kind: str) -> Collected:
     """Return the curves or maps of an experiment, and what of them cannot be used."""
-    path = csv_path(results, experiment)
     try:
-        lines = read_details(path, kind)
+        return read_details(csv_path(results, experiment), kind)
     except RecordError as error:
-        return _Details([], [str(error)])
-    finite = [line for line in lines if _is_finite(line["value"])]
-    left = len(lines) - len(finite)
-    problem = f"{details_path(path, kind)}: {left} values that are no finite numbers are left out"
-    return _Details(finite, [problem] if left else [])
-
-
-def _is_finite(text: str | None) -> bool:
-    try:
-        return math.isfinite(float(text or ""))
-    except ValueError:
-        return False
+        return Collected([], [str(error)])
 
 
 def curves(results: Path, experiment: str, rows: Iterable[Row]) -> list[Row]:
     """Return a row per run and epoch: the run's own columns, ``epoch`` and the curves' metrics."""
     by_run = {row["run"]: row for row in rows}
     found: dict[tuple[str, int], Row] = defaultdict(dict)
-    for line in _details(results, experiment, "curves").lines:
+    for line in _details(results, experiment, "curves").rows:
         if line["run"] in by_run:
-            found[line["run"], int(line["epoch"])][line["metric"]] = float(line["value"])
+            found[line["run"], line["epoch"]][line["metric"]] = line["value"]
     blank: Row = {"ncjsd": None, "tcjsd": None}
-    return [
-        {**by_run[run], **blank, **metrics, "epoch": epoch}
+    return [  # a metric may bear any name, also that of a column: the run's own come last
+        {**blank, **metrics, **by_run[run], "epoch": epoch}
         for (run, epoch), metrics in found.items()
     ]
 
@@ -168,8 +179,8 @@ def maps(results: Path, experiment: str, rows: Iterable[Row]) -> dict[str, Maps]
     """Return the heat maps of the runs in ``rows``, by layer."""
     by_run = {row["run"]: row for row in rows}
     found: dict[str, Maps] = defaultdict(lambda: defaultdict(dict))
-    for (run, removes), image in _images(_details(results, experiment, "maps").lines).items():
-        if run in by_run:
+    for (run, removes), image in _images(_details(results, experiment, "maps").rows).items():
+        if run in by_run and image is not None:
             found[by_run[run]["layer"] or ""][removes][by_run[run]["seed"]] = image
     return dict(sorted(found.items()))
 
@@ -181,17 +192,18 @@ def share_in_the_middle(image: Image) -> float:
     return float(middle.sum() / (image.sum() or 1.0))
 
 
-def _images(lines: Iterable[Mapping[str, str]]) -> dict[tuple[str, str], Image]:
-    """Return the heat map of each run and mask."""
+def _images(lines: Iterable[Row]) -> dict[tuple[str, str], Image | None]:
+    """Return the heat map of each run and mask; None if it is not whole."""
     pixels: dict[tuple[str, str], dict[tuple[int, int], float]] = defaultdict(dict)
     for line in lines:
-        place = int(line["y"]), int(line["x"])
-        pixels[line["run"], line["removes"]][place] = float(line["value"])
+        pixels[line["run"], line["removes"]][line["y"], line["x"]] = line["value"]
     return {key: _image(values) for key, values in pixels.items()}
 
 
-def _image(pixels: Mapping[tuple[int, int], float]) -> Image:
+def _image(pixels: Mapping[tuple[int, int], float]) -> Image | None:
     height, width = (1 + max(place[axis] for place in pixels) for axis in (0, 1))
+    if len(pixels) != height * width:  # and a wrong index must not allocate
+        return None
     image = np.zeros((height, width))
     for place, value in pixels.items():
         image[place] = value

@@ -56,12 +56,13 @@ class Controls:
         """Return the control with the same teacher and mask, whose divergences count."""
         return self._by_teacher.get(_key(row, _STUDENT + _TEACHER))
 
-    def gain(self, row: Row, column: str = "last_test_score") -> float | None:
-        """Return a KD run's score minus its student's without KD, as a share in [-1, 1].
+    def student(self, row: Row) -> Row | None:
+        """Return the control whose score counts: of the same student, whatever its teacher."""
+        return self._by_student.get(_key(row, _STUDENT))
 
-        Any control of the student serves, whatever its teacher and mask: its student is the same.
-        """
-        control = self._by_student.get(_key(row, _STUDENT))
+    def gain(self, row: Row, column: str = "last_test_score") -> float | None:
+        """Return a KD run's score minus its student's without KD, as a share in [-1, 1]."""
+        control = self.student(row)
         if control is None or control[column] is None or row[column] is None:
             return None
         return float(row[column] - control[column])

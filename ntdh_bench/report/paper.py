@@ -7,8 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from ntdh_bench.files.text import read_yaml
 from ntdh_bench.records import COLUMNS, Row
 from ntdh_bench.report.pairing import scored
 
@@ -47,7 +46,7 @@ class Figure:
 
 @cache
 def _content() -> dict[str, Any]:
-    content: dict[str, Any] = yaml.safe_load(PATH.read_text())
+    content: dict[str, Any] = read_yaml(PATH)
     return content
 
 

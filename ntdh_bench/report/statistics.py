@@ -175,9 +175,12 @@ def partial_spearman(x: ArrayLike, y: ArrayLike, given: ArrayLike) -> Array:
 
 
 def _ranks(values: ArrayLike) -> Array:
+    """Return ranks; values that differ by rounding alone, which machines do differently, tie."""
     from scipy.stats import rankdata
 
-    ranks: Array = rankdata(np.asarray(values, dtype=np.float64), axis=-1)
+    x = np.asarray(values, dtype=np.float64)
+    steps = _ROUNDING * np.abs(x).max(-1, keepdims=True, initial=0.0)
+    ranks: Array = rankdata(np.round(x / np.where(steps > 0, steps, 1.0)), axis=-1)
     return ranks
 
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ntdh_bench.report.statistics import Estimate
 
@@ -171,6 +172,16 @@ def _best(cells: Sequence[Cell | None]) -> set[int]:
     return {i for i in means if means[i] == max(means.values())} if len(means) > 1 else set()
 
 
+def plain(value: Any) -> Any:
+    """Return a value as CSVs of the report hold it: a float with 10 significant digits.
+
+    Its last ones depend on the machine, and so does what is left where sums should give 0.
+    """
+    if not isinstance(value, float):
+        return value
+    return f"{value:.10g}" if abs(value) >= 1e-16 else "0"
+
+
 def fixed(value: float, digits: int) -> str:
     """Return a number with so many digits after the point; never -0."""
     text = f"{value:.{digits}f}"
@@ -182,14 +193,14 @@ def fixed(value: float, digits: int) -> str:
 
 def to_markdown(tables: Sequence[Table], heading: str, notes: Sequence[str]) -> str:
     """Return tables as GitHub Markdown, under a heading and followed by notes."""
-    parts = [f"# {heading}"]
+    parts = [f"# {inert(heading)}"]
     for table in tables:
         if table.title:
-            parts.append(f"## {table.title}")
+            parts.append(f"## {inert(table.title)}")
         parts.append(_markdown_table(table))
         if table.note:
             parts.append(table.note)
-    return "\n\n".join([*parts, *notes]) + "\n"
+    return "\n\n".join([*parts, *map(inert, notes)]) + "\n"
 
 
 def _markdown_table(table: Table) -> str:
@@ -217,7 +228,12 @@ def _markdown_cell(table: Table, cell: Cell | None) -> str:
 
 
 def _markdown_escape(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    return inert(text).replace("|", "\\|").replace("\n", " ")
+
+
+def inert(text: str) -> str:
+    """Return text of which Markdown makes no HTML element and no link."""
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text).replace("](", "]\\(")
 
 
 # -- CSV -----------------------------------------------------------------------------------------
@@ -240,10 +256,10 @@ def to_csv(tables: Sequence[Table]) -> str:
     return text.getvalue()
 
 
-def _csv_values(cell: Cell) -> list[str | float | None]:
+def _csv_values(cell: Cell) -> list[Any]:
     found, scale = cell.estimate, cell.unit.scale
     numbers = [found.mean, found.low, found.high] if found else [None] * 3
-    scaled = [None if number is None else number * scale for number in numbers]
+    scaled = [None if number is None else plain(number * scale) for number in numbers]
     return [cell.unit.symbol, *scaled, found.n if found else 0, cell.paper]
 
 

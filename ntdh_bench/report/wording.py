@@ -11,7 +11,7 @@ from typing import Any
 from ntdh_bench.records import Row
 from ntdh_bench.report.claims import Result
 from ntdh_bench.report.hypothesis import Correlation, Hypothesis, Stratum, Summary
-from ntdh_bench.report.tables import fixed, markdown_rows
+from ntdh_bench.report.tables import fixed, markdown_rows, plain
 
 SEEDS_NOTE = (
     "Seeds measure training noise, not data sampling: an interval says how far another training "
@@ -108,22 +108,24 @@ def dataclass_csv(kind: type, items: Iterable[Any]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, [f.name for f in fields(kind)], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(item) for item in items)
+    for item in items:
+        writer.writerow({name: plain(value) for name, value in asdict(item).items()})
     return text.getvalue()
 
 
 def strata_csv(strata: Iterable[Stratum]) -> str:
     """Return strata as CSV, each correlation as three columns."""
     quantities = tuple(QUANTITY_NAMES)
-    plain = [f.name for f in fields(Stratum) if f.name not in (*quantities, "families")]
+    own = [f.name for f in fields(Stratum) if f.name not in (*quantities, "families")]
     ends = [f"{quantity}_{end}" for quantity in quantities for end in ("rho", "low", "high")]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*plain, *ends])
+    writer.writerow([*own, *ends])
     for stratum in strata:
         found = [getattr(stratum, quantity) for quantity in quantities]
         numbers = [n for c in found for n in ((c.value, c.low, c.high) if c else (None,) * 3)]
-        writer.writerow([*(getattr(stratum, name) for name in plain), *numbers])
+        values = [*(getattr(stratum, name) for name in own), *numbers]
+        writer.writerow(map(plain, values))
     return text.getvalue()
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from filelock import FileLock
 
+from ntdh_bench.errors import UserError
 from ntdh_bench.experiments import Run
-from ntdh_bench.records import write_record
+from ntdh_bench.records import RecordError, check_record, write_record
 from ntdh_bench.sweep.engine import Engine, Finished
 from ntdh_bench.sweep.store import Store
 
@@ -66,7 +67,9 @@ class Driver:
         engine: does the runs.
         timeout: seconds after which a run is killed and has failed; None: never.
         retries: how often a failed run is repeated, after all others.
+        keep: the extras that are collected; a record without them is a failure.
         report: called with the outcome so far at every event, and at least twice a second.
+        outcome: what is done is counted there; default: a new one.
     """
 
     def __init__(
@@ -76,27 +79,31 @@ class Driver:
         engine: Engine,
         timeout: float | None = None,
         retries: int = 0,
+        keep: Sequence[str] = (),
         report: Callable[[Outcome], None] = lambda outcome: None,
+        outcome: Outcome | None = None,
     ) -> None:
         self._pending = deque({run.hash: run for run in runs}.values())
         self._elsewhere: deque[Run] = deque()
         self._in_flight: dict[str, _InFlight] = {}
         self._attempts: Counter[str] = Counter()
         self._store, self._engine, self._report = store, engine, report
-        self._timeout, self._retries = timeout, retries
-        self.outcome = Outcome(left=len(self._pending))
+        self._timeout, self._retries, self._keep = timeout, retries, keep
+        self.outcome = outcome or Outcome(left=len(self._pending))
 
     def drive(self) -> None:
         """Return when every run is complete or has failed; see :attr:`outcome`.
 
         Raises:
-            UserError: the workers cannot start, or the store cannot be written.
+            UserError: the workers cannot start, the store cannot be written, or a disk is full.
         """
         try:
             while self._pending or self._elsewhere or self._in_flight:
                 self._submit()
-                for finished in self._engine.wait(_TICK):
+                news = self._engine.wait(_TICK)
+                for finished in news:
                     self._finish(finished)
+                self._stop_at_full_disk(news)
                 self._kill_overdue()
                 if not self._pending:
                     self._pending, self._elsewhere = self._elsewhere, deque()
@@ -122,7 +129,7 @@ class Driver:
 
     def _is_complete(self, run: Run) -> bool:
         """Look into the store, with the lock held; a damaged record is set aside."""
-        damaged = self._store.set_aside_damaged(run.hash)
+        damaged = self._store.set_aside_damaged(run.hash, self._keep)
         if damaged is not None:
             self.outcome.damaged.append(damaged)
         return self._store.record(run.hash).exists()
@@ -130,15 +137,27 @@ class Driver:
     def _finish(self, finished: Finished) -> None:
         run, lock, started = self._in_flight.pop(finished.run)
         try:
-            if finished.record is not None:
-                write_record(self._store.record(run.hash), {**finished.record, "run": run.hash})
-                self.outcome.done += 1
-                self.outcome.left -= 1
-                self.outcome.seconds += time.monotonic() - started
-            else:
+            if finished.record is None:
                 self._fail(run, str(finished.failure))
+                return
+            record = {**finished.record, "run": run.hash}
+            check_record(record, self._keep)
+            write_record(self._store.record(run.hash), record)
+            self.outcome.done += 1
+            self.outcome.left -= 1
+            self.outcome.seconds += time.monotonic() - started
+        except RecordError as error:
+            self._fail(run, str(error))
         finally:
             lock.release()
+
+    def _stop_at_full_disk(self, news: Iterable[Finished]) -> None:
+        for finished in news:
+            if finished.disk_full:
+                raise UserError(
+                    f"the sweep stops, as a disk is full: {finished.failure} (run {finished.run}, "
+                    f"--runs {self._store.root}); the same command goes on when there is room"
+                )
 
     def _fail(self, run: Run, reason: str) -> None:
         self._attempts[run.hash] += 1

@@ -10,9 +10,16 @@ from typing import Any, NamedTuple
 
 from ntdh_bench.experiments import Run
 
+STARTS = 3  # attempts to start a worker before it is given up
 #: What runs one config: ``(config, folder) -> record``, as ``module:function``.
 FUNCTION = "ntdh_bench.sweep.worker:run_config"
 _DEVICES = Path("/dev")
+# A run has one device and no peers, whatever job the sweep is part of. With the variables of SLURM,
+# LSF, torchrun or Kubeflow in a worker's environment, Lightning would look for the other processes.
+_CLUSTER = re.compile(
+    r"(SLURM|LSB|JSM|TORCHELASTIC|GROUP|ROLE)_.*|KUBERNETES_PORT|"
+    r"MASTER_(ADDR|PORT)|(LOCAL_|NODE_)?RANK|(LOCAL_)?WORLD_SIZE"
+)
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS",
 )  # fmt: skip
@@ -25,15 +32,20 @@ class Finished(NamedTuple):
         run: its hash.
         record: None if it failed.
         failure: the reason, one line; None if it did not fail.
+        disk_full: whether that is a full disk, so that others would fail, too.
     """
 
     run: str
     record: dict[str, Any] | None
     failure: str | None
+    disk_full: bool = False
 
 
 class Engine(ABC):
     """Workers, each with at most one run.
+
+    A worker that dies while it starts (which runs of other programs can cause, by taking the
+    memory) is started again, and given up at the third time; the others go on.
 
     Attributes:
         jobs: number of workers.
@@ -60,7 +72,7 @@ class Engine(ABC):
             seconds: return an empty list after this long.
 
         Raises:
-            UserError: a worker cannot start.
+            UserError: no worker is left that can start.
         """
 
     @abstractmethod
@@ -98,6 +110,12 @@ def thread_count(jobs: int, n_cores: int) -> int:
     """Return the threads of a worker: ``$OMP_NUM_THREADS``, or the cores shared out evenly."""
     given = os.environ.get("OMP_NUM_THREADS", "")
     return int(given) if given.isdecimal() and int(given) else max(1, n_cores // jobs)
+
+
+def leave_cluster() -> None:
+    """Forget the cluster's job that this process is part of."""
+    for name in filter(_CLUSTER.fullmatch, list(os.environ)):
+        del os.environ[name]
 
 
 def thread_environment(threads: int) -> dict[str, str]:

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import os
 import shutil
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ntdh_bench.errors import UserError
+from ntdh_bench.errors import UserError, one_line
+from ntdh_bench.sweep.engine import leave_cluster
 
 RunFunction: TypeAlias = Callable[[dict[str, Any], Path], dict[str, Any]]
 
 
 def load_function(name: str) -> RunFunction:
-    """Import ``module:function``."""
+    """Import ``module:function``, in a process that does nothing else."""
+    leave_cluster()
     module, _, function = name.partition(":")
     loaded: RunFunction = getattr(import_module(module), function)
     gc.freeze()  # imports stay: collecting after each run need not look at them
@@ -30,31 +33,59 @@ def load_function(name: str) -> RunFunction:
 def execute(function: RunFunction, config: dict[str, Any], folder: Path, log: Path) -> str:
     """Run a config, and return ``{"record": ...}`` or ``{"failure": one line}`` as JSON text.
 
+    A failure of a full disk is ``{"failure": ..., "disk_full": true}``.
+
     Args:
         function: runs it.
         config: of the run.
         folder: scratch; made before and removed after the run.
         log: gets all output of this process meanwhile, and the traceback of a failure.
     """
-    with output_to(log):
-        try:
-            folder.mkdir(parents=True)
-            record = function(config, folder)
-            if not isinstance(record, dict):
-                raise TypeError(f"the run returned {record!r}, which is no record")
-            return json.dumps({"record": record})
-        except BaseException as error:  # a SystemExit, too, ends the run and not the worker
+    try:
+        with output_to(log):
+            return _execute(function, config, folder)
+    except OSError as error:  # the log cannot be opened
+        return _failure(error)
+
+
+def _execute(function: RunFunction, config: dict[str, Any], folder: Path) -> str:
+    try:
+        folder.mkdir(parents=True)
+        record = function(config, folder)
+        if not isinstance(record, dict):
+            raise TypeError(f"the run returned a {type(record).__name__}, which is no record")
+        return json.dumps({"record": record})
+    except BaseException as error:  # a SystemExit, too, ends the run and not the worker
+        with suppress(OSError):  # the log's disk may be full
             traceback.print_exc()
-            return json.dumps({"failure": one_line(error)})
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            gc.collect()  # Trainer, model and data refer to each other: gigabytes after some runs
+        return _failure(error)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        gc.collect()  # Trainer, model and data refer to each other: gigabytes after some runs
 
 
-def one_line(error: BaseException) -> str:
+def _failure(error: BaseException) -> str:
+    return json.dumps({"failure": in_words(error), "disk_full": _is_of_full_disk(error)})
+
+
+def parts_of(answer: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str | None, bool]:
+    """Return the record, the failure and whether a disk is full, of an answer."""
+    return answer.get("record"), answer.get("failure"), answer.get("disk_full", False)
+
+
+def _is_of_full_disk(error: BaseException | None) -> bool:
+    """Return whether an exception, or one that it came of, says that a disk is full."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def in_words(error: BaseException) -> str:
     """Return an exception as one line: a UserError says all by itself, others with their type."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
+    text = str(error)
+    return one_line(text if isinstance(error, UserError) else f"{type(error).__name__}: {text}")
 
 
 @contextmanager
@@ -75,5 +106,6 @@ def output_to(path: Path) -> Iterator[None]:
 
 
 def _flush() -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):  # a full disk loses output, not the worker
+            stream.flush()

@@ -14,8 +14,10 @@ from typing import IO, Any
 
 from ntdh_bench.errors import UserError
 from ntdh_bench.experiments import Run
+from ntdh_bench.notices import notice
 from ntdh_bench.sweep.engine import (
     FUNCTION,
+    STARTS,
     Engine,
     Finished,
     cores,
@@ -24,6 +26,7 @@ from ntdh_bench.sweep.engine import (
     thread_count,
     thread_environment,
 )
+from ntdh_bench.sweep.execution import parts_of
 from ntdh_bench.sweep.store import Store
 
 
@@ -54,12 +57,12 @@ class LocalEngine(Engine):
         self.jobs = min(jobs, n_runs)
         self._workers = [self._start(number) for number in range(self.jobs)]
 
-    def _start(self, number: int) -> _Worker:
+    def _start(self, number: int, attempt: int = 1) -> _Worker:
         environment = {**os.environ, **thread_environment(self.threads)}
         environment["PYTHONPATH"] = os.pathsep.join(sys.path)  # what is importable here is there
         if self._devices:
             environment["CUDA_VISIBLE_DEVICES"] = self._devices[number % len(self._devices)]
-        return _Worker(number, [self._function, str(self._store.root)], environment)
+        return _Worker(number, attempt, [self._function, str(self._store.root)], environment)
 
     @property
     def idle(self) -> int:
@@ -74,7 +77,7 @@ class LocalEngine(Engine):
         """Return the runs that finished or failed, as soon as there is news.
 
         Raises:
-            UserError: a worker cannot start.
+            UserError: no worker is left that can start.
         """
         # Looked up first: all that a worker wrote before it died can then be read.
         dead = [worker for worker in self._workers if worker.process.poll() is not None]
@@ -90,23 +93,38 @@ class LocalEngine(Engine):
         if answer is None:
             return self._bury(worker)
         if "broken" in answer:
-            raise self._cannot_start(answer["broken"])
+            self._give_up(worker, answer["broken"])
+            return None
         run, worker.run, worker.ready = worker.run, None, True
-        return Finished(run, answer.get("record"), answer.get("failure")) if run else None
+        return Finished(run, *parts_of(answer)) if run else None
 
     def _bury(self, worker: _Worker) -> Finished | None:
         reason = worker.how_it_died()
-        if not worker.ready:
-            raise self._cannot_start(reason)
-        self._replace(worker)
-        return Finished(worker.run, None, reason) if worker.run else None
+        if worker.ready:
+            self._replace(worker)
+            return Finished(worker.run, None, reason) if worker.run else None
+        if worker.attempt < STARTS:
+            self._replace(worker, worker.attempt + 1)
+        else:
+            self._give_up(worker, f"{reason}, {STARTS} times")
+        return None
 
-    def _cannot_start(self, reason: str) -> UserError:
-        return UserError(f"the workers cannot start: {reason}; see {self._store.workers_log}")
+    def _give_up(self, worker: _Worker, reason: str) -> None:
+        """Go on with the other workers.
 
-    def _replace(self, worker: _Worker) -> None:
+        Raises:
+            UserError: there are none.
+        """
+        worker.end()
+        self._workers.remove(worker)
+        if not self._workers:
+            raise UserError(f"the workers cannot start: {reason}; see {self._store.workers_log}")
+        notice(f"a worker cannot start: {reason}; {len(self._workers)} go on")
+
+    def _replace(self, worker: _Worker, attempt: int = 1) -> None:
         self._clean(worker)
-        self._workers[worker.number] = self._start(worker.number)
+        place = self._workers.index(worker)
+        self._workers[place] = self._start(worker.number, attempt)
 
     def kill(self, run: str) -> None:
         """End a run at once; nothing more is heard of it, and its worker is replaced."""
@@ -128,8 +146,10 @@ class LocalEngine(Engine):
 class _Worker:
     """A worker process as the driver sees it."""
 
-    def __init__(self, number: int, arguments: list[str], environment: dict[str, str]) -> None:
-        self.number = number
+    def __init__(
+        self, number: int, attempt: int, arguments: list[str], environment: dict[str, str]
+    ) -> None:
+        self.number, self.attempt = number, attempt
         self.ready = False
         self.run: str | None = None
         # A session of its own: Ctrl-C reaches the driver alone, and the whole group can be killed.

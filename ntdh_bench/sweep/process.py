@@ -18,7 +18,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, TextIO
 
-from ntdh_bench.sweep.execution import execute, load_function, one_line
+from ntdh_bench.sweep.execution import execute, in_words, load_function
 from ntdh_bench.sweep.store import Store
 
 _GRACE = 0.5  # seconds an idle worker has to end by itself
@@ -34,7 +34,7 @@ def main() -> None:
         function = load_function(function_name)
     except BaseException as error:
         traceback.print_exc()
-        print(json.dumps({"broken": one_line(error)}), file=answers)
+        print(json.dumps({"broken": in_words(error)}), file=answers)
         return
     print(json.dumps({"ready": True}), file=answers)
     while (run := runs.get()) is not None:

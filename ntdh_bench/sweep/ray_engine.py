@@ -19,8 +19,10 @@ from typing import Any
 
 from ntdh_bench.errors import UserError
 from ntdh_bench.experiments import Run
+from ntdh_bench.notices import notice
 from ntdh_bench.sweep.engine import (
     FUNCTION,
+    STARTS,
     Engine,
     Finished,
     cores,
@@ -29,7 +31,7 @@ from ntdh_bench.sweep.engine import (
     thread_count,
     thread_environment,
 )
-from ntdh_bench.sweep.execution import execute, load_function, one_line
+from ntdh_bench.sweep.execution import execute, in_words, load_function, parts_of
 from ntdh_bench.sweep.store import Store
 
 _QUIET = {
@@ -98,8 +100,8 @@ class RayEngine(Engine):
             runtime_env={"env_vars": variables},
         )(RayWorker)
         self._idle: list[Any] = []
-        # What each actor is at: its run, or None while it starts.
-        self._busy: dict[Any, tuple[Any, str | None]] = {}
+        # What each actor is at: its run, or while it starts, the number of the attempt.
+        self._busy: dict[Any, tuple[Any, str | int]] = {}
         for _ in range(self.jobs):
             self._start()
 
@@ -115,13 +117,13 @@ class RayEngine(Engine):
         try:
             self._ray.init(logging_level=logging.ERROR, log_to_driver=False, **settings)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise UserError(f"cannot start or reach Ray: {one_line(error)}") from None
+            raise UserError(f"cannot start or reach Ray: {in_words(error)}") from None
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
-    def _start(self) -> None:
+    def _start(self, attempt: int = 1) -> None:
         actor = self._actor.remote(self._function)
-        self._busy[actor.ready.remote()] = (actor, None)
+        self._busy[actor.ready.remote()] = (actor, attempt)
 
     @property
     def idle(self) -> int:
@@ -137,7 +139,7 @@ class RayEngine(Engine):
         """Return the runs that finished or failed, as soon as there is news.
 
         Raises:
-            UserError: a worker cannot start.
+            UserError: no worker is left that can start.
         """
         results = list(self._busy)
         if not results:  # runs that another sweep holds are waited for
@@ -153,18 +155,26 @@ class RayEngine(Engine):
         try:
             answer = self._ray.get(result)
         except self._ray.exceptions.RayError as error:
-            if run is None:
-                raise UserError(f"the workers cannot start: {one_line(error)}") from None
+            if isinstance(run, int):
+                self._start_again(run, in_words(error))
+                return None
             self._start()
-            return Finished(run, None, f"the worker was lost: {one_line(error)}")
+            return Finished(run, None, f"the worker was lost: {in_words(error)}")
         self._idle.append(actor)
-        if run is None:
+        if isinstance(run, int):
             return None
         text, log = answer
         with self._store.log(run).open("a") as file:
             file.write(log)
-        done = json.loads(text)
-        return Finished(run, done.get("record"), done.get("failure"))
+        return Finished(run, *parts_of(json.loads(text)))
+
+    def _start_again(self, attempt: int, reason: str) -> None:
+        if attempt < STARTS:
+            self._start(attempt + 1)
+        elif self._idle or self._busy:
+            notice(f"a worker cannot start: {reason}; {len(self._idle) + len(self._busy)} go on")
+        else:
+            raise UserError(f"the workers cannot start: {reason}, {STARTS} times")
 
     def kill(self, run: str) -> None:
         """End a run at once; nothing more is heard of it, and its worker is replaced."""

@@ -8,13 +8,21 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from ntdh_bench.errors import UserError
 from ntdh_bench.experiments import Experiment
-from ntdh_bench.records import RecordError, csv_path, read_record, read_rows, record_path
+from ntdh_bench.records import (
+    RecordError,
+    check_record,
+    csv_path,
+    read_rows,
+    read_run,
+    record_path,
+)
 
 _FOLDERS = ("records", "logs", "locks", "work")
 _HASH = re.compile(r"\.?([0-9a-f]{16})\b")
@@ -40,10 +48,7 @@ class Store:
             for name in _FOLDERS:
                 (self.root / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(
-                f"cannot write to {self.root}: {error.strerror}; give --runs a folder that can be "
-                "written"
-            ) from None
+            raise self._unwritable(error) from None
         half_written = (self.root / "records").glob(".*")
         for path in [*half_written, *(self.root / "work").iterdir()]:
             self._remove_leftover(path)
@@ -83,26 +88,40 @@ class Store:
             lock.acquire(timeout=0)
         except Timeout:
             return None
+        except OSError as error:
+            raise self._unwritable(error) from None
         return lock
 
-    def set_aside_damaged(self, run: str) -> Path | None:
-        """Rename the record of a run if it cannot be read; returns its new path, else None.
+    def set_aside_damaged(self, run: str, keep: Sequence[str]) -> Path | None:
+        """Rename the record of a run if it cannot be collected; returns its new path, else None.
 
         The caller holds the lock of the run.
+
+        Raises:
+            UserError: the folder cannot be written.
         """
         path = self.record(run)
         try:
-            read_record(path)
+            check_record(read_run(path, run), keep)
         except RecordError:
             if path.exists():
-                return path.rename(path.with_name(f"{path.name}.damaged"))
+                try:
+                    return path.rename(path.with_name(f"{path.name}.damaged"))
+                except OSError as error:
+                    raise self._unwritable(error) from None
         return None
+
+    def _unwritable(self, error: OSError) -> UserError:
+        return UserError(
+            f"cannot write to {self.root}: {error.strerror}; make room, or give --runs a folder "
+            "that can be written"
+        )
 
 
 def finished_runs(experiment: Experiment, store: Store, results: Path) -> dict[str, float]:
     """Return hash -> seconds of the runs that are complete: in the store, or in the CSV.
 
-    A run whose record is damaged is not complete.
+    A run whose record cannot be collected is not complete.
 
     Raises:
         UserError: the CSV is of another schema.
@@ -111,9 +130,12 @@ def finished_runs(experiment: Experiment, store: Store, results: Path) -> dict[s
     rows = read_rows(path).rows if path.is_file() else []
     seconds = {row["run"]: row["seconds"] or 0.0 for row in rows}
     for run in experiment.runs:
+        path = store.record(run.hash)
         try:
-            seconds[run.hash] = float(read_record(store.record(run.hash)).get("seconds", 0))
+            record = read_run(path, run.hash)
+            check_record(record, experiment.keep)
+            seconds[run.hash] = float(record.get("seconds") or 0)
         except RecordError:
-            if store.record(run.hash).exists():
+            if path.exists():
                 seconds.pop(run.hash, None)
     return seconds

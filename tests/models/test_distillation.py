@@ -13,6 +13,7 @@ from ntdh_bench.datamodules.synthetic import SyntheticDataModule
 from ntdh_bench.distillers import CRD, DKD, KD, PKT, RKD, SP, Distiller, FitNet, WeightedKL
 from ntdh_bench.distillers.functional import kd
 from ntdh_bench.errors import UserError
+from ntdh_bench.layers import FeatureTap
 from ntdh_bench.masks import FeatureMask, SampleMask
 from ntdh_bench.models import DistillationModule, TeacherModule
 from tests.helpers import (
@@ -291,11 +292,24 @@ def test_the_input_cannot_be_distilled(
 def test_feature_mask_hides_features_from_the_student(
     teacher: Path, data: SyntheticDataModule, tmp_path: Path
 ) -> None:
-    module = distillation(teacher, SP(layer="hidden1"))
+    seen: list[torch.Tensor] = []
+
+    class Watching(SP):
+        def forward(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+            seen.append(teacher.clone())
+            return super().forward(student, teacher)
+
+    module = distillation(teacher, Watching(layer="hidden1"))
     mask = FeatureMask(0.5, layer="hidden1", permutations=1)
     quiet_trainer(tmp_path, callbacks=[mask]).fit(module, datamodule=data)
     assert mask.keep is not None
     assert mask.keep.sum() == 4
+    features = torch.cat(seen)
+    assert (features[:, ~mask.keep] == 0).all()
+    assert (features[:, mask.keep] != 0).any()
+    tap = FeatureTap(module.teacher, ["hidden1"])  # the mask is off again
+    whole = tap(next(data.batches("train"))["teacher"])["hidden1"]
+    assert (whole[:, ~mask.keep] != 0).any()
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.5, 1.0])

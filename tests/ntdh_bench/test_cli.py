@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from ntdh_bench import __version__
+from ntdh_bench import __version__, cli
 from ntdh_bench.cli import COMMANDS, main
 
 
@@ -25,6 +25,17 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_misspelt_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fitt"]) == 2
     assert "did you mean 'fit'?" in capsys.readouterr().err
+
+
+def test_ctrl_c_before_a_command_is_imported_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "import_module", interrupted)
+    assert main(["sweep", "smoke"]) == 130
+    assert capsys.readouterr().err == "ntdh-bench: error: interrupted\n"
 
 
 def test_words_come_from_the_process(

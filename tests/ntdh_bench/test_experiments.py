@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -196,32 +198,35 @@ def test_a_missing_data_set_has_no_runs(tmp_path: Path) -> None:
     [
         ({"title": None}, "title is missing"),
         ({"grdis": [1]}, "unknown key grdis"),
-        ({"base": "none.yaml"}, "none.yaml: No such file"),
+        ({"base": "none.yaml"}, "none.yaml is missing"),
         ({"command": "train"}, "command is 'train': choose from fit, saliency"),
         ({"keep": ["weights"]}, "keep is 'weights'"),
-        ({"keep": "curves"}, "keep is 'curves': give a list"),
+        ({"keep": "curves"}, "keep is text: give a list"),
         ({"keep": ["maps"]}, "keep: maps needs command: saliency"),
-        ({"title": ["a"]}, "title is ['a']: give text"),
-        ({"requires": ["mnist"]}, "requires is ['mnist']: give text"),
+        ({"title": ["a"]}, "title is a list: give text"),
+        ({"requires": ["mnist"]}, "requires is a list: give text"),
         ({"part_of": 3}, "part_of is 3: give text"),
         ({"base": 3}, "base is 3: give text"),
-        ({"base": [{"a": 1}]}, "base is {'a': 1}: give text"),
-        ({"protocols": ["p"]}, "protocols is ['p']: give a mapping"),
-        ({"protocols": {1: {}}}, "protocols has the key 1: put it in quotes"),
+        ({"base": [{"a": 1}]}, "base is a mapping: give text"),
+        ({"protocols": ["p"]}, "protocols is a list: give a mapping"),
+        ({"protocols": {1: {}}}, "a key that is no text: put it in quotes"),
         ({"protocols": {"p": 3}}, "protocols.p is 3: give a mapping"),
-        ({"protocols": {"p": {"seeds": 2.5}}}, "protocols.p.seeds is 2.5"),
-        ({"protocols": {"p": {"seeds": True}}}, "protocols.p.seeds is True"),
-        ({"protocols": {"p": {"seeds": [0, "1"]}}}, "protocols.p.seeds is [0, '1']"),
-        ({"protocols": {"p": {"overrides": "x"}}}, "protocols.p.overrides is 'x': give a mapping"),
-        ({"grids": {"axes": {}}}, "grids is {'axes': {}}: give a list"),
-        ({"grids": ["axes"]}, "grids is 'axes': give a mapping"),
-        ({"grids": [{"overrides": "x"}]}, "grids.overrides is 'x': give a mapping"),
-        ({"grids": [{"overrides": {1: 2}}]}, "grids.overrides has the key 1"),
+        ({"protocols": {"p": {"seeds": 2.5}}}, "protocols.p.seeds is a float"),
+        ({"protocols": {"p": {"seeds": True}}}, "protocols.p.seeds is a bool"),
+        (
+            {"protocols": {"p": {"seeds": [0, "1"]}}},
+            "protocols.p.seeds is a list: give how many, or a list of whole",
+        ),
+        ({"protocols": {"p": {"overrides": "x"}}}, "protocols.p.overrides is text: give a mapping"),
+        ({"grids": {"axes": {}}}, "grids is a mapping: give a list"),
+        ({"grids": ["axes"]}, "grids is text: give a mapping"),
+        ({"grids": [{"overrides": "x"}]}, "grids.overrides is text: give a mapping"),
+        ({"grids": [{"overrides": {1: 2}}]}, "a key that is no text"),
         ({"grids": [{"overrides": {"config": 3}}]}, "config is 3: give text"),
-        ({"grids": [{"axes": ["a"]}]}, "grids.axes is ['a']: give a mapping"),
-        ({"grids": [{"axes": {"a": {"b": [1]}}}]}, "grids.axes.a.b is [1]: give a mapping"),
-        ({"grids": [{"axes": {"a": [1]}, "exclude": {"a": 1}}]}, "grids.exclude is {'a': 1}"),
-        ({"grids": [{"axes": {"a": [1]}, "exclude": ["a"]}]}, "grids.exclude is 'a'"),
+        ({"grids": [{"axes": ["a"]}]}, "grids.axes is a list: give a mapping"),
+        ({"grids": [{"axes": {"a": {"b": [1]}}}]}, "grids.axes.a.b is a list: give a mapping"),
+        ({"grids": [{"axes": {"a": [1]}, "exclude": {"a": 1}}]}, "grids.exclude is a mapping"),
+        ({"grids": [{"axes": {"a": [1]}, "exclude": ["a"]}]}, "grids.exclude is text"),
         ({"protocols": {"p": {"seeds": 0}}}, "protocols.p.seeds is 0"),
         ({"protocols": {"p": {"seed": 3}}}, "unknown key protocols.p.seed"),
         ({"grids": [{"axes": {"data.gap": 3}}]}, "the axis data.gap is 3"),
@@ -236,6 +241,67 @@ def test_errors_name_file_and_key(tmp_path: Path, changes: Any, message: str) ->
     assert message in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"protocols": {"p": {"seeds": 10**9}}}, "p.seeds is 1000000000: give at most 20000"),
+        ({"protocols": {"p": {"seeds": 10**30}}}, "p.seeds is 1000000"),
+        ({"protocols": {"p": {"seeds": [2**32]}}}, "whole numbers from 0 to 4294967295"),
+        ({"protocols": {"p": {"seeds": 20_000}}}, "40000 runs"),
+        ({"grids": [{"axes": {n: list(range(10)) for n in "abcdefg"}}]}, "20000000 runs"),
+        ({"grids": [{"axes": {"a": list(range(5001))}}] * 2}, "20004 runs"),
+        ({"protocols": {"../p": {}}}, "the name of a protocol has letters"),
+        ({"protocols": {"=p": {}}}, "the name of a protocol has letters"),
+        ({"grids": [{"overrides": {"a": date(2026, 1, 1)}}]}, "a date, which is no text or number"),
+        ({"grids": [{"overrides": {"a": {1: 2}}}]}, "a key that is no text"),
+    ],
+)
+def test_what_is_too_large_is_refused_before_it_is_expanded(
+    tmp_path: Path, changes: Any, message: str
+) -> None:
+    started = time.monotonic()
+    with pytest.raises(UserError, match=r"exhibit\.yaml") as raised:
+        experiment(tmp_path, **changes)
+    assert message in str(raised.value)
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xd9\xed\xf8\xc2\xdfn\xa5",
+        b"title: &a [*a]",
+        b"[" * 50_000,
+        b"title: 2026-01-01",
+        b"\xff\xfet\x00i\x00",
+        b"a: !!python/object/apply:os.system [x]",
+        b"a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\n" + b"d: [" + b"*c, " * 90_000 + b"]",
+    ],
+)
+def test_a_file_that_is_no_experiment_is_one_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"bad\.yaml: ") as raised:
+        load_experiment(path)
+    assert len(str(raised.value)) <= 400
+    with pytest.raises(UserError, match=r"bad\.yaml: "):
+        experiment(tmp_path, grids=[{"overrides": {"config": str(path)}}])
+
+
+@pytest.mark.parametrize("key", ["base", "config"])
+@pytest.mark.parametrize(
+    "content", ["sesame", "- sesame\n- b", "a: [sesame", "sesame: [1]: 2", "trainer: sesame"]
+)
+def test_the_content_of_other_files_is_not_shown(tmp_path: Path, key: str, content: str) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text(content)
+    overrides = {"trainer.x": 1, **({"config": str(secret)} if key == "config" else {})}
+    base = str(secret) if key == "base" else "base.yaml"
+    with pytest.raises(UserError, match=r"secret: |trainer is text") as raised:
+        experiment(tmp_path, base=base, grids=[{"overrides": overrides}])
+    assert "sesame" not in str(raised.value)
+
+
 def test_damaged_yaml(tmp_path: Path) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text("title: [")
@@ -246,7 +312,7 @@ def test_damaged_yaml(tmp_path: Path) -> None:
 def test_overrides_from_the_command_line() -> None:
     assert parse_assignment("data.init_args.gap=0.5") == ("data.init_args.gap", 0.5)
     assert parse_assignment("mask=null") == ("mask", None)
-    for bad in ("gap", "=1", "a b=1"):
+    for bad in ("gap", "=1", "a b=1", "a=[", "a=2026-01-01", "a=&a [*a]", "a={1: 2}"):
         with pytest.raises(UserError, match=r"dotted\.key=value"):
             parse_assignment(bad)
     assert change({}, [{"a.b": 1}], Path()) == {"a": {"b": 1}}

@@ -154,6 +154,100 @@ def test_a_record_of_another_form_is_refused(changes: dict[str, Any]) -> None:
         records.to_row(record(**changes), "fig8", "short")
 
 
+def with_column(name: str, value: Any) -> dict[str, Any]:
+    """A record in which the value of one column is another."""
+    changed = record()
+    if name in ("teacher_parameters", "student_parameters"):
+        changed["parameters"][name.partition("_")[0]] = value
+    elif name == "threads":
+        changed["environment"]["threads"] = value
+    elif name.startswith("last_test_"):
+        changed["metrics"]["last"]["test"] = {name.removeprefix("last_test_"): value}
+    elif name in ("gap", "classes", "teacher_noise"):
+        changed["config"]["data"]["init_args"][name] = value
+    elif name == "ratio":
+        changed["config"]["mask"]["init_args"][name] = value
+    elif name in ("task_weight", "teacher_epochs"):
+        changed["config"]["model"]["init_args"][name] = value
+    else:
+        changed[name] = value
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epochs", -1), ("epochs", 10**30), ("seconds", -1), ("seconds", 1e300), ("seed", -1),
+        ("seed", 2**32), ("threads", 0), ("ratio", 1.01), ("gap", -0.1), ("classes", 1),
+        ("teacher_noise", -1), ("task_weight", -0.5), ("teacher_epochs", -1),
+        ("teacher_parameters", -1), ("student_parameters", 10**400), ("last_test_accuracy", 1.01),
+        ("last_test_accuracy", -0.01), ("last_test_teacher_accuracy", 100), ("last_test_miou", -1),
+        ("last_test_ncjsd", 5e9), ("last_test_ncjsd", 0.6932), ("last_test_tcjsd", -0.01),
+        ("last_test_kl", -0.01), ("last_test_kl", 1e39), ("last_test_kl", 10**400),
+        ("last_test_tckl", -0.37), ("last_test_tckl_binary", -1), ("last_test_nckl", -1),
+        ("last_test_nckl", float("nan")), ("source", "imagined"), ("arm", ""), ("dataset", None),
+        ("run", None), ("seed", None), ("arm", "=1+1"), ("method", "@SUM(A1)"),
+        ("method", "two\nlines"), ("method", "x" * 301), ("created", "\x00"),
+    ],
+)  # fmt: skip
+def test_every_column_has_a_range(tmp_path: Path, name: str, value: Any) -> None:
+    """In a record and in a row of a CSV."""
+    with pytest.raises(records.RecordError, match=rf"is not as it was written: .*{name}"):
+        records.to_row(with_column(name, value), "fig8", "short")
+    row = {**records.to_row(record(), "fig8", "short"), name: value}
+    path = tmp_path / "fig8.csv"
+    records.write_rows(path, [row, records.to_row(record("b"), "fig8", "short")])
+    found = records.read_rows(path)
+    assert [row["run"] for row in found.rows] == ["b"]
+    (problem,) = found.problems
+    assert name in problem
+    assert len(problem) < 400
+
+
+def test_the_ends_of_ranges_are_inside_and_rounding_is_allowed() -> None:
+    for name, value in (
+        ("epochs", 0), ("seed", 2**32 - 1), ("ratio", 1), ("last_test_accuracy", 1.0000001),
+        ("last_test_ncjsd", 0.6931472), ("last_test_tckl", -0.3678), ("last_test_nckl", -1e-7),
+        ("last_test_kl", 2e4),
+    ):  # fmt: skip
+        assert records.to_row(with_column(name, value), "fig8", "short")[name] == value
+
+
+def test_the_threads_are_those_that_trained_the_student() -> None:
+    shared = record(arm="without_kd", control_environment={"threads": 4})
+    assert records.to_row(shared, "fig8", "short")["threads"] == 4
+
+
+def test_what_is_not_finite_is_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    changed = record(metrics={"last": {"test": {"kl": float("inf")}}, "best": None})
+    with pytest.raises(
+        records.RecordError, match=r"record\.json is not written: metrics\.last\.test"
+    ):
+        records.write_record(path, changed)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '{"schema": 3, "x": NaN}',
+        '{"schema": true}',
+        '{"schema": [2]}',
+        "\ufeff",
+        "{",
+    ],
+)
+def test_a_damaged_record_is_one_line(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "record.json"
+    path.write_text(text)
+    with pytest.raises(records.RecordError, match=r"record\.json: ") as raised:
+        records.read_record(path)
+    assert len(str(raised.value)) <= 400
+    assert "\n" not in str(raised.value)
+
+
 def test_rows_survive_a_file(tmp_path: Path) -> None:
     rows = [records.to_row(record(run), "fig8", "short") for run in ("a", "b")]
     rows[0]["last_test_accuracy"] = 0.1 + 0.2  # all digits are kept
@@ -164,9 +258,12 @@ def test_rows_survive_a_file(tmp_path: Path) -> None:
     path.write_text(text.replace(",11,", ",x,", 1))
     found = records.read_rows(path)
     assert [row["run"] for row in found.rows] == ["b"]
-    assert "fig8.csv, line 2: invalid literal" in found.problems[0]
-    path.write_text(text.replace(",0.5,", ",nan,", 1))
-    assert "line 2: nan is not a finite number" in records.read_rows(path).problems[0]
+    assert "fig8.csv, line 2: student_parameters is not of type int" in found.problems[0]
+    path.write_text(text.replace(",0.30000000000000004,", ",nan,", 1))
+    assert (
+        "line 2: last_test_accuracy: nan is not a finite number"
+        in records.read_rows(path).problems[0]
+    )
     path.write_text(text.rstrip())  # cut short in the last cell
     found = records.read_rows(path)
     assert [row["run"] for row in found.rows] == ["a"]
@@ -241,12 +338,12 @@ def test_collect(tmp_path: Path, experiment: Experiment) -> None:
     assert [row["run"] for row in found.rows] == [first, second]
     path = records.csv_path(results, "own")
     assert records.read_rows(path).rows == found.rows
-    curves = records.read_details(path, "curves")
+    curves = records.read_details(path, "curves").rows
     assert [(row["run"], row["epoch"], row["value"]) for row in curves] == [
-        (first, "0", "0.3"), (first, "1", "0.2"), (second, "0", "0.5"),
+        (first, 0, 0.3), (first, 1, 0.2), (second, 0, 0.5),
     ]  # fmt: skip
-    assert records.read_details(path, "maps")[1] == {
-        "run": first, "removes": "random", "y": "0", "x": "1", "value": "1.0",
+    assert records.read_details(path, "maps").rows[1] == {
+        "run": first, "removes": "random", "y": 0, "x": 1, "value": 1.0,
     }  # fmt: skip
 
     # Another machine has the results but not the store: rows stay, new ones join.
@@ -255,9 +352,33 @@ def test_collect(tmp_path: Path, experiment: Experiment) -> None:
     (elsewhere / "records" / f"{first}.json").write_text("{")
     found = records.collect(experiment, elsewhere, results)
     assert [row["run"] for row in found.rows] == [first, second, third]
-    assert len(records.read_details(path, "curves")) == 5
+    assert len(records.read_details(path, "curves").rows) == 5
     (problem,) = found.problems
-    assert f"{first}.json: not a whole record" in problem
+    assert f"{first}.json: not JSON" in problem
+
+
+def test_lines_that_cannot_be_used_are_kept_beside_the_file(
+    tmp_path: Path, experiment: Experiment
+) -> None:
+    """Collecting writes the CSV without them; nothing that was measured is lost."""
+    store, results = tmp_path / "store", tmp_path / "results"
+    first, second, _ = (run.hash for run in experiment.runs)
+    write(store, first)
+    path = records.csv_path(results, "own")
+    records.collect(experiment, store, results)
+    damaged = path.read_text().replace(",1.5,", ",-1.5,")
+    path.write_text(damaged)
+    records.record_path(store, first).unlink()
+    found = records.collect(experiment, store, results)
+    assert found.rows == []
+    assert path.read_text() == damaged
+    write(store, second)
+    found = records.collect(experiment, store, results)
+    (copy,) = path.parent.glob("own.csv.*.damaged")
+    assert copy.read_text() == damaged
+    assert "line 2: seconds: -1.5 is not in [0, 1e+10]" in found.problems[0]
+    assert str(copy) in found.problems[1]
+    assert records.collect(experiment, store, results).problems == []
 
 
 def test_collecting_again_changes_nothing(tmp_path: Path, experiment: Experiment) -> None:
@@ -279,7 +400,7 @@ def test_rows_of_runs_that_left_the_grid_stay_and_are_named(
         write(store, run.hash)
     rows = records.collect(experiment, store, results).rows
     path = records.csv_path(results, "own")
-    curves = records.read_details(path, "curves")
+    curves = records.read_details(path, "curves").rows
     changed = load_experiment(experiment.path, {"a": 2})
     write(store, changed.runs[2].hash)
     for again in range(2):
@@ -293,7 +414,7 @@ def test_rows_of_runs_that_left_the_grid_stay_and_are_named(
         kept = records.read_rows(path).rows
         assert kept == [*found.rows, *rows]
         assert records.orphans(changed, kept) == rows
-        assert records.read_details(path, "curves")[2:] == curves
+        assert records.read_details(path, "curves").rows[2:] == curves
 
 
 def test_without_the_data_set_nothing_changes(tmp_path: Path, experiment: Experiment) -> None:
@@ -313,10 +434,9 @@ def test_without_the_data_set_nothing_changes(tmp_path: Path, experiment: Experi
     [
         ({"curves": None}, "the curves of run"),
         ({"curves": {"ncjsd": [0.1, None]}}, "the curves of run"),
-        ({"curves": {"ncjsd": [0.1, float("nan")]}}, "nan is not a finite number"),
+        ({"curves": {"ncjsd": [0.1, 0.7]}}, "ncjsd: 0.7 is not in [0, 0.693147]"),
         ({"maps": {"random": [0.5]}}, "the maps of run"),
-        ({"metrics": {"last": {"test": {"accuracy": float("nan")}}, "best": None}}, "nan is not a"),
-        ({"metrics": {"last": {"test": {"kl": float("inf")}}, "best": None}}, "inf is not a"),
+        ({"metrics": {"last": {"test": {"accuracy": 2}}, "best": None}}, "2 is not in [0, 1]"),
         ({"run": "another"}, "this is the record of run another"),
     ],
 )

@@ -29,7 +29,7 @@ def run(folder: Path, *words: str) -> int:
 
 def test_builds_then_checks(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(folder, "--check") == 1
-    assert "missing or damaged" in capsys.readouterr().out
+    assert "manifest.json is missing; run `ntdh-bench tables`" in capsys.readouterr().out
     assert run(folder) == 0
     shown = capsys.readouterr().out
     assert "2 rows of 1 experiments" in shown

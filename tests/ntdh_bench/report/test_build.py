@@ -2,16 +2,18 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
+from ntdh_bench.experiments import TRIAL
 from ntdh_bench.records import csv_path, read_rows, write_rows
 from ntdh_bench.report.build import build
 from ntdh_bench.report.check import MANIFEST, check, file_hash
 from ntdh_bench.report.exhibits import EXHIBITS
-from tests.ntdh_bench.report.rows import make_row, write_results
+from tests.ntdh_bench.report.rows import make_row, table2, write_results
 
 _VOID = {"meta", "link", "input"}
 
@@ -145,6 +147,35 @@ def test_text_of_records_is_escaped(tmp_path: Path) -> None:
     assert "&lt;script&gt;alert(" in page
     assert Page(page).open == []
     assert [path.name for path in (tmp_path / "tables").glob("mine*.md")] == ["mine-a_.._b-real.md"]
+
+    for text in (path.read_text() for path in (tmp_path / "tables").glob("mine*.md")):
+        assert nasty.replace("|", "\\|") not in text
+        assert "&lt;script>alert(" in text
+
+
+def test_a_trial_is_shown_but_is_no_evidence(tmp_path: Path) -> None:
+    """`sweep smoke` in a checkout leaves the committed verdicts as they are."""
+    write_results(tmp_path, table2(5))
+    before = build(tmp_path, tmp_path / "no-store")
+    assert before.hypothesis.strata
+    names = ("claims.csv", "hypothesis.csv", "hypothesis_points.csv")
+    texts = [(tmp_path / name).read_text() for name in names]
+    trial = [dict(row, protocol=TRIAL, experiment="smoke") for row in table2(5)]
+    write_results(tmp_path, [*table2(5), *trial])
+    after = build(tmp_path, tmp_path / "no-store")
+    assert len(after.evidence.all_rows) == 2 * len(before.evidence.all_rows)
+    assert [(tmp_path / name).read_text() for name in names] == texts
+    assert list((tmp_path / "tables").glob("smoke-smoke-*.md"))
+
+
+def test_numbers_are_written_as_all_machines_do(built: Path) -> None:
+    """With 10 digits: those after depend on how a machine sums."""
+    number = re.compile(r"-?\d+(\.\d+)?(e[+-]\d+)?")
+    for path in [*built.glob("*.csv"), *(built / "tables").glob("*.csv")]:
+        for line in csv.reader(path.open(newline="")):
+            for cell in filter(number.fullmatch, line):
+                digits = cell.partition("e")[0].replace(".", "").strip("-0")
+                assert len(digits) <= 10, f"{path.name}: {cell}"
 
 
 def test_a_build_without_records_says_not_run(tmp_path: Path) -> None:

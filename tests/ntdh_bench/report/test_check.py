@@ -70,7 +70,7 @@ def test_a_damaged_record_is_named(results: Path, store: Path) -> None:
     path = record_path(store, RUN)
     path.write_text("{")
     (line,) = check(results, store)
-    assert line.startswith(f"{path}: not a whole record")
+    assert line.startswith(f"{path}: not JSON")
 
 
 def test_a_record_that_was_not_collected_is_named_unless_no_experiment_has_it(
@@ -87,12 +87,12 @@ def test_a_record_that_was_not_collected_is_named_unless_no_experiment_has_it(
 def test_a_damaged_record_that_was_never_collected_is_named(results: Path, store: Path) -> None:
     path, other = (record_path(store, letter * 16) for letter in "ef")
     path.write_text("{")
-    write_record(other, make_record(run="f" * 16, seconds=float("nan")))
+    write_record(other, make_record(run="f" * 16, seconds=-1.0))
     build(results, store)
-    damaged, not_finite = check(results, store)
-    assert damaged.startswith(f"{path}: not a whole record")
-    assert "ffffffffffffffff" in not_finite
-    assert "nan is not a finite number" in not_finite
+    damaged, out_of_range = check(results, store)
+    assert damaged.startswith(f"{path}: not JSON")
+    assert "ffffffffffffffff" in out_of_range
+    assert "seconds: -1.0 is not in [0, 1e+10]" in out_of_range
 
 
 def test_a_file_that_is_no_csv_of_records_is_one_line(results: Path, store: Path) -> None:
@@ -105,8 +105,48 @@ def test_a_file_that_is_no_csv_of_records_is_one_line(results: Path, store: Path
     assert "1 records not collected yet" in uncollected
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", json.dumps({"inputs": {}})])
-def test_a_damaged_manifest_is_no_traceback(results: Path, text: str) -> None:
-    (results / MANIFEST).write_text(text)
+def test_the_record_of_another_run_is_named(results: Path, store: Path) -> None:
+    write_record(record_path(store, "f" * 16), make_record())
+    (line,) = check(results, store)
+    assert f"{'f' * 16}.json: this is the record of run {RUN}" in line
+
+
+MANIFESTS = {
+    "empty": "",
+    "cut short": "{",
+    "a list": "[]",
+    "no outputs": json.dumps({"inputs": {}}),
+    "too deep": "[" * 100_000,
+    "NaN": '{"inputs": {}, "outputs": NaN, "unlisted_records": []}',
+    "lists for mappings": '{"inputs": 0, "outputs": [1], "unlisted_records": []}',
+    "an output without hash": (
+        '{"inputs": {}, "outputs": {"tables/x.md": {"a": 1}}, "unlisted_records": []}'
+    ),
+    "numbers for runs": '{"inputs": {}, "outputs": {}, "unlisted_records": [1]}',
+}
+
+
+@pytest.mark.parametrize("kind", MANIFESTS)
+def test_a_damaged_manifest_is_one_line(
+    results: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (results / MANIFEST).write_text(MANIFESTS[kind])
     (line,) = check(results, results / "no-store")
-    assert "missing or damaged" in line
+    assert line.startswith(f"{results / MANIFEST}: ")
+    assert "run `ntdh-bench tables`" in line
+    build(results, results / "no-store")
+    assert "leaves files of an earlier build where they are" in capsys.readouterr().err
+    assert check(results, results / "no-store") == []
+
+
+@pytest.mark.parametrize("name", ["../victim", "tables/../../victim", "/victim", "tables/a/b"])
+def test_a_manifest_from_elsewhere_removes_nothing_outside(results: Path, name: str) -> None:
+    victim = results.parent / "victim"
+    victim.write_text("mine")
+    manifest = json.loads((results / MANIFEST).read_text())
+    manifest["outputs"][name] = {"sha256": "", "inputs": []}
+    (results / MANIFEST).write_text(json.dumps(manifest))
+    (line,) = check(results, results / "no-store")
+    assert "damaged (a name in its outputs)" in line
+    build(results, results / "no-store")
+    assert victim.read_text() == "mine"

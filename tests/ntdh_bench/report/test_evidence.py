@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -37,9 +38,61 @@ def test_values_that_are_not_finite_are_left_out_and_named(tmp_path: Path) -> No
     lines = f"run,epoch,metric,value\n{row['run']},0,ncjsd,nan\n{row['run']},1,ncjsd,0.5\n"
     details_path(csv_path(tmp_path, "mine"), "curves").write_text(lines)
     found = evidence.read(tmp_path)
-    assert ["1 values that are no finite" in problem for problem in found.problems] == [True]
+    assert ["line 2: value: nan is not a finite" in p for p in found.problems] == [True]
     [point] = evidence.curves(tmp_path, "mine", found.rows["mine"])
     assert (point["epoch"], point["ncjsd"]) == (1, 0.5)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["{run},0.5,ncjsd,0.5", "{run},-1,ncjsd,0.5", "{run},1,ncjsd,5e9", "{run},1,,0.5", "{run},1"],
+)
+def test_damaged_lines_of_curves_are_named_and_left_out(tmp_path: Path, line: str) -> None:
+    row = make_row(experiment="mine", protocol="p")
+    write_results(tmp_path, [row])
+    lines = ["run,epoch,metric,value", f"{row['run']},0,seed,7", line.format(run=row["run"])]
+    path = details_path(csv_path(tmp_path, "mine"), "curves")
+    path.write_text("\n".join(lines) + "\n")
+    found = evidence.read(tmp_path)
+    (problem,) = found.problems
+    assert problem.startswith(f"{path}, line 3: ")
+    [point] = evidence.curves(tmp_path, "mine", found.rows["mine"])
+    assert (point["epoch"], point["seed"]) == (0, row["seed"])  # a metric is no column of the run
+
+
+@pytest.mark.parametrize("place", ["2000000000,0", "0,2000000000", "5,5", "-1,0", "1.5,0"])
+def test_a_map_with_a_wrong_index_is_named_and_allocates_nothing(
+    tmp_path: Path, place: str
+) -> None:
+    row = make_row(experiment="mine", protocol="p", arm="saliency", layer="hidden1")
+    write_results(tmp_path, [row])
+    pixels = [f"{row['run']},random,{y},{x},0.5" for y in range(2) for x in range(2)]
+    other = [line.replace("random", "least_divergent") for line in pixels]
+    path = details_path(csv_path(tmp_path, "mine"), "maps")
+    lines = ["run,removes,y,x,value", *pixels, *other, f"{row['run']},random,{place},0.5"]
+    path.write_text("\n".join(lines) + "\n")
+    tracemalloc.start()
+    found = evidence.read(tmp_path)
+    shown = evidence.maps(tmp_path, "mine", found.rows["mine"])["hidden1"]
+    assert tracemalloc.get_traced_memory()[1] < 64e6
+    tracemalloc.stop()
+    (problem,) = found.problems
+    assert problem.startswith(str(path))
+    whole = "line 10" in problem  # the line alone is left out, or else the map
+    assert set(shown) == {"least_divergent", *(["random"] if whole else [])}
+
+
+def test_comparisons_over_numbers_of_threads_are_warned_of(tmp_path: Path) -> None:
+    rows = []
+    for seed in range(2):
+        where = {"experiment": "mine", "protocol": "p", "seed": seed}
+        rows.append(make_row(**where) | {"threads": 2})
+        rows.append(make_row(**where, arm="without_kd") | {"threads": 2 - seed})
+    write_results(tmp_path, rows)
+    assert all(row["gain"] is not None for row in evidence.read(tmp_path).all_rows if row["method"])
+    (problem,) = evidence.read(tmp_path).problems
+    assert problem.startswith("mine: runs are compared with their control on another number of")
+    assert "(2 with 1)" in problem
 
 
 def test_rows_of_runs_that_an_experiment_no_longer_has_are_left_out_and_counted(

@@ -96,6 +96,15 @@ def test_rank_correlation_is_that_of_scipy_with_ties_and_batches() -> None:
     assert statistics.spearman(x, y) == pytest.approx(expected)
 
 
+def test_values_that_differ_by_rounding_tie() -> None:
+    """Sums come out differently on other machines, and ranks must not."""
+    x = np.array([0.3, 0.1, 0.2, 0.4])
+    exact = statistics.spearman(x, [3.0, 1.0, 3.0, 4.0])
+    assert statistics.spearman(x, [0.1 + 0.2 + 2.7, 1.0, 3.0 + 4e-16, 4.0]) == exact
+    assert statistics.spearman(1e-9 * x, [3e-9 * (1 + 1e-16), 1e-9, 3e-9, 4e-9]) == exact
+    assert statistics.spearman(x, [3.0, 1.0, 3.0 + 1e-6, 4.0]) != exact
+
+
 def test_nothing_correlates_with_a_constant() -> None:
     assert math.isnan(statistics.spearman([1.0, 1.0, 1.0], [1.0, 2.0, 3.0]))
     assert math.isnan(statistics.partial_spearman([1, 2, 3, 4], [2, 1, 4, 3], [5, 5, 5, 5]))

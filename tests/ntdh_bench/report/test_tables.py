@@ -19,6 +19,7 @@ from ntdh_bench.report.tables import (
     fixed,
     latex_escape,
     mark_best,
+    plain,
     to_csv,
     to_latex,
     to_markdown,
@@ -92,6 +93,21 @@ def test_markdown_escapes_bars_and_pads_short_lines() -> None:
     wide = Table("", ("a|b",), (Column("x"), Column("y")), (Line(("1",), (None,)),))
     assert "| a\\|b | x | y |" in to_markdown([wide], "T", [])
     assert "| 1 | – |  |" in to_markdown([wide], "T", [])
+
+
+@pytest.mark.parametrize("text", ["<script>x", "</b>", "<!-- x", "<?php", "[a](javascript:x)"])
+def test_markdown_holds_no_element_and_no_link(text: str) -> None:
+    table = Table(text, (text,), (Column(text),), (Line((text,), (None,)),))
+    shown = to_markdown([table], text, [text])
+    assert text not in shown
+    assert to_markdown([], "p < 0.001, [68.5] (3)", []) == "# p < 0.001, [68.5] (3)\n"
+
+
+def test_csv_numbers_have_ten_digits_and_no_rounding() -> None:
+    values = (0.1 + 0.2, 2 / 3, -1e-17, 1.9390434783e-14, 3, None, "x")
+    assert [plain(value) for value in values] == [
+        "0.3", "0.6666666667", "0", "1.939043478e-14", 3, None, "x",
+    ]  # fmt: skip
 
 
 def test_csv_has_every_number_in_full() -> None:

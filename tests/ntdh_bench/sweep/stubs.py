@@ -45,17 +45,28 @@ def run(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     _ACTS[config.get("act", "ok")](config)
     time.sleep(config.get("seconds", 0))
     _note(config, f"end {number} {os.getpid()}")
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
-    versions = {"ntdh-bench": "0", "python": "3"}
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "SLURM_NTASKS")
     return {
-        "seed": number,
-        "config": {"model": {"init_args": {}}, "data": {"init_args": {}}, "mask": None},
-        "metrics": {"last": {"test": {"accuracy": 0.1 + number / 3}}, "best": None},
-        "parameters": {"teacher": 1, "student": 2},
-        "environment": {"versions": versions, "device": "CPU", "threads": 1, "git_commit": None},
+        **make_record(number, accuracy=config.get("accuracy", 0.1 + number / 100)),
         "seconds": time.monotonic() - started,
         "span": [started, time.monotonic()],
         "variables": {name: os.environ.get(name) for name in names},
+    }
+
+
+def make_record(number: int, run: str | None = None, accuracy: float = 0.5) -> dict[str, Any]:
+    """Return the record of a run, as far as it must be there to be collected."""
+    versions = {"ntdh-bench": "0", "python": "3"}
+    return {
+        "run": run,
+        "seed": number,
+        "dataset": "synthetic",
+        "source": "simulated",
+        "arm": "kd",
+        "config": {"model": {"init_args": {}}, "data": {"init_args": {}}, "mask": None},
+        "metrics": {"last": {"test": {"accuracy": accuracy}}, "best": None},
+        "parameters": {"teacher": 1, "student": 2},
+        "environment": {"versions": versions, "device": "CPU", "threads": 1, "git_commit": None},
     }
 
 
@@ -83,6 +94,12 @@ def _flaky(config: dict[str, Any]) -> None:
         raise OSError("lost")
 
 
+def _disk_full(config: dict[str, Any]) -> None:
+    """Find the disk full, but for the first run."""
+    if config["seed_everything"]:
+        Path("/dev/full").write_text("x")
+
+
 def _hang(config: dict[str, Any]) -> None:
     """Hang together with a child that holds the streams of the worker."""
     child = subprocess.Popen(["sleep", "600"])
@@ -105,6 +122,7 @@ _ACTS = {
     "system_exit": lambda config: sys.exit(3),
     "killed": lambda config: os.kill(os.getpid(), signal.SIGKILL),
     "hang": _hang,
+    "disk_full": _disk_full,
     "wait": _wait,
 }
 

@@ -32,6 +32,12 @@ def stub_runs(trace: Path, count: int, **settings: Any) -> list[Run]:
     return list(make_runs(trace, count, **settings))
 
 
+def make_record(number: int, run: str) -> dict[str, Any]:
+    import stubs  # type: ignore[import-not-found]
+
+    return dict(stubs.make_record(number, run))
+
+
 def drive(runs: list[Run], store: Store, jobs: int = 2, **settings: Any) -> Outcome:
     with closing(LocalEngine(store, jobs, function="stubs:run")) as engine:
         driver = Driver(runs, store, engine, **settings)
@@ -68,7 +74,7 @@ def test_runs_in_order_and_writes_records_and_logs(store: Store, trace: Path) ->
     for run in runs:
         record = read_record(store.record(run.hash))
         assert record["run"] == run.hash
-        assert record["metrics"]["last"]["test"]["accuracy"] == 0.1 + run.seed / 3
+        assert record["metrics"]["last"]["test"]["accuracy"] == 0.1 + run.seed / 100
         log = store.log(run.hash).read_text().splitlines()
         assert log == [f"output of run {run.seed}", "output of a subprocess"]
     assert list((store.root / "work").iterdir()) == []
@@ -77,7 +83,7 @@ def test_runs_in_order_and_writes_records_and_logs(store: Store, trace: Path) ->
 def test_what_has_a_record_is_not_run(store: Store, trace: Path) -> None:
     runs = stub_runs(trace, 4)
     for run in runs[:3]:
-        write_record(store.record(run.hash), {"run": run.hash})
+        write_record(store.record(run.hash), make_record(run.seed, run.hash))
     outcome = drive(runs, store)
     assert (outcome.done, outcome.elsewhere, outcome.left) == (1, 3, 0)
     assert len(lines(trace, "start")) == 1
@@ -85,7 +91,7 @@ def test_what_has_a_record_is_not_run(store: Store, trace: Path) -> None:
 
 def test_a_damaged_record_is_set_aside_and_run_again(store: Store, trace: Path) -> None:
     (run,) = stub_runs(trace, 1)
-    write_record(store.record(run.hash), {"run": run.hash})
+    write_record(store.record(run.hash), make_record(run.seed, run.hash))
     store.record(run.hash).write_text(store.record(run.hash).read_text()[:9])
     outcome = drive([run], store)
     (damaged,) = outcome.damaged
@@ -152,6 +158,80 @@ def test_workers_that_cannot_start_end_the_sweep(store: Store, trace: Path) -> N
         with closing(engine), pytest.raises(UserError, match=f"cannot start.*{reason}.*log"):
             Driver(stub_runs(trace, 1), store, engine).drive()
     assert "Traceback" in store.workers_log.read_text()
+
+
+@pytest.mark.parametrize(("kills", "jobs"), [(2, 1), (2, 2), (5, 2)])
+def test_workers_killed_while_starting_are_started_again(
+    store: Store, trace: Path, monkeypatch: pytest.MonkeyPatch, kills: int, jobs: int
+) -> None:
+    """One of two workers may be given up: the other goes on, and its run in flight is not lost."""
+    monkeypatch.setenv("STUBS_KILLS", str(kills))
+    monkeypatch.setenv("STUBS_STARTS", str(trace.with_name("starts")))
+    with closing(LocalEngine(store, jobs, function="dies_at_start:run")) as engine:
+        driver = Driver(stub_runs(trace, 4), store, engine)
+        driver.drive()
+    assert (driver.outcome.done, driver.outcome.failures) == (4, [])
+    # The last of several may be starting yet when all is done.
+    assert kills < len(trace.with_name("starts").read_text()) <= kills + jobs
+
+
+def test_a_worker_that_is_killed_whenever_it_starts_is_given_up(
+    store: Store, trace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUBS_KILLS", "99")
+    monkeypatch.setenv("STUBS_STARTS", str(trace.with_name("starts")))
+    engine = LocalEngine(store, 2, function="dies_at_start:run")
+    with closing(engine), pytest.raises(UserError, match=r"killed by SIGKILL .*, 3 times; see"):
+        Driver(stub_runs(trace, 1), store, engine).drive()
+    assert len(trace.with_name("starts").read_text()) == 6
+
+
+@pytest.mark.parametrize("full", ["log", "run"])
+def test_a_full_disk_stops_the_sweep_with_one_line(store: Store, trace: Path, full: str) -> None:
+    """Not a worker for every run; what was done is kept."""
+    good, bad, *left = stub_runs(trace, 6, act="disk_full" if full == "run" else "ok", bad=1)
+    if full == "log":
+        store.log(bad.hash).symlink_to("/dev/full")
+    with closing(LocalEngine(store, 1, function="stubs:run")) as engine:
+        driver = Driver([good, bad, *left], store, engine)
+        with pytest.raises(UserError, match=r"a disk is full: .*No space left") as raised:
+            driver.drive()
+        assert engine.idle == 1  # no worker was lost
+    assert str(store.root) in str(raised.value)
+    assert driver.outcome.done == 1
+    assert len(lines(trace, "start")) == 2
+
+
+def test_a_record_that_cannot_be_collected_is_a_failure(store: Store, trace: Path) -> None:
+    (bad,) = stub_runs(trace, 1, accuracy=float("inf"))
+    (far,) = stub_runs(trace, 1, accuracy=1.5)
+    outcome = drive([bad, far, *stub_runs(trace, 2)], store)
+    assert outcome.done == 2
+    reasons = {failure.run.hash: failure.reason for failure in outcome.failures}
+    assert "last_test_accuracy: inf is not a finite number" in reasons[bad.hash]
+    assert "last_test_accuracy: 1.5 is not in [0, 1]" in reasons[far.hash]
+    outcome = drive(stub_runs(trace, 1, note="kept"), store, keep=("curves",))
+    assert "the curves of run" in outcome.failures[0].reason
+    assert len(list((store.root / "records").iterdir())) == 2
+
+
+def test_the_record_of_another_run_is_set_aside_and_run_again(store: Store, trace: Path) -> None:
+    one, other = stub_runs(trace, 2)
+    write_record(store.record(one.hash), make_record(0, other.hash))
+    outcome = drive([one], store)
+    assert outcome.done == 1
+    assert [path.name for path in outcome.damaged] == [f"{one.hash}.json.damaged"]
+    assert read_record(store.record(one.hash))["run"] == one.hash
+
+
+def test_a_job_of_a_cluster_is_no_matter_of_its_runs(
+    store: Store, trace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    monkeypatch.setenv("RANK", "3")
+    (run,) = stub_runs(trace, 1)
+    drive([run], store)
+    assert read_record(store.record(run.hash))["variables"]["SLURM_NTASKS"] is None
 
 
 def test_a_runs_own_share_of_the_machine(
@@ -286,7 +366,7 @@ def test_waits_for_a_run_that_another_sweep_holds(store: Store, trace: Path) -> 
 
     def finish_elsewhere(outcome: Outcome) -> None:
         if outcome.left == 1 and not store.record(held.hash).exists():
-            write_record(store.record(held.hash), {"run": held.hash})
+            write_record(store.record(held.hash), make_record(0, held.hash))
             lock.release()
 
     outcome = drive([held, other], store, jobs=1, report=finish_elsewhere)
