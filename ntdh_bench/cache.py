@@ -10,6 +10,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -86,26 +87,48 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def build_once(path: Path, build: Callable[[Path], None]) -> Path:
+def build_once(path: Path, build: Callable[[Path], None], anew: bool = False) -> Path:
     """Return ``path``, first built by ``build(temporary_path)`` if it is not there and whole.
 
     Digests of what was built lie beside it; what no longer has them is built anew, and said.
     Processes that ask for the same path wait for the first one, and then use what it built.
 
+    Args:
+        path: a file or a folder in the cache.
+        build: writes it.
+        anew: build it in any case.
+
     Raises:
         UserError: the folder cannot be written.
     """
-    if is_intact(path):
+    if not anew and is_intact(path):
         return path
     with locked(path):
-        if not is_intact(path):
-            if path.exists():
-                notice(f"{path} is damaged or of an earlier version: made anew")
+        if anew or not is_usable(path):
             with write_atomic(path) as temporary:
                 build(temporary)
                 seal(temporary, path)
                 _remove(path)
     return path
+
+
+def is_usable(path: Path) -> bool:
+    """Return whether a cached file or folder is there and whole; one that is damaged is said."""
+    if is_intact(path):
+        return True
+    if path.exists():
+        notice(f"{path} is damaged or of an earlier version: made anew")
+    return False
+
+
+def origin(path: Path) -> dict[str, str]:
+    """Return what a record says of a cached file: its ``key``, and when it was ``created``."""
+    made = datetime.fromtimestamp(path.stat().st_mtime, timezone.utc)
+    return {
+        "key": path.stem.rpartition("-")[2],
+        "created": made.isoformat(timespec="seconds"),
+        "path": str(path),
+    }
 
 
 def seal(built: Path, path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, Timer, TQDMProgressBar
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -141,3 +141,11 @@ class LastCheckpoint(ModelCheckpoint):
 def _copy(source: Path, target: Path) -> None:
     with write_atomic(target) as temporary:
         shutil.copyfile(source, temporary)
+
+
+def cut_short(trainer: Trainer) -> bool:
+    """Return whether the clock ended a training: what it gives is of this moment and machine."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    timers = [callback for callback in callbacks if isinstance(callback, Timer)]
+    ended = any((timer.time_remaining() or 0) <= 0 for timer in timers)
+    return bool(trainer.strategy.broadcast(ended))

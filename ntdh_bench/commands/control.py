@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 
-from ntdh_bench import records
-from ntdh_bench.cache import default_cache_dir, digest, locked
+from ntdh_bench import __version__, records
+from ntdh_bench.cache import default_cache_dir, digest, is_usable, locked, origin, seal
 from ntdh_bench.checkpoints import load_network, read_checkpoint, weights_of, write_checkpoint
+from ntdh_bench.commands.callbacks import cut_short
 from ntdh_bench.commands.checkpoint_files import LAST
 from ntdh_bench.commands.training import FitCLI
+from ntdh_bench.notices import notice
 
 _VERSION = 1  # of how controls are trained: raised when the same settings give another student
 
@@ -32,11 +34,7 @@ def measure(
         ``epochs``, ``metrics``, ``curves`` and ``control_environment`` (where it was trained) of
         the record.
     """
-    path = _path(cli)
-    with locked(path):
-        if not path.is_file():
-            train()
-            _save(cli, path)
+    path = _train_once(cli, train)
     saved = read_checkpoint(path)
     metrics: dict[str, Any] = {"last": None, "best": None}
     for name, checkpoint in saved["checkpoints"].items():
@@ -46,12 +44,29 @@ def measure(
     return {**trained, "metrics": metrics}
 
 
+def _train_once(cli: FitCLI, train: Callable[[], None]) -> Path:
+    """Train the control unless the cache has it; returns where it is."""
+    path = _path(cli)
+    with locked(path):
+        if cli.uses_cache and is_usable(path):
+            cli.from_cache["control"] = origin(path)
+            return path
+        train()
+        if cut_short(cli.trainer):
+            notice("trainer.max_time cut the training of the control short: it is not cached")
+            path = cli.folder / "control.ckpt"
+        _save(cli, path)
+        seal(path, path)
+    return path
+
+
 def _path(cli: FitCLI) -> Path:
     """Return where the student is kept; the number of threads changes only its last bits."""
     identity = cli.run_identity
     device = cli.trainer.strategy.root_device
     key = {
         "version": _VERSION,
+        "ntdh-bench": __version__,
         "torch": str(torch.__version__),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "student": records.baseline_hash(identity),

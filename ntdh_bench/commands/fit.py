@@ -24,12 +24,17 @@ from ntdh_bench.errors import UserError
 from ntdh_bench.layers import find_layer
 from ntdh_bench.masks import FeatureMask
 from ntdh_bench.notices import notice
+from ntdh_bench.provenance import plugins
 
 STUDENT = {
     "kd": "student with KD",
     "without_kd": "student without KD",
     "matched": "student without KD, larger task weight",
     "single": "network",
+}
+_ORIGINS = {
+    "given": "given: model.teacher_checkpoint, or the one beside the checkpoint",
+    "trained": "trained in this run",
 }
 
 
@@ -165,6 +170,8 @@ def make_record(
         seconds: wall time.
     """
     identity = cli.run_identity
+    if isinstance(cli.mask, FeatureMask) and cli.mask.from_cache:
+        cli.from_cache["saliency"] = cli.mask.from_cache
     return {
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "config_hash": records.config_hash(identity),
@@ -179,17 +186,22 @@ def make_record(
         **outcome,
         "teacher": teacher,
         "teacher_hash": getattr(cli.model, "teacher_hash", None),
+        "from_cache": {
+            part: {name: entry[name] for name in ("key", "created")}
+            for part, entry in cli.from_cache.items()
+        },
         "resumed_from": cli.config.ckpt_path,
         "seconds": round(seconds, 2),
         "precision": str(cli.trainer.precision),  # a CPU has no float16: bfloat16 runs there
         "environment": records.environment(),
+        "plugins": plugins(identity.get("third_party", {})),
         "config": identity,
     }
 
 
 def finish(cli: FitCLI, record: dict[str, Any], in_sweep: bool) -> None:
     """Write the record, unless a sweep does, and print the summary table."""
-    notes = {"source": source_note(cli.datamodule.source)}
+    notes = {"source": source_note(cli.datamodule.source), **origin_notes(cli, record["teacher"])}
     if cli.fast_dev_run:
         notes["saved"] = "nothing: fast_dev_run is a trial"
     elif not in_sweep:
@@ -230,6 +242,15 @@ def source_note(source: str) -> str:
     if source == "simulated":
         return "SIMULATED data: these numbers say nothing about the published data set"
     return "real data"
+
+
+def origin_notes(cli: FitCLI, teacher: str | None) -> dict[str, str]:
+    """Say where the teacher came from, and what else came from the cache."""
+    notes = {"teacher": _ORIGINS[teacher]} if teacher in _ORIGINS else {}
+    return notes | {
+        part: f"from the cache, made {entry['created']}: {entry['path']}"
+        for part, entry in cli.from_cache.items()
+    }
 
 
 def saved_files(folder: Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ntdh_bench.batch import PairedBatch
-from ntdh_bench.commands.fit import fit, make_record, source_note
+from ntdh_bench.commands.fit import fit, make_record, origin_notes, source_note
 from ntdh_bench.commands.summary import print_summary
 from ntdh_bench.commands.teacher import load_pair
 from ntdh_bench.commands.training import FitCLI, run_command, running
@@ -55,7 +55,10 @@ def _run(cli: FitCLI) -> dict[str, Any]:
         raise UserError(f"saliency needs --mask FeatureMask, not {type(mask).__name__}")
     find_layer(cli.model.teacher_network(), mask.layer)
     teacher = load_pair(cli)
+    mask.anew = not cli.uses_cache
     paths = saliency_report(cli.model, cli.datamodule, mask, cli.folder / "saliency")
+    if mask.from_cache:
+        cli.from_cache["saliency"] = mask.from_cache
     maps = _average_maps(cli.folder / "saliency" / HEATMAPS)
     return _finish(cli, paths, maps, teacher, started)
 
@@ -79,7 +82,8 @@ def _finish(
     cli: FitCLI, paths: list[Path], maps: dict[str, Any], teacher: str, started: float
 ) -> dict[str, Any]:
     """Print where the files are; returns the record."""
-    notes = {"source": source_note(cli.datamodule.source), "numbers": str(paths[0])}
+    notes = {"source": source_note(cli.datamodule.source), **origin_notes(cli, teacher)}
+    notes["numbers"] = str(paths[0])
     notes |= {path.stem.replace("_", " "): str(path) for path in paths if path.suffix == ".png"}
     print_summary("", {}, notes)
     outcome = {

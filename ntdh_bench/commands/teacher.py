@@ -5,18 +5,32 @@ from __future__ import annotations
 import os
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Literal, TypeAlias
 
-from lightning.pytorch import LightningModule
+import torch
+from lightning.pytorch import LightningModule, Trainer
 from torch import distributed as dist
 
-from ntdh_bench.cache import default_cache_dir, digest, locked
+from ntdh_bench import __version__
+from ntdh_bench.cache import (
+    default_cache_dir,
+    digest,
+    is_intact,
+    is_usable,
+    locked,
+    origin,
+    seal,
+)
+from ntdh_bench.commands.callbacks import cut_short
 from ntdh_bench.commands.parser import BenchCLI, run_folder
-from ntdh_bench.commands.training import FitCLI
+from ntdh_bench.commands.training import EvaluateCLI, FitCLI
 from ntdh_bench.errors import UserError
 from ntdh_bench.layers import INPUT, mask_layer
 from ntdh_bench.masks import FeatureMask
+from ntdh_bench.notices import notice
+from ntdh_bench.provenance import named_in
 
+Part: TypeAlias = Literal["teacher", "retrained"]
 TEACHER_FILE = "teacher.ckpt"
 _VERSION = 1  # of how teachers are trained: raised when the same settings give another teacher
 _DECISION = "NTDH_CACHED"  # + name: whether the first process found that teacher in the cache
@@ -54,19 +68,19 @@ def load_pair(cli: FitCLI) -> str:
     if path := saved_teacher(cli):
         cli.model.load_teacher(path)
         return "given"
-    path, origin = _train_once(cli, cli.model.teacher_module(), f"teacher-{teacher_key(cli)}")
+    path, found = _train_once(cli, cli.model.teacher_module(), "teacher", teacher_key(cli))
     cli.model.load_teacher(path)
-    return origin
+    return found
 
 
-def cached_teacher(cli: BenchCLI) -> Path:
+def cached_teacher(cli: EvaluateCLI) -> Path:
     """Return the cached teacher of the configured run, for commands that train nothing.
 
     Raises:
-        UserError: it was never trained here.
+        UserError: it was never trained here, or is damaged.
     """
-    path = _cache_path(f"teacher-{teacher_key(cli)}")
-    if not path.is_file():
+    path = _cache_path("teacher", teacher_key(cli))
+    if not is_intact(path):
         raise UserError(
             f"no teacher beside {cli.config.ckpt_path} and none in the cache ({path}): give "
             f"--model.teacher_checkpoint <run>/{TEACHER_FILE}"
@@ -74,26 +88,27 @@ def cached_teacher(cli: BenchCLI) -> Path:
     return path
 
 
-def _cache_path(name: str) -> Path:
-    return default_cache_dir() / "teachers" / f"{name}.ckpt"
+def _cache_path(part: Part, key: str) -> Path:
+    return default_cache_dir() / "teachers" / f"{part}-{key}.ckpt"
 
 
-def teacher_key(cli: BenchCLI) -> str:
+def teacher_key(cli: FitCLI | EvaluateCLI) -> str:
     """Return the hash of everything that a trained teacher depends on."""
-    identity = cli.identity()
+    identity = cli.run_identity
     init_args = identity["model"]["init_args"]
     trainer = identity["trainer"]
     if init_args["teacher_epochs"] is not None:
         trainer = {**trainer, "max_epochs": init_args["teacher_epochs"], "max_steps": -1}
-    return digest(
-        {
-            "model": {name: init_args[name] for name in _TEACHER_SETTINGS if name in init_args},
-            "data": identity["data"],
-            "version": _VERSION,
-            "trainer": trainer,
-            "seed": identity["seed"],
-        }
-    )
+    depends = {
+        "module": identity["model"]["class_path"],
+        "model": {name: init_args[name] for name in _TEACHER_SETTINGS if name in init_args},
+        "data": identity["data"],
+        "trainer": trainer,
+        "seed": identity["seed"],
+    }
+    versions = {"version": _VERSION, "ntdh-bench": __version__, "torch": str(torch.__version__)}
+    code = named_in(depends, identity.get("third_party", {}))
+    return digest({**depends, **versions, "third_party": code})
 
 
 def _retrain_on_kept_inputs(cli: FitCLI) -> None:
@@ -103,23 +118,30 @@ def _retrain_on_kept_inputs(cli: FitCLI) -> None:
     assert mask.keep is not None
     mask_layer(module.network, INPUT, mask.keep)
     kept = digest({"key": teacher_key(cli), "kept": mask.keep.tolist()})
-    path, _ = _train_once(cli, module, f"retrained-{kept}")
+    path, _ = _train_once(cli, module, "retrained", kept)
     cli.model.replace_teacher(path)
 
 
-def _train_once(cli: FitCLI, module: LightningModule, name: str) -> tuple[Path, str]:
+def _train_once(
+    cli: FitCLI, module: LightningModule, part: Part, key: str
+) -> tuple[Path, Literal["cached", "trained"]]:
     """Train ``module`` unless the cache has it; processes that want the same one wait."""
+    path, private = _cache_path(part, key), cli.folder / f"{part}-{key}.ckpt"
     if cli.fast_dev_run:
-        path = cli.folder / f"{name}.ckpt"
-        _train(cli, module, path)
-        return path, "trained"
-    path = _cache_path(name)
+        return _save(_trained(cli, module, part), private), "trained"
     # The processes of one multi-device run train together: they must not wait for each other.
     alone = cli.trainer.world_size == 1
     with locked(path) if alone else nullcontext():
-        if _agreed(path.is_file(), name):
+        if _agreed(cli.uses_cache and is_usable(path), path.stem):
+            cli.from_cache[part] = origin(path)
             return path, "cached"
-        _train(cli, module, path)
+        trainer = _trained(cli, module, part)
+        if cut_short(trainer):
+            notice(f"trainer.max_time cut the training of the {part} short: it is not cached")
+            return _save(trainer, private), "trained"
+        _save(trainer, path)
+        if trainer.is_global_zero:
+            seal(path, path)
     return path, "trained"
 
 
@@ -135,7 +157,12 @@ def _agreed(found: bool, name: str) -> bool:
     return os.environ.get(variable, str(int(found))) == "1"
 
 
-def _train(cli: FitCLI, module: Any, path: Path) -> None:
-    trainer = cli.teacher_trainer(path.name.partition("-")[0])
+def _trained(cli: FitCLI, module: LightningModule, part: Part) -> Trainer:
+    trainer = cli.teacher_trainer(part)
     trainer.fit(module, datamodule=cli.datamodule)
+    return trainer
+
+
+def _save(trainer: Trainer, path: Path) -> Path:
     trainer.save_checkpoint(path, weights_only=True)  # whole or not at all: WholeCheckpoints
+    return path

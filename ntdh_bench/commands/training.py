@@ -41,6 +41,8 @@ from ntdh_bench.commands.logs import Prefixed
 from ntdh_bench.commands.parser import BenchCLI
 from ntdh_bench.commands.stopping import raise_stopped, stoppable
 from ntdh_bench.errors import UserError
+from ntdh_bench.masks import FeatureMask
+from ntdh_bench.notices import notice
 
 CONFIG = "config.yaml"
 # Lightning's advice that does not apply to data sets held in memory, or is done here.
@@ -74,7 +76,23 @@ class FitCLI(BenchCLI):
     def __init__(self, command: str, args: Sequence[str], folder: Path | None = None) -> None:
         self._given_folder = folder
         self.curves = Curves()
+        #: What came from a cache: part (``teacher``, ``control`` ...) to its :func:`cache.origin`.
+        self.from_cache: dict[str, dict[str, str]] = {}
         super().__init__(command, args)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what only training commands take (hook of LightningCLI)."""
+        super().add_arguments_to_parser(parser)
+        parser.add_argument(
+            "--no-cache",
+            action="store_true",
+            help="Train and compute all anew: no teacher or saliency that an earlier run left.",
+        )
+
+    @property
+    def uses_cache(self) -> bool:
+        """Whether what earlier runs left may be used."""
+        return not self.config.no_cache
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the student's Trainer (hook of LightningCLI), and the run's folder before it."""
@@ -84,6 +102,8 @@ class FitCLI(BenchCLI):
         if not self.fast_dev_run:
             check_measured(settings.limit_test_batches, self.datamodule, "test")
         self.run_identity = self.identity()
+        if isinstance(self.mask, FeatureMask):
+            self.mask.anew = not self.uses_cache
         if self.config.ckpt_path:
             check_resume(self.config.ckpt_path, self.run_identity)
         self.folder = self._temporary_folder() if self.fast_dev_run else self._run_folder()
@@ -197,6 +217,7 @@ class FitCLI(BenchCLI):
     def _save_config(self, folder: Path) -> None:
         with write_atomic(folder / CONFIG) as temporary:
             settings = {**self.plain_config(), "ckpt_path": None}  # it repeats the run, whole
+            del settings["no_cache"]
             temporary.write_text(yaml.safe_dump(settings, sort_keys=False))
 
     def _temporary_folder(self) -> Path:
@@ -208,6 +229,8 @@ class FitCLI(BenchCLI):
 
 class EvaluateCLI(BenchCLI):
     """Makes a Trainer that measures: no log, no checkpoints, the mask if there is one."""
+
+    run_identity: dict[str, Any]
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what and where to predict (hook of LightningCLI)."""
@@ -236,7 +259,8 @@ class EvaluateCLI(BenchCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the Trainer (hook of LightningCLI)."""
         self.load_data("test")
-        check_mask(self.config.ckpt_path, self.identity()["mask"])
+        self.run_identity = self.identity()
+        check_evaluated(self.config.ckpt_path, self.run_identity)
         callbacks = [] if self.mask is None else [self.mask]
         settings = {**self.config_init.trainer, "logger": False, "enable_checkpointing": False}
         check_settings(settings)
@@ -388,8 +412,12 @@ def _short_name(identity: dict[str, Any]) -> str:
 
 def check_resume(path: str, identity: dict[str, Any]) -> None:
     """Raise a UserError if a checkpoint was made with other settings than those given."""
-    saved = _flatten(read_checkpoint(path).get("identity") or {})
-    given = _flatten(identity)
+    made_with = read_checkpoint(path).get("identity") or {}
+    _check_code(path, made_with.get("third_party", {}), identity.get("third_party", {}))
+    saved, given = (
+        _flatten({name: value for name, value in settings.items() if name != "third_party"})
+        for settings in (made_with, identity)
+    )
     for name in sorted(saved.keys() | given.keys()):
         if name not in _MAY_DIFFER and saved.get(name) != given.get(name):
             raise UserError(
@@ -399,14 +427,28 @@ def check_resume(path: str, identity: dict[str, Any]) -> None:
             )
 
 
-def check_mask(path: str, mask: Any) -> None:
-    """Raise a UserError if a checkpoint was made with another mask than the one given."""
-    saved = (read_checkpoint(path).get("identity") or {}).get("mask")
-    if saved != mask:
+def _check_code(path: str, before: dict[str, str], now: dict[str, str]) -> None:
+    """Raise a UserError if third-party code is not what it was; what no one noted may differ."""
+    for name in sorted(before.keys() & now.keys()):
+        if before[name] != now[name]:
+            raise UserError(
+                f"the code of {name} is not that which {path} was made with: a resumed run keeps "
+                "its code; restore it, or start a new run without --ckpt_path"
+            )
+
+
+def check_evaluated(path: str, identity: dict[str, Any]) -> None:
+    """Raise a UserError if a checkpoint was made with another mask; say if with other code."""
+    saved = read_checkpoint(path).get("identity") or {}
+    if saved.get("mask") != identity["mask"]:
         raise UserError(
-            f"{path} was made with the mask {saved}, but here it is {mask}: leave out --config to "
-            "use the settings of its run"
+            f"{path} was made with the mask {saved.get('mask')}, but here it is "
+            f"{identity['mask']}: leave out --config to use the settings of its run"
         )
+    code = identity.get("third_party", {})
+    for name, before in saved.get("third_party", {}).items():
+        if name in code and code[name] != before:
+            notice(f"the code of {name} is not that which {path} was trained with")
 
 
 def _flatten(plain: Any, prefix: str = "") -> dict[str, Any]:

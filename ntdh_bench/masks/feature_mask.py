@@ -11,13 +11,15 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from ntdh_bench import __version__
 from ntdh_bench.batch import PairedBatch, PairedData
-from ntdh_bench.cache import build_once, default_cache_dir, digest
+from ntdh_bench.cache import build_once, default_cache_dir, digest, origin
 from ntdh_bench.errors import UserError
 from ntdh_bench.layers import INPUT, find_layer, mask_layer
 from ntdh_bench.masks.base import Distilling, Mask, Removes, keep_mask
 from ntdh_bench.masks.permuted import layer_output
 from ntdh_bench.masks.saliency import FeatureSaliency, Saliency, to_device
+from ntdh_bench.provenance import classes_of, code_of
 from ntdh_bench.seeding import generator
 
 # Part of the cache's key: to be raised when the algorithm gives other numbers.
@@ -68,6 +70,10 @@ class FeatureMask(Mask):
         self.cache_dir = cache_dir
         self.algorithm = FeatureSaliency(layer, permutations, seed)
         self.saliency: Saliency | None = None
+        #: Whether Algorithm 1 is run although the cache has its result.
+        self.anew = False
+        #: Where the saliency came from, if it came from the cache.
+        self.from_cache: dict[str, str] | None = None
         self.keep: Tensor | None = None
         self._handle: RemovableHandle | None = None
 
@@ -121,8 +127,11 @@ class FeatureMask(Mask):
                 "pair: set model.teacher to joint (or mask.removes to random)"
             )
         algorithm = self.algorithm
+        parts = [self, datamodule, *teacher.modules(), *companion.modules()]
         key = {
             "version": _VERSION,
+            "ntdh-bench": __version__,
+            "third_party": code_of(classes_of(parts)),
             "teacher": teacher_hash,
             "data": datamodule.fingerprint,
             "batch_size": getattr(datamodule, "batch_size", None),
@@ -132,11 +141,18 @@ class FeatureMask(Mask):
         }
         folder = Path(self.cache_dir) if self.cache_dir else default_cache_dir()
 
-        def build(path: Path) -> None:
-            batches = _with_progress(datamodule)
-            algorithm.compute(teacher, companion, batches, datamodule.ignore_index).write(path)
+        path = folder / "saliency" / f"{digest(key)}.npz"
+        built: list[Path] = []
 
-        return Saliency.load(build_once(folder / "saliency" / f"{digest(key)}.npz", build))
+        def build(temporary: Path) -> None:
+            built.append(temporary)
+            batches = _with_progress(datamodule)
+            found = algorithm.compute(teacher, companion, batches, datamodule.ignore_index)
+            found.write(temporary)
+
+        build_once(path, build, self.anew)
+        self.from_cache = None if built else origin(path)
+        return Saliency.load(path)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the mask and its saliency as plain values and tensors (Lightning hook)."""
