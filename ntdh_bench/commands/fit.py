@@ -36,6 +36,10 @@ _ORIGINS = {
     "given": "given: model.teacher_checkpoint, or the one beside the checkpoint",
     "trained": "trained in this run",
 }
+_PARTS = {
+    "teacher": "teacher", "retrained": "retrained teacher", "control": "student",
+    "saliency": "Algorithm 1",
+}  # fmt: skip
 
 
 def main(argv: list[str]) -> int:
@@ -248,7 +252,7 @@ def origin_notes(cli: FitCLI, teacher: str | None) -> dict[str, str]:
     """Say where the teacher came from, and what else came from the cache."""
     notes = {"teacher": _ORIGINS[teacher]} if teacher in _ORIGINS else {}
     return notes | {
-        part: f"from the cache, made {entry['created']}: {entry['path']}"
+        _PARTS[part]: f"from the cache, made {entry['created']}: {entry['path']}"
         for part, entry in cli.from_cache.items()
     }
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
@@ -197,6 +198,22 @@ def test_the_saliency_is_computed_once(cache: Path) -> None:
         mask = FeatureMask(0.5, **settings)
         mask.prepare(network(1), network(2), teacher_hash, cast(Any, Data(fingerprint)))
     assert len(list((cache / "saliency").glob("*.npz"))) == 1 + len(changed)
+
+
+def test_the_cache_tells_the_code_of_networks(
+    cache: Path, write_module: Callable[[str, str], Path]
+) -> None:
+    """Equal weights in an edited network are another function."""
+    saliencies = []
+    for act in ("ReLU", "ReLU", "Tanh"):
+        write_module("own_act.py", f"import torch\n\n\nclass Act(torch.nn.{act}):\n    pass\n")
+        networks = network(1), network(2)
+        for found in networks:
+            found.hidden1[1] = import_module("own_act").Act()
+        saliencies.append(FeatureMask(0.5).find_saliency(*networks, "teacher", cast(Any, Data())))
+    assert torch.equal(saliencies[0].values, saliencies[1].values)
+    assert not torch.equal(saliencies[0].values, saliencies[2].values)
+    assert len(list((cache / "saliency").glob("*.npz"))) == 2
 
 
 def test_cache_dir_is_respected(tmp_path: Path, cache: Path) -> None:
