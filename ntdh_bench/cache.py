@@ -203,6 +203,11 @@ def _is_sealed(path: Path, stamp: dict[str, int], entry: dict[str, Any]) -> bool
     return found
 
 
+def lock_path(path: Path) -> Path:
+    """Return the lock file that whoever makes ``path`` holds."""
+    return path.with_name(f".{path.name}.lock")
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock of ``path`` against other processes.
@@ -213,7 +218,7 @@ def locked(path: Path) -> Iterator[None]:
     from filelock import FileLock
 
     _make_folder(path.parent)
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    lock = FileLock(lock_path(path))
     try:
         lock.acquire()
     except OSError as error:

@@ -35,6 +35,7 @@ COMMANDS = {
     "sweep": Command("run an experiment's whole grid, resuming what is done", "sweep"),
     "tables": Command("tables, figures, claims and the page from the records", "tables"),
     "data": Command("list, prepare, verify or simulate data sets", "data"),
+    "cache": Command("list or prune what earlier runs left to be used again", "cache"),
 }
 
 HELP = f"""\

@@ -52,6 +52,9 @@ def main(argv: Sequence[str]) -> int:
     runs = _selected(experiment, options)
     store = Store(options.runs)
     complete = finished_runs(experiment, store, options.results)
+    if options.rerun:
+        again = {run.hash for run in runs}
+        complete = {run: seconds for run, seconds in complete.items() if run not in again}
     if options.dry_run:
         _print_plan(runs, complete, options)
         return 0
@@ -72,6 +75,9 @@ def _parser() -> argparse.ArgumentParser:
         help="only these cells, as --dry-run names them; may be repeated")  # fmt: skip
     add("--data.root", dest="data_root", type=Path, metavar="FOLDER",
         help="data root; default: $NTDH_DATA or data")  # fmt: skip
+    add("--rerun", action="store_true",
+        help="do the selected runs although they are complete, and replace their records; teachers "
+        "and controls still come from the cache (`ntdh-bench cache prune`)")  # fmt: skip
     add("--dry-run", action="store_true", help="list the runs and estimate the time; run nothing")
     add("--engine", choices=("local", "ray"), default="local",
         help="worker processes here (default), or Ray")  # fmt: skip
@@ -246,7 +252,8 @@ def _sweep(
     if isinstance(stopped, UserError):
         raise stopped
     if stopped:
-        print("interrupted; the same command goes on where it stopped")
+        what = "does all again" if options.rerun else "goes on where it stopped"
+        print(f"interrupted; the same command {what}")
         return _INTERRUPTED
     return 1 if outcome.failures else 0
 
@@ -273,6 +280,7 @@ def _drive(
                 keep=experiment.keep,
                 report=progress.update,
                 outcome=outcome,
+                rerun=options.rerun,
             ).drive()
 
 

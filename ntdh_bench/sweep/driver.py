@@ -70,6 +70,7 @@ class Driver:
         keep: the extras that are collected; a record without them is a failure.
         report: called with the outcome so far at every event, and at least twice a second.
         outcome: what is done is counted there; default: a new one.
+        rerun: do runs although they are complete; a record stays until the new one replaces it.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Driver:
         keep: Sequence[str] = (),
         report: Callable[[Outcome], None] = lambda outcome: None,
         outcome: Outcome | None = None,
+        rerun: bool = False,
     ) -> None:
         self._pending = deque({run.hash: run for run in runs}.values())
         self._elsewhere: deque[Run] = deque()
@@ -89,6 +91,7 @@ class Driver:
         self._attempts: Counter[str] = Counter()
         self._store, self._engine, self._report = store, engine, report
         self._timeout, self._retries, self._keep = timeout, retries, keep
+        self._rerun = rerun
         self.outcome = outcome or Outcome(left=len(self._pending))
 
     def drive(self) -> None:
@@ -132,7 +135,7 @@ class Driver:
         damaged = self._store.set_aside_damaged(run.hash, self._keep)
         if damaged is not None:
             self.outcome.damaged.append(damaged)
-        return self._store.record(run.hash).exists()
+        return not self._rerun and self._store.record(run.hash).exists()
 
     def _finish(self, finished: Finished) -> None:
         run, lock, started = self._in_flight.pop(finished.run)

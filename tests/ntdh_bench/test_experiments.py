@@ -187,6 +187,16 @@ def test_another_content_of_a_given_teacher_is_another_run(tmp_path: Path) -> No
     assert len(hashes) == 2
 
 
+def test_one_number_written_in_two_ways_is_one_run(tmp_path: Path) -> None:
+    (tmp_path / "exhibit.yaml").write_text(
+        "title: t\nrequires: synthetic\nprotocols: {p: {seeds: 1}}\n"
+        "grids: [{axes: {lr: [1e-3, 0.001, 1.0e-3, +1E-3, 1e0, 1]}}]\n"
+    )
+    runs = load_experiment(tmp_path / "exhibit.yaml").runs
+    assert [run.config["lr"] for run in runs] == [0.001, 1]
+    assert parse_assignment("lr=1e-3") == ("lr", 0.001)
+
+
 def test_a_missing_data_set_has_no_runs(tmp_path: Path) -> None:
     found = experiment(tmp_path, requires="atlantis", base="not_there.yaml")
     assert found.missing

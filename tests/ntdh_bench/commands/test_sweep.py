@@ -87,6 +87,27 @@ def test_a_whole_sweep_then_nothing_to_do(
     assert (started(tmp_path), len(rows(tmp_path))) == (8, 8)
 
 
+def test_complete_runs_are_done_again_when_asked_for(
+    run: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run()
+    before = {row["run"]: row for row in rows(tmp_path)}
+    capsys.readouterr()
+    again = ("--rerun", "--only", "seed=1")
+    assert run(*again, "--dry-run") == 0
+    shown = capsys.readouterr().out
+    assert (shown.count("to do\n"), shown.count("done\n")) == (4, 0)
+    assert run(*again) == 0
+    assert "4 done, 0 failed" in capsys.readouterr().out
+    assert started(tmp_path) == 12
+    for row in rows(tmp_path):
+        assert (row == before[row["run"]]) == (row["seed"] == 0)
+    kept = rows(tmp_path)
+    monkeypatch.setattr(sweep, "FUNCTION", "stubs:no_record")
+    assert run(*again) == 1
+    assert rows(tmp_path) == kept  # a failed attempt loses nothing
+
+
 def test_a_damaged_record_is_run_again_and_named(
     run: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
