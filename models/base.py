@@ -20,6 +20,7 @@ from ntdh_bench.seeding import derive_seed, seeded
 from ntdh_bench.segmentation import MeanIoU
 
 from .metrics import update_completion, update_pair, update_points
+from .optimizers import WarmupCosine
 
 NetworkCallable: TypeAlias = Callable[[], nn.Module]
 
@@ -200,7 +201,19 @@ class TrainableModule(LightningModule):
         optimizer = self.build_optimizer()
         if self.scheduler_factory is None:
             return optimizer
-        return [optimizer], [self.scheduler_factory(optimizer)]
+        schedule = self.scheduler_factory(optimizer)
+        if isinstance(schedule, WarmupCosine) and schedule.epochs is None:
+            schedule.epochs = self._epochs()
+        return [optimizer], [schedule]
+
+    def _epochs(self) -> int:
+        epochs = self.trainer.max_epochs
+        if epochs is None or epochs < 0:
+            raise UserError(
+                "the schedule takes its epochs from trainer.max_epochs, which is not set: set it, "
+                "or model.scheduler.epochs"
+            )
+        return epochs
 
     def build_optimizer(self) -> Optimizer:
         """Return the optimiser of the trainable parameters."""

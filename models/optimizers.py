@@ -57,14 +57,15 @@ class WarmupCosine(LambdaLR):
     Args:
         optimizer: whose learning rates are scaled.
         epochs: of the whole training, warm-up included; stays at its last value after them.
+            ``None``: as many as the Trainer has; a module with such a schedule sets them.
         warmup: epochs that rise, below the full rate.
 
     Raises:
         UserError: the warm-up does not end before the training does.
     """
 
-    def __init__(self, optimizer: Optimizer, epochs: int, warmup: int = 1) -> None:
-        if not 0 <= warmup < epochs:
+    def __init__(self, optimizer: Optimizer, epochs: int | None = None, warmup: int = 1) -> None:
+        if warmup < 0 or (epochs is not None and warmup >= epochs):
             raise UserError(
                 f"the schedule has {epochs} epochs and a warm-up of {warmup}: give more epochs, or "
                 "a shorter warm-up"
@@ -76,5 +77,9 @@ class WarmupCosine(LambdaLR):
     def _factor(self, epoch: int) -> float:
         if epoch < self.warmup:
             return (epoch + 1) / (self.warmup + 1)
-        share = (epoch - self.warmup) / (self.epochs - self.warmup)
+        if epoch == self.warmup:
+            return 1.0
+        if self.epochs is None:
+            raise UserError("the schedule does not know how many epochs there are: give it epochs")
+        share = (epoch - self.warmup) / max(self.epochs - self.warmup, 1)
         return (1 + math.cos(math.pi * min(share, 1.0))) / 2

@@ -23,8 +23,8 @@ An experiment is a YAML file, ``configs/sweeps/<name>.yaml``::
 
 Overrides map dotted keys to values, and ``config`` to a file. The files come first, in the order
 base, protocol, grid, axes, merged so that another ``class_path`` replaces the old arguments; then
-the dotted keys are set in the same order. What lies below a key that is null is left out, so that
-"no mask" crossed with ratios is one run. This module imports no torch.
+the dotted keys are set in the same order, with the same effect. What lies below a key that is null
+is left out, so that "no mask" crossed with ratios is one run. This module imports no torch.
 
 A protocol named ``smoke`` is a trial: its runs are shown, but nothing is tested on them.
 
@@ -54,6 +54,7 @@ from ntdh_bench.provenance import code_of
 
 Config = dict[str, Any]
 COMMANDS = ("fit", "saliency")
+MAX_SEED = 2**32 - 1  # of NumPy's generator
 EXTRAS = ("curves", "maps")
 PINNED = ("third_party", "given_teacher")
 _KEYS = {"title", "requires", "part_of", "base", "protocols", "keep", "command", "grids"}
@@ -63,7 +64,6 @@ _GRID_KEYS = {"overrides", "axes", "exclude"}
 _KINDS: dict[type, str] = {dict: "a mapping", list: "a list", str: "text"}
 TRIAL = "smoke"
 MAX_RUNS = 20_000  # of an experiment, what is excluded counted
-MAX_SEED = 2**32 - 1
 
 
 class ChangedDefault(NamedTuple):
@@ -83,6 +83,11 @@ class ChangedDefault(NamedTuple):
 
 
 CHANGED_DEFAULTS = (ChangedDefault("TwoDPASSModule", "class_weighting", "pmf", "2dpass"),)
+# The schedule that has to be told no epochs any more, and the optimiser that decayed no weights
+# under these models unless it was told to: they kept what SGD, their default one, sets.
+_FOLLOWS = "ntdh_bench.models.WarmupCosine"
+_ADAMW = "torch.optim.AdamW"
+_UNDECAYED = ("ntdh_bench.models.DistillationModule", "ntdh_bench.models.TeacherModule")
 
 
 class Run(NamedTuple):
@@ -243,7 +248,28 @@ def _as_before(config: Config) -> Config:
             init_args = {argument: now, **init_args}
             if init_args[argument] == before:
                 del init_args[argument]
+    init_args = with_epochs(init_args, config.get("trainer"))
+    optimizer = init_args.get("optimizer")
+    undecayed = any(same_class(model.get("class_path"), name) for name in _UNDECAYED)
+    if undecayed and isinstance(optimizer, dict) and same_class(optimizer["class_path"], _ADAMW):
+        given = {"weight_decay": 0.01, **(optimizer.get("init_args") or {})}
+        if not given["weight_decay"]:
+            del given["weight_decay"]
+        init_args["optimizer"] = {**optimizer, "init_args": given}
     return {**config, "model": {**model, "init_args": init_args}} if init_args else config
+
+
+def with_epochs(arguments: Config, trainer: Any) -> Config:
+    """Return a model's arguments with the epochs that its schedule takes from the Trainer."""
+    schedule = arguments.get("scheduler")
+    if not isinstance(schedule, dict) or not same_class(schedule.get("class_path"), _FOLLOWS):
+        return arguments
+    given = schedule.get("init_args") or {}
+    epochs = trainer.get("max_epochs") if isinstance(trainer, dict) else None
+    teacher_differs = arguments.get("teacher_epochs") is not None
+    if given.get("epochs") is not None or epochs is None or teacher_differs:
+        return arguments
+    return {**arguments, "scheduler": {**schedule, "init_args": {**given, "epochs": epochs}}}
 
 
 def pin(config: Config) -> Config:
@@ -393,17 +419,33 @@ def _is_seed(value: Any) -> bool:
 
 
 def merge(old: Config, new: Mapping[str, Any]) -> Config:
-    """Return ``old`` with ``new`` laid over it; another ``class_path`` replaces the old arguments.
+    """Return ``old`` with ``new`` laid over it; another class takes no old arguments.
 
-    Neither argument is changed.
+    A class is given by its ``class_path``, or by its name alone. Neither argument is changed.
     """
-    replaced = "class_path" in new and new["class_path"] != old.get("class_path")
+    replaced = "class_path" in new and not same_class(new["class_path"], old.get("class_path"))
     result = {} if replaced else dict(old)
     for key, value in new.items():
         before = result.get(key)
+        if isinstance(before, dict) and same_class(value, before.get("class_path")):
+            continue
         both = isinstance(value, dict) and isinstance(before, dict)
         result[key] = merge(before, value) if both else deepcopy(value)  # type: ignore[arg-type]
     return result
+
+
+def same_class(one: Any, other: Any) -> bool:
+    """Return whether two names are of one class, going by the names alone.
+
+    ``KD`` is that of its plug-in, and ``torch.optim.SGD`` also ``torch.optim.sgd.SGD``: a package
+    shows what its modules define.
+    """
+    if not isinstance(one, str) or not isinstance(other, str):
+        return bool(one == other)
+    (short, name), (long, other_name) = sorted(
+        (path.rpartition(".")[::2] for path in (one, other)), key=lambda path: len(path[0])
+    )
+    return name == other_name and f"{long}.".startswith(f"{short}." if short else "")
 
 
 def change(config: Config, changes: Sequence[Mapping[str, Any]], path: Path) -> Config:
@@ -423,7 +465,8 @@ def change(config: Config, changes: Sequence[Mapping[str, Any]], path: Path) -> 
         for file in _files(overrides.get("config"), path, "config"):
             config = merge(config, _read(file))
     for overrides in changes:
-        for key, value in overrides.items():
+        # Short keys first: a class before its arguments, which it would drop if it were another.
+        for key, value in sorted(overrides.items(), key=lambda item: item[0].count(".")):
             if key != "config":
                 config = _set(config, key.split("."), value, f"{path}: {key}")
     return config
@@ -432,7 +475,8 @@ def change(config: Config, changes: Sequence[Mapping[str, Any]], path: Path) -> 
 def _set(config: Config, keys: Sequence[str], value: Any, where: str) -> Config:
     first, *rest = keys
     if not rest:
-        return {**config, first: deepcopy(value)}
+        whole = isinstance(value, dict)
+        return {**config, first: deepcopy(value)} if whole else merge(config, {first: value})
     below = config.get(first, {})
     if below is None:
         return config

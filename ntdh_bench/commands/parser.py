@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
@@ -12,25 +11,27 @@ from typing import Any
 import torch
 import yaml
 from jsonargparse.typing import register_type
-from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from ntdh_bench import provenance
 from ntdh_bench.checkpoints import file_hash
-from ntdh_bench.distillers import Distiller
+from ntdh_bench.commands.classes import check_classes, take_no_files
+from ntdh_bench.commands.configs import (
+    check_seeds,
+    config_words,
+    inline_configs,
+    is_config,
+    read_configs,
+    take_seeds,
+)
+from ntdh_bench.commands.messages import explain
 from ntdh_bench.errors import UserError
-from ntdh_bench.experiments import CHANGED_DEFAULTS
+from ntdh_bench.experiments import CHANGED_DEFAULTS, MAX_SEED, Config, with_epochs
 from ntdh_bench.masks import Mask
 
 register_type(torch.device)  # a default of callbacks that average weights: written as its name
 
-CHOICES: dict[str, type] = {
-    "model": LightningModule,
-    "data": LightningDataModule,
-    "distiller": Distiller,
-    "mask": Mask,
-}
-
+CONFIG = "config.yaml"  # of a run, in its folder
 # Where files lie and how many workers read them changes no number.
 _NOT_DATA = {"root", "features", "cache_dir", "num_workers", "jobs"}
 # Arguments of models and data that came after the first records, and what they would have been.
@@ -78,7 +79,10 @@ class BenchCLI(LightningCLI):
     def __init__(self, command: str, args: Sequence[str]) -> None:
         self.command = command
         load_plugins()
-        words = with_run_config(args)
+        words, self._seeds = inline_configs(args)
+        if not any(map(is_config, words)) and (config := self.run_config(words)):
+            self._seeds += take_seeds(config)
+            words = [*config_words(config), *words]
         super().__init__(
             save_config_callback=None,
             trainer_defaults={"enable_model_summary": False, "num_sanity_val_steps": 0},
@@ -91,13 +95,34 @@ class BenchCLI(LightningCLI):
             auto_configure_optimizers=False,
         )
 
+    def run_config(self, words: Sequence[str]) -> Config:
+        """Return the config of the run whose checkpoint ``words`` name, empty if they name none.
+
+        Raises:
+            UserError: there is no such checkpoint, or no config in its run.
+        """
+        path = _option(words, "--ckpt_path")
+        if path is None:
+            return {}
+        if not Path(path).is_file():
+            raise UserError(f"no checkpoint {path}: give --ckpt_path <run>/checkpoints/last.ckpt")
+        config = run_folder(path) / CONFIG
+        if config.is_file():
+            return read_configs([config])
+        if not any(word.startswith("--model") for word in words):
+            raise UserError(
+                f"{path} is not in the folder of its run, whose config.yaml ({config}) has the "
+                "settings: put it back, or give --config <run>/config.yaml"
+            )
+        return {}
+
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the seed, from which all randomness is derived."""
         parser.add_argument(
             "--seed_everything",
             type=int,
             default=0,
-            help="Seed of the run, an integer >= 0.",
+            help=f"Seed of the run, an integer from 0 to {MAX_SEED}.",
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -119,15 +144,19 @@ class BenchCLI(LightningCLI):
         parser.link_arguments(
             "data.num_classes", "model.init_args.num_classes", apply_on="instantiate"
         )
+        take_no_files(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, with one clear line instead of the parser's tree of failed types."""
         try:
             self.config = parser.parse_args(args)  # type: ignore[arg-type]
         except ArgumentError as error:
-            raise UserError(one_line(str(error))) from None
-        if self.config.seed_everything < 0:
-            raise UserError(f"seed_everything is {self.config.seed_everything}: choose 0 or more")
+            raise UserError(explain(str(error))) from None
+        seed = self.config.seed_everything
+        if not 0 <= seed <= MAX_SEED:
+            raise UserError(f"seed_everything is {seed}: it must lie in [0, {MAX_SEED}]")
+        check_seeds(self._seeds, seed)
+        check_classes(parser, self.config)
         # Now, just after it was imported: data that are prepared first leave time for an edit.
         self.code = provenance.code_of(self.plain_config())
 
@@ -136,7 +165,7 @@ class BenchCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except (UserError, ValueError) as error:
-            raise UserError(one_line(str(error))) from error
+            raise UserError(explain(str(error))) from error
 
     def load_data(self, stage: str) -> None:
         """Set the data module up; a network that sees one modality needs no files of the other."""
@@ -167,11 +196,15 @@ class BenchCLI(LightningCLI):
             for name, value in plain["trainer"].items()
             if value is not None and name not in _NOT_TRAINING
         }
-        teacher = plain["model"].get("init_args", {}).get("teacher_checkpoint")
+        arguments = plain["model"].get("init_args", {})
+        teacher = arguments.get("teacher_checkpoint")
+        model = plain["model"]
+        if arguments:
+            model = {**model, "init_args": with_epochs(arguments, trainer)}
         mask = plain.get("mask")
         identity = {
             "seed": plain["seed_everything"],
-            "model": _without(plain["model"], {"teacher_checkpoint"} | _as_before(plain["model"])),
+            "model": _without(model, {"teacher_checkpoint"} | _as_before(model)),
             "data": {
                 **_without(plain["data"], _NOT_DATA | _as_before(plain["data"])),
                 "source": self.datamodule.source,
@@ -183,31 +216,6 @@ class BenchCLI(LightningCLI):
         }
         code = provenance.named_in(identity, self.code)
         return {**identity, "third_party": code} if code else identity
-
-
-def with_run_config(args: Sequence[str]) -> list[str]:
-    """Put the config of the checkpoint's run before ``args`` if they name a checkpoint only.
-
-    Raises:
-        UserError: there is no such checkpoint.
-    """
-    words = list(args)
-    if any(re.match(r"(-c|--config)(=|$)", word) for word in words):
-        return words
-    path = _option(words, "--ckpt_path")
-    if path is None:
-        return words
-    if not Path(path).is_file():
-        raise UserError(f"no checkpoint {path}: give --ckpt_path <run>/checkpoints/last.ckpt")
-    config = run_folder(path) / "config.yaml"
-    if config.is_file():
-        return ["--config", str(config), *words]
-    if not any(word.startswith("--model") for word in words):
-        raise UserError(
-            f"{path} is not in the folder of its run, whose config.yaml ({config}) has the "
-            "settings: put it back, or give --config <run>/config.yaml"
-        )
-    return words
 
 
 def run_folder(checkpoint: str | Path) -> Path:
@@ -236,46 +244,3 @@ def _without(settings: dict[str, Any], names: set[str]) -> dict[str, Any]:
         return settings
     kept = {name: value for name, value in settings["init_args"].items() if name not in names}
     return {**settings, "init_args": kept}
-
-
-def one_line(message: str) -> str:
-    """Turn jsonargparse's many-line message into one line: the key, the value, what is valid."""
-    lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
-    keys = [key for line in lines for key in re.findall(r'^Parser key "([^"]+)"', line)]
-    key = ".".join(keys)
-    if message.startswith("Problems parsing config"):
-        return " ".join(lines)
-    if unknown := re.search(r"Expected a dot import path string: (.+)", message):
-        return f"{key}: unknown {unknown[1]!r}{_valid(keys[-1] if keys else '')}"
-    if literal := re.search(r"Expected a typing\.Literal\[(.+?)\]\. Got value: (.+)", message):
-        return f"{key} is {literal[2]!r}: choose one of {literal[1]}"
-    reasons = [
-        line
-        for line in lines
-        if not re.match(r"Parser key|Given value|Subtypes|Errors:|Does not validate", line)
-        and "<class 'NoneType'>" not in line
-        and not re.match(r"Problem with given class_path '[^']+':$", line)
-    ]
-    if not reasons:
-        reasons = [re.sub(r'^Parser key "[^"]+": *', "", lines[0])]
-    reason = re.sub(r"<class '([^']+)'>", r"\1", reasons[-1])
-    return reason if not key or reason.startswith(key) else f"{key}: {reason}"
-
-
-def _valid(key: str) -> str:
-    base = CHOICES.get(key)
-    if base is None:
-        return ": give a class name of a plugin, or its full import path"
-    names = sorted(
-        cls.__name__
-        for cls in _subclasses(base)
-        if not cls.__name__.startswith("_")
-        and not getattr(cls, "__abstractmethods__", None)
-        and not cls.__module__.startswith(("lightning.", "torchmetrics."))
-    )
-    return f": choose one of {', '.join(dict.fromkeys(names))}"
-
-
-def _subclasses(base: type) -> list[type]:
-    direct: list[type] = base.__subclasses__()
-    return direct + [cls for child in direct for cls in _subclasses(child)]

@@ -37,14 +37,15 @@ from ntdh_bench.commands.callbacks import (
 )
 from ntdh_bench.commands.checkpoint_files import BEST, LAST, WholeCheckpoints, check_run_folder
 from ntdh_bench.commands.checks import as_list, check_measured, check_settings
+from ntdh_bench.commands.configs import for_measuring
 from ntdh_bench.commands.logs import Prefixed
-from ntdh_bench.commands.parser import BenchCLI
+from ntdh_bench.commands.parser import CONFIG, BenchCLI
 from ntdh_bench.commands.stopping import raise_stopped, stoppable
 from ntdh_bench.errors import UserError
+from ntdh_bench.experiments import Config
 from ntdh_bench.masks import FeatureMask
 from ntdh_bench.notices import notice
 
-CONFIG = "config.yaml"
 # Lightning's advice that does not apply to data sets held in memory, or is done here.
 _ADVICE = (
     ".*does not have many workers.*",
@@ -247,6 +248,11 @@ class EvaluateCLI(BenchCLI):
                 action="store_true",
                 help="Write logits also where a sample has many targets (pixels, voxels, points).",
             )
+
+    def run_config(self, words: Sequence[str]) -> Config:
+        """Return what of the checkpoint's run it takes to measure it."""
+        config = super().run_config(words)
+        return config and for_measuring(config)
 
     def before_instantiate_classes(self) -> None:
         """Refuse to measure nothing (hook of LightningCLI)."""

@@ -22,6 +22,7 @@ from ntdh_bench.experiments import (
     parse_assignment,
     pin,
     run_hash,
+    same_class,
     shipped_experiments,
 )
 from ntdh_bench.records import csv_path, read_rows
@@ -120,6 +121,65 @@ def test_merging_changes_neither_argument() -> None:
     merged["a"]["b"].append(4)
     assert old == {"a": {"b": 1, "c": 2}}
     assert new == {"a": {"b": [3]}}
+
+
+def test_another_class_takes_no_old_arguments() -> None:
+    old = {"distiller": {"class_path": "KD", "init_args": {"temperature": 1.0}}}
+    kept = [{"class_path": "KD"}, {"class_path": "ntdh_bench.distillers.KD"}, "KD"]
+    assert all(merge(old, {"distiller": new})["distiller"]["init_args"] for new in kept)
+    assert merge(old, {"distiller": "CRD"}) == {"distiller": "CRD"}
+    assert merge(old, {"distiller": {"class_path": "CRD"}}) == {"distiller": {"class_path": "CRD"}}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("KD", "ntdh_bench.distillers.KD", True),
+        ("torch.optim.SGD", "torch.optim.sgd.SGD", True),
+        ("torch.optim.SGD", "my.SGD", False),
+        ("lab.first.Net", "lab.second.Net", False),
+        ("lab.Net", "laboratory.Net", False),
+        ("KD", "DKD", False),
+        ("KD", None, False),
+    ],
+)
+def test_one_class_has_several_names(one: str, other: str | None, same: bool) -> None:
+    assert same_class(one, other) is same
+    assert same_class(other, one) is same
+
+
+def test_a_dotted_class_path_drops_arguments_as_a_file_does() -> None:
+    optimizer = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1, "momentum": 0.9}}
+    changes = {"optimizer.init_args.lr": 0.2, "optimizer.class_path": "torch.optim.Adam"}
+    changed = change({"optimizer": optimizer}, [changes], Path("x.yaml"))["optimizer"]
+    assert changed == {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.2}}
+    same = change({"optimizer": optimizer}, [{"optimizer.class_path": "SGD"}], Path("x.yaml"))
+    assert same["optimizer"]["init_args"] == optimizer["init_args"]
+
+
+def test_hashes_of_records_that_are_older_than_a_default() -> None:
+    def config(
+        name: str = "DistillationModule", epochs: int | None = None, **adamw: float
+    ) -> dict[str, Any]:
+        schedule = {} if epochs is None else {"init_args": {"epochs": epochs}}
+        optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.1, **adamw}}
+        arguments = {
+            "optimizer": optimizer,
+            "scheduler": {"class_path": "WarmupCosine", **schedule},
+        }
+        model = {"class_path": name, "init_args": arguments}
+        return {"trainer": {"max_epochs": 50}, "model": model}
+
+    def hashed(**settings: Any) -> str:
+        return run_hash(config(**settings))
+
+    def recorded(**settings: Any) -> str:
+        return digest(config(**settings))
+
+    assert hashed(weight_decay=0.0) == recorded(epochs=50)  # as it was before both
+    assert hashed() == hashed(epochs=50) == hashed(weight_decay=0.01) != hashed(weight_decay=0.0)
+    assert hashed(epochs=40) != hashed()
+    assert hashed(name="PMFModule") == recorded(name="PMFModule", epochs=50)
 
 
 def test_hashes_are_stable() -> None:

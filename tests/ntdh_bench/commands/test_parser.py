@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from ntdh_bench.commands.parser import BenchCLI, _without, one_line, run_folder, with_run_config
+from ntdh_bench.commands.parser import BenchCLI, _without, run_folder
 from ntdh_bench.commands.teacher import teacher_key
-from ntdh_bench.commands.training import FitCLI, check_resume
+from ntdh_bench.commands.training import EvaluateCLI, FitCLI, check_resume
 from ntdh_bench.errors import UserError
 from ntdh_bench.records import baseline_hash
 from tests.helpers import flags
@@ -26,7 +26,7 @@ QUICKSTART = Path("configs/quickstart.yaml")
         (["--mask.ratio", "x"], "mask.ratio: Expected a float. Got value: x"),
         (["--model.teacher", "both"], "model.teacher is 'both': choose one of 'joint'"),
         (["--trainer.epochs", "3"], "trainer.epochs"),
-        (["--config", "configs/none.yaml"], "File does not exist.*none.yaml"),
+        (["--config", "configs/none.yaml"], "configs/none.yaml"),
         (["--model.student_network.hidden", "[-1]"], "negative"),
     ],
 )
@@ -37,14 +37,69 @@ def test_wrong_arguments_give_one_line(words: list[str], message: str, tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_config_that_is_not_yaml(tmp_path: Path) -> None:
-    (tmp_path / "bad.yaml").write_text("model: [1,\n b: {")
-    with pytest.raises(UserError, match="Problems parsing config"):
-        FitCLI("fit", ["--config", str(tmp_path / "bad.yaml")])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("model: [1,\n b: {", "not valid YAML"),
+        ("", "holds no settings"),
+        ("# a comment\n", "holds no settings"),
+        ("seed_everything", "is no mapping"),
+        ("- model", "is no mapping"),
+        ("trainer: /etc/hostname", "trainer is no mapping"),
+        ("model: !!python/object/apply:os.system [exit]", "a tag, which is not allowed"),
+        ("model: !Net {}", "a tag, which is not allowed"),
+        ("seed_everything: 1\nseed_everything: 2", "a key is given twice"),
+    ],
+)
+def test_a_file_that_is_no_config(content: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(content)
+    with pytest.raises(UserError, match=f"{path}.*{message}"):
+        FitCLI("fit", ["--config", str(path)])
+    path.write_text(content, encoding="utf-16")
+    with pytest.raises(UserError, match="not UTF-8"):
+        FitCLI("fit", [f"--config={path}"])
 
 
-def test_one_line_keeps_a_plain_message() -> None:
-    assert one_line("unrecognized arguments: --foo 1") == "unrecognized arguments: --foo 1"
+def test_a_mask_without_a_value_is_no_mask(tmp_path: Path) -> None:
+    path = tmp_path / "overlay.yaml"
+    path.write_text("mask:\n")
+    assert FitCLI("fit", flags(QUICKSTART, tmp_path, "--config", str(path))).mask is None
+
+
+@pytest.mark.parametrize("value", ["./LICENSE", "configs/mnist_kd.yaml"])
+def test_a_class_is_not_read_from_a_file(value: str, tmp_path: Path) -> None:
+    """A config may not have any file shown in a message."""
+    with pytest.raises(UserError, match=f"model.distiller: .*{value}") as error:
+        FitCLI("fit", flags(QUICKSTART, tmp_path, "--model.distiller", value))
+    assert not any(word in str(error.value) for word in ("License", "Copyright", "seed_everything"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data.seed", "7"], "--data.seed is 7, but the run's seed is 0"),
+        (["--model.init_args.seed=9"], "--model.seed is 9, .* set --seed_everything"),
+        (["--mask.seed", "1", "--seed_everything", "2"], "--mask.seed is 1, .* seed is 2"),
+        (["--data", '{"init_args": {"seed": 3}}'], "--data.seed is 3"),
+        (["--seed_everything", str(2**32)], r"it must lie in \[0, 4294967295\]"),
+        (["--seed_everything", "-1"], r"it must lie in \[0, 4294967295\]"),
+    ],
+)
+def test_one_seed_is_that_of_all(words: list[str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        FitCLI("fit", flags(QUICKSTART, tmp_path, *words))
+
+
+def test_a_config_may_repeat_its_seed(tmp_path: Path) -> None:
+    path = tmp_path / "seed.yaml"
+    path.write_text("seed_everything: 7\ndata: {init_args: {seed: 7}}\n")
+    assert FitCLI("fit", flags(QUICKSTART, tmp_path, "--config", str(path))).datamodule.seed == 7
+    more = ["--config", str(path), "--seed_everything", "8"]
+    assert FitCLI("fit", flags(QUICKSTART, tmp_path, *more)).datamodule.seed == 8
+    path.write_text("seed_everything: 8\ndata: {init_args: {seed: 7}}\n")
+    with pytest.raises(UserError, match=r"seed.yaml: data.seed is 7, but the run's seed is 8"):
+        FitCLI("fit", flags(QUICKSTART, tmp_path, "--config", str(path)))
 
 
 def test_the_seed_reaches_data_model_and_mask(tmp_path: Path) -> None:
@@ -111,24 +166,16 @@ def test_every_run_gets_its_own_folder_with_a_config_that_repeats_it(tmp_path: P
     assert first == again
 
 
-@pytest.mark.parametrize("name", ["--ckpt_path=x/run/checkpoints/last.ckpt", "separate"])
-def test_a_checkpoint_brings_the_config_of_its_run(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", [FitCLI, EvaluateCLI])
+def test_a_checkpoint_needs_its_run(command: type[BenchCLI], tmp_path: Path) -> None:
     path = tmp_path / "run" / "checkpoints" / "last.ckpt"
     path.parent.mkdir(parents=True)
-    config = tmp_path / "run" / "config.yaml"
-    words = ["--ckpt_path", str(path)] if name == "separate" else [f"--ckpt_path={path}"]
     with pytest.raises(UserError, match="no checkpoint"):
-        with_run_config(words)
+        command("test", ["--ckpt_path", str(path)])
     path.touch()
-    with pytest.raises(UserError, match="not in the folder of its run"):
-        with_run_config(words)
-    named = ["--model", "DistillationModule", *words]
-    assert with_run_config(named) == named
-    config.write_text("")
     assert run_folder(path) == tmp_path / "run"
-    assert with_run_config(words) == ["--config", str(config), *words]
-    explicit = ["--config", "other.yaml", *words]
-    assert with_run_config(explicit) == explicit
+    with pytest.raises(UserError, match="not in the folder of its run"):
+        command("test", [f"--ckpt_path={path}"])
 
 
 def test_a_resumed_run_keeps_its_settings(tmp_path: Path) -> None:

@@ -1,0 +1,152 @@
+"""Classes that configs name: what may stand where, and what becomes of a former class's arguments.
+
+A config from elsewhere can name anything that can be imported. jsonargparse checks what is given
+where a class is expected, but it calls any function that is given where a callable is (an
+optimiser, a schedule, a network, a hook), and instantiates any class where the type is ``Any``.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from argparse import Action
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pkgutil import resolve_name
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+from jsonargparse import ArgumentParser, Namespace, _typehints, dict_to_namespace
+
+from ntdh_bench.errors import UserError
+
+_CONTAINERS = (list, tuple, set, frozenset, dict, Sequence, Iterable, Mapping)
+
+
+def take_no_files(parser: ArgumentParser) -> None:
+    """Let no class be given as the path of a file with its settings: configs come by --config.
+
+    jsonargparse reads any file that is named so, without a limit, and quotes it in its message.
+    """
+    for action in parser._actions:
+        if isinstance(action, _typehints.ActionTypeHint):
+            action._enable_path = False
+            action.sub_add_kwargs["sub_configs"] = False
+
+
+def check_classes(parser: ArgumentParser, config: Namespace) -> None:
+    """Check every class, callable and number of a parsed config; calls none of them.
+
+    A class must be a subclass of what its argument is annotated with, a callable be annotated to
+    return that. An argument whose annotation names no class (``Any``, a bare ``Callable``) takes
+    neither.
+
+    Raises:
+        UserError: one is something else, or a number is not finite; the message names the key.
+    """
+    for action in parser._actions:
+        if action.dest in config and action.dest != "config":  # where configs came from
+            _check(config[action.dest], action, action.dest)
+
+
+def _check(value: Any, action: Action, key: str) -> None:
+    if value is action.default or value == action.default:
+        return  # the author of the class chose it
+    hint = getattr(action, "_typehint", None)  # without one, no class is taken
+    if hint is None and isinstance(value, Namespace) and "class_path" not in value:
+        return  # a group: its members have actions of their own
+    for found, where in _leaves(value, key):
+        if isinstance(found, float) and not math.isfinite(found):
+            raise UserError(f"{where} is {found}: give a finite number")
+        if isinstance(found, Namespace):
+            _check_class(found, _expected(hint), where)
+        elif callable(found) and not inspect.isclass(found):
+            _check_callable(found, _expected(hint), where)
+
+
+def _check_class(spec: Namespace, expected: tuple[type, ...], key: str) -> None:
+    try:
+        component = resolve_name(spec.class_path)
+    except (ImportError, AttributeError, ValueError):
+        raise UserError(f"{key} is {spec.class_path}: there is no such class") from None
+    _check_callable(component, expected, key)
+    arguments = ArgumentParser(exit_on_error=False)
+    if inspect.isclass(component):
+        arguments.add_class_arguments(component, fail_untyped=False)
+    else:
+        arguments.add_function_arguments(component, fail_untyped=False)
+    given = spec.get("init_args", {})
+    for action in arguments._actions:
+        if action.dest in given:
+            _check(given[action.dest], action, f"{key}.{action.dest}")
+
+
+def _check_callable(component: Any, expected: tuple[type, ...], key: str) -> None:
+    gives = (component,) if inspect.isclass(component) else _returned(component)
+    fits = bool(gives) and all(issubclass(cls, expected) for cls in gives)
+    if fits or isinstance(component, expected):
+        return
+    name = f"{component.__module__}.{getattr(component, '__qualname__', type(component).__name__)}"
+    if not expected:
+        raise UserError(f"{key} is {name}: it is not annotated to take a class or a function")
+    wanted = " or ".join(dict.fromkeys(cls.__name__ for cls in expected))
+    raise UserError(
+        f"{key} is {name}: give a subclass of {wanted}, or a function annotated to return one"
+    )
+
+
+def _leaves(value: Any, key: str) -> Iterator[tuple[Any, str]]:
+    """Yield what lists and mappings hold, class settings whole, with their keys."""
+    if isinstance(value, (Namespace, Mapping)):
+        if "class_path" in value:
+            yield dict_to_namespace(value) if isinstance(value, dict) else value, key
+            return
+        for name, item in value.items():
+            yield from _leaves(item, f"{key}.{name}")
+    elif isinstance(value, (list, tuple, set)):
+        for number, item in enumerate(value):
+            yield from _leaves(item, f"{key}[{number}]")
+    else:
+        yield value, key
+
+
+def _expected(hint: Any) -> tuple[type, ...]:
+    """Return the classes that a type hint names, of callables those that they return."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _expected(args[0])
+    if origin is Callable:
+        return _expected(args[-1]) if args else ()
+    if origin in (Union, UnionType) or origin in _CONTAINERS:
+        return tuple(cls for arg in args for cls in _expected(arg))
+    hint = origin or hint
+    if not inspect.isclass(hint) or hint in (object, type, type(None)):
+        return ()
+    # Any, Callable or Hashable are too wide; what follows a protocol is no subclass.
+    wide = hint.__module__ in ("typing", "collections.abc") or getattr(hint, "_is_protocol", False)
+    return () if wide else (hint,)
+
+
+def _returned(function: Any) -> tuple[type, ...]:
+    """Return the classes that a function is annotated to return; empty if it does not say."""
+    try:
+        return _expected(get_type_hints(inspect.unwrap(function)).get("return"))
+    except (NameError, TypeError, AttributeError):
+        return ()
+
+
+def _drop_arguments(parser: Any, former: Any, given: Any) -> None:
+    """Drop the arguments that a class was given so far if another one is named.
+
+    In place of jsonargparse's own function, which keeps those that the other one accepts as well:
+    the temperature of KD as that of CRD, the weight decay of SGD as that of AdamW.
+    """
+    if not former or "init_args" not in former or former["class_path"] is None:
+        return
+    paths = former["class_path"], given["class_path"]
+    if paths[0] != paths[1] and resolve_name(paths[0]) is not resolve_name(paths[1]):
+        former.pop("init_args")
+
+
+# There is no setting for it. Configs, flags and defaults all lead through here.
+assert hasattr(_typehints, "discard_init_args_on_class_path_change")
+_typehints.discard_init_args_on_class_path_change = _drop_arguments
