@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from ntdh_bench import __version__
 from ntdh_bench.cache import default_cache_dir, digest, file_digest, locked, write_atomic
-from ntdh_bench.errors import FileError
+from ntdh_bench.errors import FileError, one_line
 from ntdh_bench.experiments import MAX_SEED, Experiment
 from ntdh_bench.files.text import read_json
 from ntdh_bench.provenance import named_in, own_commit
@@ -402,7 +402,7 @@ def _read_csv(
                         raise ValueError("not as many cells as there are columns")
                     rows.append(row(line))
                 except ValueError as error:
-                    problems.append(f"{path}, line {reader.line_num}: {error}")
+                    problems.append(one_line(f"{path}, line {reader.line_num}: {error}"))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise RecordError(f"{path}: cannot be read ({_cut(error)})") from None
     if (left := len(problems) - _MAX_PROBLEMS) > 0:
@@ -477,7 +477,7 @@ def _update(experiment: Experiment, store: Path, path: Path, kept: Collected) ->
         if not file.is_file():
             continue
         try:
-            record = read_run(file, run)
+            record = read_run(file, run, details)
             row = to_row(record, experiment.name, protocol)
             new = {kind: _detail_rows(record, kind) for kind in details}
         except RecordError as error:
@@ -493,15 +493,24 @@ def _update(experiment: Experiment, store: Path, path: Path, kept: Collected) ->
     return Collected(rows, problems)
 
 
-def read_run(path: Path, run: str) -> dict[str, Any]:
+def read_run(path: Path, run: str, keep: Iterable[str] = ()) -> dict[str, Any]:
     """Return the record of a run.
 
+    Args:
+        path: of the record.
+        run: whose it should be.
+        keep: the extras that its experiment collects.
+
     Raises:
-        RecordError: as :func:`read_record`, or it is another run's.
+        RecordError: as :func:`read_record`, it is another run's, or it cannot be collected.
     """
     record = read_record(path)
     if record.get("run") != run:
         raise RecordError(f"{path}: this is the record of run {_cut(record.get('run'))}")
+    try:
+        check_record(record, keep)
+    except RecordError as error:
+        raise RecordError(f"{path}: {error}") from None
     return record
 
 

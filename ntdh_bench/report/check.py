@@ -20,7 +20,6 @@ from ntdh_bench.files.text import read_json
 from ntdh_bench.records import (
     RecordError,
     Row,
-    check_record,
     details_path,
     read_rows,
     read_run,
@@ -168,7 +167,7 @@ def _rows_by_run(results: Path) -> tuple[dict[str, list[Row]], list[str]]:
 def damage(path: Path) -> str | None:
     """Return what is wrong with a record, None if it can be collected."""
     try:
-        check_record(read_run(path, path.stem), ())
+        read_run(path, path.stem)
     except RecordError as error:
         return f"{error}; {_RUN_AGAIN}"
     return None

@@ -15,14 +15,7 @@ from filelock import FileLock, Timeout
 
 from ntdh_bench.errors import UserError
 from ntdh_bench.experiments import Experiment
-from ntdh_bench.records import (
-    RecordError,
-    check_record,
-    csv_path,
-    read_rows,
-    read_run,
-    record_path,
-)
+from ntdh_bench.records import RecordError, csv_path, read_rows, read_run, record_path
 
 _FOLDERS = ("records", "logs", "locks", "work")
 _HASH = re.compile(r"\.?([0-9a-f]{16})\b")
@@ -102,7 +95,7 @@ class Store:
         """
         path = self.record(run)
         try:
-            check_record(read_run(path, run), keep)
+            read_run(path, run, keep)
         except RecordError:
             if path.exists():
                 try:
@@ -132,8 +125,7 @@ def finished_runs(experiment: Experiment, store: Store, results: Path) -> dict[s
     for run in experiment.runs:
         path = store.record(run.hash)
         try:
-            record = read_run(path, run.hash)
-            check_record(record, experiment.keep)
+            record = read_run(path, run.hash, experiment.keep)
             seconds[run.hash] = float(record.get("seconds") or 0)
         except RecordError:
             if path.exists():

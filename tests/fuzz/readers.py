@@ -46,7 +46,7 @@ from tests.datamodules.ravdess import files as ravdess_files
 from tests.datamodules.semantickitti import files as kitti_files
 from tests.fuzz import mutations as m
 from tests.helpers import network
-from tests.ntdh_bench.report.rows import make_record
+from tests.ntdh_bench.report.rows import RUN, make_record
 
 SIDE = 28
 CLIP = ravdess_files.CLIPS[0]
@@ -422,7 +422,7 @@ def _record(folder: Path) -> Path:
 
 
 def _read_record(path: Path) -> Any:
-    return records.to_row(records.read_record(path), "x", "y")
+    return records.to_row(records.read_run(path, RUN), "x", "y")
 
 
 def _is_row(row: Any) -> bool:
