@@ -13,6 +13,7 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -216,7 +217,9 @@ def find_without_kd(root: Path, identity: dict[str, Any]) -> dict[str, Any] | No
     found = None
     for record in read_records(root):
         if record.get("arm") == "without_kd" and record.get("baseline_hash") == wanted:
-            found = record
+            with suppress(RecordError):  # one that is not as it was written is none
+                check_record({"run": "of fit", **record}, ())
+                found = record
     return found
 
 
@@ -235,15 +238,21 @@ def to_row(record: Mapping[str, Any], experiment: str, protocol: str) -> Row:
         parameters, environment = record["parameters"], record["environment"]
         values |= {f"{name}_parameters": count for name, count in parameters.items()}
         values |= {name.replace("-", "_"): v for name, v in environment["versions"].items()}
-        values |= {name: environment[name] for name in ("device", "threads", "git_commit")}
-        # A student without KD that runs share has the bits of the threads that trained it.
-        trained = record.get("control_environment") or environment
-        values |= {"threads": trained["threads"], "experiment": experiment, "protocol": protocol}
+        values |= {name: environment[name] for name in ("device", "git_commit")}
+        values |= {"threads": threads(record), "experiment": experiment, "protocol": protocol}
         return {name: _cell(name, values.get(name), kind) for name, kind in COLUMNS.items()}
     except _MALFORMED as error:
         raise RecordError(
             f"the record of run {_cut(record.get('run'))} is not as it was written: {_told(error)}"
         ) from None
+
+
+def threads(record: Mapping[str, Any]) -> Any:
+    """Return the number of threads that trained a record's student: its bits depend on that.
+
+    Runs share students without KD, so it need not be that of the run.
+    """
+    return (record.get("control_environment") or record["environment"])["threads"]
 
 
 def _settings(identity: Mapping[str, Any]) -> dict[str, Any]:

@@ -221,6 +221,11 @@ def finish(cli: FitCLI, record: dict[str, Any], in_sweep: bool) -> None:
         if records.arm(cli.run_identity) == "kd" and not cli.fast_dev_run:
             without = records.find_without_kd(cli.folder.parent, cli.run_identity)
             rows["student without KD"] = without and _comparable(without, record)
+            if without and records.threads(without) != records.threads(record):
+                notes["threads"] = (
+                    f"{records.threads(record)}, without KD {records.threads(without)}: part of "
+                    "the gain may be rounding, as bits repeat on equal threads only"
+                )
     student = f"student of {record['method']}" if record["method"] else STUDENT[record["arm"]]
     rows[f"{student}, last epoch"] = test
     if best:

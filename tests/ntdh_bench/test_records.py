@@ -93,15 +93,19 @@ def test_records_are_found_and_damaged_ones_skipped(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         records.write_record(
             tmp_path / name / "record.json",
-            {"arm": arm, "name": name, "baseline_hash": records.baseline_hash(without)},
+            record(name, arm=arm, baseline_hash=records.baseline_hash(without)),
         )
     for name, text in (("d", "{"), ("e", "[]"), ("f", '{"schema": 99, "arm": "without_kd"}')):
         (tmp_path / name).mkdir()
         (tmp_path / name / "record.json").write_text(text)
-    assert [found["name"] for found in records.read_records(tmp_path)] == ["a", "b", "c"]
+    for name, changes in (("g", {"environment": {}}), ("h", {"seconds": -1.0})):
+        whole = record(name, arm="without_kd", baseline_hash=records.baseline_hash(without))
+        (tmp_path / name).mkdir()
+        records.write_record(tmp_path / name / "record.json", {**whole, **changes})
+    assert [found["run"] for found in records.read_records(tmp_path)] == ["a", "b", "c", "g", "h"]
     found = records.find_without_kd(tmp_path, identity())
     assert found is not None
-    assert found["name"] == "c"
+    assert found["run"] == "c"
     assert records.find_without_kd(tmp_path, {**identity(), "seed": 1}) is None
     assert json.loads((tmp_path / "a" / "record.json").read_text())["schema"] == records.SCHEMA
 

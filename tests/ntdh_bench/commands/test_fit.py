@@ -115,13 +115,18 @@ def test_the_summary_shows_the_student_without_kd(
     finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     without = fit(finished.parent, "--config", "configs/overlays/without_kd.yaml")
+    changed = record_of(without)
+    changed["environment"]["threads"] += 1
+    (without / "record.json").write_text(json.dumps(changed))
     capsys.readouterr()
     again = fit(finished.parent)
     accuracy = record_of(without)["metrics"]["last"]["test"]["accuracy"]
     assert record_of(without)["arm"] == "without_kd"
     assert record_of(without)["baseline_hash"] == record_of(again)["baseline_hash"]
-    line = next(x for x in capsys.readouterr().out.splitlines() if "student without KD" in x)
+    shown = capsys.readouterr().out
+    line = next(x for x in shown.splitlines() if "student without KD" in x)
     assert f"{100 * accuracy:.2f}" in line
+    assert f"without KD {changed['environment']['threads']}: part of the gain may" in shown
 
 
 def test_a_teacher_retrained_on_kept_inputs(tmp_path: Path) -> None:
