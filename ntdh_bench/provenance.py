@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
+import ntdh_bench
 from ntdh_bench.cache import digest
 
 OWN = "ntdh-bench"
@@ -40,6 +41,9 @@ _GIVEN = frozenset({
     "tensorboard", "rich", "matplotlib", "PIL", "librosa", "soundfile", "av", "h5py", "filelock",
     "platformdirs", "yaml",
 })  # fmt: skip
+# Its folders whose classes configs name.
+_NAMED = ("datamodules", "distillers", "masks", "models")
+_CLASS = re.compile(r"^class (\w+)", re.MULTILINE)
 _NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _PROJECT_NAME = re.compile(r"""^\[project\]$.*?^name\s*=\s*["']([^"']+)["']""", re.M | re.S)
 
@@ -120,7 +124,15 @@ def _plugin_classes() -> dict[str, str]:
         for module in _reachable(plugin.module, partial(_share_top, plugin.module)):
             for name in _source(module).classes:
                 found.setdefault(name, module)
-    return found
+    own = _own_classes() if found else ()
+    return {name: module for name, module in found.items() if name not in own}
+
+
+def _own_classes() -> set[str]:
+    """Return this package's classes that have short names: a plug-in's of that name has none."""
+    folders = (Path(place) / name for place in ntdh_bench.__path__ for name in _NAMED)
+    files = (path for folder in folders for path in folder.rglob("*.py"))
+    return {name for path in files for name in _CLASS.findall(path.read_text(encoding="utf-8"))}
 
 
 def _share_top(module: str, other: str) -> bool:

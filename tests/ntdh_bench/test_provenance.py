@@ -240,6 +240,14 @@ def test_short_names_are_those_of_plugins(write: Write) -> None:
     assert code("DIST") != before
 
 
+def test_a_plugin_does_not_change_what_the_package_calls_by_a_name_of_its_own(write: Write) -> None:
+    write(
+        "plug.py", "class KD:\n    pass\n\n\nclass MLPClassifier:\n    pass\n\n\nclass DIST: ...\n"
+    )
+    install(write, "plug-dist", "2.0", ["plug.py"], group="plug = plug")
+    assert code("KD", "MLPClassifier", "DIST") == {"DIST": "plug-dist 2.0"}
+
+
 def test_an_editable_distribution_is_named(write: Write, tmp_path: Path) -> None:
     write("edited.py", "class Net:\n    pass\n")
     url = {"url": (tmp_path / "importable").as_uri(), "dir_info": {"editable": True}}
