@@ -246,6 +246,6 @@ def is_unwritable(error: OSError) -> bool:
 def unwritable(folder: Path, error: OSError) -> UserError:
     """Return what to tell the user when ``folder`` cannot be written."""
     return UserError(
-        f"cannot write to {folder}: {error.strerror}; choose a folder that can be written (the "
+        f"cannot write to {folder}: {error.strerror}; mend that, or choose another folder (the "
         "cache is where NTDH_CACHE says)"
     )

@@ -28,7 +28,7 @@ COMMANDS = {
     "fit": Command("train the teacher if need be, distil the student, test it", "fit"),
     "validate": Command("measure a checkpoint on validation data", "evaluate"),
     "test": Command("measure a checkpoint on test data", "evaluate"),
-    "predict": Command("write a checkpoint's logits on test data", "evaluate"),
+    "predict": Command("write a checkpoint's predictions on test data", "evaluate"),
     "saliency": Command(
         "Algorithm 1 alone: which teacher features diverge, with plots", "saliency"
     ),
@@ -99,7 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         return _fail(str(error), 1)
     except Stopped as stop:
-        return _fail(str(stop), stop.status)
+        first = os.environ.get("LOCAL_RANK", "0") == "0"  # the others say the same
+        return _fail(str(stop), stop.status) if first else stop.status
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
 

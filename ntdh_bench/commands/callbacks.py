@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ntdh_bench.cache import write_atomic
 from ntdh_bench.commands.logs import log_settings
+from ntdh_bench.commands.stopping import stop_on_sigterm
 from ntdh_bench.errors import UserError
 
 #: Of last.ckpt: the weights of the last step, where averaging ended with others.
@@ -41,6 +42,22 @@ class RememberIdentity(Callback):
     ) -> None:
         """Add the settings (Lightning hook)."""
         checkpoint["identity"] = self.identity
+
+
+class StopAtOnce(Callback):
+    """Takes SIGTERM back from the Trainer, whose handler waits for all processes, and for ever."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take it back before training (Lightning hook)."""
+        stop_on_sigterm()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take it back before validation (Lightning hook)."""
+        stop_on_sigterm()
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take it back before a test (Lightning hook)."""
+        stop_on_sigterm()
 
 
 class Curves(Callback):

@@ -15,7 +15,7 @@ from ntdh_bench import records
 from ntdh_bench.checkpoints import read_checkpoint, write_checkpoint
 from ntdh_bench.commands import control
 from ntdh_bench.commands.callbacks import TRAINED
-from ntdh_bench.commands.checkpoint_files import LAST, check_run_folder
+from ntdh_bench.commands.checkpoint_files import check_run_folder
 from ntdh_bench.commands.logs import log_results
 from ntdh_bench.commands.summary import metrics_by_name, print_summary, teacher_measure
 from ntdh_bench.commands.teacher import TEACHER_FILE, prepare_teacher
@@ -123,7 +123,7 @@ def _keep_averaged(model: LightningModule, last: Path) -> None:
 def measure_checkpoints(cli: FitCLI) -> dict[str, Any]:
     """Return the metrics of the last epoch and of the best one on validation data (or None)."""
     loggers, path = cli.trainer.loggers, cli.last_checkpoint if cli.keeps_checkpoints else None
-    last = {"checkpoint": LAST, **measure(cli, path)}
+    last = {"checkpoint": path and path.name, **measure(cli, path)}
     log_results(loggers, "last", last, cli.trainer.global_step)
     if cli.best is None:
         return {"last": last, "best": None}

@@ -28,33 +28,40 @@ class Stopped(KeyboardInterrupt):
 @contextmanager
 def stoppable() -> Iterator[None]:
     """Raise :class:`Stopped` in the block on Ctrl-C and SIGTERM; handlers stay as they were."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may handle signals
-        return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    if before[signal.SIGTERM] is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _stop)
+    stop_on_sigterm()
     try:
         yield
-    except (KeyboardInterrupt, SystemExit) as error:
+    except BaseException as error:
         raise_stopped(error)
         raise
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)  # Lightning leaves Ctrl-C ignored
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)  # Lightning leaves Ctrl-C ignored
+
+
+def stop_on_sigterm() -> None:
+    """Let SIGTERM raise :class:`Stopped`, if this is the thread that may handle signals."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _stop)
 
 
 def raise_stopped(error: BaseException, hint: str = "") -> None:
-    """Raise :class:`Stopped` if ``error`` is what a signal led to.
+    """Raise :class:`Stopped` if a signal led to ``error``.
+
+    Lightning makes a SystemExit of it, and torch a RuntimeError where it was writing a file.
 
     Args:
-        error: a KeyboardInterrupt, or the SystemExit that Lightning makes of one.
-        hint: how to go on; one that ``error`` has already stays.
+        error: what is handled.
+        hint: how to go on; one that was given before stays.
     """
-    cause = error.__context__ if isinstance(error, SystemExit) else error
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, KeyboardInterrupt):
+        cause = cause.__context__
     if isinstance(cause, Stopped):
-        raise cause if cause.hint else Stopped(cause.number, hint) from None
-    if isinstance(cause, KeyboardInterrupt):
+        raise Stopped(cause.number, cause.hint or hint) from None
+    if cause is not None:
         raise Stopped(signal.SIGINT, hint) from None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import signal
 import tempfile
 import threading
 import warnings
@@ -34,6 +35,7 @@ from ntdh_bench.commands.callbacks import (
     LastCheckpoint,
     ProgressBar,
     RememberIdentity,
+    StopAtOnce,
 )
 from ntdh_bench.commands.checkpoint_files import BEST, LAST, WholeCheckpoints, check_run_folder
 from ntdh_bench.commands.checks import as_list, check_measured, check_settings
@@ -76,6 +78,7 @@ class FitCLI(BenchCLI):
 
     def __init__(self, command: str, args: Sequence[str], folder: Path | None = None) -> None:
         self._given_folder = folder
+        self._trainers: list[Trainer] = []
         self.curves = Curves()
         #: What came from a cache: part (``teacher``, ``control`` ...) to its :func:`cache.origin`.
         self.from_cache: dict[str, dict[str, str]] = {}
@@ -139,12 +142,21 @@ class FitCLI(BenchCLI):
                 folder, name="tensorboard", version="", default_hp_metric=False
             )
         bar = [] if settings.get("enable_progress_bar") is False else [ProgressBar()]
-        settings["callbacks"] = [*as_list(settings.get("callbacks")), *extra_callbacks, *bar]
+        callbacks = [*as_list(settings.get("callbacks")), StopAtOnce(), *extra_callbacks, *bar]
+        settings["callbacks"] = callbacks
         settings["enable_autolog_hparams"] = False  # RememberIdentity logs all of them
         plugins = as_list(settings.get("plugins"))
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins = [*plugins, WholeCheckpoints(self.folder)]
-        return build_trainer({**settings, "plugins": plugins})
+        trainer = build_trainer({**settings, "plugins": plugins})
+        self._trainers.append(trainer)
+        return trainer
+
+    def stop_processes(self) -> None:
+        """Stop the other processes of the run, those that the first Trainer of them started."""
+        for trainer in self._trainers:
+            if trainer.strategy.launcher is not None:
+                trainer.strategy.launcher.kill(signal.SIGTERM)
 
     def teacher_trainer(self, stage: str) -> Trainer:
         """Return the Trainer of a teacher: the same settings, its own epochs and log.
@@ -343,13 +355,13 @@ def running(cli: FitCLI) -> Iterator[None]:
     threading.excepthook = _quiet
     try:
         yield
-    except (KeyboardInterrupt, SystemExit) as error:
+    except BaseException as error:
+        cli.stop_processes()
         raise_stopped(error, _how_to_go_on(cli))
-        raise
-    except OSError as error:
-        check_run_folder(cli.folder)
-        if is_unwritable(error):
-            raise unwritable(cli.folder, error) from None
+        if isinstance(error, OSError):
+            check_run_folder(cli.folder)
+            if is_unwritable(error):
+                raise unwritable(cli.folder, error) from None
         raise
     finally:
         threading.excepthook = hook

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from ntdh_bench.checkpoints import load_network, read_checkpoint, state_hash
+from ntdh_bench.checkpoints import load_network, read_checkpoint, state_hash, write_checkpoint
 from ntdh_bench.errors import UserError
 from tests.helpers import network
 
@@ -50,3 +51,19 @@ def test_hash_follows_the_weights() -> None:
     with torch.no_grad():
         model[0].weight[0, 0] += 1e-6
     assert state_hash({"a": model}) != before
+
+
+def test_a_file_that_cannot_be_written_whole_is_not_written(tmp_path: Path) -> None:
+    """The limit of this process stands for a full disk: torch hides why writing failed."""
+    path = tmp_path / "last.ckpt"
+    write_checkpoint({"state_dict": {}}, path)
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(UserError, match=f"cannot write to {tmp_path}: File too large"):
+            write_checkpoint({"state_dict": {"weight": torch.zeros(10_000)}}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]

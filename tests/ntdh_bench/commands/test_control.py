@@ -103,6 +103,29 @@ def test_a_shared_control_equals_one_of_its_own(config: dict[str, Any], tmp_path
     assert alone["curves"]["accuracy"] == shared["curves"]["accuracy"]
 
 
+def test_all_arms_have_the_curves_of_all_epochs(config: dict[str, Any], tmp_path: Path) -> None:
+    """Nothing changes after the first epoch, so that one stays the best."""
+    scheduler = "torch.optim.lr_scheduler.StepLR"
+    still = {"class_path": scheduler, "init_args": {"step_size": 1, "gamma": 0.0}}
+    config = change(config, [{"model.init_args.scheduler": still}], Path())
+    distilled = change(config, [{"model.init_args.distiller": {"class_path": "KD"}}], Path())
+    records = [run(config, tmp_path / "control"), run(distilled, tmp_path / "kd")]
+    for record in records:
+        assert record["metrics"]["best"]["checkpoint"] == "best-epoch=0.ckpt"
+        assert len(record["curves"]["accuracy"]) == record["epochs"] == 2
+
+
+def test_a_sweeps_run_is_alone_whatever_a_cluster_says(
+    config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    monkeypatch.setenv("SLURM_JOB_NAME", "sweep")
+    monkeypatch.setenv("NTDH_RUN", str(tmp_path / "named"))
+    run(config, tmp_path / "scratch")
+    assert (tmp_path / "scratch" / "checkpoints" / "last.ckpt").is_file()
+    assert not (tmp_path / "named").exists()
+
+
 def test_saliency_records_what_the_masks_remove(tmp_path: Path) -> None:
     config: dict[str, Any] = yaml.safe_load(Path("configs/mnist_kd.yaml").read_text())
     config = change(

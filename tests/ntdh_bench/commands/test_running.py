@@ -10,7 +10,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -23,6 +23,7 @@ from ntdh_bench.cli import main
 from ntdh_bench.commands import checkpoint_files
 from ntdh_bench.commands import fit as fit_module
 from ntdh_bench.commands.evaluate import EvaluateCLI
+from ntdh_bench.commands.predictions import PredictionFiles
 from ntdh_bench.commands.summary import metrics_by_name
 from ntdh_bench.commands.teacher import saved_teacher
 from ntdh_bench.models import DistillationModule, TeacherModule
@@ -215,8 +216,7 @@ def test_the_record_says_in_which_precision_a_run_was(teacher: str, tmp_path: Pa
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    events = EventAccumulator(str(folder))
-    events.Reload()
+    events = EventAccumulator(str(folder)).Reload()
     return {
         tag: [(event.step, event.value) for event in events.Scalars(tag)]
         for tag in events.Tags()["scalars"]
@@ -244,6 +244,8 @@ def test_tensorboard_tells_last_from_best_and_task_from_distillation(
         )
     ]
     assert [sum(pair) for pair in sums] == pytest.approx([v for _, v in logged["train/loss"]])
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    assert "_hparams_/session_start_info" in events.PluginTagToContent("hparams")
     settings = yaml.unsafe_load((folder / "tensorboard" / "hparams.yaml").read_text())
     assert settings["data"]["init_args"]["gap"] == 0.5
     assert settings["mask"] is None
@@ -520,6 +522,36 @@ def test_predictions_are_written_batch_by_batch(
     assert len(np.load(last.with_name("predictions-last") / "index.npy")) == 200
     assert main([*words, "--output", str(tmp_path / "named")]) == 0
     assert (tmp_path / "named" / "logits.npy").is_file()
+
+
+def test_predictions_of_many_targets_a_sample_are_classes(tmp_path: Path) -> None:
+    """Of pixels, and of points, whose number differs from batch to batch."""
+    pixels = [
+        (torch.randn(samples, 3, 2, 4), torch.randint(3, (samples, 2, 4)), torch.arange(samples))
+        for samples in (2, 1)
+    ]
+    points = [
+        (torch.randn(count, 300), torch.full((count,), 255), torch.zeros(count)) for count in (7, 5)
+    ]
+    for name, batches in (("pixels", pixels), ("points", points)):
+        for logits in (False, True):
+            folder = tmp_path / f"{name}-{logits}"
+            folder.mkdir()
+            with PredictionFiles(folder, logits) as files:
+                for scores, target, index in batches:
+                    prediction = {"logits": scores.bfloat16(), "target": target, "index": index}
+                    batch = {"index": index.unique()}
+                    files.write_on_batch_end(*[cast(Any, None)] * 2, prediction, None, batch, 0, 0)
+            found = {path.stem: np.load(path, mmap_mode="r") for path in folder.iterdir()}
+            whole = torch.cat([scores for scores, _, _ in batches]).bfloat16().float()
+            expected = whole.numpy() if logits else whole.argmax(1).numpy()
+            assert found.keys() == {"logits" if logits else "classes", "target", "index"}
+            assert (found["logits" if logits else "classes"] == expected).all()
+            targets = torch.cat([target for _, target, _ in batches]).numpy()
+            assert (found["target"] == targets).all()
+    assert found["target"].dtype == np.int16
+    assert np.load(tmp_path / "pixels-False" / "classes.npy").dtype == np.uint8
+    assert np.load(tmp_path / "points-False" / "classes.npy").dtype == np.uint16
 
 
 def test_predictions_that_cannot_be_written_are_refused_before_they_are_made(
