@@ -26,12 +26,15 @@ def test_what_libraries_make_of_an_interruption_is_still_one(error: BaseExceptio
         except KeyboardInterrupt:
             raise error from None
 
-    with pytest.raises(Stopped) as stop, stoppable():
+    def command() -> None:
         try:
             library()
         except BaseException as caught:
             raise_stopped(caught, "go on so")
             raise
+
+    with pytest.raises(Stopped) as stop, stoppable():
+        command()
     assert stop.value.status == 130
     assert str(stop.value) == "stopped by SIGINT: go on so"
 
