@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -23,6 +25,61 @@ def test_without_ray(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r'pip install "ntdh-bench\[ray\]"'):
         RayEngine(store)
+
+
+class RayOfActorsThatDie:
+    """As much of Ray as starting actors takes; ``lives`` says which of them start."""
+
+    exceptions = SimpleNamespace(RayError=RuntimeError)
+
+    def __init__(self, lives: Sequence[bool]) -> None:
+        self.lives = iter(lives)
+        self.started = 0
+
+    def init(self, **settings: object) -> None: ...
+
+    def shutdown(self) -> None: ...
+
+    def kill(self, actor: object) -> None: ...
+
+    def remote(self, **options: object) -> Callable[[type], object]:
+        def start(function: str) -> object:
+            self.started += 1
+            lives = next(self.lives)
+            return SimpleNamespace(ready=SimpleNamespace(remote=lambda: (self.started, lives)))
+
+        return lambda cls: SimpleNamespace(remote=start)
+
+    def wait(self, results: list[object], **limits: object) -> tuple[list[object], list[object]]:
+        return results[:1], results[1:]
+
+    def get(self, result: tuple[int, bool]) -> None:
+        if not result[1]:
+            raise RuntimeError("it died")
+
+
+def test_actors_that_die_while_starting_are_started_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ray = RayOfActorsThatDie([False, False, True])
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    engine = RayEngine(store, 1)
+    while not engine.idle:
+        engine.wait(0)
+    assert ray.started == 3
+
+    ray = RayOfActorsThatDie([True, False, False, False])
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    engine = RayEngine(store, 2)
+    for _ in range(4):
+        engine.wait(0)
+    assert (engine.idle, ray.started) == (1, 4)
+    assert "a worker cannot start: RuntimeError: it died; 1 go on" in capsys.readouterr().err
+
+    monkeypatch.setitem(sys.modules, "ray", RayOfActorsThatDie([False] * 3))
+    engine = RayEngine(store, 1)
+    with pytest.raises(UserError, match="the workers cannot start: RuntimeError: it died, 3 times"):
+        list(map(engine.wait, [0, 0, 0]))
 
 
 def test_same_records_as_local(store: Store, trace: Path, tmp_path: Path) -> None:
