@@ -371,7 +371,12 @@ def read_rows(path: Path) -> Collected:
     def row(line: Mapping[str, str]) -> Row:
         return {n: _cell(n, _parsed(n, line.get(n, ""), kind), kind) for n, kind in COLUMNS.items()}
 
-    return _read_csv(path, row, tuple(COLUMNS), _COLUMNS_2)
+    found = _read_csv(path, row, tuple(COLUMNS), _COLUMNS_2)
+    unique: dict[tuple[str, str], Row] = {}
+    for kept in found.rows:
+        if unique.setdefault((kept["run"], kept["protocol"]), kept) is not kept:
+            found.problems.append(f"{path}: run {kept['run']} is there twice: its first row counts")
+    return Collected(list(unique.values()), found.problems)
 
 
 def _parsed(name: str, text: str, kind: type) -> Any:

@@ -268,6 +268,11 @@ def test_rows_survive_a_file(tmp_path: Path) -> None:
         "line 2: last_test_accuracy: nan is not a finite number"
         in records.read_rows(path).problems[0]
     )
+    path.write_text(text + text.splitlines()[1].replace(",1.5,", ",9.5,") + "\n")
+    assert records.read_rows(path) == (
+        rows,
+        [f"{path}: run a is there twice: its first row counts"],
+    )
     path.write_text(text.rstrip())  # cut short in the last cell
     found = records.read_rows(path)
     assert [row["run"] for row in found.rows] == ["a"]
