@@ -22,6 +22,7 @@ from ntdh_bench import __version__
 from ntdh_bench.cache import default_cache_dir, digest, file_digest, locked, write_atomic
 from ntdh_bench.errors import FileError, one_line
 from ntdh_bench.experiments import MAX_SEED, Experiment
+from ntdh_bench.files.schema import mismatch
 from ntdh_bench.files.text import read_json
 from ntdh_bench.provenance import named_in, own_commit
 
@@ -34,6 +35,7 @@ _DISTILLATION_ONLY = (
     "distiller", "task_weight", "distill_weight", "lam", "teacher", "teacher_network",
     "teacher_epochs",
 )  # fmt: skip
+OUTDATED = ".outdated.json"
 CHECKPOINTS = ("last", "best")
 SPLITS = ("val", "test")
 METRICS = (
@@ -471,13 +473,45 @@ def collect(experiment: Experiment, store: Path, results: Path) -> Collected:
         if experiment.missing:
             return kept
         found = _update(experiment, store, path, kept)
-    left = orphans(experiment, found.rows)
+        left = orphans(experiment, found.rows)
+        _note_outdated(path, left)
     if left:
         found.problems.append(
             f"{path}: {len(left)} rows of runs that {experiment.path} no longer has are kept, and "
             "left out of tables; delete them if they are not needed"
         )
     return Collected(found.rows[: len(found.rows) - len(left)], found.problems)
+
+
+def outdated_path(path: Path) -> Path:
+    """Return the file that says which rows of a CSV of records are no longer the experiment's."""
+    return path.with_suffix(OUTDATED)
+
+
+def outdated_runs(path: Path) -> set[tuple[str, str]]:
+    """Return run and protocol of the rows that an experiment no longer had when last collected.
+
+    They are those of an earlier state of its configs, of third-party code, or of a given teacher.
+
+    Raises:
+        RecordError: the file that lists them is damaged.
+    """
+    file = outdated_path(path)
+    if not file.is_file():
+        return set()
+    found = read_json(file, remedy="run the sweep again")
+    if mismatch(found, [(str, str)]) is not None:
+        raise RecordError(f"{file}: no list of runs and protocols; run the sweep again")
+    return {(run, protocol) for run, protocol in found}
+
+
+def _note_outdated(path: Path, rows: Sequence[Row]) -> None:
+    pairs = sorted([row["run"], row["protocol"]] for row in rows)
+    if not pairs:
+        outdated_path(path).unlink(missing_ok=True)
+        return
+    with write_atomic(outdated_path(path)) as temporary:
+        temporary.write_text(json.dumps(pairs) + "\n")
 
 
 def _update(experiment: Experiment, store: Path, path: Path, kept: Collected) -> Collected:

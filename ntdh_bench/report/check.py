@@ -18,6 +18,7 @@ from ntdh_bench.experiments import EXTRAS, shipped_experiments
 from ntdh_bench.files.schema import mismatch
 from ntdh_bench.files.text import read_json
 from ntdh_bench.records import (
+    OUTDATED,
     RecordError,
     Row,
     details_path,
@@ -41,7 +42,9 @@ _SCHEMA = {
 
 def input_hashes(results: Path) -> dict[str, str]:
     """Return the SHA-256 of everything outputs are made from, by name; and the version."""
-    files = {f"{RECORDS}{path.name}": path for path in (results / "records").glob("*.csv")}
+    records = results / "records"
+    found = [*records.glob("*.csv"), *records.glob(f"*{OUTDATED}")]
+    files = {f"{RECORDS}{path.name}": path for path in found}
     files |= {f"{CONFIGS}{path.name}": path for path in shipped_experiments()}
     files[PAPER] = Path(__file__).with_name("paper.yaml")
     return {VERSION: __version__, **{name: file_hash(files[name]) for name in sorted(files)}}

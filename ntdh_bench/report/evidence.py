@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ntdh_bench.errors import FileError
 from ntdh_bench.experiments import EXTRAS, TRIAL, load_shipped
 from ntdh_bench.records import (
     Collected,
@@ -17,6 +18,7 @@ from ntdh_bench.records import (
     Row,
     csv_path,
     details_path,
+    outdated_runs,
     read_details,
     read_rows,
 )
@@ -58,7 +60,7 @@ def read(results: Path) -> Evidence:
     """Read all CSVs of records that can be read.
 
     Left out, and named in ``problems``: files of another schema, damaged rows, and rows of runs
-    that the shipped experiment of that name no longer has.
+    that the experiment of that name no longer has.
     """
     rows: dict[str, list[Row]] = {}
     middles: dict[str, Row] = {}
@@ -68,14 +70,16 @@ def read(results: Path) -> Evidence:
     for path in experiment_csvs(results):
         try:
             rows_read, notes = read_rows(path)
-        except RecordError as error:
+            runs = current.get(path.stem)
+            outdated = outdated_runs(path) if runs is None else set()
+        except FileError as error:
             problems.append(str(error))
             continue
-        runs = current.get(path.stem)
         kept = [
             scored(row)
             for row in rows_read
-            if runs is None or (row["run"], row["protocol"]) in runs
+            if (pair := (row["run"], row["protocol"])) not in outdated
+            and (runs is None or pair in runs)
         ]
         rows[path.stem] = kept
         problems += notes

@@ -424,6 +424,14 @@ def test_rows_of_runs_that_left_the_grid_stay_and_are_named(
         assert kept == [*found.rows, *rows]
         assert records.orphans(changed, kept) == rows
         assert records.read_details(path, "curves").rows[2:] == curves
+        outdated = {(row["run"], row["protocol"]) for row in rows}
+        assert records.outdated_runs(path) == outdated
+    records.collect(experiment, store, results)  # as it was: now the new row is out of date
+    assert records.outdated_runs(path) == {(changed.runs[2].hash, changed.runs[2].protocol)}
+    records.write_rows(path, rows)
+    records.record_path(store, changed.runs[2].hash).unlink()
+    records.collect(experiment, store, results)
+    assert not records.outdated_path(path).exists()
 
 
 def test_without_the_data_set_nothing_changes(tmp_path: Path, experiment: Experiment) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import tracemalloc
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from ntdh_bench.experiments import load_experiment, shipped_experiments
-from ntdh_bench.records import csv_path, details_path
+from ntdh_bench.records import csv_path, details_path, outdated_path
 from ntdh_bench.report import evidence
 from ntdh_bench.report.evidence import shipped_runs  # before a fixture replaces it
 from ntdh_bench.report.pairing import Controls
@@ -99,14 +100,19 @@ def test_rows_of_runs_that_an_experiment_no_longer_has_are_left_out_and_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [make_row(experiment="table2", protocol="mnist", seed=seed) for seed in range(3)]
-    rows += [make_row(experiment="mine", protocol="p")]
+    rows += [make_row(experiment="mine", protocol="p", seed=seed) for seed in range(2)]
     write_results(tmp_path, rows)
     runs = {"table2": {(rows[1]["run"], "mnist"), (rows[2]["run"], "another")}}
     monkeypatch.setattr(evidence, "shipped_runs", lambda: runs)
     found = evidence.read(tmp_path)
     assert [row["seed"] for row in found.rows["table2"]] == [1]
-    assert len(found.rows["mine"]) == 1  # not shipped
+    assert len(found.rows["mine"]) == 2  # not shipped: its last sweep says
     assert len(found.problems) == 1
+    outdated = outdated_path(csv_path(tmp_path, "mine"))
+    outdated.write_text(json.dumps([[rows[3]["run"], "p"]]))
+    assert [row["seed"] for row in evidence.read(tmp_path).rows["mine"]] == [1]
+    outdated.write_text("[[1]]")
+    assert "mine.outdated.json: no list of runs" in evidence.read(tmp_path).problems[0]
     assert "2 rows of runs that table2.yaml no longer has" in found.problems[0]
 
 
