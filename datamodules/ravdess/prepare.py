@@ -51,9 +51,12 @@ def _is_address(value: Any) -> bool:
     return isinstance(value, str) and value.startswith("https://zenodo.org/")
 
 
-_RECORD = {
-    "files": [{"key": str, "size": int, "checksum": _is_md5, "links": {"self": _is_address}}]
-}
+def _is_size(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+_REMOTE = {"key": str, "size": _is_size, "checksum": _is_md5, "links": {"self": _is_address}}
+_RECORD = {"files": [_REMOTE]}
 _NAMED = 3  # missing clips that a note names if there are more
 _PAIRS: tuple[tuple[StoreKind, StoreKind], ...] = (("audio", "video"), ("speech", "tracking"))
 

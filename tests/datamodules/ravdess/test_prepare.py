@@ -164,6 +164,7 @@ def test_zips_with_another_size_are_not_overwritten(zenodo: Zenodo, tmp_path: Pa
         ({"checksum": "sha1:00"}, "not the record's list of files .*'checksum'"),
         ({"links": {"self": "https://elsewhere.org/x"}}, "not the record's list of files .*'self'"),
         ({"key": "other.zip"}, "has no Audio_Speech_Actors_01-24.zip"),
+        ({"size": -1}, "not the record's list of files .*'size'"),
         ({"size": 10**12}, "1000000000000 bytes announced, expected at most"),
     ],
 )
