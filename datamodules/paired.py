@@ -23,9 +23,8 @@ from ntdh_bench.batch import (
 )
 from ntdh_bench.cache import digest
 from ntdh_bench.errors import UserError
+from ntdh_bench.ranges import check_at_least
 from ntdh_bench.seeding import generator
-
-from .checks import check_at_least
 
 IGNORE_INDEX = 255
 Modality = Literal["teacher", "student"]

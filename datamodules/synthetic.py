@@ -13,9 +13,9 @@ from torch import Tensor
 
 from ntdh_bench.batch import Split
 from ntdh_bench.errors import UserError
+from ntdh_bench.ranges import check_at_least, check_within
 from ntdh_bench.seeding import generator
 
-from .checks import check_at_least, check_within
 from .paired import PairedDataModule, PairedDataset, TensorPairs
 
 

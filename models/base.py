@@ -133,6 +133,24 @@ def checked_weights(class_weights: Sequence[float] | None, num_classes: int) -> 
     return torch.tensor(class_weights, dtype=torch.float32)
 
 
+def check_optimizer(
+    name: str, optimizer: OptimizerCallable, scheduler: LRSchedulerCallable | None
+) -> None:
+    """Try an optimiser and its schedule on one number: before a teacher is trained for nothing.
+
+    Raises:
+        UserError: the optimiser or the schedule refuses its values.
+    """
+    try:
+        tried = optimizer([nn.Parameter(torch.zeros(1))])
+        if scheduler is not None:
+            scheduler(tried)
+    except ValueError as error:
+        raise UserError(
+            f"model.{name}: {error}; rates, decays and momenta are at least 0, betas below 1"
+        ) from error
+
+
 class TrainableModule(LightningModule):
     """LightningModule with an injected optimiser that stops at the first loss that is not finite.
 
@@ -157,6 +175,7 @@ class TrainableModule(LightningModule):
         class_weights: Tensor | None = None,
     ) -> None:
         super().__init__()
+        check_optimizer("optimizer", optimizer, scheduler)
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.optimizer_factory = optimizer
         self.scheduler_factory = scheduler

@@ -22,6 +22,7 @@ from ntdh_bench.distillers import Distiller
 from ntdh_bench.errors import UserError
 from ntdh_bench.layers import LOGITS, FeatureTap, find_layer
 from ntdh_bench.masks import SampleMask
+from ntdh_bench.ranges import check_at_least, check_within
 from ntdh_bench.teacher_outputs import TeacherOutputs
 
 from .base import (
@@ -105,6 +106,7 @@ class DistillationModule(TrainableModule):
                 "model.task_weight to 1 (w/o KD) or to the sum of both weights (matched), and "
                 "model.lam to null"
             )
+        check_at_least("model.teacher_epochs", teacher_epochs, 1)
         self.num_classes = num_classes
         self.teacher_kind: Literal["joint", "independent"] = teacher
         self.teacher_checkpoint = teacher_checkpoint
@@ -362,12 +364,8 @@ def _width(network: nn.Module, layer: str, inputs: Inputs) -> int:
 
 def _loss_weights(task: float, distill: float, lam: float | None) -> tuple[float, float]:
     if lam is not None:
-        if not 0 <= lam <= 1:
-            raise UserError(f"model.lam is {lam}: choose a value in [0, 1] (Eq. 4)")
+        check_within("model.lam", lam, 0, 1)
         return 1 - lam, lam
-    if task < 0 or distill < 0:
-        raise UserError(
-            f"model.task_weight is {task} and model.distill_weight is {distill}: "
-            "weights are not negative"
-        )
+    check_at_least("model.task_weight", task, 0)
+    check_at_least("model.distill_weight", distill, 0)
     return task, distill

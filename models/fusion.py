@@ -5,13 +5,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Literal
 
-import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from ntdh_bench.batch import Inputs, PairedBatch, has_points
-from ntdh_bench.errors import UserError
 from ntdh_bench.masks import SampleMask
+from ntdh_bench.ranges import check_at_least
 
 from .base import NetworkCallable, TrainableModule, build_network, check_network
 from .metrics import pair_metrics
@@ -114,5 +113,4 @@ class FusionModule(TrainableModule):
 def check_weights(**weights: float) -> None:
     """Raise a UserError if a weight of a loss is negative or not finite."""
     for name, weight in weights.items():
-        if not 0 <= weight < torch.inf:
-            raise UserError(f"model.{name} is {weight}: expected a number of at least 0")
+        check_at_least(f"model.{name}", weight, 0)

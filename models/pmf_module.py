@@ -13,7 +13,7 @@ from ntdh_bench.divergence import flatten_dense
 from ntdh_bench.errors import UserError
 from ntdh_bench.segmentation import focal, lovasz_softmax, perception_aware
 
-from .base import NetworkCallable, count_parameters
+from .base import NetworkCallable, check_optimizer, count_parameters
 from .fusion import FusionModule, check_weights
 from .optimizers import OptimizerPair
 
@@ -67,6 +67,7 @@ class PMFModule(FusionModule):
         self.lovasz_weight = lovasz_weight
         self.perception_weight = perception_weight
         self.threshold = threshold
+        check_optimizer("camera_optimizer", camera_optimizer, scheduler)
         self.camera_optimizer_factory = camera_optimizer
 
     def build_optimizer(self) -> OptimizerPair:

@@ -86,6 +86,7 @@ CHANGED_DEFAULTS = (ChangedDefault("TwoDPASSModule", "class_weighting", "pmf", "
 # The schedule that has to be told no epochs any more, and the optimiser that decayed no weights
 # under these models unless it was told to: they kept what SGD, their default one, sets.
 _FOLLOWS = "ntdh_bench.models.WarmupCosine"
+_FEATURE_MASK = "ntdh_bench.masks.FeatureMask"
 _ADAMW = "torch.optim.AdamW"
 _UNDECAYED = ("ntdh_bench.models.DistillationModule", "ntdh_bench.models.TeacherModule")
 
@@ -319,8 +320,30 @@ def _expand(
             for labels, chosen in _cells(grid, path):
                 config = pin(change(base, [*common, *chosen, overrides], path))
                 labels = {a: label for a, label in labels.items() if not _left_out(config, a)}
+                _check_mask(config, labels, path)
                 for seed in protocol.seeds:
                     yield protocol.name, seed, labels, {**config, "seed_everything": seed}
+
+
+def _check_mask(config: Config, labels: Mapping[str, str], path: Path) -> None:
+    """Refuse a feature mask on a teacher that is trained alone: the run would fail."""
+    mask, model = (_settings(config.get(name)) for name in ("mask", "model"))
+    masked = same_class(_class_path(config.get("mask")), _FEATURE_MASK)
+    if masked and mask.get("removes") != "random" and model.get("teacher") == "independent":
+        cell = ", ".join(f"{axis}={label}" for axis, label in labels.items()) or "every run"
+        raise UserError(
+            f"{path}: {cell}: a FeatureMask needs the jointly trained pair; set "
+            "model.init_args.teacher: joint (or mask.init_args.removes: random), or exclude it"
+        )
+
+
+def _settings(part: Any) -> Mapping[str, Any]:
+    arguments = part.get("init_args") if isinstance(part, dict) else None
+    return arguments if isinstance(arguments, dict) else {}
+
+
+def _class_path(part: Any) -> Any:
+    return part.get("class_path") if isinstance(part, dict) else part
 
 
 def _check_size(grids: Sequence[Any], protocols: Mapping[str, Protocol], path: Path) -> None:

@@ -14,9 +14,9 @@ from ntdh_bench.cache import build_once, default_cache_dir, digest
 from ntdh_bench.datasets import data_root, is_simulated
 from ntdh_bench.errors import UserError
 from ntdh_bench.files.arrays import Spec, map_npy
+from ntdh_bench.ranges import check_at_least, check_choice, check_within
 from ntdh_bench.seeding import uniform
 
-from ..checks import check_at_least, check_choice, check_within
 from ..paired import (
     LabelledPairs,
     PairedDataModule,

@@ -14,10 +14,10 @@ from ntdh_bench.batch import Measure, PairedBatch, ScoringProtocol, Split
 from ntdh_bench.cache import default_cache_dir
 from ntdh_bench.datasets import data_root, is_simulated
 from ntdh_bench.errors import UserError
+from ntdh_bench.ranges import check_at_least, check_choice, check_within
 from ntdh_bench.seeding import generator, uniform
 from ntdh_bench.segmentation import scored_target
 
-from ..checks import check_at_least, check_choice, check_within
 from ..images import IMAGENET_MEAN, IMAGENET_STD
 from ..paired import PairedDataModule, PairedDataset
 from .camera import IMAGE_SIZE

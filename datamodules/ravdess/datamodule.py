@@ -16,8 +16,8 @@ from ntdh_bench.cache import default_cache_dir
 from ntdh_bench.datasets import data_root, is_simulated
 from ntdh_bench.errors import UserError
 from ntdh_bench.files.listing import visible
+from ntdh_bench.ranges import check_at_least, check_choice, check_within
 
-from ..checks import check_at_least, check_choice, check_within
 from ..paired import PairedDataModule, PairedDataset, TensorPairs
 from .clips import ClipPairs
 from .features import FeatureTable, read_features

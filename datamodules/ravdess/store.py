@@ -24,8 +24,8 @@ from ntdh_bench.files.reading import read_bytes
 from ntdh_bench.files.schema import mismatch
 from ntdh_bench.files.text import read_json
 from ntdh_bench.notices import notice
+from ntdh_bench.ranges import check_choice
 
-from ..checks import check_choice
 from . import media
 from .layout import ClipFile, ClipKind, find_clips, how_to_get
 from .names import ClipName

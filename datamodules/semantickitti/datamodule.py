@@ -13,9 +13,9 @@ from ntdh_bench.batch import Inputs, Measure, PairedBatch, Split
 from ntdh_bench.cache import default_cache_dir
 from ntdh_bench.datasets import data_root, is_simulated
 from ntdh_bench.errors import UserError
+from ntdh_bench.ranges import check_at_least, check_choice, check_within
 from ntdh_bench.seeding import uniform
 
-from ..checks import check_at_least, check_choice, check_within
 from ..paired import IGNORE_INDEX, PairedDataModule, PairedDataset
 from .labels import CLASS_NAMES, class_weights, point_class_weights
 from .layout import (

@@ -14,19 +14,26 @@ from ntdh_bench.experiments import Config, merge
 from ntdh_bench.files.text import read_yaml
 
 _REMEDY = "give a config such as those in configs/"
-# These get the seed of the run.
-_SEEDED = ("model", "data", "mask")
+# What the command line sets itself: the seed of the run, and the classes of the data.
+_LINKED = {"model": ("seed", "num_classes"), "data": ("seed",), "mask": ("seed",)}
+# Arguments that are files or folders, and no part of what a run is.
+_PATHS = {
+    "model": ("teacher_checkpoint",),
+    "data": ("root", "features", "cache_dir"),
+    "mask": ("cache_dir",),
+}
 # What of the Trainer is more than a plain setting.
 _OBJECTS = ("callbacks", "logger", "plugins", "profiler")
 # In place of those that a run was trained with, when it is only measured.
 _UNUSED = {"optimizer": "torch.optim.SGD", "scheduler": "torch.optim.lr_scheduler.ConstantLR"}
 
 
-class GivenSeed(NamedTuple):
-    """A seed that a part was given for itself: where, under which key, which."""
+class Given(NamedTuple):
+    """A value for an argument that is linked to another one: where it was given."""
 
     where: str
-    key: str
+    part: str
+    name: str
     value: Any
 
 
@@ -35,8 +42,8 @@ def is_config(word: str) -> bool:
     return re.match(r"(-c|--config)(=|$)", word) is not None
 
 
-def inline_configs(words: Sequence[str]) -> tuple[list[str], list[GivenSeed]]:
-    """Return the words with configs in place of their files, and the seeds that were taken out.
+def inline_configs(words: Sequence[str]) -> tuple[list[str], list[Given]]:
+    """Return the words with configs in place of their files, and what they give for links.
 
     Files in a row are merged as experiments merge theirs. What comes later wins, files and flags.
 
@@ -44,7 +51,7 @@ def inline_configs(words: Sequence[str]) -> tuple[list[str], list[GivenSeed]]:
         UserError: a file is no config, or none is given.
     """
     inlined: list[str] = []
-    seeds: list[GivenSeed] = []
+    given: list[Given] = []
     left = list(words)
     while left:
         files: list[Path] = []
@@ -57,11 +64,11 @@ def inline_configs(words: Sequence[str]) -> tuple[list[str], list[GivenSeed]]:
             files.append(Path(name))
         if files:
             config = read_configs(files)
-            seeds += take_seeds(config)
+            given += take_linked(config)
             inlined += config_words(config)
         if left:
             inlined.append(left.pop(0))
-    return inlined, [*seeds, *flag_seeds(words)]
+    return inlined, [*given, *flags_linked(words)]
 
 
 def config_words(config: Config) -> list[str]:
@@ -85,9 +92,21 @@ def read_configs(paths: Iterable[Path]) -> Config:
         if not isinstance(config.get("trainer") or {}, dict):
             raise UserError(f"{path}: trainer is no mapping of settings: {_REMEDY}")
         if "seed_everything" in config:  # a later file may change the seed of all
-            check_seeds(take_seeds(config, f"{path}: "), config["seed_everything"])
+            check_seeds(take_linked(config, f"{path}: ", ("seed",)), config["seed_everything"])
         merged = merge(merged, config)
     return merged
+
+
+def with_absolute_paths(config: Config) -> Config:
+    """Return a config whose files are found from every folder."""
+    for part, names in _PATHS.items():
+        settings = config.get(part)
+        arguments = settings.get("init_args") if isinstance(settings, dict) else None
+        if isinstance(settings, dict) and isinstance(arguments, dict):
+            files = {name: arguments[name] for name in names if arguments.get(name)}
+            found = {name: str(Path(file).expanduser().absolute()) for name, file in files.items()}
+            config = {**config, part: {**settings, "init_args": {**arguments, **found}}}
+    return config
 
 
 def for_measuring(config: Config) -> Config:
@@ -97,7 +116,7 @@ def for_measuring(config: Config) -> Config:
     before anything they name is imported; optimiser and schedule, which a module may insist on,
     become ones that do nothing here.
     """
-    measured = {name: value for name, value in config.items() if name in (*_SEEDED, "trainer")}
+    measured = {name: value for name, value in config.items() if name in (*_LINKED, "trainer")}
     measured["seed_everything"] = config.get("seed_everything", 0)
     if isinstance(trainer := config.get("trainer"), dict):
         plain = {name: value for name, value in trainer.items() if _is_word(value)}
@@ -113,37 +132,50 @@ def for_measuring(config: Config) -> Config:
     return measured
 
 
-def flag_seeds(flags: Sequence[str]) -> Iterator[GivenSeed]:
-    """Yield the seeds that flags give to parts."""
+def flags_linked(flags: Sequence[str]) -> Iterator[Given]:
+    """Yield what flags give for linked arguments."""
     for flag, following in zip(flags, [*flags[1:], ""], strict=False):
         name, equals, text = flag.partition("=")
         part, _, key = name.removeprefix("--").replace(".init_args.", ".").partition(".")
-        if name.startswith("--") and part in _SEEDED and key in ("", "seed"):
+        if name.startswith("--") and key in ("", *_LINKED.get(part, ())):
             try:
                 value = yaml.safe_load(text if equals else following)
             except yaml.YAMLError:
                 continue  # the parser will say so
-            settings = {"init_args": {"seed": value}} if key else value
-            yield from take_seeds({part: settings}, "--")
+            settings = {"init_args": {key: value}} if key else value
+            yield from take_linked({part: settings}, "--")
 
 
-def check_seeds(given: Iterable[GivenSeed], seed: Any) -> None:
+def take_linked(
+    config: Mapping[str, Any], where: str = "", names: Sequence[str] = ("seed", "num_classes")
+) -> Iterator[Given]:
+    """Yield what a config gives for linked arguments, and take it out."""
+    for part, linked in _LINKED.items():
+        settings = config.get(part)
+        arguments = settings.get("init_args") if isinstance(settings, dict) else None
+        if isinstance(arguments, dict):
+            for name in arguments.keys() & set(linked) & set(names):
+                yield Given(where, part, name, arguments.pop(name))
+
+
+def check_seeds(given: Iterable[Given], seed: Any) -> None:
     """Raise a UserError if a part was given another seed than the run's, which it gets."""
-    for where, key, value in given:
-        if value != seed:
+    for where, part, name, value in given:
+        if name == "seed" and value != seed:
             raise UserError(
-                f"{where}{key} is {value!r}, but the run's seed is {seed!r}, and model, data and "
-                "mask get that one: set --seed_everything instead"
+                f"{where}{part}.seed is {value!r}, but the run's seed is {seed!r}, and model, data "
+                "and mask get that one: set --seed_everything instead"
             )
 
 
-def take_seeds(config: Mapping[str, Any], where: str = "") -> Iterator[GivenSeed]:
-    """Yield the seeds that a config gives to parts, and take them out."""
-    for part in _SEEDED:
-        settings = config.get(part)
-        arguments = settings.get("init_args") if isinstance(settings, dict) else None
-        if isinstance(arguments, dict) and "seed" in arguments:
-            yield GivenSeed(where, f"{part}.seed", arguments.pop("seed"))
+def check_num_classes(given: Iterable[Given], classes: int) -> None:
+    """Raise a UserError if the model was given another number of classes than the data have."""
+    for where, part, name, value in given:
+        if name == "num_classes" and value != classes:
+            raise UserError(
+                f"{where}{part}.num_classes is {value!r}, but the data have {classes} classes, and "
+                "the model gets that number: leave it out"
+            )
 
 
 def _is_word(value: Any) -> bool:

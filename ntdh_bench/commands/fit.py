@@ -21,7 +21,6 @@ from ntdh_bench.commands.summary import metrics_by_name, print_summary, teacher_
 from ntdh_bench.commands.teacher import TEACHER_FILE, prepare_teacher
 from ntdh_bench.commands.training import FitCLI, run_command, running
 from ntdh_bench.errors import UserError
-from ntdh_bench.layers import find_layer
 from ntdh_bench.masks import FeatureMask
 from ntdh_bench.notices import notice
 from ntdh_bench.provenance import plugins
@@ -64,7 +63,7 @@ def _run(cli: FitCLI, in_sweep: bool) -> dict[str, Any]:
     teacher = None
     if hasattr(cli.model, "teacher_module"):
         if isinstance(cli.mask, FeatureMask):  # before minutes are spent on the teacher
-            find_layer(cli.model.teacher_network(), cli.mask.layer)
+            cli.mask.check(cli.model.teacher_network(), cli.model.teacher_kind)
         teacher = prepare_teacher(cli)
         if cli.trainer.is_global_zero and not cli.fast_dev_run:
             check_run_folder(cli.folder)

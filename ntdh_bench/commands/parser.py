@@ -17,12 +17,13 @@ from ntdh_bench import provenance
 from ntdh_bench.checkpoints import file_hash
 from ntdh_bench.commands.classes import check_classes, take_no_files
 from ntdh_bench.commands.configs import (
+    check_num_classes,
     check_seeds,
     config_words,
     inline_configs,
     is_config,
     read_configs,
-    take_seeds,
+    take_linked,
 )
 from ntdh_bench.commands.messages import explain
 from ntdh_bench.errors import UserError
@@ -79,9 +80,9 @@ class BenchCLI(LightningCLI):
     def __init__(self, command: str, args: Sequence[str]) -> None:
         self.command = command
         load_plugins()
-        words, self._seeds = inline_configs(args)
+        words, self._given = inline_configs(args)
         if not any(map(is_config, words)) and (config := self.run_config(words)):
-            self._seeds += take_seeds(config)
+            self._given += take_linked(config)
             words = [*config_words(config), *words]
         super().__init__(
             save_config_callback=None,
@@ -155,7 +156,7 @@ class BenchCLI(LightningCLI):
         seed = self.config.seed_everything
         if not 0 <= seed <= MAX_SEED:
             raise UserError(f"seed_everything is {seed}: it must lie in [0, {MAX_SEED}]")
-        check_seeds(self._seeds, seed)
+        check_seeds(self._given, seed)
         check_classes(parser, self.config)
         # Now, just after it was imported: data that are prepared first leave time for an edit.
         self.code = provenance.code_of(self.plain_config())
@@ -164,11 +165,12 @@ class BenchCLI(LightningCLI):
         """Instantiate data, model and mask, with one clear line if a class refuses its values."""
         try:
             super().instantiate_classes()
-        except (UserError, ValueError) as error:
+        except ValueError as error:
             raise UserError(explain(str(error))) from error
 
     def load_data(self, stage: str) -> None:
         """Set the data module up; a network that sees one modality needs no files of the other."""
+        check_num_classes(self._given, self.datamodule.num_classes)
         self.datamodule.modality = getattr(self.model, "modality", None)
         self.datamodule.prepare_data()
         self.datamodule.setup(stage)

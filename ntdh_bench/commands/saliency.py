@@ -14,7 +14,6 @@ from ntdh_bench.commands.summary import print_summary
 from ntdh_bench.commands.teacher import load_pair
 from ntdh_bench.commands.training import FitCLI, run_command, running
 from ntdh_bench.errors import UserError
-from ntdh_bench.layers import find_layer
 from ntdh_bench.masks import FeatureMask, SampleMask
 from ntdh_bench.masks.divergence_maps import divergence_report
 from ntdh_bench.masks.report import HEATMAPS, saliency_report
@@ -53,7 +52,7 @@ def _run(cli: FitCLI) -> dict[str, Any]:
     mask = cli.mask or FeatureMask(ratio=0.25, seed=cli.config.seed_everything)
     if not isinstance(mask, FeatureMask):
         raise UserError(f"saliency needs --mask FeatureMask, not {type(mask).__name__}")
-    find_layer(cli.model.teacher_network(), mask.layer)
+    mask.check(cli.model.teacher_network(), cli.model.teacher_kind)
     teacher = load_pair(cli)
     mask.anew = not cli.uses_cache
     paths = saliency_report(cli.model, cli.datamodule, mask, cli.folder / "saliency")

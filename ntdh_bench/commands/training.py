@@ -39,7 +39,7 @@ from ntdh_bench.commands.callbacks import (
 )
 from ntdh_bench.commands.checkpoint_files import BEST, LAST, WholeCheckpoints, check_run_folder
 from ntdh_bench.commands.checks import as_list, check_measured, check_settings
-from ntdh_bench.commands.configs import for_measuring
+from ntdh_bench.commands.configs import for_measuring, with_absolute_paths
 from ntdh_bench.commands.logs import Prefixed
 from ntdh_bench.commands.parser import CONFIG, BenchCLI
 from ntdh_bench.commands.stopping import raise_stopped, stoppable
@@ -229,7 +229,8 @@ class FitCLI(BenchCLI):
 
     def _save_config(self, folder: Path) -> None:
         with write_atomic(folder / CONFIG) as temporary:
-            settings = {**self.plain_config(), "ckpt_path": None}  # it repeats the run, whole
+            # It repeats the run, whole and from any folder.
+            settings = {**with_absolute_paths(self.plain_config()), "ckpt_path": None}
             del settings["no_cache"]
             temporary.write_text(yaml.safe_dump(settings, sort_keys=False))
 

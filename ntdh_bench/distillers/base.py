@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from ntdh_bench.errors import UserError
 from ntdh_bench.layers import AVERAGED_LOGITS, LOGITS
 from ntdh_bench.notices import notice
+from ntdh_bench.ranges import check_at_least
 
 
 class Distiller(nn.Module, ABC):
@@ -45,8 +45,7 @@ class Distiller(nn.Module, ABC):
         teacher_layer: str | None = None,
     ) -> None:
         super().__init__()
-        if not 0 <= weight < math.inf:
-            raise UserError(f"distiller.weight is {weight}: expected a number >= 0")
+        check_at_least("distiller.weight", weight, 0)
         self.weight = weight
         self._student_layer = student_layer or layer
         self._teacher_layer = teacher_layer or layer

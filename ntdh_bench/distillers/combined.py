@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ntdh_bench.distillers.base import Distiller
 from ntdh_bench.errors import UserError
 from ntdh_bench.layers import LOGITS
+from ntdh_bench.ranges import check_at_least
 
 
 class Combined(Distiller):
@@ -32,6 +33,8 @@ class Combined(Distiller):
                 f"Combined has {len(distillers)} distillers and {len(weights)} weights: expected "
                 "one weight each, and at least one distiller"
             )
+        for weight in weights:
+            check_at_least("distiller.weights", weight, 0)
         super().__init__(
             student_layer=_common_layer([d.student_layer for d in distillers], "student_layer"),
             teacher_layer=_common_layer([d.teacher_layer for d in distillers], "teacher_layer"),

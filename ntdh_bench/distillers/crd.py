@@ -13,6 +13,7 @@ from ntdh_bench.distillers.functional import unit_rows
 from ntdh_bench.distillers.ranks import gather_rows, rank
 from ntdh_bench.divergence import promote
 from ntdh_bench.errors import UserError
+from ntdh_bench.ranges import check_above, check_at_least, check_within
 from ntdh_bench.seeding import generator, seeded
 
 
@@ -62,12 +63,10 @@ class CRD(Distiller):
         teacher_layer: str | None = None,
     ) -> None:
         super().__init__(weight, layer, student_layer, teacher_layer)
-        if feat_dim < 1 or negatives < 1 or not temperature > 0 or not 0 <= momentum <= 1:
-            raise UserError(
-                f"CRD(feat_dim={feat_dim}, negatives={negatives}, temperature={temperature}, "
-                f"momentum={momentum}): expected feat_dim and negatives >= 1, temperature > 0, "
-                "momentum in [0, 1]"
-            )
+        check_at_least("distiller.feat_dim", feat_dim, 1)
+        check_at_least("distiller.negatives", negatives, 1)
+        check_above("distiller.temperature", temperature, 0)
+        check_within("distiller.momentum", momentum, 0, 1)
         self.feat_dim = feat_dim
         self.negatives = negatives
         self.temperature = temperature

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ntdh_bench.distillers.base import LogitDistiller
 from ntdh_bench.distillers.functional import dkd
+from ntdh_bench.ranges import check_above, check_at_least
 
 
 class DKD(LogitDistiller):
@@ -14,8 +15,11 @@ class DKD(LogitDistiller):
     Args:
         alpha: weight of the target part; 1 in the paper.
         beta: weight of the non-target part; 8 in the paper for most pairs.
-        temperature: T; 4 in the paper.
+        temperature: T > 0; 4 in the paper.
         weight: factor of the term; 1 in the paper.
+
+    Raises:
+        UserError: a temperature that is not above 0, or a weight below 0.
     """
 
     def __init__(
@@ -26,6 +30,9 @@ class DKD(LogitDistiller):
         weight: float = 1.0,
     ) -> None:
         super().__init__(weight)
+        check_at_least("distiller.alpha", alpha, 0)
+        check_at_least("distiller.beta", beta, 0)
+        check_above("distiller.temperature", temperature, 0)
         self.alpha = alpha
         self.beta = beta
         self.temperature = temperature

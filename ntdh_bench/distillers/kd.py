@@ -6,18 +6,23 @@ from torch import Tensor
 
 from ntdh_bench.distillers.base import LogitDistiller
 from ntdh_bench.distillers.functional import kd
+from ntdh_bench.ranges import check_above
 
 
 class KD(LogitDistiller):
     """Soft-label distillation of the logits (Hinton, Vinyals and Dean, 2015).
 
     Args:
-        temperature: T; 4 in most benchmarks, 1 in the NTDH paper.
+        temperature: T > 0; 4 in most benchmarks, 1 in the NTDH paper.
         weight: factor of the term; 1 with a task weight of 1.
+
+    Raises:
+        UserError: a temperature that is not above 0, or a weight below 0.
     """
 
     def __init__(self, temperature: float = 4.0, weight: float = 1.0) -> None:
         super().__init__(weight)
+        check_above("distiller.temperature", temperature, 0)
         self.temperature = temperature
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ntdh_bench.distillers.base import Distiller
 from ntdh_bench.distillers.functional import pkt, rkd, sp
+from ntdh_bench.ranges import check_at_least
 
 
 class RKD(Distiller):
@@ -32,6 +33,8 @@ class RKD(Distiller):
         teacher_layer: str | None = None,
     ) -> None:
         super().__init__(weight, layer, student_layer, teacher_layer)
+        check_at_least("distiller.distance_weight", distance_weight, 0)
+        check_at_least("distiller.angle_weight", angle_weight, 0)
         self.distance_weight = distance_weight
         self.angle_weight = angle_weight
 

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from ntdh_bench.errors import UserError
+from ntdh_bench.ranges import check_within
 
 Removes: TypeAlias = Literal["most_divergent", "least_divergent", "random"]
 
@@ -37,8 +38,7 @@ class Mask(Callback, ABC):
     """
 
     def __init__(self, ratio: float, removes: Removes, seed: int) -> None:
-        if not 0 <= ratio <= 1:
-            raise UserError(f"mask.ratio is {ratio}: it must lie in [0, 1]")
+        check_within("mask.ratio", ratio, 0, 1)
         if removes not in get_args(Removes):
             raise UserError(f"mask.removes is {removes!r}: choose {', '.join(get_args(Removes))}")
         self.ratio = ratio

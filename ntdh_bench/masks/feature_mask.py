@@ -25,6 +25,11 @@ from ntdh_bench.seeding import generator
 # Part of the cache's key: to be raised when the algorithm gives other numbers.
 _VERSION = 1
 
+_ALONE = (
+    "a feature mask ranks features by Algorithm 1, which needs the jointly trained pair: set "
+    "model.teacher to joint (or mask.removes to random)"
+)
+
 
 class FeatureMask(Mask):
     """Zeroes features of the frozen teacher, chosen by Algorithm 1 on the training data.
@@ -77,6 +82,20 @@ class FeatureMask(Mask):
         self.keep: Tensor | None = None
         self._handle: RemovableHandle | None = None
 
+    def check(self, teacher: nn.Module, kind: str) -> None:
+        """Refuse a teacher that cannot be masked, before it is trained.
+
+        Args:
+            teacher: untrained.
+            kind: how it will be trained, ``joint`` or ``independent``.
+
+        Raises:
+            UserError: no such layer, or a saliency is needed and the teacher is trained alone.
+        """
+        find_layer(teacher, self.layer)
+        if self.removes != "random" and kind != "joint":
+            raise UserError(_ALONE)
+
     def prepare(
         self,
         teacher: nn.Module,
@@ -122,10 +141,7 @@ class FeatureMask(Mask):
             UserError: there is no companion.
         """
         if companion is None:
-            raise UserError(
-                "a feature mask ranks features by Algorithm 1, which needs the jointly trained "
-                "pair: set model.teacher to joint (or mask.removes to random)"
-            )
+            raise UserError(_ALONE)
         algorithm = self.algorithm
         parts = [self, datamodule, *teacher.modules(), *companion.modules()]
         key = {

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from ntdh_bench.cli import main
@@ -89,3 +91,19 @@ def test_the_ravdess_command_of_the_readme_teaches_both(tmp_path: Path) -> None:
     test = json.loads(record.read_text())["metrics"]["last"]["test"]
     assert test["teacher_accuracy"] > 0.3
     assert test["accuracy"] > 0.3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_trains_on_its_simulated_source(config: Path, tmp_path: Path) -> None:
+    """With its own rates and weights; a loss or a weight that is not finite ends a run."""
+    small = small_and_simulated(yaml.safe_load(config.read_text()))
+    words = ["fit", *flags(config, tmp_path, *small, "--trainer.max_epochs", "2")]
+    assert main(words) == 0
+    (path,) = tmp_path.rglob("last.ckpt")
+    state = torch.load(path, weights_only=True)["state_dict"]
+    assert all(torch.isfinite(value).all() for value in state.values())
+    (record,) = tmp_path.rglob("record.json")
+    curves = json.loads(record.read_text())["curves"]
+    losses = [value for name, values in curves.items() if "loss" in name for value in values]
+    assert all(map(math.isfinite, losses))

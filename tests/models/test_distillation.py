@@ -101,7 +101,7 @@ def test_without_kd_is_the_task_loss_alone(
     ("settings", "message"),
     [
         ({"lam": 1.5}, "model.lam is 1.5"),
-        ({"task_weight": -1.0}, "not negative"),
+        ({"task_weight": -1.0}, "must be at least 0"),
     ],
 )
 def test_weights_out_of_range(settings: dict[str, Any], message: str) -> None:

@@ -123,6 +123,22 @@ def test_merging_changes_neither_argument() -> None:
     assert new == {"a": {"b": [3]}}
 
 
+@pytest.mark.parametrize("mask", ["FeatureMask", "ntdh_bench.masks.FeatureMask"])
+def test_a_mask_that_needs_a_pair_is_refused_before_anything_runs(
+    mask: str, tmp_path: Path
+) -> None:
+    def runs(teacher: str, removes: str) -> int:
+        folder = tmp_path / f"{teacher}-{removes}"  # files are read once
+        folder.mkdir()
+        overrides = {"mask": {"class_path": mask}, "model.init_args.teacher": teacher}
+        grids = [{"overrides": overrides, "axes": {"mask.init_args.removes": [removes]}}]
+        return len(experiment(folder, grids=grids).runs)
+
+    with pytest.raises(UserError, match=r"mask.init_args.removes=most_divergent: a FeatureMask"):
+        runs("independent", "most_divergent")
+    assert runs("independent", "random") == runs("joint", "most_divergent") == 2
+
+
 def test_another_class_takes_no_old_arguments() -> None:
     old = {"distiller": {"class_path": "KD", "init_args": {"temperature": 1.0}}}
     kept = [{"class_path": "KD"}, {"class_path": "ntdh_bench.distillers.KD"}, "KD"]

@@ -4,7 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from ntdh_bench.cli import main
+from ntdh_bench.commands.configs import with_absolute_paths
 from ntdh_bench.commands.parser import BenchCLI, _without, run_folder
 from ntdh_bench.commands.teacher import teacher_key
 from ntdh_bench.commands.training import EvaluateCLI, FitCLI, check_resume
@@ -83,6 +86,7 @@ def test_a_class_is_not_read_from_a_file(value: str, tmp_path: Path) -> None:
         (["--mask.seed", "1", "--seed_everything", "2"], "--mask.seed is 1, .* seed is 2"),
         (["--data", '{"init_args": {"seed": 3}}'], "--data.seed is 3"),
         (["--seed_everything", str(2**32)], r"it must lie in \[0, 4294967295\]"),
+        (["--model.num_classes", "7"], "--model.num_classes is 7, but the data have 4 classes"),
         (["--seed_everything", "-1"], r"it must lie in \[0, 4294967295\]"),
     ],
 )
@@ -164,6 +168,63 @@ def test_every_run_gets_its_own_folder_with_a_config_that_repeats_it(tmp_path: P
     first = FitCLI("fit", flags(QUICKSTART, tmp_path)).identity()
     again = FitCLI("fit", flags(folders[0] / "config.yaml", tmp_path)).identity()
     assert first == again
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model.distiller.temperature", "0"], "distiller.temperature is 0.0: .* above 0"),
+        (["--model.distiller.temperature", "-1"], "distiller.temperature is -1.0: .* above 0"),
+        (["--model.distiller.temperature", ".nan"], "model.distiller.temperature is nan: .*finite"),
+        (["--model.distiller.weight", ".inf"], "model.distiller.weight is inf: .*finite"),
+        (["--model.distiller", "DKD", "--model.distiller.beta", "-1"], "distiller.beta is -1.0"),
+        (["--model.distiller", "CRD", "--model.distiller.momentum", "2"], "distiller.momentum is"),
+        (["--model.optimizer.lr", "-1"], "model.optimizer: Invalid learning rate: -1.0"),
+        (["--model.optimizer.lr", ".nan"], "model.optimizer.lr is nan"),
+        (["--model.optimizer.weight_decay", "-1"], "model.optimizer: Invalid weight_decay"),
+        (["--model.task_weight", "-1"], "model.task_weight is -1.0: it must be at least 0"),
+        (["--model.teacher_epochs", "0"], "model.teacher_epochs is 0: it must be at least 1"),
+        (["--model.lam", "1.5"], r"model.lam is 1.5: it must lie in \[0, 1\]"),
+        (["--trainer.gradient_clip_val", ".inf"], "trainer.gradient_clip_val is inf"),
+        (["--data.teacher_noise", ".nan"], "data"),
+    ],
+)
+def test_values_out_of_range_are_refused_at_once(
+    words: list[str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        FitCLI("fit", flags(QUICKSTART, tmp_path, *words))
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mask_that_needs_a_pair_is_refused_before_a_teacher_is_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alone = ["--model.teacher", "independent", "--trainer.max_epochs", "100000"]
+    assert main(["fit", *flags(QUICKSTART, tmp_path, *alone)]) == 1
+    assert "set model.teacher to joint" in capsys.readouterr().err
+
+
+def test_a_run_can_be_repeated_from_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NTDH_RUN", raising=False)
+    more = ["--mask.cache_dir", "masks", "--model.teacher_checkpoint", "LICENSE"]
+    cli = FitCLI("fit", flags(QUICKSTART, tmp_path, *more))
+    saved = yaml.safe_load((cli.folder / "config.yaml").read_text())
+    assert saved["mask"]["init_args"]["cache_dir"] == str(Path("masks").absolute())
+    assert saved["model"]["init_args"]["teacher_checkpoint"] == str(Path("LICENSE").absolute())
+
+
+def test_paths_in_a_config_become_absolute() -> None:
+    data = {"class_path": "D", "init_args": {"root": "here", "features": None, "gap": 0.5}}
+    model = {"class_path": "M", "init_args": {"pretrained": "w.pt", "teacher_checkpoint": "~/t"}}
+    found = with_absolute_paths({"data": data, "model": model, "mask": None, "run_dir": "runs"})
+    assert found["data"]["init_args"] == {**data["init_args"], "root": str(Path("here").absolute())}
+    # what a network is made of is part of what a run is
+    assert found["model"]["init_args"]["pretrained"] == "w.pt"
+    assert found["model"]["init_args"]["teacher_checkpoint"] == str(Path.home() / "t")
 
 
 @pytest.mark.parametrize("command", [FitCLI, EvaluateCLI])
