@@ -30,9 +30,9 @@ PART_SIZE: dict[Part, int] = {"train": 795, "test": 654}
 MAX_PIXELS = 4_000_000  # published images have 307,200: more is another file or a bomb
 
 HOW_TO_GET = (
-    f"fetch {LABELLED_MAT} (2.8 GB, horatio.cs.nyu.edu/mit/silberman/nyu_depth_v2/), "
-    f"{SPLIT_MAT} (horatio.cs.nyu.edu/mit/silberman/indoor_seg_sup/), {CLASSES_MAT} "
-    "(github.com/ankurhanda/nyuv2-meta-data)"
+    f"fetch {LABELLED_MAT} (2.8 GB) and {SPLIT_MAT} "
+    "(horatio.cs.nyu.edu/mit/silberman/{nyu_depth_v2,indoor_seg_sup}) and "
+    f"{CLASSES_MAT} (github.com/ankurhanda/nyuv2-meta-data)"
 )
 
 

@@ -136,9 +136,9 @@ def pair_source(root: Path) -> PairSource:
     if (folder / LABELLED_MAT).is_file():
         return LabelledMat(folder)
     raise UserError(
-        f"NYU Depth V2 is missing: neither {folder / PREPARED}/{{rgb,depth,label40,{SPLIT}}} nor "
-        f"{folder / LABELLED_MAT}; {HOW_TO_GET}, then run `ntdh-bench data prepare nyuv2 --from "
-        "FOLDER`, or use `--data.source simulated`"
+        f"NYU Depth V2 is missing: neither {folder / PREPARED} nor the .mat beside it; "
+        f"{HOW_TO_GET}, then `ntdh-bench data prepare nyuv2 --from FOLDER`, or use "
+        "`--data.source simulated`"
     )
 
 

@@ -34,9 +34,9 @@ from .store import Arrays, Sample, files_key, stored
 from .voxels import BLOCK, GRID, VOXEL_SIZE, Grid, downsampled, read_voxels
 
 HOW_TO_GET_SCENES = (
-    "fetch depthbin_eval.zip (sscnet.cs.princeton.edu/sscnet_release/data) for NYUtrain and "
-    "NYUtest and put the colour images beside the depth as NYUNNNN_0000_rgb.png, or fetch "
-    "NYUtrain_npz and NYUtest_npz (github.com/waterljwant/SSC)"
+    "fetch depthbin_eval.zip (sscnet.cs.princeton.edu/sscnet_release/data) for NYUtrain, NYUtest "
+    "and put the colours there as NYUNNNN_0000_rgb.png, or fetch NYUtrain_npz, NYUtest_npz "
+    "(github.com/waterljwant/SSC)"
 )
 
 #: The folders of each part as SSCNet and as DDRNet publish them; the first that is there is read.
