@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ntdh_bench.cache import write_atomic
-from ntdh_bench.commands.fit import source_note
+from ntdh_bench.commands.fit import scoring_note, source_note
 from ntdh_bench.commands.predictions import PredictionFiles
 from ntdh_bench.commands.summary import metrics_by_name, print_summary, teacher_measure
 from ntdh_bench.commands.teacher import cached_teacher, saved_teacher
@@ -27,7 +27,11 @@ def _run(cli: EvaluateCLI) -> None:
     common: dict[str, Any] = {
         "model": cli.model, "datamodule": cli.datamodule, "ckpt_path": cli.config.ckpt_path,
     }  # fmt: skip
-    notes = {"source": source_note(cli.datamodule.source), "checkpoint": cli.config.ckpt_path}
+    notes = {
+        "source": source_note(cli.datamodule.source),
+        **scoring_note(cli.datamodule),
+        "checkpoint": cli.config.ckpt_path,
+    }
     rows: dict[str, Any] = {}
     if cli.command == "predict":
         notes["saved"] = str(_predict(cli, common))

@@ -204,7 +204,11 @@ def make_record(
 
 def finish(cli: FitCLI, record: dict[str, Any], in_sweep: bool) -> None:
     """Write the record, unless a sweep does, and print the summary table."""
-    notes = {"source": source_note(cli.datamodule.source), **origin_notes(cli, record["teacher"])}
+    notes = {
+        "source": source_note(cli.datamodule.source),
+        **scoring_note(cli.datamodule),
+        **origin_notes(cli, record["teacher"]),
+    }
     if cli.fast_dev_run:
         notes["saved"] = "nothing: fast_dev_run is a trial"
     elif not in_sweep:
@@ -259,6 +263,13 @@ def origin_notes(cli: FitCLI, teacher: str | None) -> dict[str, str]:
         _PARTS[part]: f"from the cache, made {entry['created']}: {entry['path']}"
         for part, entry in cli.from_cache.items()
     }
+
+
+def scoring_note(data: Any) -> dict[str, str]:
+    """Say that scenes are not scored by the default protocol, with which nothing compares."""
+    if getattr(data, "protocol", "pooled") == "pooled":
+        return {}
+    return {"scoring": "as SSCNet's script: unknown voxels are empty, completion a mean of scenes"}
 
 
 def saved_files(folder: Path) -> dict[str, str]:

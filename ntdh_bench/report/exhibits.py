@@ -341,8 +341,9 @@ def _teacher_panel() -> PanelSpec:
 
 _PMF = "The paper's text says PMF on SemanticKITTI, its caption NYU Depth V2."
 _TASKS = (
-    "The paper completes scenes of NYU Depth V2 (nyuv2_ssc); under nyuv2_seg and nyuv2_seg_small "
-    "pixels are labelled, another task."
+    "The paper completes scenes of NYU Depth V2 (nyuv2_ssc; nyuv2_ssc_sscnet if scored as SSCNet's "
+    "script does, which is not comparable); under nyuv2_seg and nyuv2_seg_small pixels are "
+    "labelled, another task."
 )
 _TWO_WAY = (
     "TCKL is here the two-way form, which is never negative; with it the bound holds for every "
