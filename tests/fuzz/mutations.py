@@ -151,7 +151,7 @@ def _other_array(content: bytes, chance: random.Random) -> bytes:
         values = values.copy()
         values.flat[chance.randrange(values.size)] = chance.choice((np.nan, np.inf, 1e308, -9))
     elif kind == 1:
-        values = values.astype(chance.choice(("S3", "U2", "c8", "?", "f2", "i1", "<M8[s]")))
+        values = np.ones(values.shape, chance.choice(("S3", "U2", "c8", "?", "f2", "i1", "<M8[s]")))
     elif kind == 2:
         values = values.reshape(-1)[: chance.randrange(values.size + 1)]
     elif kind == 3:
