@@ -16,6 +16,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 import tracemalloc
 import warnings
 from collections import Counter
@@ -129,8 +130,9 @@ def _in_child(reader: Reader, mutations: int, seed: int, answers: Any) -> None:
     folder = Path(tempfile.mkdtemp(prefix="ntdh-fuzz-"))
     signal.alarm(3600)
     try:
-        outcome = run(reader, folder, mutations, seed)
-        answers.send((outcome.counts, outcome.faults))
+        answers.send(run(reader, folder, mutations, seed))
+    except Exception:  # of the campaign itself
+        answers.send(traceback.format_exc())
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(os.environ["NTDH_CACHE"], ignore_errors=True)
@@ -144,14 +146,15 @@ def in_process_of_its_own(reader: Reader, mutations: int, seed: int) -> Outcome:
     child.start()
     there.close()
     try:
-        counts, faults = here.recv()
+        outcome: Outcome | str = here.recv()
     except EOFError:
-        child.join()
-        crashed = Outcome()
-        crashed.fault("crash", -1, f"exit status {child.exitcode}")
-        return crashed
+        outcome = Outcome()
     child.join()
-    return Outcome(counts, faults)
+    if isinstance(outcome, str):
+        raise RuntimeError(f"{reader.name}: {outcome}")
+    if child.exitcode:
+        outcome.fault("crash", -1, f"exit status {child.exitcode}")
+    return outcome
 
 
 def main() -> int:
