@@ -19,6 +19,7 @@ CHOICES: dict[str, type] = {
 
 _FRAME = re.compile(
     r"Given value|Subtypes: |Errors:$|Does not validate against|Expected a path but "
+    r"|Subclass types expect one of:|a class path \(str\)$|a dict with(out)? "
     r"|Problem with given class_path '[^']+':$|Expected a <class 'NoneType'>"
 )
 _KEY = re.compile(r'Parser key "([^"]+)":? *')

@@ -82,8 +82,9 @@ def cached_teacher(cli: EvaluateCLI) -> Path:
     path = _cache_path("teacher", teacher_key(cli))
     if not is_intact(path):
         raise UserError(
-            f"no teacher beside {cli.config.ckpt_path} and none in the cache ({path}): give "
-            f"--model.teacher_checkpoint <run>/{TEACHER_FILE}"
+            f"no teacher beside {cli.config.ckpt_path} and none in the cache for these settings "
+            f"({path}): give --model.teacher_checkpoint <run>/{TEACHER_FILE}, or "
+            "--config <run>/config.yaml"
         )
     return path
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +102,3 @@ def test_every_config_trains_on_its_simulated_source(config: Path, tmp_path: Pat
     (path,) = tmp_path.rglob("last.ckpt")
     state = torch.load(path, weights_only=True)["state_dict"]
     assert all(torch.isfinite(value).all() for value in state.values())
-    (record,) = tmp_path.rglob("record.json")
-    curves = json.loads(record.read_text())["curves"]
-    losses = [value for name, values in curves.items() if "loss" in name for value in values]
-    assert all(map(math.isfinite, losses))

@@ -264,5 +264,5 @@ def test_every_argument_that_takes_a_class_forgets_the_former_one(tmp_path: Path
     assert {name: optimizer[name] for name in ("lr", "weight_decay")}.items() <= adamw.items()
     assert model["scheduler"]["init_args"] == {"gamma": 0.9, "last_epoch": -1}
     assert settings["mask"]["init_args"] == {"ratio": 0.5, "removes": "most_divergent"}
-    with pytest.raises(UserError, match="mask: the following arguments are required: ratio"):
+    with pytest.raises(UserError, match=r"mask: .*required"):
         parsed([*first, "--mask", "SampleMask"])

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
+from lightning.pytorch import Callback
 
 from ntdh_bench.cli import main
 from ntdh_bench.commands.configs import with_absolute_paths
@@ -15,6 +16,10 @@ from ntdh_bench.errors import UserError
 from ntdh_bench.records import baseline_hash
 from tests.helpers import flags
 
+# Nine lists of nine aliases of the list before: 3.9e9 values in 400 characters.
+BOMB = "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "\n".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 10)
+)
 QUICKSTART = Path("configs/quickstart.yaml")
 
 
@@ -52,6 +57,7 @@ def test_wrong_arguments_give_one_line(words: list[str], message: str, tmp_path:
         ("model: !!python/object/apply:os.system [exit]", "a tag, which is not allowed"),
         ("model: !Net {}", "a tag, which is not allowed"),
         ("seed_everything: 1\nseed_everything: 2", "a key is given twice"),
+        (BOMB, "more than 200000 values"),
     ],
 )
 def test_a_file_that_is_no_config(content: str, message: str, tmp_path: Path) -> None:
@@ -256,3 +262,18 @@ def test_only_the_data_modules_own_arguments_are_left_out_of_the_identity() -> N
     kept = _without(settings, {"root", "jobs", "features"})
     assert kept == {"class_path": "my.Data", "init_args": {"net": network}}
     assert _without({"class_path": "my.Data"}, {"root"}) == {"class_path": "my.Data"}
+
+
+def test_an_error_of_a_class_is_shown(tmp_path: Path) -> None:
+    callback = {"class_path": f"{__name__}.Fussy", "init_args": {"number": "x"}}
+    path = tmp_path / "overlay.yaml"
+    path.write_text(yaml.safe_dump({"trainer": {"callbacks": [callback]}}))
+    with pytest.raises(UserError, match=r"invalid literal for int\(\) with base 10: 'x'"):
+        FitCLI("fit", flags(QUICKSTART, tmp_path, "--config", str(path)))
+
+
+class Fussy(Callback):
+    """Takes text, and means a number."""
+
+    def __init__(self, number: str) -> None:
+        self.number = int(number)
