@@ -1,0 +1,314 @@
+"""Broken on purpose: every mutant of the code must be caught by the tests that are said to do so.
+
+Each mutant is put into a copy of the tree, where only the named tests run. Run them with
+``pytest -m slow tests/mutants`` (20 minutes); one of them with ``-k`` and its name.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+COPIED = ("ntdh_bench", "datamodules", "models", "configs", "tests")
+TIMEOUT = 600  # seconds for the tests of one mutant
+PASSED, FAILED = 0, 1  # of pytest; others mean that tests could not run
+
+
+class Mutant(NamedTuple):
+    """A fault: what stands once in a file, what stands there instead, and which tests see it."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+DIVERGENCE, D_TESTS = "ntdh_bench/divergence.py", "tests/ntdh_bench/test_divergence.py"
+LOSSES, L_TESTS = (
+    "ntdh_bench/distillers/functional.py",
+    "tests/ntdh_bench/distillers/test_functional.py",
+)
+RELATIONS, R_TESTS = (
+    "ntdh_bench/distillers/relational.py",
+    "tests/ntdh_bench/distillers/test_relational.py",
+)
+CRD_TESTS = "tests/ntdh_bench/distillers/test_crd.py"
+PERMUTED, S_TESTS = "ntdh_bench/masks/permuted.py", "tests/ntdh_bench/masks/test_saliency.py"
+FEATURE_MASK, F_TESTS = (
+    "ntdh_bench/masks/feature_mask.py",
+    "tests/ntdh_bench/masks/test_feature_mask.py",
+)
+SAMPLE_TESTS = "tests/ntdh_bench/masks/test_sample_mask.py"
+MODULE, M_TESTS = "models/distillation.py", "tests/models/test_distillation.py"
+SEGMENTATION, SEG_TESTS = "ntdh_bench/segmentation.py", "tests/ntdh_bench/test_segmentation.py"
+PROJECTION, P_TESTS = (
+    "datamodules/semantickitti/projection.py",
+    "tests/datamodules/semantickitti/test_projection.py",
+)
+VOXELS, V_TESTS = "datamodules/nyuv2/voxels.py", "tests/datamodules/nyuv2/test_voxels.py"
+SEEDING, SEED_TESTS = "ntdh_bench/seeding.py", "tests/ntdh_bench/test_seeding.py"
+STATISTICS, STAT_TESTS = (
+    "ntdh_bench/report/statistics.py",
+    "tests/ntdh_bench/report/test_statistics.py",
+)
+RECORDS, REC_TESTS = "ntdh_bench/records.py", "tests/ntdh_bench/test_records.py"
+HYPOTHESIS, H_TESTS = (
+    "ntdh_bench/report/hypothesis.py",
+    "tests/ntdh_bench/report/test_hypothesis.py",
+)
+PAIRING, PAIR_TESTS = "ntdh_bench/report/pairing.py", "tests/ntdh_bench/report/test_pairing.py"
+
+MUTANTS = (
+    # -- divergences
+    Mutant("target's column kept", DIVERGENCE,
+           "columns + (columns >= target[:, None])", "columns + (columns > target[:, None])",
+           D_TESTS),
+    Mutant("margin with the wrong sign", DIVERGENCE,
+           "F.logsigmoid(margin), F.logsigmoid(-margin)",
+           "F.logsigmoid(-margin), F.logsigmoid(margin)", D_TESTS),
+    Mutant("KL weighted by the student", DIVERGENCE,
+           "return log_p.exp() * (log_p - log_q)", "return log_q.exp() * (log_p - log_q)", D_TESTS),
+    Mutant("JSD against the teacher alone", DIVERGENCE,
+           "return (p_term + log_q.exp() * (LN2 + F.logsigmoid(-gap))) / 2", "return p_term",
+           D_TESTS),
+    Mutant("two-way TCKL without its second term", DIVERGENCE,
+           "_bounded(value + _kl_term(rest_a, rest_b), math.inf) if binary", "value if binary",
+           D_TESTS),
+    Mutant("ignored pixels count", DIVERGENCE,
+           "keep = target != ignore_index", "keep = target == target", D_TESTS),
+    # -- the seven distillers
+    Mutant("KD without T squared", LOSSES,
+           "return divergence * temperature**2", "return divergence", L_TESTS),
+    Mutant("KD of sharpened logits", LOSSES,
+           "teacher = torch.log_softmax(teacher_logits / temperature, dim=1)",
+           "teacher = torch.log_softmax(teacher_logits * temperature, dim=1)", L_TESTS),
+    Mutant("DKD with its weights swapped", LOSSES,
+           "(alpha * target_part + beta * other_part)", "(beta * target_part + alpha * other_part)",
+           L_TESTS),
+    Mutant("FitNet summed", LOSSES,
+           "return F.mse_loss(student, teacher)",
+           'return F.mse_loss(student, teacher, reduction="sum")', L_TESTS),
+    Mutant("PKT in the other direction", LOSSES,
+           "p, q = _affinities(teacher), _affinities(student)",
+           "q, p = _affinities(teacher), _affinities(student)", L_TESTS),
+    Mutant("SP without row norms", LOSSES,
+           "return unit_rows(x @ x.T)", "return x @ x.T", L_TESTS),
+    Mutant("RKD with the angles' sign turned", RELATIONS,
+           "loss = loss + angle_weight * angle", "loss = loss - angle_weight * angle", R_TESTS),
+    Mutant("RKD's distances not relative", RELATIONS,
+           "return distances / _mean_positive(distances)", "return distances", R_TESTS),
+    Mutant("CRD's positive taken for a negative", "ntdh_bench/distillers/contrastive.py",
+           "odds[:, 0].neg_()\n        loss", "odds[:, -1].neg_()\n        loss", CRD_TESTS),
+    Mutant("CRD's student against its own bank", "ntdh_bench/distillers/contrastive.py",
+           "_contrast(student, teacher_memory, contrast, log_z[0], temperature)",
+           "_contrast(student, student_memory, contrast, log_z[0], temperature)", CRD_TESTS),
+    Mutant("CRD's momentum swapped", "ntdh_bench/distillers/crd.py",
+           "self.momentum * memory[everywhere] + (1.0 - self.momentum) * rows",
+           "(1.0 - self.momentum) * memory[everywhere] + self.momentum * rows", CRD_TESTS),
+    # -- Algorithms 1 and 2
+    Mutant("saliency with the other sign", PERMUTED,
+           "sums[part] = (self.base - ncjsd).sum(1)", "sums[part] = (ncjsd - self.base).sum(1)",
+           S_TESTS),
+    Mutant("nothing is permuted", PERMUTED,
+           "values_of_copy[:, feature] = values_of_copy[order, feature]", "pass", S_TESTS),
+    Mutant("saliency of the last batch alone", "ntdh_bench/masks/saliency.py",
+           "difference = total if rows == 0 else difference + total", "difference = total",
+           S_TESTS),
+    Mutant("one permutation for all batches", "ntdh_bench/masks/saliency.py",
+           'generator(self.seed, "saliency", m, batch_number)',
+           'generator(self.seed, "saliency", m)', S_TESTS),
+    Mutant("the feature mask is never put in place", FEATURE_MASK,
+           "self._handle = mask_layer(module.teacher, self.layer, "
+           "self.keep.to(pl_module.device))", "pass", M_TESTS),
+    Mutant("the feature mask is turned round", FEATURE_MASK,
+           "self.keep = self.choose(divergence, self.removes)",
+           "self.keep = ~self.choose(divergence, self.removes)", F_TESTS),
+    Mutant("the wrong end of the ranking is removed", "ntdh_bench/masks/base.py",
+           'descending=removes == "most_divergent"', 'descending=removes != "most_divergent"',
+           SAMPLE_TESTS),
+    Mutant("what is removed stays, and what stays is removed", "ntdh_bench/masks/base.py",
+           "keep[order[: round(ratio * count)]] = False",
+           "keep[order[round(ratio * count) :]] = False", SAMPLE_TESTS),
+    Mutant("the same random rows in every epoch", "ntdh_bench/masks/sample_mask.py",
+           'generator(self.seed, "sample_mask", epoch, batch_idx)',
+           'generator(self.seed, "sample_mask", batch_idx)', SAMPLE_TESTS),
+    Mutant("the sample mask compares the teacher with itself", "ntdh_bench/masks/sample_mask.py",
+           "divergence = ncjsd(logits_teacher, logits_student, target)",
+           "divergence = ncjsd(logits_teacher, logits_teacher, target)", SAMPLE_TESTS),
+    # -- the loss, and what a run without KD is
+    Mutant("the task weight does not count", MODULE,
+           "loss = self.task_weight * task\n", "loss = task\n", M_TESTS),
+    Mutant("the weight of the distiller does not count", MODULE,
+           "loss = loss + self.distill_weight * distilled", "loss = loss + distilled", M_TESTS),
+    Mutant("lambda weighs the task", MODULE,
+           "return 1 - lam, lam", "return lam, 1 - lam", M_TESTS),
+    Mutant("ignored pixels are distilled", MODULE,
+           "keep = target != self.ignore_index", "keep = target == target",
+           "tests/models/test_dense.py"),
+    Mutant("the mask is part of what a control must share", RECORDS,
+           '"model": student, "mask": None,', '"model": student,', REC_TESTS),
+    Mutant("students of two task weights share a control", "ntdh_bench/commands/control.py",
+           '"task_weight": identity["model"]["init_args"]["task_weight"],', "",
+           "tests/ntdh_bench/commands/test_control.py"),
+    Mutant("a matched control is taken for w/o KD", RECORDS,
+           'if init_args.get("task_weight") == 1 else "matched"',
+           'if init_args.get("task_weight") else "matched"', REC_TESTS),
+    # -- metrics and segmentation
+    Mutant("a batch counts as one sample", "ntdh_bench/metrics.py",
+           "self.count += len(values)", "self.count += 1", "tests/ntdh_bench/test_metrics.py"),
+    Mutant("hits are counted twice in the union", SEGMENTATION,
+           "self.confusion.sum(dim=1)).double() - hits", "self.confusion.sum(dim=1)).double()",
+           SEG_TESTS),
+    Mutant("excluded classes are averaged", SEGMENTATION,
+           "return iou.masked_fill(~self.evaluated, math.nan)", "return iou", SEG_TESTS),
+    Mutant("Lovasz without sorting", SEGMENTATION,
+           "order = errors.argsort(dim=1, descending=True, stable=True)",
+           "order = errors.argsort(dim=1, descending=False, stable=True)", SEG_TESTS),
+    Mutant("the focal exponent on the hit", SEGMENTATION,
+           "value = -miss.pow(gamma)", "value = -(1 - miss).pow(gamma)", SEG_TESTS),
+    # -- geometry and labels
+    Mutant("rows by the height of the image", PROJECTION,
+           "row[point].long() * width + column[point].long()",
+           "row[point].long() * height + column[point].long()", P_TESTS),
+    Mutant("the farthest point wins", PROJECTION,
+           'key = bits | torch.arange(len(pixel), device=pixel.device)',
+           'key = -bits | torch.arange(len(pixel), device=pixel.device)', P_TESTS),
+    Mutant("points behind the camera", PROJECTION,
+           "inside = (depth > 0) & ", "inside = (depth != 0) & ", P_TESTS),
+    Mutant("the grid's axes in the order of the world", "datamodules/nyuv2/camera.py",
+           "for axis, side in zip((0, 2, 1), grid, strict=True):",
+           "for axis, side in zip((0, 1, 2), grid, strict=True):",
+           "tests/datamodules/nyuv2/test_camera.py"),
+    Mutant("hollow blocks from half empty", VOXELS,
+           "_EMPTY_SHARE = 0.95", "_EMPTY_SHARE = 0.5", V_TESTS),
+    Mutant("the commonest class off by one", VOXELS,
+           "count[:, 1:classes].argmax(axis=1) + 1", "count[:, 1:classes].argmax(axis=1)",
+           V_TESTS),
+    Mutant("instances in the labels", "datamodules/semantickitti/reader.py",
+           "(raw & 0xFFFF)", "(raw >> 16)", "tests/datamodules/semantickitti/test_reader.py"),
+    Mutant("classes off by one", "datamodules/semantickitti/labels.py",
+           'table[raw] = CLASS_NAMES.index(label["class"])',
+           'table[raw] = (CLASS_NAMES.index(label["class"]) + 1) % 20',
+           "tests/datamodules/semantickitti/test_labels.py"),
+    Mutant("one class's weight for all", "datamodules/semantickitti/labels.py",
+           "weights[0] = 0", "weights[1] = 0", "tests/datamodules/semantickitti/test_labels.py"),
+    Mutant("the gap shares what it should not", "datamodules/synthetic.py",
+           "self.shift = round(gap * decisive)", "self.shift = round((1 - gap) * decisive)",
+           "tests/datamodules/test_synthetic.py"),
+    Mutant("digits in grey", "datamodules/mnist/mnist_m.py",
+           "np.where(digits[rows] > 0, np.uint8(255), np.uint8(0))", "digits[rows]",
+           "tests/datamodules/mnist/test_mnist_m.py"),
+    # -- seeds
+    Mutant("purposes share a stream", SEEDING,
+           "[str(seed), purpose, *map(str, numbers)]", "[str(seed), *map(str, numbers)]",
+           SEED_TESTS),
+    Mutant("noise repeats in every epoch", SEEDING,
+           "derive_seed(seed, purpose, epoch)", "derive_seed(seed, purpose)", SEED_TESTS),
+    Mutant("samples share their noise", SEEDING,
+           "rows[:, None] + np.arange(1, words + 1", "rows[:1, None] + np.arange(1, words + 1",
+           SEED_TESTS),
+    # -- the report
+    Mutant("spread of a population", STATISTICS,
+           "spread = float(x.std(ddof=1))", "spread = float(x.std(ddof=0))", STAT_TESTS),
+    Mutant("Bonferroni for Holm", STATISTICS,
+           "(len(ps) - rank) * ps[index]", "len(ps) * ps[index]", STAT_TESTS),
+    Mutant("p of the other side", STATISTICS,
+           "return _t_cdf(-float(x.mean()) / error, x.size - 1)",
+           "return _t_cdf(float(x.mean()) / error, x.size - 1)", STAT_TESTS),
+    Mutant("all parts as if one would do", STATISTICS,
+           "sorted(ps)[count - 1]", "sorted(ps)[0]", STAT_TESTS),
+    Mutant("support where the hypothesis says the opposite", HYPOTHESIS,
+           "if high is not None and high < 0:", "if low is not None and low > 0:", H_TESTS),
+    Mutant("the difference of correlations turned round", HYPOTHESIS,
+           '"difference": n - t,', '"difference": t - n,', H_TESTS),
+    Mutant("weight adjustment in the strata", HYPOTHESIS,
+           'return bool(row["method"] != "WeightedKL")', "return True", H_TESTS),
+    Mutant("a gain that is a sum", PAIRING,
+           "return float(row[column] - control[column])",
+           "return float(row[column] + control[column])", PAIR_TESTS),
+    Mutant("the divergence after distillation", PAIRING,
+           "value = None if control is None else control[",
+           "value = None if control is None else row[", PAIR_TESTS),
+    # -- records
+    Mutant("ranges are not checked", RECORDS,
+           "if not low - _ROUNDING <= value <= high + _ROUNDING:", "if False:", REC_TESTS),
+    Mutant("lambda in the wrong column", RECORDS,
+           'model.get("task_weight") if lam is None else 1 - lam',
+           'model.get("task_weight") if lam is None else lam', REC_TESTS),
+    Mutant("the record of another run", RECORDS,
+           'if record.get("run") != run:', "if False:", REC_TESTS),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of the tree; a mutant is taken out again after its tests."""
+    copy = tmp_path_factory.mktemp("mutants")
+    for name in COPIED:
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", copy)
+    return copy
+
+
+@pytest.fixture
+def mutated(tree: Path, mutant: Mutant) -> Iterator[Path]:
+    """Put a mutant into the copy of the tree."""
+    path = tree / mutant.file
+    text = path.read_text()
+    path.write_text(text.replace(mutant.old, mutant.new))
+    yield tree
+    path.write_text(text)
+
+
+def run_tests(tree: Path, *files: str) -> subprocess.CompletedProcess[str]:
+    """Run some tests of a copy of the tree, without what makes them depend on this machine."""
+    kept = {n: v for n, v in os.environ.items() if n not in ("NTDH_DATA", "NTDH_GOLDEN")}
+    # Compiled files of a mutant are as old and as large as those of the original.
+    variables = {**kept, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(tree)}
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *files]
+    return subprocess.run(
+        command,
+        cwd=tree,
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name.replace(" ", "-"))
+def test_a_mutant_fits_the_code(mutant: Mutant) -> None:
+    """In the ordinary suite: else a mutant would be lost with the code that it was written for."""
+    count = (ROOT / mutant.file).read_text().count(mutant.old)
+    assert count == 1, (
+        f"{mutant.file} holds the text of {mutant.name!r} {count} times: rewrite the mutant in "
+        f"{Path(__file__).name} for the code as it is"
+    )
+    assert mutant.new != mutant.old
+    assert (ROOT / mutant.tests).is_file()
+
+
+@pytest.mark.slow
+def test_the_tests_pass_without_a_mutant(tree: Path) -> None:
+    """Else they would catch anything."""
+    done = run_tests(tree, *sorted({mutant.tests for mutant in MUTANTS}))
+    assert done.returncode == PASSED, done.stdout[-3000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name.replace(" ", "-"))
+def test_a_mutant_is_caught(mutated: Path, mutant: Mutant) -> None:
+    done = run_tests(mutated, mutant.tests)
+    assert done.returncode != PASSED, f"no test of {mutant.tests} sees that {mutant.name}"
+    assert done.returncode == FAILED, f"the tests could not run:\n{done.stdout[-3000:]}"
