@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,11 @@ def read_weights(path: str | Path, remedy: str) -> dict[str, Tensor]:
 def _load(path: Path, remedy: str) -> Any:
     if not path.is_file():
         raise FileError(f"no checkpoint {path}; {remedy}")
-    with reading(path, "a checkpoint of tensors and plain values", remedy):
+    what = "a checkpoint of tensors and plain values"
+    with reading(path, what, remedy):
+        # Torch's format before 1.6 is no zip: its reader takes memory for what lengths promise.
+        if not zipfile.is_zipfile(path):
+            raise FileError(f"{path}: damaged, not {what}, or of torch before 1.6; {remedy}")
         return torch.load(path, map_location="cpu", weights_only=True)
 
 

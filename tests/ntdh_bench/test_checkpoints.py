@@ -17,7 +17,7 @@ def test_missing_damaged_and_foreign_files(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no checkpoint"):
         read_checkpoint(path)
     path.write_bytes(b"not a checkpoint")
-    with pytest.raises(UserError, match="damaged, or not a checkpoint"):
+    with pytest.raises(UserError, match="damaged, not a checkpoint"):
         read_checkpoint(path)
     torch.save({"weights": torch.zeros(2)}, path)
     with pytest.raises(UserError, match="no state_dict"):
