@@ -105,8 +105,9 @@ class FeatureSaliency:
 
     The saliency of feature i is NCJSD(unmasked) - NCJSD(feature i permuted over the samples of a
     batch), averaged over ``permutations`` permutations and all batches, each row counting alike.
-    (The paper adds up NCJSD(permuted) alone and masks the top; see DESIGN: with this sign a large
-    value means that the feature *contributes* divergence, as the text has it.)
+    (Algorithm 1 as printed adds up NCJSD(permuted) alone and masks the top, which is exactly the
+    reverse order. With this sign a large value means that the feature *contributes* divergence, as
+    the paper's text has it.)
 
     Permutation m of batch b is drawn from (seed, "saliency", m, b) and shared by all features.
     Networks run as they are (float32); divergences, sums and ranks are float64.
