@@ -98,8 +98,7 @@ def test_nothing_there(tmp_path: Path) -> None:
     message = str(caught.value)
     assert "\n" not in message
     for part in (
-        f"{tmp_path}/nyuv2/prepared/{{rgb,depth,label40,split.json}}",
-        f"{tmp_path}/nyuv2/nyu_depth_v2_labeled.mat",
+        f"neither {tmp_path}/nyuv2/prepared nor the .mat beside it",
         "`ntdh-bench data prepare nyuv2 --from FOLDER`",
         "--data.source simulated",
     ):

@@ -313,6 +313,8 @@ def test_a_stopped_run_says_how_to_go_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     given = ("--model.teacher_checkpoint", teacher)
+    # A shell ignores Ctrl-C for what it runs in the background, this process perhaps.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     interrupt(number, DistillationModule)
     folder = run(tmp_path, *given, status=status)
