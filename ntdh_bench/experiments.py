@@ -251,8 +251,8 @@ def _as_before(config: Config) -> Config:
                 del init_args[argument]
     init_args = with_epochs(init_args, config.get("trainer"))
     optimizer = init_args.get("optimizer")
-    adamw = isinstance(optimizer, dict) and same_class(optimizer.get("class_path"), _ADAMW)
-    if adamw and any(same_class(model.get("class_path"), name) for name in _UNDECAYED):
+    undecayed = any(same_class(model.get("class_path"), name) for name in _UNDECAYED)
+    if undecayed and isinstance(optimizer, dict) and same_class(_class_path(optimizer), _ADAMW):
         given = {"weight_decay": 0.01, **(optimizer.get("init_args") or {})}
         if not given["weight_decay"]:
             del given["weight_decay"]
