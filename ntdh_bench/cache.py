@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ntdh_bench.errors import FileError, UserError
+from ntdh_bench.files.reading import checked_size
 from ntdh_bench.files.schema import mismatch
 from ntdh_bench.files.text import read_json
 from ntdh_bench.notices import notice
@@ -26,7 +27,7 @@ _ALWAYS_READ = 1 << 30
 # What a folder, and not a programmer, is to blame for.
 _UNWRITABLE = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO,
-    errno.ENOTDIR,
+    errno.ENOTDIR, errno.EISDIR, errno.ELOOP,
 )  # fmt: skip
 
 
@@ -52,7 +53,13 @@ def digest(plain: Any) -> str:
 
 
 def file_digest(path: Path, algorithm: str = "md5") -> str:
-    """Return the hexadecimal digest of a file's content."""
+    """Return the hexadecimal digest of a file's content.
+
+    Raises:
+        UserError: it is missing, or no regular file: reading a pipe or a device never ends.
+        OSError: it cannot be read.
+    """
+    checked_size(path, 1 << 62, "remove it, or get it again")
     with path.open("rb") as file:
         content = hashlib.new(algorithm, usedforsecurity=False)
         while chunk := file.read(1 << 20):

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ntdh_bench.cache import write_atomic
+from ntdh_bench.cache import file_digest, write_atomic
 from ntdh_bench.errors import FileError, UserError
+from ntdh_bench.files.archives import open_zip
 from ntdh_bench.files.reading import reading
+from ntdh_bench.files.text import not_plain
 
+#: Of last.ckpt: the weights of the last step, where averaging ended with others.
+TRAINED = "trained_state_dict"
+_MAX_TENSORS = 1_000_000
+_WHAT = "a checkpoint of tensors and plain values"
 _REMEDY = "give a sound checkpoint, or train it anew"
 
 
@@ -23,7 +29,7 @@ _ENTRIES = {
     "callbacks": dict, "identity": dict, "loops": dict, "hyper_parameters": dict,
     "datamodule_hyper_parameters": dict, "checkpoints": dict, "optimizer_states": list,
     "lr_schedulers": list, "distiller_sizes": list, "teacher_hash": str, "epoch": int,
-    "global_step": int, "epochs": int,
+    "global_step": int, "epochs": int, TRAINED: dict,
 }  # fmt: skip
 
 
@@ -57,6 +63,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         if checkpoint.get(name) is not None and not isinstance(checkpoint[name], kind):
             raise FileError(f"{path}: damaged, its {name} is no {kind.__name__}; {_REMEDY}")
     _check_weights(path, checkpoint["state_dict"], _REMEDY)
+    _check_weights(path, checkpoint.get(TRAINED, {}), _REMEDY)
+    if not all(map(_is_finite, _tensors(checkpoint.get("optimizer_states")))):
+        raise FileError(f"{path}: an optimiser's state is not finite; {_REMEDY}")
+    if wrong := not_plain(checkpoint.get("identity")):
+        raise FileError(f"{path}: damaged, its identity holds {wrong}; {_REMEDY}")
     return dict(checkpoint)
 
 
@@ -76,12 +87,36 @@ def read_weights(path: str | Path, remedy: str) -> dict[str, Tensor]:
 def _load(path: Path, remedy: str) -> Any:
     if not path.is_file():
         raise FileError(f"no checkpoint {path}; {remedy}")
-    what = "a checkpoint of tensors and plain values"
-    with reading(path, what, remedy):
-        # Torch's format before 1.6 is no zip: its reader takes memory for what lengths promise.
-        if not zipfile.is_zipfile(path):
-            raise FileError(f"{path}: damaged, not {what}, or of torch before 1.6; {remedy}")
+    with reading(path, _WHAT, remedy):
+        _check_sizes(path, remedy)
         return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _check_sizes(path: Path, remedy: str) -> None:
+    """Refuse what would take more memory than the file has bytes: torch allocates what it says."""
+    if not zipfile.is_zipfile(path):  # torch's format before 1.6, which holds lengths everywhere
+        raise FileError(f"{path}: damaged, not {_WHAT}, or of torch before 1.6; {remedy}")
+    with open_zip(path, _MAX_TENSORS, _WHAT, remedy) as archive:
+        members = archive.infolist()
+        stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
+        if not stored or sum(member.file_size for member in members) > path.stat().st_size:
+            raise FileError(f"{path}: damaged, torch packs no tensors; {remedy}")
+
+
+def _tensors(plain: Any) -> Iterator[Tensor]:
+    """Yield the tensors in lists and mappings, looking into each of these once."""
+    waiting, seen = [plain], set()
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, Tensor):
+            yield item
+        elif isinstance(item, dict | list | tuple) and id(item) not in seen:
+            seen.add(id(item))
+            waiting += item.values() if isinstance(item, dict) else item
+
+
+def _is_finite(value: Tensor) -> bool:
+    return bool(torch.isfinite(value).all())
 
 
 def _check_weights(path: Path, weights: Any, remedy: str) -> None:
@@ -91,7 +126,7 @@ def _check_weights(path: Path, weights: Any, remedy: str) -> None:
     for name, value in weights.items():
         if not isinstance(name, str) or not _is_whole(value, size):
             raise FileError(f"{path}: damaged, not all of its weights are tensors; {remedy}")
-        if not torch.isfinite(value).all():
+        if not _is_finite(value):
             raise FileError(f"{path}: weights that are not finite; {remedy}")
 
 
@@ -111,10 +146,9 @@ def file_hash(path: str | Path) -> str:
     Raises:
         UserError: there is no such file.
     """
-    try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
-    except OSError as error:
-        raise UserError(f"no checkpoint {path}: {error.strerror}") from None
+    path = Path(path)
+    with reading(path, _WHAT, _REMEDY):
+        return file_digest(path, "sha256")[:16]
 
 
 def weights_of(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

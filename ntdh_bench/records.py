@@ -22,6 +22,7 @@ from ntdh_bench import __version__
 from ntdh_bench.cache import default_cache_dir, digest, file_digest, locked, write_atomic
 from ntdh_bench.errors import FileError, one_line
 from ntdh_bench.experiments import MAX_SEED, Experiment
+from ntdh_bench.files.reading import checked_size
 from ntdh_bench.files.schema import mismatch
 from ntdh_bench.files.text import read_json
 from ntdh_bench.provenance import named_in, own_commit
@@ -66,6 +67,7 @@ _MAX_INT = 2**63 - 1
 _MAX_TEXT = 300  # characters
 _MAX_PROBLEMS = 20  # told of one file
 _MAX_BYTES = 1 << 26  # of a record with its maps
+_MAX_CSV = 1 << 30
 _ROUNDING = 1e-6  # how far a float32 may lie beyond the ends of its range
 _SHARE, _COUNT = (0.0, 1.0), (0, _MAX_INT)
 _POSITIVE, _ANY = (0.0, _MAX_FLOAT), (-_MAX_FLOAT, _MAX_FLOAT)
@@ -405,6 +407,7 @@ def _read_csv(
     """Read a CSV that has the columns of one of ``layouts``; ``row`` makes a row of a line."""
     rows, problems = [], []
     try:
+        checked_size(path, _MAX_CSV, "collect it again with `ntdh-bench sweep`")
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(_whole_lines(file))
             if tuple(reader.fieldnames or ()) not in layouts:
@@ -419,6 +422,10 @@ def _read_csv(
                     rows.append(row(line))
                 except ValueError as error:
                     problems.append(one_line(f"{path}, line {reader.line_num}: {error}"))
+    except RecordError:
+        raise
+    except FileError as error:
+        raise RecordError(str(error)) from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise RecordError(f"{path}: cannot be read ({_cut(error)})") from None
     if (left := len(problems) - _MAX_PROBLEMS) > 0:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer, TQDMProgressBar
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 
 from ntdh_bench.cache import write_atomic
+from ntdh_bench.checkpoints import TRAINED
+from ntdh_bench.commands.checkpoint_files import BEST
 from ntdh_bench.commands.logs import log_settings
 from ntdh_bench.commands.stopping import stop_on_sigterm
-from ntdh_bench.errors import UserError
+from ntdh_bench.errors import FileError, UserError
+from ntdh_bench.files.schema import mismatch
 
-#: Of last.ckpt: the weights of the last step, where averaging ended with others.
-TRAINED = "trained_state_dict"
+_RESUME = "give a sound checkpoint, or start anew without --ckpt_path"
 
 
 class RememberIdentity(Callback):
@@ -42,6 +47,20 @@ class RememberIdentity(Callback):
     ) -> None:
         """Add the settings (Lightning hook)."""
         checkpoint["identity"] = self.identity
+
+
+class Restored(Callback):
+    """Knows whether everything that a resumed checkpoint holds is restored.
+
+    Attributes:
+        all: whether it is: what fails from then on is not the checkpoint's fault.
+    """
+
+    all = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note that training begins (Lightning hook)."""
+        self.all = True
 
 
 class StopAtOnce(Callback):
@@ -79,7 +98,13 @@ class Curves(Callback):
         return {"values": self.values}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the curves of the run that is resumed (Lightning hook)."""
+        """Go on with the curves of the run that is resumed (Lightning hook).
+
+        Raises:
+            UserError: they are none.
+        """
+        if mismatch(state_dict.get("values"), {str: [float]}) is not None:
+            raise FileError(f"the checkpoint's curves are damaged: {_RESUME}")
         self.values = {name: list(values) for name, values in state_dict["values"].items()}
 
 
@@ -121,12 +146,16 @@ class BestCheckpoint(ModelCheckpoint):
         """Copy the best checkpoint so far to this run's folder (Lightning hook).
 
         Raises:
-            UserError: it no longer lies beside the one that is resumed.
+            UserError: it no longer lies beside the one that is resumed, or is no best checkpoint.
         """
-        if not state_dict["best_model_path"]:
+        path, score = state_dict["best_model_path"], state_dict["best_model_score"]
+        if path == "":
             return  # no epoch was compared yet
         assert self.resumed_from is not None
-        name = Path(state_dict["best_model_path"]).name
+        name = Path(path).name
+        measured = isinstance(score, Tensor) and score.numel() == 1 and bool(torch.isfinite(score))
+        if not measured or not re.fullmatch(rf"{BEST}[\w.=-]+\.ckpt", name):
+            raise FileError(f"{self.resumed_from}: its best epoch is damaged: {_RESUME}")
         earlier, here = Path(self.resumed_from).with_name(name), Path(str(self.dirpath)) / name
         if not earlier.is_file():
             raise UserError(
@@ -134,17 +163,23 @@ class BestCheckpoint(ModelCheckpoint):
                 "no longer beside it: put it back, or resume where both are"
             )
         _copy(earlier, here)
-        changes = {
-            "dirpath": self.dirpath,
-            "best_model_path": str(here),
-            "best_k_models": {str(here): state_dict["best_model_score"]},
-            "kth_best_model_path": str(here),
-        }
-        super().load_state_dict({**state_dict, **changes})
+        super().load_state_dict(
+            {
+                "dirpath": self.dirpath,
+                "best_model_path": str(here),
+                "best_model_score": score,
+                "best_k_models": {str(here): score},
+                "kth_best_model_path": str(here),
+                "kth_value": score,
+            }
+        )
 
 
 class LastCheckpoint(ModelCheckpoint):
     """Keeps the last epoch; of a class of its own, so that configured ones may stand beside it."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take no path from elsewhere, which the next save would remove (Lightning hook)."""
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

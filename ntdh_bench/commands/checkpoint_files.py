@@ -26,6 +26,7 @@ class WholeCheckpoints(TorchCheckpointIO):
 
     def __init__(self, run: Path) -> None:
         self._run = run
+        self._written: set[Path] = set()
         self._outdated: set[Path] = set()
 
     def save_checkpoint(
@@ -39,6 +40,7 @@ class WholeCheckpoints(TorchCheckpointIO):
         check_run_folder(self._run)
         file = Path(path)
         write_checkpoint(checkpoint, file)
+        self._written.add(file)
         self._outdated.discard(file)
         if file.name == LAST:
             for outdated in self._outdated:
@@ -46,11 +48,18 @@ class WholeCheckpoints(TorchCheckpointIO):
             self._outdated.clear()
 
     def remove_checkpoint(self, path: _PATH) -> None:
-        """Remove a checkpoint, a best one when last.ckpt names the next (Lightning hook)."""
-        if Path(path).name.startswith(BEST):
-            self._outdated.add(Path(path))
+        """Remove a checkpoint, a best one when last.ckpt names the next (Lightning hook).
+
+        Callbacks name what the checkpoint that they were restored from says. Only what was written
+        here, or lies in the run's folder, is removed.
+        """
+        file = Path(path)
+        if file not in self._written and not file.resolve().is_relative_to(self._run.resolve()):
+            return
+        if file.name.startswith(BEST):
+            self._outdated.add(file)
         else:
-            super().remove_checkpoint(path)
+            file.unlink(missing_ok=True)
 
 
 def check_run_folder(run: Path) -> None:

@@ -19,6 +19,11 @@ from jsonargparse import ArgumentParser, Namespace, _typehints, dict_to_namespac
 
 from ntdh_bench.errors import UserError
 
+# What configs take of these are classes. Their functions rework networks, and some run code that an
+# argument spells out.
+_CLASSES_ONLY = frozenset({
+    "torch", "torchmetrics", "torchaudio", "lightning", "lightning_fabric", "pytorch_lightning",
+})  # fmt: skip
 _CONTAINERS = (list, tuple, set, frozenset, dict, Sequence, Iterable, Mapping)
 
 
@@ -37,8 +42,8 @@ def check_classes(parser: ArgumentParser, config: Namespace) -> None:
     """Check every class, callable and number of a parsed config; calls none of them.
 
     A class must be a subclass of what its argument is annotated with, a callable be annotated to
-    return that. An argument whose annotation names no class (``Any``, a bare ``Callable``) takes
-    neither.
+    return that, and be no function of PyTorch or Lightning. An argument whose annotation names no
+    class (``Any``, a bare ``Callable``) takes neither.
 
     Raises:
         UserError: one is something else, or a number is not finite; the message names the key.
@@ -82,6 +87,11 @@ def _check_class(spec: Namespace, expected: tuple[type, ...], key: str) -> None:
 
 def _check_callable(component: Any, expected: tuple[type, ...], key: str) -> None:
     gives = (component,) if inspect.isclass(component) else _returned(component)
+    package = str(inspect.unwrap(component).__module__).partition(".")[0]
+    if package in _CLASSES_ONLY and not inspect.isclass(component):
+        raise UserError(
+            f"{key} is a function of {package}: give a class of it, or code of your own"
+        )
     fits = bool(gives) and all(issubclass(cls, expected) for cls in gives)
     if fits or isinstance(component, expected):
         return

@@ -12,15 +12,14 @@ import torch
 from lightning.pytorch import LightningModule
 
 from ntdh_bench import records
-from ntdh_bench.checkpoints import read_checkpoint, write_checkpoint
+from ntdh_bench.checkpoints import TRAINED, read_checkpoint, write_checkpoint
 from ntdh_bench.commands import control
-from ntdh_bench.commands.callbacks import TRAINED
 from ntdh_bench.commands.checkpoint_files import check_run_folder
 from ntdh_bench.commands.logs import log_results
 from ntdh_bench.commands.summary import metrics_by_name, print_summary, teacher_measure
 from ntdh_bench.commands.teacher import TEACHER_FILE, prepare_teacher
 from ntdh_bench.commands.training import FitCLI, run_command, running
-from ntdh_bench.errors import UserError
+from ntdh_bench.errors import FileError, UserError
 from ntdh_bench.masks import FeatureMask
 from ntdh_bench.notices import notice
 from ntdh_bench.provenance import plugins
@@ -91,6 +90,13 @@ def fit(cli: FitCLI) -> None:
         last = cli.last_checkpoint
         kept = f"; the last good checkpoint is {last}" if last.is_file() else ""
         raise UserError(f"{error}{kept}") from None
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        if cli.config.ckpt_path is None or cli.restored.all:
+            raise
+        raise FileError(
+            f"{cli.config.ckpt_path}: damaged, what training goes on from cannot be restored "
+            f"({type(error).__name__}); give a sound checkpoint, or start anew without --ckpt_path"
+        ) from error
     if cli.keeps_checkpoints:
         _settle(cli)
 

@@ -35,6 +35,7 @@ from ntdh_bench.commands.callbacks import (
     LastCheckpoint,
     ProgressBar,
     RememberIdentity,
+    Restored,
     StopAtOnce,
 )
 from ntdh_bench.commands.checkpoint_files import BEST, LAST, WholeCheckpoints, check_run_folder
@@ -80,6 +81,7 @@ class FitCLI(BenchCLI):
         self._given_folder = folder
         self._trainers: list[Trainer] = []
         self.curves = Curves()
+        self.restored = Restored()
         #: What came from a cache: part (``teacher``, ``control`` ...) to its :func:`cache.origin`.
         self.from_cache: dict[str, dict[str, str]] = {}
         super().__init__(command, args)
@@ -115,6 +117,7 @@ class FitCLI(BenchCLI):
         logged = settings.enable_autolog_hparams is not False
         callbacks: list[Callback] = [RememberIdentity(self.run_identity, logged), self.curves]
         callbacks += [callback for callback in (self.best, self.mask) if callback is not None]
+        callbacks.append(self.restored)
         if self.keeps_checkpoints:
             # Two callbacks: `save_last` of the best one would follow the best epoch, not the last.
             callbacks.append(

@@ -84,7 +84,7 @@ def parse_yaml(text: str, name: str, remedy: str) -> Any:
         raise FileError(f"{name}: {what}{where}; {remedy}") from None
     except (yaml.YAMLError, ValueError, RecursionError, MemoryError) as error:
         raise FileError(f"{name}: not valid YAML ({type(error).__name__}); {remedy}") from None
-    if wrong := _not_plain(value):
+    if wrong := not_plain(value):
         raise FileError(f"{name}: {wrong}; {remedy}")
     return value
 
@@ -121,8 +121,11 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _not_plain(value: Any) -> str | None:
-    """Return what keeps a loaded value from being a config, None if nothing does."""
+def not_plain(value: Any) -> str | None:
+    """Return what keeps a loaded value from being a config, None if nothing does.
+
+    What is shared counts wherever it stands: some text of a few lines unfolds to more than fits.
+    """
     left = _MAX_VALUES
     waiting = [(value, 0)]
     while waiting:

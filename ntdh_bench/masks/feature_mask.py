@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from ntdh_bench import __version__
 from ntdh_bench.batch import PairedBatch, PairedData
 from ntdh_bench.cache import build_once, default_cache_dir, digest, origin
-from ntdh_bench.errors import UserError
+from ntdh_bench.errors import FileError, UserError
 from ntdh_bench.layers import INPUT, find_layer, mask_layer
 from ntdh_bench.masks.base import Distilling, Mask, Removes, keep_mask
 from ntdh_bench.masks.permuted import layer_output
@@ -190,9 +190,13 @@ class FeatureMask(Mask):
                     f"the checkpoint was made with mask.{name} {saved}, but this run says {value}: "
                     "leave it as it was, or start a new run without the checkpoint"
                 )
-        saliency = state_dict["saliency"]
+        saliency, keep = state_dict["saliency"], state_dict["keep"]
+        if not isinstance(keep, Tensor) or keep.dtype != torch.bool or keep.ndim != 1:
+            raise FileError(
+                "the checkpoint's mask is damaged: give a sound checkpoint, or start a new run"
+            )
         self.saliency = None if saliency is None else Saliency(**saliency)
-        self.keep = state_dict["keep"]
+        self.keep = keep
 
     def _settings(self) -> dict[str, Any]:
         return {

@@ -170,7 +170,7 @@ def _write(
     for name, output in outputs.items():
         _write_text(results / name, output.text)
     for name in before - outputs.keys():
-        (results / name).unlink(missing_ok=True)
+        _remove(results, name)
     manifest = {
         "inputs": inputs,
         "outputs": {
@@ -180,6 +180,13 @@ def _write(
         "unlisted_records": unlisted,
     }
     _write_text(results / check.MANIFEST, json.dumps(manifest, indent=1) + "\n")
+
+
+def _remove(results: Path, name: str) -> None:
+    """Remove a file of an earlier build; none of another folder that a link leads to."""
+    path = results / name
+    if path.parent.resolve() == results.resolve() / path.parent.name:
+        path.unlink(missing_ok=True)
 
 
 def _earlier_outputs(results: Path) -> set[str]:

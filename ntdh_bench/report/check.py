@@ -5,7 +5,6 @@ Imports nothing heavy: the check takes about a second.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -13,8 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ntdh_bench import __version__
+from ntdh_bench.cache import file_digest
 from ntdh_bench.errors import FileError
 from ntdh_bench.experiments import EXTRAS, shipped_experiments
+from ntdh_bench.files.reading import reading
 from ntdh_bench.files.schema import mismatch
 from ntdh_bench.files.text import read_json
 from ntdh_bench.records import (
@@ -58,8 +59,13 @@ def experiment_csvs(results: Path) -> list[Path]:
 
 
 def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file, 64 hex digits."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """Return the SHA-256 of a file, 64 hex digits.
+
+    Raises:
+        FileError: it is no regular file, or cannot be read.
+    """
+    with reading(path, "a file", "check its permissions"):
+        return file_digest(path, "sha256")
 
 
 class Manifest(NamedTuple):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -136,3 +137,10 @@ def test_a_killed_build_leaves_nothing_that_passes(tmp_path: Path) -> None:
     assert not is_intact(path)
     path.write_text("two")
     assert not is_intact(path)
+
+
+def test_a_pipe_in_the_cache_is_damage(tmp_path: Path) -> None:
+    """Reading it would wait for ever."""
+    folder = build_once(tmp_path / "made", lambda path: path.mkdir())
+    os.mkfifo(folder / "pipe")
+    assert not is_intact(folder)

@@ -1,13 +1,21 @@
 from __future__ import annotations
 
 import resource
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from ntdh_bench.checkpoints import load_network, read_checkpoint, state_hash, write_checkpoint
+from ntdh_bench.checkpoints import (
+    file_hash,
+    load_network,
+    read_checkpoint,
+    state_hash,
+    write_checkpoint,
+)
 from ntdh_bench.errors import UserError
 from tests.helpers import network
 
@@ -67,3 +75,54 @@ def test_a_file_that_cannot_be_written_whole_is_not_written(tmp_path: Path) -> N
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def _bomb(levels: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(levels):
+        value = {"left": value, "right": value}
+    return value
+
+
+def _cycle() -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    value["itself"] = value
+    return value
+
+
+@pytest.mark.parametrize("identity", [_bomb(40), _cycle(), {"a": torch.zeros(1)}])
+def test_an_identity_that_unfolds_without_end_is_refused(
+    identity: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "x.ckpt"
+    torch.save({"state_dict": {}, "identity": identity}, path)
+    with pytest.raises(UserError, match="damaged, its identity"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("entry", ["trained_state_dict", "optimizer_states"])
+def test_what_training_goes_on_from_is_finite(entry: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.ckpt"
+    values: Any = {"a": torch.tensor([1.0, torch.inf])}
+    content = [{"state": {0: values}}] if entry == "optimizer_states" else values
+    torch.save({"state_dict": {}, entry: content}, path)
+    with pytest.raises(UserError, match="not finite"):
+        read_checkpoint(path)
+
+
+def test_a_packed_checkpoint_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    """Torch would allocate what the directory of the zip promises."""
+    sound, packed = tmp_path / "x.ckpt", tmp_path / "y.ckpt"
+    torch.save({"state_dict": {"a": torch.zeros(1 << 20)}}, sound)
+    with zipfile.ZipFile(sound) as old, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    assert packed.stat().st_size < 1 << 16
+    with pytest.raises(UserError, match="damaged"):
+        read_checkpoint(packed)
+
+
+@pytest.mark.parametrize("path", [Path("/dev/zero"), Path("/nowhere/x.ckpt"), Path("/")])
+def test_only_files_have_a_hash(path: Path) -> None:
+    with pytest.raises(UserError, match=str(path)):
+        file_hash(path)

@@ -492,3 +492,9 @@ def test_collecting_waits_for_another_one_and_leaves_no_lock(
     assert {path.name for path in (results / "records").iterdir()} == {
         "own.csv", "own_curves.csv", "own_maps.csv",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("path", [Path("/dev/zero"), Path("/")])
+def test_only_files_hold_rows(path: Path) -> None:
+    with pytest.raises(records.RecordError, match="no regular file"):
+        records.read_rows(path)

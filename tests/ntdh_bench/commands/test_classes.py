@@ -30,6 +30,13 @@ TOUCH = {"class_path": "os.system", "init_args": {"command": "touch {trap}"}}
 TOUCH_AGAIN = {"class_path": "subprocess.getoutput", "init_args": {"cmd": "touch {trap}"}}
 
 
+# Annotated to return a network, and runs what its argument says.
+CODE = {
+    "class_path": "torch.fx.graph_module.reduce_graph_module",
+    "init_args": {"import_block": "", "body": {"_code": "open('{trap}', 'w')\n"}},
+}
+
+
 class Anything(Callback):
     """Takes what its arguments do not say."""
 
@@ -73,6 +80,8 @@ EVIL = {
     "an optimiser": in_model("optimizer", TOUCH),
     "a schedule": in_model("scheduler", TOUCH),
     "a network": in_model("student_network", TOUCH_AGAIN),
+    "code as text": in_model("student_network", CODE),
+    "code as text, by a callback": callback("Names", rate=f"{__name__}.halved", network=CODE),
     "a distiller": in_model("distiller", TOUCH),
     "a term": in_model(
         "distiller", {"class_path": "Combined", "init_args": {"distillers": [TOUCH]}}

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
+from ntdh_bench.errors import UserError
 from ntdh_bench.experiments import TRIAL
 from ntdh_bench.records import csv_path, read_rows, write_rows
 from ntdh_bench.report.build import build
@@ -132,6 +135,26 @@ def test_files_of_experiments_that_are_gone_are_removed(results: Path) -> None:
     assert not (results / "tables" / "smoke-smoke-simulated.md").exists()
     assert mine.exists()
     assert check(results, results / "no-store") == []
+
+
+def test_a_link_in_results_from_elsewhere_leads_to_no_removal(
+    results: Path, tmp_path: Path
+) -> None:
+    manifest = json.loads((results / "manifest.json").read_text())
+    manifest["outputs"]["tables/thesis.md"] = {"sha256": "0" * 64, "inputs": []}
+    (results / "manifest.json").write_text(json.dumps(manifest))
+    (results / "tables").rename(tmp_path / "mine")
+    (results / "tables").symlink_to(tmp_path / "mine")
+    (tmp_path / "mine" / "thesis.md").write_text("precious")
+    build(results, results / "no-store")
+    assert (tmp_path / "mine" / "thesis.md").exists()
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_what_is_no_file_is_one_line(results: Path, make: Callable[[Path], None]) -> None:
+    make(results / "records" / "x.csv")
+    with pytest.raises(UserError, match=r"x\.csv.*no regular file"):
+        build(results, results / "no-store")
 
 
 def test_text_of_records_is_escaped(tmp_path: Path) -> None:
