@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import io
 import os
 import sys
@@ -14,7 +15,7 @@ from unicodedata import normalize
 
 from ntdh_bench import __version__
 from ntdh_bench.commands.stopping import Stopped
-from ntdh_bench.errors import UserError
+from ntdh_bench.errors import UserError, one_line
 
 
 class Command(NamedTuple):
@@ -98,6 +99,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run(words)
     except UserError as error:
         return _fail(str(error), 1)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:  # which Path.is_file raises, unlike all others
+            raise
+        return _fail(one_line(f"{error.filename}: {error.strerror}; give a shorter one"), 1)
     except Stopped as stop:
         first = os.environ.get("LOCAL_RANK", "0") == "0"  # the others say the same
         return _fail(str(stop), stop.status) if first else stop.status

@@ -37,6 +37,7 @@ written out: their hashes stay, and runs that leave it to the default get new on
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -59,11 +60,14 @@ EXTRAS = ("curves", "maps")
 PINNED = ("third_party", "given_teacher")
 _KEYS = {"title", "requires", "part_of", "base", "protocols", "keep", "command", "grids"}
 # Names become columns of records and names of files.
-_NAME, _NAME_WORDS = r"\w[\w.+ -]*", "letters, digits, _, -, ., + and spaces"
+_NAME, _NAME_WORDS = r"\w[\w.+ -]{0,79}", "letters, digits, _, -, ., + and spaces, at most 80"
 _GRID_KEYS = {"overrides", "axes", "exclude"}
 _KINDS: dict[type, str] = {dict: "a mapping", list: "a list", str: "text"}
 TRIAL = "smoke"
 MAX_RUNS = 20_000  # of an experiment, what is excluded counted
+_MAX_VALUES = 10_000_000  # of all configs and exclusions, before they are merged
+_MAX_KEYS = 1000  # dotted keys that are set at once
+_MAX_DOTS = 30  # of one of them
 
 
 class ChangedDefault(NamedTuple):
@@ -201,10 +205,10 @@ def load_experiment(path: Path, overrides: Mapping[str, Any] | None = None) -> E
     if "maps" in keep and command != "saliency":
         raise UserError(f"{path}: keep: maps needs command: saliency, which makes them")
     protocols = {name: _protocol(name, value, path) for name, value in spec["protocols"].items()}
-    _check_size(spec["grids"], protocols, path)
     missing = spec["requires"] not in dataset_names()
     runs: tuple[Run, ...] = ()
     if not missing:
+        _check_size(spec, protocols, path)
         expanded = (
             Run(run_hash(config), protocol, seed, labels, config)
             for protocol, seed, labels, config in _expand(spec, protocols, overrides or {}, path)
@@ -290,7 +294,8 @@ def pin(config: Config) -> Config:
 @cache
 def _content(file: str) -> str | None:
     """Return a digest of a file, None if there is none: the run will say so."""
-    return file_digest(Path(file), "sha256")[:16] if Path(file).is_file() else None
+    there = os.path.isfile(file)  # noqa: PTH113 (Path.is_file raises where a name is too long)
+    return file_digest(Path(file), "sha256")[:16] if there else None
 
 
 def _canonical(value: Any) -> Any:
@@ -309,8 +314,7 @@ def _expand(
 ) -> Iterator[tuple[str, int, dict[str, str], Config]]:
     command = spec.get("command", "fit")
     base: Config = {} if command == "fit" else {"command": command}
-    for file in _files(spec.get("base"), path, "base"):
-        base = merge(base, _read(file))
+    base = merge(base, _base(spec, path))
     for protocol in protocols.values():
         for grid in spec["grids"]:
             common = [
@@ -318,7 +322,9 @@ def _expand(
                 _expect(grid.get("overrides"), dict, path, "grids.overrides"),
             ]
             for labels, chosen in _cells(grid, path):
-                config = pin(change(base, [*common, *chosen, overrides], path))
+                changed = change(base, [*common, *chosen, overrides], path)
+                _check_settings(changed, path)
+                config = pin(changed)
                 labels = {a: label for a, label in labels.items() if not _left_out(config, a)}
                 _check_mask(config, labels, path)
                 for seed in protocol.seeds:
@@ -346,10 +352,37 @@ def _class_path(part: Any) -> Any:
     return part.get("class_path") if isinstance(part, dict) else part
 
 
-def _check_size(grids: Sequence[Any], protocols: Mapping[str, Protocol], path: Path) -> None:
-    """Refuse grids of too many runs before they are expanded."""
+def _base(spec: Mapping[str, Any], path: Path) -> Config:
+    base: Config = {}
+    for file in _files(spec.get("base"), path, "base"):
+        base = merge(base, _read(file))
+    return base
+
+
+def _check_settings(value: Any, path: Path, key: str = "") -> None:
+    """Refuse a class that is not named by text, and arguments that are no mapping."""
+    if not isinstance(value, dict):
+        return
+    for name, item in value.items():
+        where = f"{key}.{name}".lstrip(".")
+        if name == "class_path" and item is not None:
+            _expect(item, str, path, where)
+        if name == "init_args":
+            _expect(item, dict, path, where)
+        _check_settings(item, path, where)
+
+
+def _count(value: Any) -> int:
+    """Return how many values there are in lists and mappings."""
+    if isinstance(value, dict):
+        return sum(map(_count, value.values()))
+    return sum(map(_count, value)) if isinstance(value, list) else 1
+
+
+def _check_size(spec: Mapping[str, Any], protocols: Mapping[str, Protocol], path: Path) -> None:
+    """Refuse grids of too many runs, or of runs too large, before they are expanded."""
     cells = 0
-    for entry in grids:
+    for entry in spec["grids"]:
         grid = _expect(entry, dict, path, "grids")
         _check_keys(grid, _GRID_KEYS, path, "grids.")
         axes = _expect(grid.get("axes"), dict, path, "grids.axes")
@@ -359,6 +392,12 @@ def _check_size(grids: Sequence[Any], protocols: Mapping[str, Protocol], path: P
         raise UserError(
             f"{path}: {runs} runs (the product of axes and seeds, over all protocols), expected at "
             f"most {MAX_RUNS}: make several experiments of it"
+        )
+    values = cells * len(protocols) * (_count(spec) + _count(_base(spec, path)))
+    if values > _MAX_VALUES:
+        raise UserError(
+            f"{path}: {cells} cells of a file so large are {values} values to merge, expected at "
+            f"most {_MAX_VALUES}: make several experiments of it"
         )
 
 
@@ -488,6 +527,12 @@ def change(config: Config, changes: Sequence[Mapping[str, Any]], path: Path) -> 
         for file in _files(overrides.get("config"), path, "config"):
             config = merge(config, _read(file))
     for overrides in changes:
+        deepest = max(overrides, key=lambda key: key.count("."), default="")
+        if len(overrides) > _MAX_KEYS or deepest.count(".") > _MAX_DOTS:
+            raise UserError(
+                f"{path}: {len(overrides)} settings, with up to {deepest.count('.')} dots, are set "
+                f"at once, expected at most {_MAX_KEYS} and {_MAX_DOTS}: put them in a config"
+            )
         # Short keys first: a class before its arguments, which it would drop if it were another.
         for key, value in sorted(overrides.items(), key=lambda item: item[0].count(".")):
             if key != "config":

@@ -44,6 +44,7 @@ _GIVEN = frozenset({
 # Its folders whose classes configs name.
 _NAMED = ("datamodules", "distillers", "masks", "models")
 _CLASS = re.compile(r"^class (\w+)", re.MULTILINE)
+_LONGEST = 300  # characters of an import path
 _NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _PROJECT_NAME = re.compile(r"""^\[project\]$.*?^name\s*=\s*["']([^"']+)["']""", re.M | re.S)
 
@@ -108,7 +109,7 @@ def _code_digest(name: str) -> str | None:
 @cache
 def _module_of(name: str) -> str | None:
     """Return the third-party module that has the class or function called ``name``."""
-    if not _NAME.fullmatch(name):
+    if len(name) > _LONGEST or not _NAME.fullmatch(name):
         return None
     if "." not in name:
         return _plugin_classes().get(name)

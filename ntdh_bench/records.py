@@ -65,6 +65,7 @@ _SOURCES = ("real", "simulated")
 _MAX_FLOAT = 3.4e38  # float32's; sums and squares of such numbers are finite as well
 _MAX_INT = 2**63 - 1
 _MAX_TEXT = 300  # characters
+_MAX_NAME = 100
 _MAX_PROBLEMS = 20  # told of one file
 _MAX_BYTES = 1 << 26  # of a record with its maps
 _MAX_CSV = 1 << 30
@@ -333,6 +334,8 @@ def _check_text(name: str, text: str) -> None:
     """Refuse what no column holds, such as several lines, or what a spreadsheet would compute."""
     if len(text) > _MAX_TEXT or not text.isprintable() or text.startswith(("=", "+", "-", "@")):
         raise ValueError(f"{name} is no line of text of at most {_MAX_TEXT} characters")
+    if name in ("experiment", "protocol") and len(text) > _MAX_NAME:
+        raise ValueError(f"{name} has more than {_MAX_NAME} characters, and names files")
     if name == "source" and text not in _SOURCES:
         raise ValueError(f"{name} is neither {' nor '.join(_SOURCES)}")
 

@@ -139,9 +139,10 @@ def _experiment(options: argparse.Namespace) -> Experiment:
         _check_name(experiment, shipped.get(experiment.name))
         return experiment
     taken = {*shipped, experiment.name}
-    if options.name in taken or not re.fullmatch(r"[\w.-]+", options.name):
+    if options.name in taken or not re.fullmatch(r"[\w.-]{1,80}", options.name):
         raise UserError(
-            f"--name {options.name}: choose letters, digits, - and _, and no experiment's name"
+            f"--name {options.name}: choose letters, digits, - and _, at most 80, and no "
+            "experiment's name"
         )
     return replace(experiment, name=options.name)
 

@@ -73,3 +73,11 @@ def test_commands_on_a_terminal_with_few_characters(
     with contextlib.suppress(SystemExit):
         assert main(words) == 0
     stream.flush()
+
+
+@pytest.mark.parametrize("words", [["sweep"], ["test", "--ckpt_path"], ["fit", "--config"]])
+def test_a_name_that_is_too_long_is_one_line(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, "a" * 5000]) == 1
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1

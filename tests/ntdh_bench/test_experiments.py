@@ -319,12 +319,22 @@ def test_a_missing_data_set_has_no_runs(tmp_path: Path) -> None:
         ({"grids": [{"axis": {}}]}, "unknown key grids.axis"),
         ({"grids": [{"axes": {"a": [1]}, "exclude": [{"a": 2}]}]}, "exclude names a 2"),
         ({"grids": [{"overrides": {"trainer.max_epochs.x": 1}}]}, "nothing can be set below it"),
+        ({"grids": [{"overrides": {"model.init_args": [1]}}]}, "model.init_args is a list"),
+        ({"grids": [{"overrides": {"mask": {"class_path": 5}}}]}, "mask.class_path is 5"),
+        (
+            {"grids": [{"overrides": {"data.x": {"class_path": "A", "init_args": 5}}}]},
+            "data.x.init_args is 5",
+        ),
     ],
 )
 def test_errors_name_file_and_key(tmp_path: Path, changes: Any, message: str) -> None:
     with pytest.raises(UserError, match="yaml") as raised:
         experiment(tmp_path, **changes)
     assert message in str(raised.value)
+
+
+SQUARE = {"a": list(range(100)), "b": list(range(100))}
+MANY = {f"k{number}": number for number in range(2000)}
 
 
 @pytest.mark.parametrize(
@@ -338,6 +348,12 @@ def test_errors_name_file_and_key(tmp_path: Path, changes: Any, message: str) ->
         ({"grids": [{"axes": {"a": list(range(5001))}}] * 2}, "20004 runs"),
         ({"protocols": {"../p": {}}}, "the name of a protocol has letters"),
         ({"protocols": {"=p": {}}}, "the name of a protocol has letters"),
+        ({"protocols": {"p" * 81: {}}}, "at most 80"),
+        ({"grids": [{"axes": SQUARE, "exclude": [{"a": 1, "b": 2}] * 1000}]}, "values to merge"),
+        ({"grids": [{"axes": SQUARE, "overrides": {"data": MANY}}]}, "values to merge"),
+        ({"grids": [{"axes": {"x": {"y": {"data": MANY}}, **SQUARE}}]}, "values to merge"),
+        ({"grids": [{"overrides": MANY}]}, "2000 settings"),
+        ({"grids": [{"overrides": {".".join("a" * 5000): 1}}]}, "up to 4999 dots"),
         ({"grids": [{"overrides": {"a": date(2026, 1, 1)}}]}, "a date, which is no text or number"),
         ({"grids": [{"overrides": {"a": {1: 2}}}]}, "a key that is no text"),
     ],
@@ -416,3 +432,12 @@ def test_no_torch() -> None:
     code = "import sys, ntdh_bench.experiments, ntdh_bench.records; print('torch' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, ".".join("a" * 3000), "/dev/zero"])
+def test_names_that_are_none_take_no_time(tmp_path: Path, name: str) -> None:
+    changes = {"model.init_args.teacher_checkpoint": name, "model.class_path": name}
+    started = time.monotonic()
+    (run, *_) = experiment(tmp_path, grids=[{"overrides": changes}]).runs
+    assert "given_teacher" not in run.config
+    assert time.monotonic() - started < 5

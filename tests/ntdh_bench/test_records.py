@@ -498,3 +498,8 @@ def test_collecting_waits_for_another_one_and_leaves_no_lock(
 def test_only_files_hold_rows(path: Path) -> None:
     with pytest.raises(records.RecordError, match="no regular file"):
         records.read_rows(path)
+
+
+def test_names_that_become_files_are_short() -> None:
+    with pytest.raises(records.RecordError, match="protocol has more than 100 characters"):
+        records.to_row(record(), "mine", "p" * 101)
