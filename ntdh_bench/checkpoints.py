@@ -147,6 +147,8 @@ def file_hash(path: str | Path) -> str:
         UserError: there is no such file.
     """
     path = Path(path)
+    if not path.is_file():
+        raise FileError(f"no checkpoint {path}; {_REMEDY}")
     with reading(path, _WHAT, _REMEDY):
         return file_digest(path, "sha256")[:16]
 
