@@ -16,23 +16,27 @@ EXPERIMENTS = [load_experiment(path) for path in shipped_experiments()]
 
 
 def one_of_each() -> Iterator[Any]:
-    """Runs that show every label of every experiment once; of numbers, the first will do.
+    """Runs that show every label once for each pair of module and data; of numbers, the first does.
 
-    Networks of images take seconds a run: what their experiments have in common is tried once.
+    Further runs, which show the same labels in other experiments, are slow: seconds each.
     """
-    tried = set()
+    tried, shown_in = set(), set()
     for experiment in EXPERIMENTS:
         for run in experiment.runs:
             model, data = run.config["model"], run.config["data"]
-            small = "MLPClassifier" in str(model)
-            family = experiment.name if small else model["class_path"] + data["class_path"]
-            shown = {
-                (family, axis, re.sub(r"^[\d.]+$", "number", label))
-                for axis, label in run.labels.items()
-            } or {(family, "", "")}
-            if not shown <= tried:
-                tried |= shown
-                yield pytest.param(run, id=f"{experiment.name}-{'-'.join(run.labels.values())}")
+            family = model["class_path"] + data["class_path"]
+            own = experiment.name if "MLPClassifier" in str(model) else family
+            labels = {
+                (axis, re.sub(r"^[\d.]+$", "number", label)) for axis, label in run.labels.items()
+            } or {("", "")}
+            new = {(family, *label) for label in labels} - tried
+            new_here = {(own, *label) for label in labels} - shown_in
+            tried |= new
+            shown_in |= new_here
+            if new or new_here:
+                marks = () if new else (pytest.mark.slow,)
+                name = f"{experiment.name}-{'-'.join(run.labels.values())}"
+                yield pytest.param(run, id=name, marks=marks)
 
 
 @pytest.mark.parametrize("run", list(one_of_each()))

@@ -15,7 +15,7 @@ from tests.fuzz import campaign, mutations
 from tests.fuzz.campaign import in_process_of_its_own, run
 from tests.fuzz.readers import READERS, Reader
 
-QUICK, LONG = 100, 2000
+QUICK, LONG = 60, 2000
 
 
 @pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.name)
