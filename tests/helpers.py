@@ -11,10 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from lightning.pytorch import Trainer
 from torch.optim import SGD
 
+from ntdh_bench.cli import main
 from ntdh_bench.datamodules.synthetic import SyntheticDataModule
 from ntdh_bench.distillers import Distiller
 from ntdh_bench.models import DistillationModule, JointModule, MLPClassifier
@@ -70,6 +72,14 @@ def weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 def equal(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
     """Bitwise equality of two state dicts."""
     return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
+
+
+def refusal(words: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Run a command that is refused; returns its error, the last line of standard error."""
+    assert main(words) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("ntdh-bench: error: ")
+    return error
 
 
 def flags(config: Path, folder: Path, *more: str) -> Sequence[str]:

@@ -54,7 +54,7 @@ def _train_once(cli: FitCLI, train: Callable[[], None]) -> Path:
         train()
         if cut_short(cli.trainer):
             notice("trainer.max_time cut the training of the control short: it is not cached")
-            path = cli.folder / "control.ckpt"
+            return _save(cli, cli.folder / "control.ckpt")
         _save(cli, path)
         seal(path, path)
     return path
@@ -75,7 +75,7 @@ def _path(cli: FitCLI) -> Path:
     return default_cache_dir() / "students" / f"{digest(key)}.ckpt"
 
 
-def _save(cli: FitCLI, path: Path) -> None:
+def _save(cli: FitCLI, path: Path) -> Path:
     students = {"last": cli.model.student.state_dict()}
     checkpoints = {"last": LAST}
     if cli.best is not None:
@@ -95,3 +95,4 @@ def _save(cli: FitCLI, path: Path) -> None:
         "curves": {n: v for n, v in cli.curves.values.items() if n == cli.datamodule.metric},
     }
     write_checkpoint(saved, path)
+    return path

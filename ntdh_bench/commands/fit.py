@@ -140,7 +140,8 @@ def measure_checkpoints(cli: FitCLI) -> dict[str, Any]:
         return {"last": last, "best": None}
     path = Path(cli.best.best_model_path)
     best = {"checkpoint": path.name, **measure(cli, path)}
-    log_results(loggers, "best", best, read_checkpoint(path)["global_step"])
+    if loggers:  # a sweep's runs have none, and the step costs a look into the file
+        log_results(loggers, "best", best, read_checkpoint(path)["global_step"])
     return {"last": last, "best": best}
 
 

@@ -336,7 +336,7 @@ def run_command(action: Callable[[], Any]) -> int:
         with stoppable():
             action()
     except MisconfigurationException as error:
-        raise UserError(" ".join(str(error).split())) from error
+        raise UserError(str(error)) from error
     except RuntimeError as error:
         if "loading state_dict" not in str(error):
             raise
@@ -435,7 +435,11 @@ def _short_name(identity: dict[str, Any]) -> str:
 def check_resume(path: str, identity: dict[str, Any]) -> None:
     """Raise a UserError if a checkpoint was made with other settings than those given."""
     made_with = read_checkpoint(path).get("identity") or {}
-    _check_code(path, made_with.get("third_party", {}), identity.get("third_party", {}))
+    for name in _changed_code(made_with, identity):
+        raise UserError(
+            f"the code of {name} is not that which {path} was made with: a resumed run keeps its "
+            "code; restore it, or start a new run without --ckpt_path"
+        )
     saved, given = (
         _flatten({name: value for name, value in settings.items() if name != "third_party"})
         for settings in (made_with, identity)
@@ -449,14 +453,10 @@ def check_resume(path: str, identity: dict[str, Any]) -> None:
             )
 
 
-def _check_code(path: str, before: dict[str, str], now: dict[str, str]) -> None:
-    """Raise a UserError if third-party code is not what it was; what no one noted may differ."""
-    for name in sorted(before.keys() & now.keys()):
-        if before[name] != now[name]:
-            raise UserError(
-                f"the code of {name} is not that which {path} was made with: a resumed run keeps "
-                "its code; restore it, or start a new run without --ckpt_path"
-            )
+def _changed_code(saved: dict[str, Any], identity: dict[str, Any]) -> list[str]:
+    """Return what third-party code is not what it was; what no one noted may differ."""
+    before, now = (settings.get("third_party", {}) for settings in (saved, identity))
+    return sorted(name for name in before.keys() & now.keys() if before[name] != now[name])
 
 
 def check_evaluated(path: str, identity: dict[str, Any]) -> None:
@@ -467,10 +467,8 @@ def check_evaluated(path: str, identity: dict[str, Any]) -> None:
             f"{path} was made with the mask {saved.get('mask')}, but here it is "
             f"{identity['mask']}: leave out --config to use the settings of its run"
         )
-    code = identity.get("third_party", {})
-    for name, before in saved.get("third_party", {}).items():
-        if name in code and code[name] != before:
-            notice(f"the code of {name} is not that which {path} was trained with")
+    for name in _changed_code(saved, identity):
+        notice(f"the code of {name} is not that which {path} was trained with")
 
 
 def _flatten(plain: Any, prefix: str = "") -> dict[str, Any]:
