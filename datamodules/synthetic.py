@@ -18,6 +18,8 @@ from ntdh_bench.seeding import generator
 
 from .paired import PairedDataModule, PairedDataset, TensorPairs
 
+_MAX_VALUES, _MAX_CLASSES = 1 << 29, 10_000
+
 
 class SyntheticDataModule(PairedDataModule):
     """Two views of one Gaussian-cluster problem, each seeing a block of its decisive features.
@@ -114,6 +116,13 @@ class SyntheticDataModule(PairedDataModule):
                 f"data.n_features is {self.n_features}, but first {self.first} + gap shift "
                 f"{self.shift} + decisive {self.decisive} need {needed} columns: raise n_features "
                 "or lower the others"
+            )
+        values = self.n_samples * self.n_features
+        if values > _MAX_VALUES or self.num_classes > _MAX_CLASSES:
+            raise UserError(
+                f"data.n_samples * data.n_features is {values} and data.n_classes is "
+                f"{self.num_classes}, expected at most {_MAX_VALUES} and {_MAX_CLASSES}: all is "
+                "held in memory"
             )
         if 2**self.n_features < self.num_classes:
             raise UserError(

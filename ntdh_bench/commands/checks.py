@@ -12,6 +12,7 @@ from lightning.pytorch.plugins import MixedPrecision, Precision
 from ntdh_bench.errors import UserError
 
 _PRECISIONS = {"32-true", "32", "16-mixed", "16", "bf16-mixed", "bf16"}
+_MAX_DEVICES = 256  # of a machine: on CPUs each is a process, however many are asked for
 _SPAWNING = ("spawn", "fork", "notebook")  # parts of the names of Lightning's strategies
 
 
@@ -26,9 +27,11 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     """Refuse settings of the Trainer that no command can follow.
 
     Raises:
-        UserError: a precision of the weights other than float32, batches to overfit, a strategy
-            whose processes are copies of this one, or a callback that changes what is given.
+        UserError: a precision of the weights other than float32, batches to overfit, too many
+            devices, a strategy whose processes are copies of this one, or a callback that changes
+            what is given.
     """
+    _check_devices(settings.get("devices"))
     _check_precision(settings.get("precision"), as_list(settings.get("plugins")))
     if settings.get("overfit_batches"):
         raise UserError(
@@ -48,6 +51,16 @@ def check_settings(settings: Mapping[str, Any]) -> None:
                 f"trainer.callbacks has a {type(callback).__name__}, which changes settings while "
                 "it runs: a run keeps those it was given; set them yourself"
             )
+
+
+def _check_devices(devices: Any) -> None:
+    """Refuse a number of devices that no machine has; the Trainer says what else is wrong."""
+    number = str(devices).strip()
+    if number.isdecimal() and (len(number) > 9 or int(number) > _MAX_DEVICES):
+        raise UserError(
+            f"trainer.devices is {number}: a process would be started for each, expected at most "
+            f"{_MAX_DEVICES}"
+        )
 
 
 def _check_precision(precision: Any, plugins: list[Any]) -> None:

@@ -110,6 +110,9 @@ def test_no_steps_per_epoch_is_one_pass_in_batches() -> None:
         ({"steps_per_epoch": 2, "batch_size": 10}, r"data.batch_size is 10"),
         ({"steps_per_epoch": 0}, r"data.steps_per_epoch is 0"),
         ({"n_samples": 0}, r"data.n_samples is 0"),
+        ({"n_samples": 10**12}, r"expected at most 536870912"),
+        ({"n_features": 10**9}, r"expected at most 536870912"),
+        ({"n_classes": 10**8}, r"data.n_classes is 100000000, expected at most"),
     ],
 )
 def test_bad_parameters_are_named(options: dict[str, Any], message: str) -> None:

@@ -159,6 +159,7 @@ def test_a_run_without_a_best_epoch_is_recorded(
         (["--trainer.limit_test_batches", "0"], "limit_test_batches is 0, which leaves none"),
         (["--trainer.limit_test_batches", "0.001"], "limit_test_batches is 0.001, which leaves"),
         (["--trainer.overfit_batches", "1"], "use trainer.limit_train_batches"),
+        (["--trainer.devices", "1000000"], "trainer.devices is 1000000"),
         (["--trainer.precision", "16-true"], "trainer.precision is 16-true: weights are float32"),
         (["--trainer.precision", "bf16-true"], "choose 32-true, bf16-mixed or 16-mixed"),
         (["--trainer.precision", "64"], "trainer.precision is 64"),
