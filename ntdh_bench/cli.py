@@ -14,8 +14,8 @@ from typing import NamedTuple
 from unicodedata import normalize
 
 from ntdh_bench import __version__
-from ntdh_bench.commands.stopping import Stopped
 from ntdh_bench.errors import UserError, one_line
+from ntdh_bench.stopping import Stopped
 
 
 class Command(NamedTuple):

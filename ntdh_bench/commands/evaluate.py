@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from ntdh_bench.cache import write_atomic
-from ntdh_bench.commands.fit import scoring_note, source_note
-from ntdh_bench.commands.predictions import PredictionFiles
 from ntdh_bench.commands.summary import metrics_by_name, print_summary, teacher_measure
-from ntdh_bench.commands.teacher import cached_teacher, saved_teacher
-from ntdh_bench.commands.training import EvaluateCLI, run_command
 from ntdh_bench.errors import UserError
+from ntdh_bench.runs.fitting import scoring_note, source_note
+from ntdh_bench.runs.predictions import PredictionFiles
+from ntdh_bench.runs.teacher import cached_teacher, saved_teacher
+from ntdh_bench.runs.training import EvaluateCLI, run_command
 
 
 def main(argv: list[str]) -> int:

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 import yaml
 
-from ntdh_bench.commands import fit, saliency
-from ntdh_bench.commands.training import FitCLI, run_command
 from ntdh_bench.errors import UserError
 from ntdh_bench.experiments import PINNED, pin
+from ntdh_bench.runs import saliency
+from ntdh_bench.runs.fitting import run as fit
+from ntdh_bench.runs.training import FitCLI, run_command
 
 _PINNED_WORDS = {"third_party": "third-party code", "given_teacher": "model.teacher_checkpoint"}
 _NOT_SETTINGS = ("command", *PINNED)
@@ -46,7 +47,7 @@ def run_config(config: dict[str, Any], folder: Path) -> dict[str, Any]:
 
     def action() -> None:
         cli = FitCLI(command, ["--config", str(path)], folder=folder)
-        found.update(saliency.run(cli) if command == "saliency" else fit.run(cli, in_sweep=True))
+        found.update(saliency.run(cli) if command == "saliency" else fit(cli, in_sweep=True))
 
     run_command(action)
     return found

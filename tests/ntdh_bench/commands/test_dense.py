@@ -12,8 +12,8 @@ from torch import nn
 
 from ntdh_bench import records
 from ntdh_bench.cli import main
-from ntdh_bench.commands import saliency
-from ntdh_bench.commands.training import FitCLI, run_command
+from ntdh_bench.runs import saliency
+from ntdh_bench.runs.training import FitCLI, run_command
 from tests.helpers import flags, small_and_simulated
 
 

@@ -29,7 +29,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from ntdh_bench import records
 from ntdh_bench.cache import is_unwritable, unwritable, write_atomic
 from ntdh_bench.checkpoints import read_checkpoint
-from ntdh_bench.commands.callbacks import (
+from ntdh_bench.runs.callbacks import (
     BestCheckpoint,
     Curves,
     LastCheckpoint,
@@ -38,12 +38,12 @@ from ntdh_bench.commands.callbacks import (
     Restored,
     StopAtOnce,
 )
-from ntdh_bench.commands.checkpoint_files import BEST, LAST, WholeCheckpoints, check_run_folder
-from ntdh_bench.commands.checks import as_list, check_measured, check_settings
-from ntdh_bench.commands.configs import for_measuring, with_absolute_paths
-from ntdh_bench.commands.logs import Prefixed
-from ntdh_bench.commands.parser import CONFIG, BenchCLI
-from ntdh_bench.commands.stopping import raise_stopped, stoppable
+from ntdh_bench.runs.checkpoint_files import BEST, LAST, WholeCheckpoints, check_run_folder
+from ntdh_bench.parsing.checks import as_list, check_measured, check_settings
+from ntdh_bench.parsing.configs import for_measuring, with_absolute_paths
+from ntdh_bench.runs.logs import Prefixed
+from ntdh_bench.parsing.parser import CONFIG, BenchCLI
+from ntdh_bench.stopping import raise_stopped, stoppable
 from ntdh_bench.errors import UserError
 from ntdh_bench.experiments import Config
 from ntdh_bench.masks import FeatureMask

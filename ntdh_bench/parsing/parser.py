@@ -15,8 +15,11 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 
 from ntdh_bench import provenance
 from ntdh_bench.checkpoints import file_hash
-from ntdh_bench.commands.classes import check_classes, take_no_files
-from ntdh_bench.commands.configs import (
+from ntdh_bench.errors import UserError
+from ntdh_bench.experiments import CHANGED_DEFAULTS, MAX_SEED, Config, with_epochs
+from ntdh_bench.masks import Mask
+from ntdh_bench.parsing.classes import check_classes, take_no_files
+from ntdh_bench.parsing.configs import (
     check_num_classes,
     check_seeds,
     config_words,
@@ -25,10 +28,7 @@ from ntdh_bench.commands.configs import (
     read_configs,
     take_linked,
 )
-from ntdh_bench.commands.messages import explain
-from ntdh_bench.errors import UserError
-from ntdh_bench.experiments import CHANGED_DEFAULTS, MAX_SEED, Config, with_epochs
-from ntdh_bench.masks import Mask
+from ntdh_bench.parsing.messages import explain
 
 register_type(torch.device)  # a default of callbacks that average weights: written as its name
 

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from ntdh_bench.cache import write_atomic
 from ntdh_bench.checkpoints import TRAINED
-from ntdh_bench.commands.checkpoint_files import BEST
-from ntdh_bench.commands.logs import log_settings
-from ntdh_bench.commands.stopping import stop_on_sigterm
+from ntdh_bench.runs.checkpoint_files import BEST
+from ntdh_bench.runs.logs import log_settings
+from ntdh_bench.stopping import stop_on_sigterm
 from ntdh_bench.errors import FileError, UserError
 from ntdh_bench.files.schema import mismatch
 

@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from ntdh_bench import records
-from ntdh_bench.commands import control, fit
+from ntdh_bench.runs import control, fitting
 from ntdh_bench.experiments import change
 from ntdh_bench.sweep.worker import run_config
 
@@ -33,8 +33,8 @@ def test_the_control_is_trained_once_and_measured_against_every_teacher(
     config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained = []
-    train = fit.fit
-    monkeypatch.setattr(fit, "fit", lambda cli: (trained.append(1), train(cli)))
+    train = fitting.fit
+    monkeypatch.setattr(fitting, "fit", lambda cli: (trained.append(1), train(cli)))
     first = run(config, tmp_path / "a")
     again = run(config, tmp_path / "b")
     masked = run(config, tmp_path / "c", mask=MASK)
@@ -91,13 +91,13 @@ def test_the_log_of_a_sweep_names_no_scratch_files(
 
 
 def test_a_shared_control_equals_one_of_its_own(config: dict[str, Any], tmp_path: Path) -> None:
-    from ntdh_bench.commands.training import FitCLI
+    from ntdh_bench.runs.training import FitCLI
 
     shared = run(config, tmp_path / "a")
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(config))
     words = ["--config", str(path), "--trainer.enable_progress_bar", "false"]
-    alone = fit.run(FitCLI("fit", [*words, "--run_dir", str(tmp_path / "runs")]))
+    alone = fitting.run(FitCLI("fit", [*words, "--run_dir", str(tmp_path / "runs")]))
     assert alone["metrics"] == shared["metrics"]
     assert alone["config_hash"] == shared["config_hash"]
     assert alone["curves"]["accuracy"] == shared["curves"]["accuracy"]

@@ -21,9 +21,9 @@ from ntdh_bench.cache import (
     origin,
     seal,
 )
-from ntdh_bench.commands.callbacks import cut_short
-from ntdh_bench.commands.parser import BenchCLI, run_folder
-from ntdh_bench.commands.training import EvaluateCLI, FitCLI
+from ntdh_bench.runs.callbacks import cut_short
+from ntdh_bench.parsing.parser import BenchCLI, run_folder
+from ntdh_bench.runs.training import EvaluateCLI, FitCLI
 from ntdh_bench.errors import UserError
 from ntdh_bench.layers import INPUT, mask_layer
 from ntdh_bench.masks import FeatureMask

@@ -12,10 +12,10 @@ from torch import nn
 from torch.optim import SGD, Optimizer
 
 from ntdh_bench.cli import main
-from ntdh_bench.commands.parser import BenchCLI
-from ntdh_bench.commands.training import FitCLI
 from ntdh_bench.errors import UserError
 from ntdh_bench.experiments import load_experiment
+from ntdh_bench.parsing.parser import BenchCLI
+from ntdh_bench.runs.training import FitCLI
 from tests.helpers import flags
 
 QUICKSTART = Path("configs/quickstart.yaml")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ntdh_bench.cli import main
-from ntdh_bench.commands.checkpoint_files import WholeCheckpoints
+from ntdh_bench.runs.checkpoint_files import WholeCheckpoints
 from tests.helpers import flags
 
 QUICKSTART = Path("configs/quickstart.yaml")

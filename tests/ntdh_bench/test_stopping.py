@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from ntdh_bench.commands.stopping import Stopped, raise_stopped, stoppable
+from ntdh_bench.stopping import Stopped, raise_stopped, stoppable
 
 
 def test_a_signal_ends_the_block_and_handlers_are_as_before() -> None:

@@ -20,12 +20,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ntdh_bench.cli import main
-from ntdh_bench.commands import checkpoint_files
-from ntdh_bench.commands import fit as fit_module
+from ntdh_bench.runs import checkpoint_files
+from ntdh_bench.runs import fitting
 from ntdh_bench.commands.evaluate import EvaluateCLI
-from ntdh_bench.commands.predictions import PredictionFiles
+from ntdh_bench.runs.predictions import PredictionFiles
 from ntdh_bench.commands.summary import metrics_by_name
-from ntdh_bench.commands.teacher import saved_teacher
+from ntdh_bench.runs.teacher import saved_teacher
 from ntdh_bench.models import DistillationModule, TeacherModule
 from tests.helpers import flags, refusal
 
@@ -282,7 +282,7 @@ class Interrupting(Callback):
 
 @pytest.fixture
 def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, type[LightningModule]], None]:
-    from ntdh_bench.commands.training import FitCLI
+    from ntdh_bench.runs.training import FitCLI
 
     make = FitCLI.make_trainer
 
@@ -353,7 +353,7 @@ def test_a_run_stopped_while_it_is_measured_goes_on(
     def stopped(*_: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(fit_module, "measure", stopped)
+    monkeypatch.setattr(fitting, "measure", stopped)
     folder = run(tmp_path, *given, status=143)
     last = folder / "checkpoints" / "last.ckpt"
     assert f"fit --ckpt_path {last}" in capsys.readouterr().err

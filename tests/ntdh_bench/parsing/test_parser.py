@@ -8,12 +8,12 @@ import yaml
 from lightning.pytorch import Callback
 
 from ntdh_bench.cli import main
-from ntdh_bench.commands.configs import with_absolute_paths
-from ntdh_bench.commands.parser import BenchCLI, _without, run_folder
-from ntdh_bench.commands.teacher import teacher_key
-from ntdh_bench.commands.training import EvaluateCLI, FitCLI, check_resume
 from ntdh_bench.errors import UserError
+from ntdh_bench.parsing.configs import with_absolute_paths
+from ntdh_bench.parsing.parser import BenchCLI, _without, run_folder
 from ntdh_bench.records import baseline_hash
+from ntdh_bench.runs.teacher import teacher_key
+from ntdh_bench.runs.training import EvaluateCLI, FitCLI, check_resume
 from tests.helpers import flags
 
 # Nine lists of nine aliases of the list before: 3.9e9 values in 400 characters.

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ntdh_bench.commands.messages import explain
+from ntdh_bench.parsing.messages import explain
 
 UNION = """Parser key "trainer.logger":
   Does not validate against any of the Union subtypes

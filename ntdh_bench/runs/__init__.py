@@ -1,0 +1,1 @@
+"""What trains and measures one config: commands, sweeps and Python users call it."""
