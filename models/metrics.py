@@ -11,6 +11,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from ntdh_bench.batch import Inputs, PairedData, has_occlusion, has_points
+from ntdh_bench.completion import Completion, CompletionScore
 from ntdh_bench.divergence import flatten_dense
 from ntdh_bench.metrics import (
     NonTargetJSD,
@@ -19,7 +20,7 @@ from ntdh_bench.metrics import (
     TargetKL,
     TeacherStudentKL,
 )
-from ntdh_bench.segmentation import Completion, CompletionScore, MeanIoU
+from ntdh_bench.segmentation import MeanIoU
 
 _DIVERGENCES: dict[str, Callable[..., Metric]] = {
     "tcjsd": TargetJSD,

@@ -11,10 +11,10 @@ from torch.optim import SGD, AdamW
 from ntdh_bench.batch import Inputs, PairedBatch, in_plane
 from ntdh_bench.divergence import flatten_dense
 from ntdh_bench.errors import UserError
-from ntdh_bench.segmentation import focal, lovasz_softmax, perception_aware
 
 from .base import NetworkCallable, check_optimizer, count_parameters
 from .fusion import FusionModule, check_weights
+from .losses import focal, lovasz_softmax, perception_aware
 from .optimizers import OptimizerPair
 
 

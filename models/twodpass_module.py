@@ -13,10 +13,10 @@ from torch.optim import SGD
 from ntdh_bench.batch import Inputs, PairedBatch, has_points
 from ntdh_bench.divergence import kl
 from ntdh_bench.errors import UserError
-from ntdh_bench.segmentation import lovasz_softmax
 
 from .base import NetworkCallable, count_parameters
 from .fusion import FusionModule, check_weights
+from .losses import lovasz_softmax
 
 ClassWeighting: TypeAlias = Literal["2dpass", "pmf"]
 

@@ -58,7 +58,7 @@ class PairedData(Protocol):
     metric: Measure
     #: classes that the mean IoU leaves out; predicting one is still a miss of the true class
     excluded_classes: tuple[int, ...]
-    #: how scene completion is scored, see :class:`ntdh_bench.segmentation.Completion`
+    #: how scene completion is scored, see :class:`ntdh_bench.completion.Completion`
     protocol: ScoringProtocol
 
     @property

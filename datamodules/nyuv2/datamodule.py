@@ -12,11 +12,11 @@ from torch import Tensor
 
 from ntdh_bench.batch import Measure, PairedBatch, ScoringProtocol, Split
 from ntdh_bench.cache import default_cache_dir
+from ntdh_bench.completion import scored_target
 from ntdh_bench.datasets import data_root, is_simulated
 from ntdh_bench.errors import UserError
 from ntdh_bench.ranges import check_at_least, check_choice, check_within
 from ntdh_bench.seeding import generator, uniform
-from ntdh_bench.segmentation import scored_target
 
 from ..images import IMAGENET_MEAN, IMAGENET_STD
 from ..paired import PairedDataModule, PairedDataset
@@ -114,7 +114,7 @@ class CompletedScenes(RoomPairs):
     Args:
         arrays: of :func:`.scenes.prepared_scenes`.
         rows: int64 (N,).
-        protocol: by which networks are scored, see :class:`ntdh_bench.segmentation.Completion`;
+        protocol: by which networks are scored, see :class:`ntdh_bench.completion.Completion`;
             ``None`` gives all voxels that have a class, to train on.
     """
 
@@ -184,7 +184,7 @@ class NYUDepthV2DataModule(PairedDataModule):
         simulated_rooms: training rooms of the simulated source; a third as many are for testing.
         protocol: how scene completion is scored: ``pooled``, voxels without a class do not count
             and all scenes are one set, or ``sscnet``, as SSCNet's published script does (see
-            :class:`ntdh_bench.segmentation.Completion`). The two are not comparable.
+            :class:`ntdh_bench.completion.Completion`). The two are not comparable.
         unimodal: give the teacher the student's inputs (unimodal KD).
 
     Raises:

@@ -16,7 +16,7 @@ from ntdh_bench.runs.training import FitCLI, running
 from ntdh_bench.errors import UserError
 from ntdh_bench.masks import FeatureMask, SampleMask
 from ntdh_bench.masks.divergence_maps import divergence_report
-from ntdh_bench.masks.report import HEATMAPS, saliency_report
+from ntdh_bench.masks.saliency_figures import HEATMAPS, saliency_report
 
 
 def run(cli: FitCLI) -> dict[str, Any]:

@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ntdh_bench.segmentation import Completion, CompletionScore, MeanIoU, scored_target
+from ntdh_bench.completion import Completion, CompletionScore, scored_target
+from ntdh_bench.segmentation import MeanIoU
 
 CLASSES, IGNORED = 12, 255
 AS_RUN, UNMUTATED = "batch0.waterljwant_as_run", "batch0.waterljwant_unmutated_target"

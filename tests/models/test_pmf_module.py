@@ -15,7 +15,8 @@ from ntdh_bench.divergence import flatten_dense
 from ntdh_bench.errors import UserError
 from ntdh_bench.masks import SampleMask
 from ntdh_bench.models import OptimizerPair, PMFModule, WarmupCosine
-from ntdh_bench.segmentation import MeanIoU, focal, lovasz_softmax, perception_aware
+from ntdh_bench.models.losses import focal, lovasz_softmax, perception_aware
+from ntdh_bench.segmentation import MeanIoU
 from tests.helpers import equal, quiet_trainer, small_data, weights
 from tests.models.fusion import CLASSES, TinyPMF, street_data
 

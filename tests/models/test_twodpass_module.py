@@ -15,7 +15,7 @@ from ntdh_bench.datamodules import SemanticKITTIDataModule
 from ntdh_bench.errors import UserError
 from ntdh_bench.masks import SampleMask
 from ntdh_bench.models import TwoDPASSModule, TwoDPASSNet
-from ntdh_bench.segmentation import lovasz_softmax
+from ntdh_bench.models.losses import lovasz_softmax
 from tests.helpers import equal, quiet_trainer, weights
 from tests.models.fusion import CLASSES, TinyTwoDPASS, street_data
 

@@ -50,6 +50,7 @@ FEATURE_MASK, F_TESTS = (
 SAMPLE_TESTS = "tests/ntdh_bench/masks/test_sample_mask.py"
 MODULE, M_TESTS = "models/distillation.py", "tests/models/test_distillation.py"
 SEGMENTATION, SEG_TESTS = "ntdh_bench/segmentation.py", "tests/ntdh_bench/test_segmentation.py"
+FUSED, FUSED_TESTS = "models/losses.py", "tests/models/test_losses.py"
 PROJECTION, P_TESTS = (
     "datamodules/semantickitti/projection.py",
     "tests/datamodules/semantickitti/test_projection.py",
@@ -169,12 +170,12 @@ MUTANTS = (
            "self.confusion.sum(dim=1)).double() - hits", "self.confusion.sum(dim=1)).double()",
            SEG_TESTS),
     Mutant("excluded classes are averaged", SEGMENTATION,
-           "return iou.masked_fill(~self.evaluated, math.nan)", "return iou", SEG_TESTS),
-    Mutant("Lovasz without sorting", SEGMENTATION,
+           ".masked_fill(~self.evaluated, math.nan)", "", SEG_TESTS),
+    Mutant("Lovasz without sorting", FUSED,
            "order = errors.argsort(dim=1, descending=True, stable=True)",
-           "order = errors.argsort(dim=1, descending=False, stable=True)", SEG_TESTS),
-    Mutant("the focal exponent on the hit", SEGMENTATION,
-           "value = -miss.pow(gamma)", "value = -(1 - miss).pow(gamma)", SEG_TESTS),
+           "order = errors.argsort(dim=1, descending=False, stable=True)", FUSED_TESTS),
+    Mutant("the focal exponent on the hit", FUSED,
+           "value = -miss.pow(gamma)", "value = -(1 - miss).pow(gamma)", FUSED_TESTS),
     # -- geometry and labels
     Mutant("rows by the height of the image", PROJECTION,
            "row[point].long() * width + column[point].long()",
