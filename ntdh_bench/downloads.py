@@ -19,9 +19,7 @@ from ntdh_bench import __version__
 from ntdh_bench.cache import write_atomic
 from ntdh_bench.errors import FileError, UserError
 from ntdh_bench.files.reading import checked_size, reading
-
-#: Told how many bytes there are, and how many there will be if the server says so.
-Progress = Callable[[int, int | None], None]
+from ntdh_bench.progress import Update, progress_bar
 
 _BLOCK = 1 << 18
 _EXPANSION, _HEADROOM = 3, 1 << 26  # of an archive of what is compressed already
@@ -38,7 +36,6 @@ def download(
     check: Callable[[Path], str | None],
     attempts: int = 4,
     pause: float = 1.0,
-    progress: Progress | None = None,
 ) -> Path:
     """Download the first of ``urls`` that works to ``path``; does nothing if that exists.
 
@@ -52,7 +49,6 @@ def download(
         check: returns what is wrong with the file at the given path, or None.
         attempts: how often a mirror is tried.
         pause: seconds before the second attempt; doubled every time.
-        progress: told how far it is.
 
     Raises:
         UserError: no mirror gave a file that passes, or the folder cannot be written.
@@ -67,7 +63,8 @@ def download(
         try:
             with FileLock(lock):
                 if not path.exists():
-                    _from_mirrors(urls, path, max_bytes, check, attempts, pause, progress)
+                    with progress_bar(path.name, in_bytes=True) as update:
+                        _from_mirrors(urls, path, max_bytes, check, attempts, pause, update)
         finally:
             lock.unlink(missing_ok=True)
     return path
@@ -80,14 +77,14 @@ def _from_mirrors(
     check: Callable[[Path], str | None],
     attempts: int,
     pause: float,
-    progress: Progress | None,
+    update: Update,
 ) -> None:
     failures = []
     for url in urls:
         # One part file per address: bytes of two mirrors are never mixed.
         name = hashlib.sha256(url.encode()).hexdigest()[:8]
         part = path.with_name(f".{path.name}.{name}.part")
-        wrong = _from_mirror(url, part, max_bytes, check, attempts, pause, progress)
+        wrong = _from_mirror(url, part, max_bytes, check, attempts, pause, update)
         if wrong is None:
             part.replace(path)
             return
@@ -105,7 +102,7 @@ def _from_mirror(
     check: Callable[[Path], str | None],
     attempts: int,
     pause: float,
-    progress: Progress | None,
+    update: Update,
 ) -> str | None:
     """Fill ``part`` from one mirror; return what went wrong, or None."""
     resumed = part.exists()
@@ -114,7 +111,7 @@ def _from_mirror(
         if attempt:
             time.sleep(pause * 2 ** (attempt - 1))
         try:
-            _continue(url, part, max_bytes, progress)
+            _continue(url, part, max_bytes, update)
         except urllib.error.HTTPError as error:
             wrong = f"HTTP {error.code} {error.reason}"
             if error.code < 500 and error.code not in (408, 416, 429):
@@ -141,7 +138,7 @@ def _is_web_page(path: Path) -> bool:
     return start.startswith((b"<!doctype html", b"<html"))
 
 
-def _continue(url: str, part: Path, max_bytes: int, progress: Progress | None) -> None:
+def _continue(url: str, part: Path, max_bytes: int, update: Update) -> None:
     """Download what ``part`` still lacks of ``url``.
 
     Raises:
@@ -175,29 +172,13 @@ def _continue(url: str, part: Path, max_bytes: int, progress: Progress | None) -
                 if have > max_bytes:
                     raise OSError(f"more than the expected {max_bytes} bytes")
                 file.write(block)
-                if progress:
-                    progress(have, total_bytes)
+                update(completed=have, total=total_bytes)
     if total_bytes is not None and have < total_bytes:
         raise OSError(f"the connection broke after {have} of {total_bytes} bytes")
 
 
 def _starts_at(response: http.client.HTTPResponse, first: int) -> bool:
     return response.headers.get("Content-Range", "").startswith(f"bytes {first}-")
-
-
-@contextmanager
-def progress_bar(name: str) -> Iterator[Progress]:
-    """Show how far a download is, on a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
-    from rich.progress import Progress as Bars
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-    terminal = Console(stderr=True)
-    quiet = not terminal.is_terminal
-    with Bars(*columns, TransferSpeedColumn(), console=terminal, disable=quiet) as bars:
-        task = bars.add_task(name, total=None)
-        yield lambda done, total: bars.update(task, completed=done, total=total)
 
 
 @contextmanager

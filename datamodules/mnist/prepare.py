@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 from ntdh_bench.cache import file_digest, write_atomic
 from ntdh_bench.datasets import FileCheck, State, is_simulated
-from ntdh_bench.downloads import download, extract, opened_tar, progress_bar, writable
+from ntdh_bench.downloads import download, extract, opened_tar, writable
 from ntdh_bench.errors import UserError
 from ntdh_bench.files.listing import below, is_shadow
 
@@ -85,8 +85,7 @@ def _get_idx(path: Path, md5: str, from_folder: Path | None) -> None:
         return
     if from_folder is None:
         urls = [mirror + path.name for mirror in MNIST_MIRRORS]
-        with progress_bar(path.name) as progress:
-            download(urls, path, max_bytes=20 * _MB, check=check, progress=progress)
+        download(urls, path, max_bytes=20 * _MB, check=check)
         return
     copies = sorted(below(from_folder, path.name))
     if not copies:
@@ -122,14 +121,8 @@ def _get_photographs(root: Path, from_folder: Path | None) -> None:
 
 def download_photographs(root: Path) -> Path:
     """Download the archive of BSDS500 to ``root``; returns where it is."""
-    with progress_bar(_ARCHIVE) as progress:
-        return download(
-            BSDS500_URLS,
-            root / "bsds500" / _ARCHIVE,
-            max_bytes=200 * _MB,
-            check=_archive_fault,
-            progress=progress,
-        )
+    path = root / "bsds500" / _ARCHIVE
+    return download(BSDS500_URLS, path, max_bytes=200 * _MB, check=_archive_fault)
 
 
 def _archive_fault(path: Path) -> str | None:

@@ -14,8 +14,8 @@ from ntdh_bench.datasets import FileCheck, is_simulated
 from ntdh_bench.downloads import writable
 from ntdh_bench.errors import UserError
 from ntdh_bench.files.listing import below
+from ntdh_bench.progress import progress_bar
 
-from ..progress import counting_bar
 from .camera import IMAGE_SIZE
 from .labels import NYU40_NAMES
 from .layout import (
@@ -129,10 +129,10 @@ def write_prepared(target: Path, source: PairSource, full_size: bool) -> None:
     height, width = source.size
     size = (height, width) if full_size else (height // 2, width // 2)
     indices = sorted(index for part in PARTS for index in source.split[part])
-    with counting_bar("preparing NYU Depth V2", len(indices)) as advance:
+    with progress_bar("preparing NYU Depth V2", len(indices)) as update:
         for index in indices:
             write_pair(target, index, resized(source.read(index), size))
-            advance()
+            update(advance=1)
     (target / SPLIT).write_text(json.dumps(source.split))
 
 
@@ -173,8 +173,8 @@ def _count_pixels(source: PairSource) -> NDArray[np.int64]:
     """Read all pairs and return how many pixels have each label: int64 (41,)."""
     pixels = np.zeros(len(NYU40_NAMES) + 1, np.int64)
     indices = [index for part in PARTS for index in source.split[part]]
-    with counting_bar("checking NYU Depth V2", len(indices)) as advance:
+    with progress_bar("checking NYU Depth V2", len(indices)) as update:
         for index in indices:
             pixels += np.bincount(source.read(index).label.ravel(), minlength=len(pixels))
-            advance()
+            update(advance=1)
     return pixels

@@ -18,9 +18,9 @@ from PIL import Image
 from ntdh_bench.cache import build_once, digest
 from ntdh_bench.datasets import refuse_real, write_marker
 from ntdh_bench.errors import UserError
+from ntdh_bench.progress import progress_bar
 from ntdh_bench.seeding import derive_seed
 
-from ..progress import counting_bar
 from ..raycast import Camera, Floats, Random, Single, Solids, cast, expose, rotation, texture
 from .camera import IMAGE_SIZE, NYU_CAMERA, write_depth
 from .layout import FOLDER, PREPARED, SCENES, SPLIT, Pair
@@ -103,7 +103,7 @@ def write_simulated(
     last = rooms + max(1, round(_TEST_SHARE * rooms))
     split = {"train": list(range(1, rooms + 1)), "test": list(range(rooms + 1, last + 1))}
     (pairs / PREPARED / SPLIT).write_text(json.dumps(split))
-    with counting_bar("simulating NYU Depth V2", last) as advance:
+    with progress_bar("simulating NYU Depth V2", last) as update:
         for part, numbers in split.items():
             for number in numbers:
                 random = np.random.default_rng(derive_seed(seed, "room", number))
@@ -111,7 +111,7 @@ def write_simulated(
                 view = look(room, random)
                 _write_scene(scenes / _PARTS[part], number, room, view)
                 write_pair(pairs / PREPARED, number, resized(view.pair, size))
-                advance()
+                update(advance=1)
 
 
 def simulated_root(

@@ -18,8 +18,7 @@ from ntdh_bench.cache import build_once, digest
 from ntdh_bench.errors import FileError
 from ntdh_bench.files.schema import mismatch
 from ntdh_bench.files.text import read_json
-
-from ..progress import counting_bar
+from ntdh_bench.progress import progress_bar
 
 _META = "meta.json"
 
@@ -162,7 +161,7 @@ def _write(
     content = hashlib.sha256(json.dumps([count, layout]).encode())
     handles = {kind: (folder / kind).open("wb") for kind in types}
     try:
-        with counting_bar(title, count) as advance:
+        with progress_bar(title, count) as update:
             for position in range(count):
                 sample = make(position)
                 for kind, (dtype, shape) in types.items():
@@ -175,7 +174,7 @@ def _write(
                     data = array.tobytes()
                     content.update(data)
                     handles[kind].write(data)
-                advance()
+                update(advance=1)
     finally:
         for handle in handles.values():
             handle.close()

@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 
 from ntdh_bench.cache import default_cache_dir, file_digest
 from ntdh_bench.datasets import FileCheck, State, is_simulated
-from ntdh_bench.downloads import download, progress_bar, writable
+from ntdh_bench.downloads import download, writable
 from ntdh_bench.errors import FileError, UserError
 from ntdh_bench.files.schema import mismatch
 from ntdh_bench.files.text import read_json
 from ntdh_bench.notices import notice
+from ntdh_bench.progress import progress_bar
 
 from .layout import (
     ENDINGS,
@@ -33,7 +34,7 @@ from .layout import (
     how_to_get,
 )
 from .names import ACTORS, SONG, SPEECH, ClipKey, ClipName
-from .store import Backend, Store, StoreKind, decoded, prepared, recipe, tracked
+from .store import Backend, Store, StoreKind, decoded, prepared, recipe
 
 #: Zenodo's records: speech and song (Livingstone and Russo 2018), and their facial landmarks.
 CLIPS_RECORD, TRACKING_RECORD = "1188976", "3255102"
@@ -252,8 +253,7 @@ def _get(path: Path, remote: _Remote) -> None:
         found = file_digest(candidate)
         return None if found == remote.md5 else f"MD5 is {found}, expected {remote.md5}"
 
-    with progress_bar(path.name) as progress:
-        download([remote.url], path, max_bytes=remote.size, check=check, progress=progress)
+    download([remote.url], path, max_bytes=remote.size, check=check)
 
 
 def verify(root: Path) -> list[FileCheck]:
@@ -284,12 +284,14 @@ def verify(root: Path) -> list[FileCheck]:
 def _damaged(listing: Listing, kind: ClipKind) -> dict[ClipKey, str]:
     """Return what is wrong with the clips that cannot be decoded."""
     files = list(listing.files.values())
-    entries = tracked(decoded(files, recipe(kind), None), kind, len(files))
-    return {
-        key: entry.fault
-        for key, (entry, _) in zip(listing.files, entries, strict=True)
-        if entry.fault is not None
-    }
+    found = {}
+    with progress_bar(f"ravdess: {kind}", len(files)) as update:
+        entries = decoded(files, recipe(kind), None)
+        for key, (entry, _) in zip(listing.files, entries, strict=True):
+            if entry.fault is not None:
+                found[key] = entry.fault
+            update(advance=1)
+    return found
 
 
 def _check_channel(

@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -24,6 +24,7 @@ from ntdh_bench.files.reading import read_bytes
 from ntdh_bench.files.schema import mismatch
 from ntdh_bench.files.text import read_json
 from ntdh_bench.notices import notice
+from ntdh_bench.progress import progress_bar
 from ntdh_bench.ranges import check_choice
 
 from . import media
@@ -284,16 +285,18 @@ def _decode_all(partial: Path, clips: list[ClipFile], plan: Recipe, jobs: int | 
         todo = _rows(clips[len(done) :], plan, jobs)
         with (partial / _LOG).open("w") as log:
             log.writelines(json.dumps(entry) + "\n" for entry in done)
-            for entry, row in tracked(todo, plan.kind, len(clips), len(done)):
-                if row is not None:
-                    content = np.ascontiguousarray(row, plan.dtype).reshape(plan.shape).tobytes()
-                    rows.write(content)
-                    rows.flush()
-                    entry = entry._replace(row=hashlib.sha256(content).hexdigest())
-                    good += 1
-                log.write(json.dumps(entry) + "\n")
-                log.flush()
-                done.append(entry)
+            with progress_bar(f"ravdess: {plan.kind}", len(clips), done=len(done)) as update:
+                for entry, row in todo:
+                    if row is not None:
+                        content = np.ascontiguousarray(row, plan.dtype).tobytes()
+                        rows.write(content)
+                        rows.flush()
+                        entry = entry._replace(row=hashlib.sha256(content).hexdigest())
+                        good += 1
+                    log.write(json.dumps(entry) + "\n")
+                    log.flush()
+                    done.append(entry)
+                    update(advance=1)
         rows.seek(0)
         _write_header(rows, plan, good)
         rows.flush()
@@ -345,22 +348,6 @@ def _write_header(file: BinaryIO, plan: Recipe, count: int) -> int:
     }
     np.lib.format.write_array_header_1_0(file, header)
     return file.tell()
-
-
-def tracked(items: Iterable[Item], label: str, total: int, done: int = 0) -> Iterable[Item]:
-    """Show on a terminal how many of ``total`` items have come, ``done`` of them before."""
-    from rich.console import Console
-    from rich.progress import track
-
-    terminal = Console(stderr=True)
-    return track(
-        items,
-        f"ravdess: {label}",
-        total=total,
-        completed=done,
-        console=terminal,
-        disable=not terminal.is_terminal,
-    )
 
 
 def _rows(

@@ -6,7 +6,6 @@ rays at the same solids, so that projected labels and image agree except at occl
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,9 +18,9 @@ from PIL import Image
 from ntdh_bench.cache import build_once, digest
 from ntdh_bench.datasets import refuse_real, write_marker
 from ntdh_bench.errors import UserError
+from ntdh_bench.progress import Update, progress_bar
 from ntdh_bench.seeding import derive_seed
 
-from ..progress import counting_bar
 from ..raycast import (
     Camera,
     Floats,
@@ -166,10 +165,10 @@ def write_simulated(root: Path, frames: int = 40, seed: int = 0, rig: Rig | None
         write_marker(marked, facts)
     fewer = max(1, round(_TEST_SHARE * frames))
     lengths = {_TRAIN_SEQUENCE: frames, TEST_SEQUENCES[0]: fewer, VAL_SEQUENCES[0]: fewer}
-    with counting_bar("simulating SemanticKITTI", sum(lengths.values())) as advance:
+    with progress_bar("simulating SemanticKITTI", sum(lengths.values())) as update:
         for sequence, length in lengths.items():
             path = folder / "sequences" / f"{sequence:02d}"
-            _write_sequence(path, sequence, length, seed, rig, advance)
+            _write_sequence(path, sequence, length, seed, rig, update)
 
 
 def simulated_root(cache_dir: Path, frames: int, seed: int, scale: float = 1.0) -> Path:
@@ -191,7 +190,7 @@ def simulated_root(cache_dir: Path, frames: int, seed: int, scale: float = 1.0) 
 
 
 def _write_sequence(
-    folder: Path, sequence: int, length: int, seed: int, rig: Rig, advance: Callable[[], None]
+    folder: Path, sequence: int, length: int, seed: int, rig: Rig, update: Update
 ) -> None:
     for name in (*KINDS, DENSE_FOLDER):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -206,7 +205,7 @@ def _write_sequence(
         view.labels.astype("<u4").tofile(folder / "labels" / f"{name}.label")
         Image.fromarray(view.image).save(folder / "image_2" / f"{name}.png", compress_level=1)
         Image.fromarray(view.image_labels).save(folder / DENSE_FOLDER / f"{name}.png")
-        advance()
+        update(advance=1)
 
 
 def _drop_frames(folder: Path, length: int) -> None:

@@ -18,8 +18,8 @@ from ntdh_bench.errors import FileError
 from ntdh_bench.files.reading import checked_size, reading
 from ntdh_bench.files.schema import mismatch
 from ntdh_bench.files.text import read_json
+from ntdh_bench.progress import Update, progress_bar
 
-from ..progress import Advance, counting_bar
 from .layout import (
     CALIBRATION,
     HOW_TO_GET,
@@ -201,10 +201,10 @@ def prepared(
     }
     missing = [number for number in sequences if not is_intact(paths[number])]
     total = sum(len(files[number]) for number in missing)
-    with counting_bar("projecting SemanticKITTI", total) as advance:
+    with progress_bar("projecting SemanticKITTI", total) as update:
         for number in missing:
             build_once(
-                paths[number], partial(_build, files=files[number], scale=scale, advance=advance)
+                paths[number], partial(_build, files=files[number], scale=scale, update=update)
             )
     return {number: PreparedSequence(path) for number, path in paths.items()}
 
@@ -224,7 +224,7 @@ def _key(listed: list[Frame], folder: Path, scale: float) -> str:
     return digest({"files": found, "scale": float(scale), "version": _VERSION})
 
 
-def _build(target: Path, files: list[Frame], scale: float, advance: Advance) -> None:
+def _build(target: Path, files: list[Frame], scale: float, update: Update) -> None:
     """Write the prepared files of a sequence into the new folder ``target``."""
     matrix = read_calibration(files[0].scan.parents[1] / CALIBRATION)
     full = image_size(files[0].image)
@@ -246,7 +246,7 @@ def _build(target: Path, files: list[Frame], scale: float, advance: Advance) -> 
             count = len(arrays["pixel"])
             bounds.append((total, total + shown, total + count))
             total += count
-            advance()
+            update(advance=1)
     finally:
         for handle in handles.values():
             handle.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +19,7 @@ from ntdh_bench.layers import INPUT, find_layer, mask_layer
 from ntdh_bench.masks.base import Distilling, Mask, Removes, keep_mask
 from ntdh_bench.masks.permuted import layer_output
 from ntdh_bench.masks.saliency import FeatureSaliency, Saliency, to_device
+from ntdh_bench.progress import progress_bar
 from ntdh_bench.provenance import classes_of, code_of
 from ntdh_bench.seeding import generator
 
@@ -276,18 +277,11 @@ def _width(teacher: nn.Module, layer: str, datamodule: PairedData) -> int:
     return layer_output(teacher, layer, to_device(batch["teacher"], device))[1].shape[1]
 
 
-def _with_progress(datamodule: PairedData) -> Iterable[PairedBatch]:
+def _with_progress(datamodule: PairedData) -> Iterator[PairedBatch]:
     """Yield the training batches, with a progress bar where someone looks at it."""
-    from rich.console import Console
-    from rich.progress import track
-
     size = getattr(datamodule, "batch_size", None)
-    console = Console(stderr=True)
-    return track(
-        datamodule.batches("train"),
-        "Algorithm 1 (saliency)",
-        total=-(-datamodule.num_train // size) if size else 1,
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
+    total = -(-datamodule.num_train // size) if size else 1
+    with progress_bar("Algorithm 1 (saliency)", total) as update:
+        for batch in datamodule.batches("train"):
+            yield batch
+            update(advance=1)

@@ -96,9 +96,7 @@ class Zenodo:
             files.append({**entry, **self.changes})
         return json.dumps({"files": files})
 
-    def __call__(
-        self, urls: list[str], path: Path, *, max_bytes: int, check: Any, progress: Any = None
-    ) -> Path:
+    def __call__(self, urls: list[str], path: Path, *, max_bytes: int, check: Any) -> Path:
         if path.exists():
             return path
         [url] = urls
