@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -123,7 +123,9 @@ class DistillationModule(TrainableModule):
         self._outputs: TeacherOutputs | None = None
         self._student_tap = FeatureTap(self.student, distiller.student_layers if distiller else [])
         if distiller is not None:
-            find_layer(build_network(teacher_network, seed, "teacher"), distiller.teacher_layer)
+            untrained = build_network(teacher_network, seed, "teacher")
+            for layer in distiller.teacher_layers:
+                find_layer(untrained, layer)
         self.metrics = nn.ModuleDict()
 
     # -- the teacher -------------------------------------------------------------------------------
@@ -236,17 +238,17 @@ class DistillationModule(TrainableModule):
         check_network(self.student, inputs, self.num_classes, "student_network", size)
         check_network(self.teacher, batch["teacher"], self.num_classes, "teacher_network", size)
         if self.distiller is not None and not self._distiller_sizes:
-            student, teacher = self.distiller.student_layer, self.distiller.teacher_layer
-            self._build_distiller(
-                _width(self.student, student, inputs),
-                _width(self.teacher, teacher, batch["teacher"]),
-                self.data.num_train,
-            )
+            student = _widths(self.student, self.distiller.student_layers, inputs)
+            teacher = _widths(self.teacher, self.distiller.teacher_layers, batch["teacher"])
+            self._build_distiller(self.distiller, [*student, *teacher, self.data.num_train])
 
-    def _build_distiller(self, student_dim: int, teacher_dim: int, num_train: int) -> None:
-        assert self.distiller is not None
-        self._distiller_sizes = [student_dim, teacher_dim, num_train]
-        self.distiller.build(student_dim, teacher_dim, num_train, self.seed)
+    def _build_distiller(self, distiller: Distiller, sizes: list[int]) -> None:
+        """Build it for the widths of the student's, then the teacher's layers, and the samples."""
+        self._distiller_sizes = sizes
+        *widths, num_train = sizes
+        student = dict(zip(distiller.student_layers, widths, strict=False))
+        teacher = dict(zip(distiller.teacher_layers, widths[len(student) :], strict=True))
+        distiller.build(student, teacher, num_train, self.seed)
 
     def teardown(self, stage: str) -> None:
         """Forget cached teacher outputs (Lightning hook).
@@ -275,7 +277,13 @@ class DistillationModule(TrainableModule):
             )
         sizes = checkpoint.get("distiller_sizes")
         if self.distiller is not None and sizes and not self._distiller_sizes:
-            self._build_distiller(*sizes)
+            layers = [*self.distiller.student_layers, *self.distiller.teacher_layers]
+            if len(sizes) != len(layers) + 1:
+                raise UserError(
+                    f"the checkpoint's distiller compares other layers than {', '.join(layers)}: "
+                    "give load_from_checkpoint the distiller of that run"
+                )
+            self._build_distiller(self.distiller, sizes)
 
     # -- steps -------------------------------------------------------------------------------------
 
@@ -352,14 +360,14 @@ class DistillationModule(TrainableModule):
 
 
 @torch.no_grad()
-def _width(network: nn.Module, layer: str, inputs: Inputs) -> int:
-    """Return the size of dimension 1 of a layer's output; batch statistics stay as they are."""
+def _widths(network: nn.Module, layers: Sequence[str], inputs: Inputs) -> list[int]:
+    """Return the sizes of dimension 1 of layers' outputs; batch statistics stay as they are."""
     training = network.training
-    tap = FeatureTap(network.eval(), [layer])
-    width = tap(inputs)[layer].shape[1]
+    tap = FeatureTap(network.eval(), layers)
+    outputs = tap(inputs)
     tap.close()
     network.train(training)
-    return width
+    return [outputs[layer].shape[1] for layer in layers]
 
 
 def _loss_weights(task: float, distill: float, lam: float | None) -> tuple[float, float]:

@@ -16,6 +16,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch.optim import SGD
 
+from ntdh_bench import distillers
 from ntdh_bench.cli import main
 from ntdh_bench.datamodules.synthetic import SyntheticDataModule
 from ntdh_bench.distillers import Distiller
@@ -63,6 +64,19 @@ def distillation(
     if checkpoint is not None:
         module.load_teacher(checkpoint)
     return module
+
+
+def methods(layer: str) -> dict[str, partial[Distiller]]:
+    """Every method of the package by name, small, those of features on ``layer``."""
+    small = {"CRD": {"feat_dim": 4, "negatives": 16}}
+    classes = [getattr(distillers, name) for name in distillers.__all__]
+    return {
+        kind.__name__: partial(
+            kind, **{} if kind.by_row else {"layer": layer}, **small.get(kind.__name__, {})
+        )
+        for kind in classes
+        if kind not in (Distiller, distillers.Combined) and "Authors" not in kind.__name__
+    }
 
 
 def weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:

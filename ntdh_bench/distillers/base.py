@@ -52,31 +52,23 @@ class Distiller(nn.Module, ABC):
         self._said = False
 
     @property
-    def student_layer(self) -> str:
-        """Layer of the student that is compared: a layer name, or ``"logits"``."""
-        return self._named(self._student_layer, "student_layer")
-
-    @property
-    def teacher_layer(self) -> str:
-        """Layer of the teacher that is compared: a layer name, or ``"logits"``."""
-        return self._named(self._teacher_layer, "teacher_layer")
-
-    @property
     def student_layers(self) -> list[str]:
-        """Layers of the student to tap."""
-        return [self.student_layer]
+        """Layers of the student that are compared: names, or ``"logits"``."""
+        return [self._named(self._student_layer, "student_layer")]
 
     @property
     def teacher_layers(self) -> list[str]:
-        """Layers of the teacher to tap."""
-        return [self.teacher_layer]
+        """Layers of the teacher that are compared."""
+        return [self._named(self._teacher_layer, "teacher_layer")]
 
-    def build(self, student_dim: int, teacher_dim: int, n_data: int, seed: int) -> None:
+    def build(
+        self, student: Mapping[str, int], teacher: Mapping[str, int], n_data: int, seed: int
+    ) -> None:
         """Create the trainable parts that the constructor was not given the sizes of.
 
         Args:
-            student_dim: size of dimension 1 of the student's layer (features or channels).
-            teacher_dim: size of dimension 1 of the teacher's layer.
+            student: size of dimension 1 (features or channels) by layer name.
+            teacher: the same of the teacher.
             n_data: number of training samples.
             seed: seed of the run.
         """
@@ -102,8 +94,8 @@ class Distiller(nn.Module, ABC):
             Scalar; 0 for an empty batch.
         """
         features = (
-            self._features(student, self.student_layer),
-            self._features(teacher, self.teacher_layer),
+            self._features(student, *self.student_layers),
+            self._features(teacher, *self.teacher_layers),
         )
         if 0 < len(features[0]) < self.least_rows and not self._said:
             self._said = True

@@ -8,22 +8,18 @@ from torch import Tensor, nn
 
 from ntdh_bench.distillers.base import Distiller
 from ntdh_bench.errors import UserError
-from ntdh_bench.layers import LOGITS
 from ntdh_bench.ranges import check_at_least
 
 
 class Combined(Distiller):
-    """Weighted sum of distillers.
-
-    A training step taps the logits and one more layer of each network, so the terms may name one
-    layer other than the logits.
+    """Weighted sum of distillers, each on layers of its own.
 
     Args:
         distillers: the terms; their own ``weight`` counts too.
         weights: one factor a term; ``None``: all 1.
 
     Raises:
-        UserError: no term, another number of weights, or terms on different hidden layers.
+        UserError: no term, or another number of weights.
     """
 
     def __init__(self, distillers: list[Distiller], weights: list[float] | None = None) -> None:
@@ -35,17 +31,26 @@ class Combined(Distiller):
             )
         for weight in weights:
             check_at_least("distiller.weights", weight, 0)
-        super().__init__(
-            student_layer=_common_layer([d.student_layer for d in distillers], "student_layer"),
-            teacher_layer=_common_layer([d.teacher_layer for d in distillers], "teacher_layer"),
-        )
+        super().__init__()
         self.distillers = nn.ModuleList(distillers)
         self.weights = [float(weight) for weight in weights]
 
-    def build(self, student_dim: int, teacher_dim: int, n_data: int, seed: int) -> None:
+    @property
+    def student_layers(self) -> list[str]:
+        """Layers of the student that some term compares, each once."""
+        return list(dict.fromkeys(name for term in self._terms() for name in term.student_layers))
+
+    @property
+    def teacher_layers(self) -> list[str]:
+        """Layers of the teacher that some term compares, each once."""
+        return list(dict.fromkeys(name for term in self._terms() for name in term.teacher_layers))
+
+    def build(
+        self, student: Mapping[str, int], teacher: Mapping[str, int], n_data: int, seed: int
+    ) -> None:
         """Build every term."""
         for term in self._terms():
-            term.build(student_dim, teacher_dim, n_data, seed)
+            term.build(student, teacher, n_data, seed)
 
     def distill(
         self,
@@ -73,10 +78,3 @@ class Combined(Distiller):
 
     def _terms(self) -> list[Distiller]:
         return [term for term in self.distillers if isinstance(term, Distiller)]
-
-
-def _common_layer(layers: list[str], argument: str) -> str:
-    hidden = sorted(set(layers) - {LOGITS})
-    if len(hidden) > 1:
-        raise UserError(f"Combined: terms with {argument} {', '.join(hidden)}: expected one layer")
-    return hidden[0] if hidden else LOGITS

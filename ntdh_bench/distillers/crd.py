@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -35,9 +36,8 @@ class CRD(Distiller):
         temperature: T; 0.07 in the authors' code.
         momentum: share of the old row when the bank is updated, in [0, 1]; 0.5.
         weight: factor of the term; 0.8 in the paper.
-        layer: layer compared in both networks; the paper takes the features before the head.
-        student_layer: the student's layer where it differs.
-        teacher_layer: the teacher's layer where it differs.
+        layers: ``layer``, ``student_layer`` and ``teacher_layer`` of a :class:`Distiller`; the
+            paper takes the features before the head.
 
     Raises:
         UserError: a number outside its range.
@@ -58,11 +58,9 @@ class CRD(Distiller):
         temperature: float = 0.07,
         momentum: float = 0.5,
         weight: float = 0.8,
-        layer: str | None = None,
-        student_layer: str | None = None,
-        teacher_layer: str | None = None,
+        **layers: str | None,
     ) -> None:
-        super().__init__(weight, layer, student_layer, teacher_layer)
+        super().__init__(weight, **layers)
         check_at_least("distiller.feat_dim", feat_dim, 1)
         check_at_least("distiller.negatives", negatives, 1)
         check_above("distiller.temperature", temperature, 0)
@@ -77,16 +75,19 @@ class CRD(Distiller):
         if student_dim is not None and teacher_dim is not None and n_data is not None:
             self._create(student_dim, teacher_dim, n_data)
 
-    def build(self, student_dim: int, teacher_dim: int, n_data: int, seed: int) -> None:
+    def build(
+        self, student: Mapping[str, int], teacher: Mapping[str, int], n_data: int, seed: int
+    ) -> None:
         """Take the run's seed; create embeddings and banks from it if there are none yet."""
         self.seed = seed
+        sizes = student[self.student_layers[0]], teacher[self.teacher_layers[0]], n_data
         if self.student_embedding is None:
             with seeded(seed, "crd"):
-                self._create(student_dim, teacher_dim, n_data)
-        elif self._sizes() != (student_dim, teacher_dim, n_data):
+                self._create(*sizes)
+        elif self._sizes() != sizes:
             raise UserError(
                 f"CRD(student_dim, teacher_dim, n_data) is {self._sizes()}, but the layers and the "
-                f"data have {(student_dim, teacher_dim, n_data)}: leave them out"
+                f"data have {sizes}: leave them out"
             )
 
     def extra_arguments(self, target: Tensor, index: Tensor) -> tuple[Tensor, ...]:
@@ -106,9 +107,7 @@ class CRD(Distiller):
             student: ``(B, student_dim)``; feature maps ``(B, student_dim, *spatial)`` are averaged.
             teacher: ``(B, teacher_dim)``, likewise.
             index: int64 ``(B,)``, the samples' positions in the training split: the positives.
-            negative_index: int64 ``(B, K)`` positions of the negatives; ``None`` draws them. A
-                table of ``negatives + 1`` columns that starts with ``index`` is taken as positives
-                and negatives.
+            negative_index: int64 ``(B, K)`` positions of the negatives; ``None`` draws them.
 
         Returns:
             Scalar in nats, mean over rows of the sum over all contrasts and both directions.
@@ -168,10 +167,6 @@ class CRD(Distiller):
             shape = (len(index), self.negatives)
             negative_index = torch.randint(len(self.student_memory), shape, generator=stream)
             negative_index = negative_index.to(index.device, non_blocking=True)
-        elif negative_index.shape[1] == self.negatives + 1 and torch.equal(
-            negative_index[:, 0], index
-        ):
-            return negative_index
         return torch.cat([index[:, None], negative_index], dim=1)
 
     @torch.no_grad()

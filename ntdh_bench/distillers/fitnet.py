@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 
 from ntdh_bench.distillers.base import Distiller
@@ -20,9 +22,7 @@ class FitNet(Distiller):
         student_dim: size of dimension 1 of the student's features; ``None``: set by ``build``.
         teacher_dim: the same of the teacher.
         weight: factor of the term; 100 in the comparison of Tian et al., ICLR 2020.
-        layer: layer compared in both networks.
-        student_layer: the student's layer where it differs.
-        teacher_layer: the teacher's layer where it differs.
+        layers: ``layer``, ``student_layer`` and ``teacher_layer`` of a :class:`Distiller`.
     """
 
     def __init__(
@@ -30,25 +30,26 @@ class FitNet(Distiller):
         student_dim: int | None = None,
         teacher_dim: int | None = None,
         weight: float = 100.0,
-        layer: str | None = None,
-        student_layer: str | None = None,
-        teacher_layer: str | None = None,
+        **layers: str | None,
     ) -> None:
-        super().__init__(weight, layer, student_layer, teacher_layer)
+        super().__init__(weight, **layers)
         self.regressor: nn.Linear | None = None
         if student_dim is not None and teacher_dim is not None:
             self.regressor = nn.Linear(student_dim, teacher_dim)
 
-    def build(self, student_dim: int, teacher_dim: int, n_data: int, seed: int) -> None:
+    def build(
+        self, student: Mapping[str, int], teacher: Mapping[str, int], n_data: int, seed: int
+    ) -> None:
         """Create the regressor, with weights derived from ``seed``, if there is none yet."""
+        sizes = student[self.student_layers[0]], teacher[self.teacher_layers[0]]
         if self.regressor is None:
             with seeded(seed, "fitnet"):
-                self.regressor = nn.Linear(student_dim, teacher_dim)
+                self.regressor = nn.Linear(*sizes)
         given = self.regressor.in_features, self.regressor.out_features
-        if given != (student_dim, teacher_dim):
+        if given != sizes:
             raise UserError(
-                f"FitNet(student_dim, teacher_dim) is {given}, but the layers have "
-                f"{(student_dim, teacher_dim)}: leave them out"
+                f"FitNet(student_dim, teacher_dim) is {given}, but the layers have {sizes}: leave "
+                "them out"
             )
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:

@@ -16,9 +16,8 @@ class RKD(Distiller):
         distance_weight: weight of the distances; 25 in the paper.
         angle_weight: weight of the angles; 50 in the paper.
         weight: factor of the term; 1 in the paper.
-        layer: layer compared in both networks; the paper takes the embedding before the head.
-        student_layer: the student's layer where it differs.
-        teacher_layer: the teacher's layer where it differs.
+        layers: ``layer``, ``student_layer`` and ``teacher_layer`` of a :class:`Distiller`; the
+            paper takes the embedding before the head.
     """
 
     least_rows = 3
@@ -28,11 +27,9 @@ class RKD(Distiller):
         distance_weight: float = 25.0,
         angle_weight: float = 50.0,
         weight: float = 1.0,
-        layer: str | None = None,
-        student_layer: str | None = None,
-        teacher_layer: str | None = None,
+        **layers: str | None,
     ) -> None:
-        super().__init__(weight, layer, student_layer, teacher_layer)
+        super().__init__(weight, **layers)
         check_at_least("distiller.distance_weight", distance_weight, 0)
         check_at_least("distiller.angle_weight", angle_weight, 0)
         self.distance_weight = distance_weight
@@ -48,21 +45,14 @@ class PKT(Distiller):
 
     Args:
         weight: factor of the term; 30,000 in the comparison of Tian et al., ICLR 2020.
-        layer: layer compared in both networks; the paper takes the features before the head.
-        student_layer: the student's layer where it differs.
-        teacher_layer: the teacher's layer where it differs.
+        layers: ``layer``, ``student_layer`` and ``teacher_layer`` of a :class:`Distiller`; the
+            paper takes the features before the head.
     """
 
     least_rows = 2
 
-    def __init__(
-        self,
-        weight: float = 30000.0,
-        layer: str | None = None,
-        student_layer: str | None = None,
-        teacher_layer: str | None = None,
-    ) -> None:
-        super().__init__(weight, layer, student_layer, teacher_layer)
+    def __init__(self, weight: float = 30000.0, **layers: str | None) -> None:
+        super().__init__(weight, **layers)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return the unweighted loss of features ``(N, ...)``: see ``functional.pkt``."""
@@ -74,21 +64,14 @@ class SP(Distiller):
 
     Args:
         weight: factor of the term; 3,000 in the paper.
-        layer: layer compared in both networks; the paper takes the last convolutional block.
-        student_layer: the student's layer where it differs.
-        teacher_layer: the teacher's layer where it differs.
+        layers: ``layer``, ``student_layer`` and ``teacher_layer`` of a :class:`Distiller`; the
+            paper takes the last convolutional block.
     """
 
     least_rows = 2
 
-    def __init__(
-        self,
-        weight: float = 3000.0,
-        layer: str | None = None,
-        student_layer: str | None = None,
-        teacher_layer: str | None = None,
-    ) -> None:
-        super().__init__(weight, layer, student_layer, teacher_layer)
+    def __init__(self, weight: float = 3000.0, **layers: str | None) -> None:
+        super().__init__(weight, **layers)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return the unweighted loss of features ``(N, ...)``: see ``functional.sp``."""

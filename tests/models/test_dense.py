@@ -12,11 +12,8 @@ from torch import Tensor, nn
 from ntdh_bench.batch import Measure, PairedBatch
 from ntdh_bench.datamodules.paired import PairedDataModule, PairedDataset, TensorPairs
 from ntdh_bench.distillers import (
-    CRD,
     DKD,
     KD,
-    PKT,
-    RKD,
     SP,
     AuthorsPKT,
     Combined,
@@ -30,9 +27,10 @@ from ntdh_bench.layers import AVERAGED_LOGITS, LOGITS
 from ntdh_bench.masks import Mask, SampleMask
 from ntdh_bench.models import DistillationModule, JointModule, TeacherModule
 from ntdh_bench.models.dense import averaged, kept_outputs
-from tests.helpers import equal, optimizer, quiet_trainer, run_two_processes, weights
+from tests.helpers import equal, methods, optimizer, quiet_trainer, run_two_processes, weights
 
 CLASSES, SIZE, IGNORED = 5, (6, 8), 255
+WIDTHS = {LOGITS: CLASSES, "small": 7}
 
 
 class Segmenter(nn.Module):
@@ -234,11 +232,9 @@ def test_one_label_a_sample_keeps_rows() -> None:
     assert found["x"].shape == (2, 2, 4, 4)
 
 
-METHODS: list[Any] = [
-    lambda: KD(), lambda: DKD(), lambda: WeightedKL(1.0, 2.0),
-    lambda: FitNet(layer="small"), lambda: RKD(layer="small"), lambda: PKT(layer="small"),
-    lambda: SP(layer="small"), lambda: CRD(layer="small", feat_dim=4, negatives=16),
-    lambda: SP(layer="logits"), AuthorsPKT, lambda: Combined([KD(), FitNet(layer="small")]),
+METHODS: list[Callable[[], Distiller]] = [
+    *methods("small").values(), lambda: SP(layer="logits"), AuthorsPKT,
+    lambda: Combined([KD(), FitNet(layer="small")]),
 ]  # fmt: skip
 
 
@@ -246,9 +242,7 @@ METHODS: list[Any] = [
 @pytest.mark.parametrize("nothing", ["ignored", "masked"])
 def test_without_any_pixel_the_term_is_zero(make: Callable[[], Distiller], nothing: str) -> None:
     distiller = make()
-    # Both layers of the outputs above: 7 channels, or the classes.
-    width = 7 if distiller.student_layer == "small" else CLASSES
-    distiller.build(width, width, 12, 0)
+    distiller.build(WIDTHS, WIDTHS, 12, 0)
     target = torch.full((3, *SIZE), IGNORED) if nothing == "ignored" else targets()
     mask = SampleMask(1.0) if nothing == "masked" else SampleMask(0.5)
     for sample_mask in (mask, None) if nothing == "ignored" else (mask,):
@@ -347,7 +341,7 @@ def test_two_processes_agree_and_measure_like_one(teacher: Path, tmp_path: Path)
     assert equal(state, other)
     owner = module(Combined([KD(1.0), FitNet(layer="small", weight=1.0)]))
     owner.load_teacher(teacher)
-    owner.distiller.build(7, 7, 12, 0)  # type: ignore[union-attr]
+    owner.distiller.build(WIDTHS, WIDTHS, 12, 0)  # type: ignore[union-attr]
     owner.load_state_dict(state)
     alone = quiet_trainer(tmp_path).test(owner, datamodule=Streets(), verbose=False)
     assert alone[0] == pytest.approx(measured[0], abs=1e-6)

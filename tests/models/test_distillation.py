@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from ntdh_bench.datamodules.synthetic import SyntheticDataModule
-from ntdh_bench.distillers import CRD, DKD, KD, PKT, RKD, SP, Distiller, FitNet, WeightedKL
+from ntdh_bench.distillers import CRD, KD, SP, Combined, Distiller, FitNet
 from ntdh_bench.distillers.functional import kd
 from ntdh_bench.errors import UserError
 from ntdh_bench.layers import FeatureTap
@@ -20,18 +20,13 @@ from tests.helpers import (
     distillation,
     equal,
     joint_checkpoint,
+    methods,
     network,
     optimizer,
     quiet_trainer,
     small_data,
     weights,
 )
-
-DISTILLERS: list[Any] = [
-    lambda: KD(), lambda: DKD(), lambda: WeightedKL(1.0, 2.0), lambda: FitNet(layer="hidden2"),
-    lambda: CRD(layer="hidden2", feat_dim=4, negatives=16), lambda: RKD(layer="hidden2"),
-    lambda: PKT(layer="hidden2"), lambda: SP(layer="hidden1"),
-]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +39,15 @@ def teacher(tmp_path_factory: pytest.TempPathFactory, data: SyntheticDataModule)
     return joint_checkpoint(tmp_path_factory.mktemp("teacher"), data)
 
 
-@pytest.mark.parametrize("make", DISTILLERS)
+@pytest.mark.parametrize(
+    "make",
+    [
+        *methods("hidden2").values(),
+        lambda: Combined([FitNet(weight=1.0, layer=f"hidden{n}") for n in (1, 2)]),
+    ],
+)
 def test_every_method_trains_and_its_parts_are_optimised(
-    make: Any, teacher: Path, data: SyntheticDataModule, tmp_path: Path
+    make: Callable[[], Distiller], teacher: Path, data: SyntheticDataModule, tmp_path: Path
 ) -> None:
     module = distillation(teacher, make())
     teacher_before = weights(module.teacher)
@@ -154,6 +155,11 @@ def test_the_teacher_is_not_in_the_checkpoint_but_its_hash_is(
         distiller=FitNet(layer="hidden2"), optimizer=optimizer,
     )  # fmt: skip
     assert equal(weights(loaded), weights(module))
+    with pytest.raises(UserError, match="compares other layers than hidden1, hidden2, hidden1"):
+        DistillationModule.load_from_checkpoint(
+            tmp_path / "x.ckpt", teacher_network=network, student_network=network,
+            distiller=Combined([SP(layer="hidden1"), SP(layer="hidden2")]), optimizer=optimizer,
+        )  # fmt: skip
 
     other = distillation(teacher, FitNet(layer="hidden2"))
     with torch.no_grad():
