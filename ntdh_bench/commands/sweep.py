@@ -11,13 +11,13 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+from ntdh_bench.composition import parse_assignment
 from ntdh_bench.errors import UserError
 from ntdh_bench.experiments import (
     Experiment,
     Run,
     find_experiment,
     load_experiment,
-    parse_assignment,
     shipped_experiments,
 )
 from ntdh_bench.records import collect, csv_path

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from ntdh_bench.composition import Config, merge
 from ntdh_bench.errors import UserError
-from ntdh_bench.experiments import Config, merge
 from ntdh_bench.files.text import read_yaml
 
 _REMEDY = "give a config such as those in configs/"

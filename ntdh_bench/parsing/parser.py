@@ -15,8 +15,9 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 
 from ntdh_bench import provenance
 from ntdh_bench.checkpoints import file_hash
+from ntdh_bench.composition import Config
 from ntdh_bench.errors import UserError
-from ntdh_bench.experiments import CHANGED_DEFAULTS, MAX_SEED, Config, with_epochs
+from ntdh_bench.experiments import MAX_SEED
 from ntdh_bench.masks import Mask
 from ntdh_bench.parsing.classes import check_classes, take_no_files
 from ntdh_bench.parsing.configs import (
@@ -29,6 +30,7 @@ from ntdh_bench.parsing.configs import (
     take_linked,
 )
 from ntdh_bench.parsing.messages import explain
+from ntdh_bench.run_hash import CHANGED_DEFAULTS, with_epochs
 
 register_type(torch.device)  # a default of callbacks that average weights: written as its name
 

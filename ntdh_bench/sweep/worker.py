@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from ntdh_bench.errors import UserError
-from ntdh_bench.experiments import PINNED, pin
+from ntdh_bench.run_hash import PINNED, pin
 from ntdh_bench.runs import saliency
 from ntdh_bench.runs.fitting import run as fit
 from ntdh_bench.runs.training import FitCLI, run_command

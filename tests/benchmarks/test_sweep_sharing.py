@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ntdh_bench.experiments import find_experiment, load_experiment, parse_assignment
+from ntdh_bench.composition import parse_assignment
+from ntdh_bench.experiments import find_experiment, load_experiment
 
 SETTINGS = (
     "data.init_args.source=simulated",

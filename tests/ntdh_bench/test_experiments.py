@@ -12,20 +12,16 @@ import pytest
 import yaml
 
 from ntdh_bench.cache import digest
+from ntdh_bench.composition import change, merge, parse_assignment, same_class
 from ntdh_bench.errors import UserError
 from ntdh_bench.experiments import (
     Experiment,
-    change,
     find_experiment,
     load_experiment,
-    merge,
-    parse_assignment,
-    pin,
-    run_hash,
-    same_class,
     shipped_experiments,
 )
 from ntdh_bench.records import csv_path, read_rows
+from ntdh_bench.run_hash import pin, run_hash
 from tests.third_party import forget_code
 
 BASE = {

@@ -10,7 +10,7 @@ import yaml
 
 from ntdh_bench import records
 from ntdh_bench.runs import control, fitting
-from ntdh_bench.experiments import change
+from ntdh_bench.composition import change
 from ntdh_bench.sweep.worker import run_config
 
 MASK = {"class_path": "FeatureMask", "init_args": {"layer": "input", "ratio": 0.5}}

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from ntdh_bench.cli import main
-from ntdh_bench.experiments import change
+from ntdh_bench.composition import change
 from ntdh_bench.masks import FeatureSaliency
 from ntdh_bench.sweep.worker import run_config
 from tests.helpers import flags

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ntdh_bench.errors import UserError
-from ntdh_bench.experiments import pin
+from ntdh_bench.run_hash import pin
 from ntdh_bench.sweep import worker
 
 

@@ -1,0 +1,119 @@
+"""What identifies a run of an experiment: a hash of its merged config. Imports no torch.
+
+The hash is that of the YAML, of the third-party code that this names (``provenance``) and of a
+given teacher: defaults of this package's classes are not part of it. When such a default changes,
+it goes to :data:`CHANGED_DEFAULTS`, and protocols that were measured get the old value written out:
+their hashes stay, and runs that leave it to the default get new ones.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ntdh_bench.cache import digest, file_digest
+from ntdh_bench.composition import Config, same_class
+from ntdh_bench.provenance import code_of
+
+PINNED = ("third_party", "given_teacher")
+
+
+class ChangedDefault(NamedTuple):
+    """An argument of a class of models that does not default to what runs were measured with.
+
+    Attributes:
+        class_name: of the model, without its module.
+        argument: of ``model.init_args``.
+        before: what runs had whose YAML does not name it.
+        now: the default.
+    """
+
+    class_name: str
+    argument: str
+    before: Any
+    now: Any
+
+
+CHANGED_DEFAULTS = (ChangedDefault("TwoDPASSModule", "class_weighting", "pmf", "2dpass"),)
+# The schedule that has to be told no epochs any more, and the optimiser that decayed no weights
+# under these models unless it was told to: they kept what SGD, their default one, sets.
+_FOLLOWS = "ntdh_bench.models.WarmupCosine"
+_ADAMW = "torch.optim.AdamW"
+_UNDECAYED = ("ntdh_bench.models.DistillationModule", "ntdh_bench.models.TeacherModule")
+
+
+def run_hash(config: Config) -> str:
+    """Return the 16 hex digits that identify a run.
+
+    1 and 1.0 are the same value, and a Trainer's argument that is null is one left out.
+    """
+    return digest(_canonical(_as_before(config)))
+
+
+def _as_before(config: Config) -> Config:
+    """Return a config as it would have been written when the first runs were."""
+    trainer, model = config.get("trainer"), config.get("model")
+    if isinstance(trainer, dict):
+        given = {name: value for name, value in trainer.items() if value is not None}
+        config = {**config, "trainer": given}
+    if not isinstance(model, dict):
+        return config
+    init_args = dict(model.get("init_args") or {})
+    for class_name, argument, before, now in CHANGED_DEFAULTS:
+        if str(model.get("class_path")).rpartition(".")[2] == class_name:
+            init_args = {argument: now, **init_args}
+            if init_args[argument] == before:
+                del init_args[argument]
+    init_args = with_epochs(init_args, config.get("trainer"))
+    optimizer = init_args.get("optimizer")
+    among = any(same_class(model.get("class_path"), name) for name in _UNDECAYED)
+    if among and isinstance(optimizer, dict) and same_class(optimizer.get("class_path"), _ADAMW):
+        given = {"weight_decay": 0.01, **(optimizer.get("init_args") or {})}
+        if not given["weight_decay"]:
+            del given["weight_decay"]
+        init_args["optimizer"] = {**optimizer, "init_args": given}
+    return {**config, "model": {**model, "init_args": init_args}} if init_args else config
+
+
+def with_epochs(arguments: Config, trainer: Any) -> Config:
+    """Return a model's arguments with the epochs that its schedule takes from the Trainer."""
+    schedule = arguments.get("scheduler")
+    if not isinstance(schedule, dict) or not same_class(schedule.get("class_path"), _FOLLOWS):
+        return arguments
+    given = schedule.get("init_args") or {}
+    epochs = trainer.get("max_epochs") if isinstance(trainer, dict) else None
+    teacher_differs = arguments.get("teacher_epochs") is not None
+    if given.get("epochs") is not None or epochs is None or teacher_differs:
+        return arguments
+    return {**arguments, "scheduler": {**schedule, "init_args": {**given, "epochs": epochs}}}
+
+
+def pin(config: Config) -> Config:
+    """Return ``config`` with the state of what it names but does not hold, so that it is hashed.
+
+    That is, where there is some, third-party code (``third_party``) and the content of a given
+    teacher (``given_teacher``). What is pinned already is pinned anew.
+    """
+    plain = {key: value for key, value in config.items() if key not in PINNED}
+    model = plain.get("model")
+    settings = model.get("init_args") if isinstance(model, dict) else None
+    teacher = settings.get("teacher_checkpoint") if isinstance(settings, dict) else None
+    state = {"third_party": code_of(plain), "given_teacher": _content(str(teacher or ""))}
+    return {**plain, **{key: value for key, value in state.items() if value}}
+
+
+@cache
+def _content(file: str) -> str | None:
+    """Return a digest of a file, None if there is none: the run will say so."""
+    there = os.path.isfile(file)  # noqa: PTH113 (Path.is_file raises where a name is too long)
+    return file_digest(Path(file), "sha256")[:16] if there else None
+
+
+def _canonical(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _canonical(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_canonical(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
