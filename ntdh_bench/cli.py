@@ -35,6 +35,7 @@ COMMANDS = {
     ),
     "sweep": Command("run an experiment's whole grid, resuming what is done", "sweep"),
     "tables": Command("tables, figures, claims and the page from the records", "tables"),
+    "config": Command("list the configs that are there, or show one as it is merged", "config"),
     "data": Command("list, prepare, verify or simulate data sets", "data"),
     "cache": Command("list or prune what earlier runs left to be used again", "cache"),
 }
@@ -49,8 +50,8 @@ commands:
 
 examples:
   ntdh-bench fit --config configs/quickstart.yaml
-  ntdh-bench fit --config configs/mnist_dkd.yaml --data.source simulated
-  ntdh-bench fit --config configs/mnist_dkd.yaml --mask FeatureMask --mask.ratio 0.25
+  ntdh-bench fit --config mnist_dkd --data.source simulated
+  ntdh-bench fit --config mnist_dkd --config overlays/feature_mask --mask.ratio 0.5
   ntdh-bench test --ckpt_path runs/.../checkpoints/last.ckpt
 
 `ntdh-bench COMMAND --help` lists the options of a command, `ntdh-bench --version` the version.

@@ -64,7 +64,7 @@ def find_config(name: str, folder: Path = Path()) -> Path:
         return shipped[name]
     if os.path.lexists(path):
         return path  # a folder, say, as which it will be refused
-    near = get_close_matches(Path(name).stem, shipped, n=3)
+    near = get_close_matches(name.removesuffix(".yaml").removeprefix("configs/"), shipped)
     named = f", such as {', '.join(near)}" if near else ""
     raise FileError(f"{path} is missing; {_REMEDY}{named}")
 

@@ -9,11 +9,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from ntdh_bench.composition import Config, merge
+from ntdh_bench.composition import Config, expect, find_config, merge, read_config
 from ntdh_bench.errors import UserError
-from ntdh_bench.files.text import read_yaml
 
-_REMEDY = "give a config such as those in configs/"
 # What the command line sets itself: the seed of the run, and the classes of the data.
 _LINKED = {"model": ("seed", "num_classes"), "data": ("seed",), "mask": ("seed",)}
 # Arguments that are files or folders, and no part of what a run is.
@@ -61,7 +59,7 @@ def inline_configs(words: Sequence[str]) -> tuple[list[str], list[Given]]:
                 name = left.pop(0) if left else ""
             if not name:
                 raise UserError("--config has no value: give a YAML file")
-            files.append(Path(name))
+            files.append(find_config(name))
         if files:
             config = read_configs(files)
             given += take_linked(config)
@@ -77,20 +75,18 @@ def config_words(config: Config) -> list[str]:
 
 
 def read_configs(paths: Iterable[Path]) -> Config:
-    """Return config files merged as experiments merge theirs: later ones win.
+    """Return config files with their bases, merged as experiments merge theirs: later ones win.
 
     Raises:
-        UserError: one is no YAML mapping, or gives a part another seed than its
+        UserError: one cannot be read, is no mapping, or gives a part another seed than its
             ``seed_everything``.
     """
     merged: Config = {}
     for path in paths:
-        config = read_yaml(path, remedy=_REMEDY)
-        if not config or not isinstance(config, dict):
-            what = "is no mapping" if config else "holds no settings"
-            raise UserError(f"{path} {what}: {_REMEDY}")
-        if not isinstance(config.get("trainer") or {}, dict):
-            raise UserError(f"{path}: trainer is no mapping of settings: {_REMEDY}")
+        config = read_config(path)
+        if not config:
+            raise UserError(f"{path} holds no settings: write some, or leave it out")
+        expect(config.get("trainer"), dict, path, "trainer")
         if "seed_everything" in config:  # a later file may change the seed of all
             check_seeds(take_linked(config, f"{path}: ", ("seed",)), config["seed_everything"])
         merged = merge(merged, config)

@@ -44,6 +44,7 @@ from ntdh_bench.parsing.configs import for_measuring, with_absolute_paths
 from ntdh_bench.runs.logs import Prefixed
 from ntdh_bench.parsing.parser import CONFIG, BenchCLI
 from ntdh_bench.stopping import raise_stopped, stoppable
+from ntdh_bench.composition import Config
 from ntdh_bench.errors import UserError
 from ntdh_bench.masks import FeatureMask
 from ntdh_bench.notices import notice

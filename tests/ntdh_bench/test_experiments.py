@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ntdh_bench.cache import digest
-from ntdh_bench.composition import change, merge, parse_assignment, same_class
+from ntdh_bench.composition import parse_assignment
 from ntdh_bench.errors import UserError
 from ntdh_bench.experiments import (
     Experiment,
@@ -21,8 +20,6 @@ from ntdh_bench.experiments import (
     shipped_experiments,
 )
 from ntdh_bench.records import csv_path, read_rows
-from ntdh_bench.run_hash import pin, run_hash
-from tests.third_party import forget_code
 
 BASE = {
     "trainer": {"max_epochs": 50},
@@ -110,15 +107,6 @@ def test_files_come_first_then_keys(tmp_path: Path) -> None:
     assert runs[0].config["model"]["distiller"] == {"class_path": "DKD"}  # KD's arguments are gone
 
 
-def test_merging_changes_neither_argument() -> None:
-    old, new = {"a": {"b": 1, "c": 2}}, {"a": {"b": [3]}}
-    merged = merge(old, new)
-    assert merged == {"a": {"b": [3], "c": 2}}
-    merged["a"]["b"].append(4)
-    assert old == {"a": {"b": 1, "c": 2}}
-    assert new == {"a": {"b": [3]}}
-
-
 @pytest.mark.parametrize("mask", ["FeatureMask", "ntdh_bench.masks.FeatureMask"])
 def test_a_mask_that_needs_a_pair_is_refused_before_anything_runs(
     mask: str, tmp_path: Path
@@ -133,88 +121,6 @@ def test_a_mask_that_needs_a_pair_is_refused_before_anything_runs(
     with pytest.raises(UserError, match=r"mask.init_args.removes=most_divergent: a FeatureMask"):
         runs("independent", "most_divergent")
     assert runs("independent", "random") == runs("joint", "most_divergent") == 2
-
-
-def test_another_class_takes_no_old_arguments() -> None:
-    old = {"distiller": {"class_path": "KD", "init_args": {"temperature": 1.0}}}
-    kept = [{"class_path": "KD"}, {"class_path": "ntdh_bench.distillers.KD"}, "KD"]
-    assert all(merge(old, {"distiller": new})["distiller"]["init_args"] for new in kept)
-    assert merge(old, {"distiller": "CRD"}) == {"distiller": "CRD"}
-    assert merge(old, {"distiller": {"class_path": "CRD"}}) == {"distiller": {"class_path": "CRD"}}
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        ("KD", "ntdh_bench.distillers.KD", True),
-        ("torch.optim.SGD", "torch.optim.sgd.SGD", True),
-        ("torch.optim.SGD", "my.SGD", False),
-        ("lab.first.Net", "lab.second.Net", False),
-        ("lab.Net", "laboratory.Net", False),
-        ("KD", "DKD", False),
-        ("KD", None, False),
-    ],
-)
-def test_one_class_has_several_names(one: str, other: str | None, same: bool) -> None:
-    assert same_class(one, other) is same
-    assert same_class(other, one) is same
-
-
-def test_a_dotted_class_path_drops_arguments_as_a_file_does() -> None:
-    optimizer = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1, "momentum": 0.9}}
-    changes = {"optimizer.init_args.lr": 0.2, "optimizer.class_path": "torch.optim.Adam"}
-    changed = change({"optimizer": optimizer}, [changes], Path("x.yaml"))["optimizer"]
-    assert changed == {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.2}}
-    same = change({"optimizer": optimizer}, [{"optimizer.class_path": "SGD"}], Path("x.yaml"))
-    assert same["optimizer"]["init_args"] == optimizer["init_args"]
-
-
-def test_hashes_of_records_that_are_older_than_a_default() -> None:
-    def config(
-        name: str = "DistillationModule", epochs: int | None = None, **adamw: float
-    ) -> dict[str, Any]:
-        schedule = {} if epochs is None else {"init_args": {"epochs": epochs}}
-        optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.1, **adamw}}
-        arguments = {
-            "optimizer": optimizer,
-            "scheduler": {"class_path": "WarmupCosine", **schedule},
-        }
-        model = {"class_path": name, "init_args": arguments}
-        return {"trainer": {"max_epochs": 50}, "model": model}
-
-    def hashed(**settings: Any) -> str:
-        return run_hash(config(**settings))
-
-    def recorded(**settings: Any) -> str:
-        return digest(config(**settings))
-
-    assert hashed(weight_decay=0.0) == recorded(epochs=50)  # as it was before both
-    assert hashed() == hashed(epochs=50) == hashed(weight_decay=0.01) != hashed(weight_decay=0.0)
-    assert hashed(epochs=40) != hashed()
-    assert hashed(name="PMFModule") == recorded(name="PMFModule", epochs=50)
-
-
-def test_hashes_are_stable() -> None:
-    config = {"trainer": {"max_epochs": 2}, "data": {"gap": 0.5}}
-    same = {"data": {"gap": 0.5}, "trainer": {"max_epochs": 2.0}}
-    assert run_hash(config) == run_hash(same) == "9f68b7d86809e655"
-    assert run_hash({**config, "seed_everything": 1}) != run_hash(config)
-
-
-def test_a_changed_default_changes_the_hashes_of_runs_that_rely_on_it() -> None:
-    def hash_of(**init_args: Any) -> str:
-        model = {"class_path": "TwoDPASSModule", "init_args": {"seed": 0, **init_args}}
-        return run_hash({"model": model})
-
-    before = digest({"model": {"class_path": "TwoDPASSModule", "init_args": {"seed": 0}}})
-    assert hash_of(class_weighting="pmf") == before
-    assert hash_of() == hash_of(class_weighting="2dpass") != before
-    assert hash_of(class_weighting="2dpass") != hash_of(class_weighting="pmf")
-
-
-def test_an_argument_of_the_trainer_that_is_null_is_one_left_out() -> None:
-    given, left_out = {"trainer": {"devices": 1, "max_time": None}}, {"trainer": {"devices": 1}}
-    assert run_hash(given) == run_hash(left_out)
 
 
 def test_the_rows_of_2dpass_are_those_of_pmf_s_weights() -> None:
@@ -245,18 +151,6 @@ def test_an_edit_of_third_party_code_is_another_run(
     assert [old.hash == new.hash for old, new in zip(before, after, strict=True)] == [
         True, True, False, False,
     ]  # fmt: skip
-
-
-def test_another_content_of_a_given_teacher_is_another_run(tmp_path: Path) -> None:
-    teacher = tmp_path / "teacher.ckpt"
-    config = {"model": {"init_args": {"teacher_checkpoint": str(teacher)}}}
-    assert pin(config) == config
-    hashes = set()
-    for content in ("one", "two"):
-        teacher.write_text(content)
-        forget_code()
-        hashes.add(run_hash(pin(config)))
-    assert len(hashes) == 2
 
 
 def test_one_number_written_in_two_ways_is_one_run(tmp_path: Path) -> None:
@@ -405,15 +299,6 @@ def test_damaged_yaml(tmp_path: Path) -> None:
     path.write_text("title: [")
     with pytest.raises(UserError, match=r"bad\.yaml: not valid YAML"):
         load_experiment(path)
-
-
-def test_overrides_from_the_command_line() -> None:
-    assert parse_assignment("data.init_args.gap=0.5") == ("data.init_args.gap", 0.5)
-    assert parse_assignment("mask=null") == ("mask", None)
-    for bad in ("gap", "=1", "a b=1", "a=[", "a=2026-01-01", "a=&a [*a]", "a={1: 2}"):
-        with pytest.raises(UserError, match=r"dotted\.key=value"):
-            parse_assignment(bad)
-    assert change({}, [{"a.b": 1}], Path()) == {"a": {"b": 1}}
 
 
 def test_shipped_experiments_are_found_by_name() -> None:

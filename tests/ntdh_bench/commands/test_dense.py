@@ -12,6 +12,7 @@ from torch import nn
 
 from ntdh_bench import records
 from ntdh_bench.cli import main
+from ntdh_bench.composition import read_config
 from ntdh_bench.runs import saliency
 from ntdh_bench.runs.training import FitCLI, run_command
 from tests.helpers import flags, small_and_simulated
@@ -149,6 +150,6 @@ def test_a_pixel_network_takes_the_image_of_points(
 
 def test_saliency_of_volumes_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = Path("configs/nyuv2_ssc_kd.yaml")
-    small = small_and_simulated(yaml.safe_load(config.read_text()))
+    small = small_and_simulated(read_config(config))
     assert main(["saliency", *flags(config, tmp_path / "runs", *small)]) == 1
     assert "the targets of nyuv2 have the size (15, 9, 15) here" in capsys.readouterr().err

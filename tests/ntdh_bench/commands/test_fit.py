@@ -11,6 +11,7 @@ import yaml
 
 from ntdh_bench import records
 from ntdh_bench.cli import main
+from ntdh_bench.composition import read_config
 from tests.helpers import flags, refusal
 
 QUICKSTART = Path("configs/quickstart.yaml")
@@ -138,7 +139,7 @@ def test_a_teacher_retrained_on_kept_inputs(tmp_path: Path) -> None:
 
 
 def test_a_config_of_one_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = yaml.safe_load(Path("configs/mnist_unimodal.yaml").read_text())
+    config = read_config(Path("configs/mnist_unimodal.yaml"))
     config["model"]["init_args"]["network"]["init_args"] |= {"in_features": 50, "num_classes": 4}
     config["data"] = {"class_path": "SyntheticDataModule", "init_args": {"steps_per_epoch": 5}}
     path = tmp_path / "single.yaml"

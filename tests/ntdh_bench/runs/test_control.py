@@ -10,7 +10,7 @@ import yaml
 
 from ntdh_bench import records
 from ntdh_bench.runs import control, fitting
-from ntdh_bench.composition import change
+from ntdh_bench.composition import change, read_config
 from ntdh_bench.sweep.worker import run_config
 
 MASK = {"class_path": "FeatureMask", "init_args": {"layer": "input", "ratio": 0.5}}
@@ -19,7 +19,7 @@ MASK = {"class_path": "FeatureMask", "init_args": {"layer": "input", "ratio": 0.
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setenv("NTDH_CACHE", str(tmp_path / "cache"))
-    loaded: dict[str, Any] = yaml.safe_load(Path("configs/synthetic_converged.yaml").read_text())
+    loaded = read_config(Path("configs/synthetic_converged.yaml"))
     short = {"trainer.max_epochs": 2, "data.init_args.steps_per_epoch": 5}
     return change(loaded, [{**short, "model.init_args.distiller": None}], Path())
 
@@ -127,7 +127,7 @@ def test_a_sweeps_run_is_alone_whatever_a_cluster_says(
 
 
 def test_saliency_records_what_the_masks_remove(tmp_path: Path) -> None:
-    config: dict[str, Any] = yaml.safe_load(Path("configs/mnist_kd.yaml").read_text())
+    config = read_config(Path("configs/mnist_kd.yaml"))
     config = change(
         config,
         [

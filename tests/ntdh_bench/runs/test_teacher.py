@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from ntdh_bench.cli import main
-from ntdh_bench.composition import change
+from ntdh_bench.composition import change, read_config
 from ntdh_bench.masks import FeatureSaliency
 from ntdh_bench.sweep.worker import run_config
 from tests.helpers import flags
@@ -204,7 +204,7 @@ def test_a_checkpoint_of_other_code(
 @pytest.fixture
 def control(tmp_path: Path, cache: Path) -> Fit:
     """Run a student without KD as a sweep does."""
-    loaded = yaml.safe_load(Path("configs/synthetic_converged.yaml").read_text())
+    loaded = read_config(Path("configs/synthetic_converged.yaml"))
     short = {"trainer.max_epochs": 1, "data.init_args.steps_per_epoch": 3,
              "model.init_args.distiller": None}  # fmt: skip
     count = 0

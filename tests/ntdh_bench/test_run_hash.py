@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ntdh_bench.cache import digest
+from ntdh_bench.run_hash import pin, run_hash
+from tests.third_party import forget_code
+
+
+def test_hashes_of_records_that_are_older_than_a_default() -> None:
+    def config(
+        name: str = "DistillationModule", epochs: int | None = None, **adamw: float
+    ) -> dict[str, Any]:
+        schedule = {} if epochs is None else {"init_args": {"epochs": epochs}}
+        optimizer = {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.1, **adamw}}
+        arguments = {
+            "optimizer": optimizer,
+            "scheduler": {"class_path": "WarmupCosine", **schedule},
+        }
+        model = {"class_path": name, "init_args": arguments}
+        return {"trainer": {"max_epochs": 50}, "model": model}
+
+    def hashed(**settings: Any) -> str:
+        return run_hash(config(**settings))
+
+    def recorded(**settings: Any) -> str:
+        return digest(config(**settings))
+
+    assert hashed(weight_decay=0.0) == recorded(epochs=50)  # as it was before both
+    assert hashed() == hashed(epochs=50) == hashed(weight_decay=0.01) != hashed(weight_decay=0.0)
+    assert hashed(epochs=40) != hashed()
+    assert hashed(name="PMFModule") == recorded(name="PMFModule", epochs=50)
+
+
+def test_hashes_are_stable() -> None:
+    config = {"trainer": {"max_epochs": 2}, "data": {"gap": 0.5}}
+    same = {"data": {"gap": 0.5}, "trainer": {"max_epochs": 2.0}}
+    assert run_hash(config) == run_hash(same) == "9f68b7d86809e655"
+    assert run_hash({**config, "seed_everything": 1}) != run_hash(config)
+
+
+def test_a_changed_default_changes_the_hashes_of_runs_that_rely_on_it() -> None:
+    def hash_of(**init_args: Any) -> str:
+        model = {"class_path": "TwoDPASSModule", "init_args": {"seed": 0, **init_args}}
+        return run_hash({"model": model})
+
+    before = digest({"model": {"class_path": "TwoDPASSModule", "init_args": {"seed": 0}}})
+    assert hash_of(class_weighting="pmf") == before
+    assert hash_of() == hash_of(class_weighting="2dpass") != before
+    assert hash_of(class_weighting="2dpass") != hash_of(class_weighting="pmf")
+
+
+def test_an_argument_of_the_trainer_that_is_null_is_one_left_out() -> None:
+    given, left_out = {"trainer": {"devices": 1, "max_time": None}}, {"trainer": {"devices": 1}}
+    assert run_hash(given) == run_hash(left_out)
+
+
+def test_another_content_of_a_given_teacher_is_another_run(tmp_path: Path) -> None:
+    teacher = tmp_path / "teacher.ckpt"
+    config = {"model": {"init_args": {"teacher_checkpoint": str(teacher)}}}
+    assert pin(config) == config
+    hashes = set()
+    for content in ("one", "two"):
+        teacher.write_text(content)
+        forget_code()
+        hashes.add(run_hash(pin(config)))
+    assert len(hashes) == 2
