@@ -3,7 +3,7 @@
 An experiment is a YAML file, ``configs/sweeps/<name>.yaml``::
 
     title: Table II. KD methods with feature masks on MNIST/MNIST-M
-    requires: mnist                 # a data set; without it the experiment cannot be run
+    requires: mnist                 # if given, a data set that must be part of this version
     part_of: table2                 # if given, the experiment whose exhibit shows the runs as well
     base: ../mnist_kd.yaml          # or a list, later files win
     protocols:                      # the first is the default
@@ -104,9 +104,9 @@ class Experiment:
     Attributes:
         name: stem of its file.
         title: one line.
-        requires: name of the data set.
+        requires: name of a data set of ``ntdh-bench data list``, empty if it names none.
         part_of: experiment whose tables, figures and claims its runs belong to; usually itself.
-        missing: whether that data set is not part of this version; then there are no runs.
+        missing: whether it is not part of this version; then there are no runs.
         protocols: by name, the default first.
         keep: extras that are collected.
         runs: of all protocols, equal ones once; seeds vary fastest, so that neighbours need
@@ -167,7 +167,7 @@ def load_experiment(path: Path, overrides: Mapping[str, Any] | None = None) -> E
     _check_keys(spec, _KEYS, path, "")
     if not re.fullmatch(_NAME, path.stem):
         raise UserError(f"{path}: the name of an experiment has {_NAME_WORDS}: rename the file")
-    for key, kind in (("title", str), ("requires", str), ("protocols", dict), ("grids", list)):
+    for key, kind in (("title", str), ("protocols", dict), ("grids", list)):
         if not expect(spec.get(key), kind, path, key):
             raise UserError(f"{path}: {key} is missing")
     command = _choice(spec.get("command", "fit"), COMMANDS, path, "command")
@@ -176,7 +176,8 @@ def load_experiment(path: Path, overrides: Mapping[str, Any] | None = None) -> E
     if "maps" in keep and command != "saliency":
         raise UserError(f"{path}: keep: maps needs command: saliency, which makes them")
     protocols = {name: _protocol(name, value, path) for name, value in spec["protocols"].items()}
-    missing = spec["requires"] not in dataset_names()
+    requires = expect(spec.get("requires"), str, path, "requires")
+    missing = bool(requires) and requires not in dataset_names()
     runs: tuple[Run, ...] = ()
     if not missing:
         _check_size(spec, protocols, path)
@@ -192,7 +193,7 @@ def load_experiment(path: Path, overrides: Mapping[str, Any] | None = None) -> E
     return Experiment(
         name=path.stem,
         title=spec["title"],
-        requires=spec["requires"],
+        requires=requires,
         part_of=part_of,
         missing=missing,
         protocols=protocols,

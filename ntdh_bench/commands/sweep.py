@@ -6,7 +6,7 @@ import argparse
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from ntdh_bench.experiments import (
 from ntdh_bench.records import collect, csv_path
 from ntdh_bench.sweep.driver import Driver, Outcome
 from ntdh_bench.sweep.engine import FUNCTION, Engine, cores, default_jobs, gpus
+from ntdh_bench.sweep.estimate import expected_seconds
 from ntdh_bench.sweep.local import LocalEngine
 from ntdh_bench.sweep.progress import Progress, describe, duration
 from ntdh_bench.sweep.store import Store, finished_runs
@@ -51,15 +52,15 @@ def main(argv: Sequence[str]) -> int:
     experiment = _experiment(options)
     runs = _selected(experiment, options)
     store = Store(options.runs)
-    complete = finished_runs(experiment, store, options.results)
-    if options.rerun:
-        again = {run.hash for run in runs}
-        complete = {run: seconds for run, seconds in complete.items() if run not in again}
+    finished = finished_runs(experiment, store, options.results)
+    complete = finished.keys() - ({run.hash for run in runs} if options.rerun else set())
+    todo = list({run.hash: run for run in runs if run.hash not in complete}.values())
     if options.dry_run:
-        _print_plan(runs, complete, options)
+        timed = [(run, finished.get(run.hash, 0.0)) for run in experiment.runs]
+        _print_plan(runs, todo, expected_seconds(todo, timed), options)
         return 0
     store.prepare()
-    return _sweep(experiment, runs, complete, store, options)
+    return _sweep(experiment, runs, todo, store, options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -192,35 +193,31 @@ def _labels(run: Run) -> dict[str, str]:
 
 
 def _print_plan(
-    runs: Sequence[Run], complete: Mapping[str, float], options: argparse.Namespace
+    runs: Sequence[Run], todo: Sequence[Run], seconds: float | None, options: argparse.Namespace
 ) -> None:
     axes = list(dict.fromkeys(axis for run in runs for axis in run.labels))
     lines = [[*axes, "protocol", "seed", "run", "state"]]
+    left = {run.hash for run in todo}
     for run in runs:
         cell = [run.labels.get(axis, "") for axis in axes]
-        state = "done" if run.hash in complete else "to do"
+        state = "to do" if run.hash in left else "done"
         lines.append([*cell, run.protocol, str(run.seed), run.hash, state])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         padded = (text.ljust(width) for text, width in zip(line, widths, strict=True))
         print("  ".join(padded).rstrip())
-    print(f"\n{len(runs)} runs, {_estimate(runs, complete, options)}")
+    print(f"\n{len(runs)} runs, {len(todo)} to do{_estimate(todo, seconds, options)}")
 
 
-def _estimate(
-    runs: Sequence[Run], complete: Mapping[str, float], options: argparse.Namespace
-) -> str:
-    todo = len({run.hash for run in runs} - complete.keys())
-    # Runs like those to do tell more than those of another protocol.
-    known = [complete[run.hash] for run in runs if run.hash in complete] or list(complete.values())
-    if not todo or not known:
-        return f"{todo} to do" + ("; no estimate: none is finished yet" if todo else "")
+def _estimate(todo: Sequence[Run], seconds: float | None, options: argparse.Namespace) -> str:
+    if not todo:
+        return ""
+    if seconds is None:
+        return f"; time unknown: no run of protocol {todo[0].protocol} is finished"
     jobs = options.jobs or default_jobs(len(gpus()), options.gpus_per_run, cores())
-    mean = sum(known) / len(known)
-    seconds = mean * todo / min(jobs, todo)
     return (
-        f"{todo} to do: about {duration(seconds)}, at {duration(mean)} per finished run and {jobs} "
-        "at once"
+        f": about {duration(seconds / min(jobs, len(todo)))}, at {duration(seconds / len(todo))} "
+        f"a run and {jobs} at once"
     )
 
 
@@ -230,12 +227,11 @@ def _estimate(
 def _sweep(
     experiment: Experiment,
     runs: Sequence[Run],
-    complete: Mapping[str, float],
+    todo: Sequence[Run],
     store: Store,
     options: argparse.Namespace,
 ) -> int:
     started = time.monotonic()
-    todo = list({run.hash: run for run in runs if run.hash not in complete}.values())
     print(f"{experiment.name}: {len(runs)} runs, {len(runs) - len(todo)} complete", flush=True)
     outcome = Outcome(left=len(todo))
     stopped: BaseException | None = None

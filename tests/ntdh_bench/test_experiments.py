@@ -30,7 +30,6 @@ BASE = {
 def experiment(folder: Path, **changes: Any) -> Experiment:
     spec = {
         "title": "A title",
-        "requires": "synthetic",
         "base": "base.yaml",
         "protocols": {"long": {"seeds": 2}},
         "grids": [{"axes": {"data.gap": [0, 1]}}],
@@ -52,6 +51,7 @@ def test_the_product_of_axes_protocols_and_seeds(tmp_path: Path) -> None:
         grids=[{"axes": {"data.gap": [0, 1], "weight": {"a": {}, "b": {"model.weight": 2}}}}],
     )
     assert found.name == "exhibit"
+    assert not found.missing  # it requires no data set of the catalogue
     assert list(found.protocols) == ["long", "short"]
     assert len(found.runs) == len({run.hash for run in found.runs}) == 4 * 3
     assert [run.seed for run in found.runs[:4]] == [0, 1, 0, 1]  # seeds vary fastest

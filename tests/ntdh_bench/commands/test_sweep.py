@@ -149,7 +149,7 @@ def test_dry_run(run: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert header.split() == ["method", "mask.ratio", "protocol", "seed", "run", "state"]
     assert listed[0].split()[:4] == ["KD", "0.25", "quick", "0"]
     assert len(listed) == 8
-    assert total == "8 runs, 8 to do; no estimate: none is finished yet"
+    assert total == "8 runs, 8 to do; time unknown: no run of protocol quick is finished"
     assert [path.name for path in tmp_path.iterdir()] == ["stubs_only.yaml"]
 
     run("--only", "method=DKD")
@@ -159,7 +159,11 @@ def test_dry_run(run: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     run("--dry-run")
     shown = capsys.readouterr().out
     assert (shown.count("to do\n"), shown.count("done\n")) == (4, 4)
-    assert "8 runs, 4 to do: about 3 min 00 s, at 1 min 30 s per finished run" in shown
+    assert "8 runs, 4 to do: about 3 min 00 s, at 1 min 30 s a run and 2 at once" in shown
+    run("--dry-run", "--rerun", "--only", "method=DKD", "--jobs", "1")
+    assert "4 runs, 4 to do: about 6 min 00 s" in capsys.readouterr().out
+    run("--dry-run", "--protocol", "long")
+    assert "4 runs, 4 to do; time unknown: no run of protocol long" in capsys.readouterr().out
 
 
 def test_the_data_root_is_for_the_workers_too(
