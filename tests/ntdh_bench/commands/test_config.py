@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ntdh_bench.cli import main
+from ntdh_bench.composition import shipped_configs
+from ntdh_bench.parsing.parser import BenchCLI
+from tests.helpers import refusal
+
+
+def test_every_shipped_config_is_listed_with_its_title(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "list"]) == 0
+    listed = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert listed.keys() == shipped_configs().keys() >= {"quickstart", "overlays/without_kd"}
+    assert listed["mnist_kd"].startswith("KD (Hinton et al. 2015)")
+
+
+def test_what_is_shown_is_what_runs_get(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("base: [mnist_kd, overlays/without_kd]\ndata: {init_args: {root: here}}\n")
+    assert main(["config", "show", str(own), "overlays/sample_mask"]) == 0
+    shown = tmp_path / "shown.yaml"
+    shown.write_text(capsys.readouterr().out)
+    written_out = yaml.safe_load(shown.read_text())
+    assert "base" not in written_out
+    assert written_out["data"]["init_args"]["root"] == "here"  # not relative to the file
+    composed = BenchCLI("fit", ["--config", str(own), "--config", "overlays/sample_mask"])
+    assert composed.plain_config() == BenchCLI("fit", ["--config", str(shown)]).plain_config()
+
+
+def test_a_name_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["config", "show", "mnist_dkt"], ["fit", "--config", "mnist_dkt"]):
+        assert "mnist_dkt is missing" in (error := refusal(words, capsys))
+        assert "such as mnist_pkt, mnist_dkd" in error
