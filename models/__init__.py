@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from .aicnet import AICNet, AICNetFusion
+from .aicnet import AICNet
 from .base import NetworkCallable
 from .camera import CameraNet
 from .cnn import AudioCNN, ImageCNN
-from .ddrnet import DDRNet, DDRNetFusion
+from .ddrnet import DDRNet
 from .distillation import DistillationModule
 from .encoder_decoder import EncoderDecoder
 from .joint import JointModule
@@ -21,11 +21,9 @@ from .twodpass_module import TwoDPASSModule
 
 __all__ = [
     "AICNet",
-    "AICNetFusion",
     "AudioCNN",
     "CameraNet",
     "DDRNet",
-    "DDRNetFusion",
     "DistillationModule",
     "EncoderDecoder",
     "ImageCNN",

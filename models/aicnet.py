@@ -17,9 +17,8 @@ _KERNELS = (3, 5, 7)
 class AICNet(CompletionNet):
     """AICNet on one modality.
 
-    Li et al., "Anisotropic Convolutional Networks for 3D Semantic Scene Completion", CVPR 2020. Its
-    input is called ``image``. It has 667,764 parameters for depth (one channel) and 667,780 for
-    RGB.
+    Li et al., "Anisotropic Convolutional Networks for 3D Semantic Scene Completion", CVPR 2020. It
+    has 667,764 parameters for depth (one channel) and 667,780 for RGB.
 
     Args:
         in_channels: of the image: 3 for RGB, 1 for depth.
@@ -31,29 +30,9 @@ class AICNet(CompletionNet):
     """
 
     def __init__(self, in_channels: int = 3, num_classes: int = 12, grid: Grid = GRID) -> None:
-        branches = {"image": Branch(in_channels, grid, 8, _blocks())}
-        super().__init__(branches, _context(), BRANCH_WIDTH, num_classes)
-
-
-class AICNetFusion(CompletionNet):
-    """AICNet on RGB and depth, as published: 848,108 parameters. No data module here gives both.
-
-    Its inputs are called ``rgb`` and ``depth``.
-
-    Args:
-        num_classes: logits per voxel, empty included.
-        grid: voxels along the three axes, multiples of 4.
-
-    Raises:
-        UserError: the grid is not of that kind.
-    """
-
-    def __init__(self, num_classes: int = 12, grid: Grid = GRID) -> None:
-        branches = {
-            "rgb": Branch(3, grid, 8, _blocks()),
-            "depth": Branch(1, grid, 8, _blocks()),
-        }
-        super().__init__(branches, _context(), BRANCH_WIDTH, num_classes)
+        branch = Branch(in_channels, grid, 8, [AICBlock3d(WIDTH, WIDTH // 2) for _ in range(3)])
+        context = nn.Sequential(AICBlock3d(BRANCH_WIDTH, WIDTH), AICBlock3d(BRANCH_WIDTH, WIDTH))
+        super().__init__(branch, context, BRANCH_WIDTH, num_classes)
 
 
 class AICBlock3d(nn.Module):
@@ -94,11 +73,3 @@ def _mix(convolutions: nn.Module, shares: Tensor, x: Tensor) -> Tensor:
         for convolution, share in zip(convolutions.children(), shares.unbind(dim=1), strict=True)
     )
     return reduce(torch.add, parts)
-
-
-def _blocks() -> list[nn.Module]:
-    return [AICBlock3d(WIDTH, WIDTH // 2) for _ in range(3)]
-
-
-def _context() -> nn.Module:
-    return nn.Sequential(AICBlock3d(BRANCH_WIDTH, WIDTH), AICBlock3d(BRANCH_WIDTH, WIDTH))

@@ -1,9 +1,8 @@
-"""DDRNet: semantic scene completion from one image or from an RGB-D pair."""
+"""DDRNet: semantic scene completion from one image, of colours or of depth."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -24,28 +23,27 @@ BRANCH_WIDTH = 4 * WIDTH
 
 
 class CompletionNet(nn.Module):
-    """What networks for semantic scene completion share: branches, their context, a head.
+    """What networks for semantic scene completion share: a branch, its context, a head.
 
-    Branches are added, so that several modalities need no more context than one. Layers to tap:
-    ``branches.<input>.volume`` and ``branches.<input>.blocks.0`` to ``.2`` (64 channels),
-    ``branches.<input>`` (all four, 256 channels), ``context``.
+    Layers to tap: ``branches.image.volume`` and ``branches.image.blocks.0`` to ``.2`` (64
+    channels), ``branches.image`` (all four, 256 channels), ``context``.
 
     Args:
-        branches: a branch for each input, by its key.
-        context: from the branches' 256 channels to the head's.
+        branch: of the modality; the published networks add one of RGB and one of depth.
+        context: from the branch's 256 channels to the head's.
         context_channels: what it returns.
         num_classes: logits per voxel.
     """
 
     def __init__(
         self,
-        branches: Mapping[str, Branch],
+        branch: Branch,
         context: nn.Module,
         context_channels: int,
         num_classes: int,
     ) -> None:
         super().__init__()
-        self.branches = nn.ModuleDict(branches)
+        self.branches = nn.ModuleDict({"image": branch})
         self.context = context
         self.head = nn.Sequential(
             nn.Conv3d(context_channels, 128, 1),
@@ -60,23 +58,21 @@ class CompletionNet(nn.Module):
         """Return the logits ``(B, num_classes, *grid / 4)``.
 
         Args:
-            inputs: an image ``(B, channels, H, W)`` for each branch, and ``position`` int64
-                ``(B, H, W)``: flat index (C order) in the grid of the voxel that a pixel sees, -1
-                for none.
+            inputs: ``image`` ``(B, channels, H, W)`` and ``position`` int64 ``(B, H, W)``: flat
+                index (C order) in the grid of the voxel that a pixel sees, -1 for none.
 
         Raises:
             UserError: an input is missing, a position is outside the grid, or there is not one for
                 each pixel.
         """
-        missing = [name for name in (*self.branches, "position") if name not in inputs]
-        if missing:
-            raise UserError(
-                f"{type(self).__name__} takes {', '.join(self.branches)} and position, but "
-                f"{', '.join(missing)} is not among the data's inputs: choose another network"
-            )
-        position = inputs["position"]
-        volumes = (branch(inputs[name], position) for name, branch in self.branches.items())
-        logits: Tensor = self.head(self.context(reduce(torch.add, volumes)))
+        for name in ("image", "position"):
+            if name not in inputs:
+                raise UserError(
+                    f"{type(self).__name__} takes image and position, but {name} is not among the "
+                    "data's inputs: choose another network"
+                )
+        volume = self.branches["image"](inputs["image"], inputs["position"])
+        logits: Tensor = self.head(self.context(volume))
         return logits
 
 
@@ -84,10 +80,9 @@ class DDRNet(CompletionNet):
     """DDRNet on one modality.
 
     Li et al., "RGBD Based Dimensional Decomposition Residual Network for 3D Semantic Scene
-    Completion", CVPR 2019. Its input is called ``image``. It has 168,232 parameters for depth (one
-    channel) and 168,248 for RGB: the 0.17M of the NTDH paper. 13,200 of them are the blocks of the
-    other modality, which the authors' networks hold and never run: here they are frozen, and kept
-    for the count alone.
+    Completion", CVPR 2019. It has 155,032 parameters for depth (one channel) and 155,048 for RGB.
+    The 0.17M of the NTDH paper (168,232 and 168,248) count the blocks of the other modality, 13,200
+    parameters that the authors' networks hold and never run.
 
     Args:
         in_channels: of the image: 3 for RGB, 1 for depth.
@@ -99,30 +94,8 @@ class DDRNet(CompletionNet):
     """
 
     def __init__(self, in_channels: int = 3, num_classes: int = 12, grid: Grid = GRID) -> None:
-        branches = {"image": Branch(in_channels, grid, 4, _blocks())}
-        super().__init__(branches, _ASPP(), _ASPP.out_channels, num_classes)
-        self.idle = nn.ModuleList(_blocks()).requires_grad_(False)
-
-
-class DDRNetFusion(CompletionNet):
-    """DDRNet on RGB and depth, as published: 195,748 parameters. No data module here gives both.
-
-    Its inputs are called ``rgb`` and ``depth``.
-
-    Args:
-        num_classes: logits per voxel, empty included.
-        grid: voxels along the three axes, multiples of 4.
-
-    Raises:
-        UserError: the grid is not of that kind.
-    """
-
-    def __init__(self, num_classes: int = 12, grid: Grid = GRID) -> None:
-        branches = {
-            "rgb": Branch(3, grid, 4, _blocks()),
-            "depth": Branch(1, grid, 4, _blocks()),
-        }
-        super().__init__(branches, _ASPP(), _ASPP.out_channels, num_classes)
+        branch = Branch(in_channels, grid, 4, _blocks())
+        super().__init__(branch, _ASPP(), _ASPP.out_channels, num_classes)
 
 
 class Branch(nn.Module):

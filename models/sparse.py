@@ -7,13 +7,10 @@ grow with the number of voxels and not with the volume (Graham et al., CVPR 2018
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +19,6 @@ from torch.autograd.function import once_differentiable
 from ntdh_bench.errors import UserError
 
 Shape: TypeAlias = tuple[int, int, int]
-Backend: TypeAlias = Literal["torch", "spconv"]
 KernelMap: TypeAlias = Sequence[tuple[Tensor, Tensor]]
 
 
@@ -115,30 +111,6 @@ def submanifold_map(
     return [*before, (centre, centre), *((target, source) for source, target in reversed(before))]
 
 
-def strided_map(
-    coordinates: Tensor, shape: Shape, batch_size: int, kernel_size: int, stride: int, padding: int
-) -> tuple[Tensor, Shape, KernelMap]:
-    """Return output coordinates, output shape and kernel map of a convolution with a stride.
-
-    The output has the voxels that at least one input voxel reaches.
-    """
-    sides = [(side + 2 * padding - kernel_size) // stride + 1 for side in shape]
-    out_shape = (sides[0], sides[1], sides[2])
-    device = coordinates.device
-    steps = torch.arange(kernel_size, device=device)
-    offset = torch.cartesian_prod(steps, steps, steps).view(-1, 1, 3)
-    reached = coordinates[:, 1:] + padding - offset
-    hit = (reached % stride == 0) & (reached >= 0)
-    hit &= reached < stride * torch.tensor(out_shape, device=device)
-    index, source = hit.all(dim=-1).nonzero(as_tuple=True)
-    voxels = reached[index, source].div(stride, rounding_mode="floor")
-    voxels = torch.cat([coordinates[source, :1], voxels], dim=1)
-    keys = voxel_keys(voxels, out_shape, batch_size)
-    keys, target = torch.unique(keys, return_inverse=True)
-    pairs = _split(source, target, index, len(offset))
-    return voxel_coordinates(keys, out_shape), out_shape, pairs
-
-
 class SubmanifoldConv3d(nn.Module):
     """Convolution of occupied voxels only; the output has the voxels of the input.
 
@@ -146,78 +118,24 @@ class SubmanifoldConv3d(nn.Module):
         in_channels: of the input.
         out_channels: of the output.
         kernel_size: odd, the same along all axes.
-        backend: ``torch`` runs everywhere; ``spconv`` needs that package, and a GPU for gradients.
 
     Raises:
-        UserError: an even kernel, or spconv is asked for and not installed.
+        UserError: an even kernel.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int = 3,
-        backend: Backend = "torch",
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3) -> None:
         super().__init__()
         if kernel_size % 2 == 0:
             raise UserError(f"a submanifold convolution needs an odd kernel, not {kernel_size}")
         self.kernel_size = kernel_size
-        self.backend = _checked(backend)
         self.weight = _weight(in_channels, out_channels, kernel_size)
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """Return the convolved features on the voxels of ``x``."""
-        if self.backend == "spconv":
-            return x.with_features(_spconv("SubMConv3d", self.weight, x).features)
         key = f"submanifold{self.kernel_size}"
         if key not in x.maps:
             x.maps[key] = submanifold_map(x.coordinates, x.shape, x.batch_size, self.kernel_size)
         return x.with_features(_convolve(x.features, self.weight, x.maps[key], len(x.features)))
-
-
-class StridedConv3d(nn.Module):
-    """Convolution onto a coarser grid, on every voxel that an occupied one reaches.
-
-    Args:
-        in_channels: of the input.
-        out_channels: of the output.
-        kernel_size: the same along all axes.
-        stride: likewise.
-        padding: likewise.
-        backend: as for SubmanifoldConv3d; the order of the output's rows depends on it.
-
-    Raises:
-        UserError: spconv is asked for and not installed.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int = 2,
-        stride: int = 2,
-        padding: int = 0,
-        backend: Backend = "torch",
-    ) -> None:
-        super().__init__()
-        self.kernel_size = kernel_size
-        self.stride = stride
-        self.padding = padding
-        self.backend = _checked(backend)
-        self.weight = _weight(in_channels, out_channels, kernel_size)
-
-    def forward(self, x: SparseTensor) -> SparseTensor:
-        """Return the features on the coarser grid."""
-        if self.backend == "spconv":
-            out = _spconv("SparseConv3d", self.weight, x, self.stride, self.padding)
-            shape = (out.spatial_shape[0], out.spatial_shape[1], out.spatial_shape[2])
-            return SparseTensor(out.features, out.indices.long(), shape, x.batch_size)
-        coordinates, shape, pairs = strided_map(
-            x.coordinates, x.shape, x.batch_size, self.kernel_size, self.stride, self.padding
-        )
-        features = _convolve(x.features, self.weight, pairs, len(coordinates))
-        return SparseTensor(features, coordinates, shape, x.batch_size)
 
 
 class _GatherMatmulScatter(torch.autograd.Function):
@@ -284,34 +202,3 @@ def _weight(in_channels: int, out_channels: int, kernel_size: int) -> nn.Paramet
     weight = torch.empty(out_channels, kernel_size, kernel_size, kernel_size, in_channels)
     bound = (in_channels * kernel_size**3) ** -0.5
     return nn.Parameter(nn.init.uniform_(weight, -bound, bound))
-
-
-def _checked(backend: Backend) -> Backend:
-    if backend == "spconv" and not _has_spconv():
-        raise UserError("backend spconv is not installed: install spconv, or set backend to torch")
-    return backend
-
-
-def _has_spconv() -> bool:
-    return importlib.util.find_spec("spconv") is not None
-
-
-@lru_cache
-def _spconv_layer(kind: str, in_channels: int, out_channels: int, *geometry: int) -> Any:
-    layer = getattr(importlib.import_module("spconv.pytorch"), kind)
-    key = f"{kind}{geometry}" if kind == "SubMConv3d" else None
-    return layer(in_channels, out_channels, *geometry, bias=False, indice_key=key)
-
-
-def _spconv(kind: str, weight: Tensor, x: SparseTensor, *geometry: int) -> Any:
-    """Run a layer of spconv with ``weight`` on ``x``; returns spconv's sparse tensor."""
-    out_channels, kernel_size, *_, in_channels = weight.shape
-    layer = _spconv_layer(kind, in_channels, out_channels, kernel_size, *geometry)
-    tensor = importlib.import_module("spconv.pytorch").SparseConvTensor(
-        x.features,
-        x.coordinates.int(),
-        list(x.shape),
-        x.batch_size,
-        indice_dict=x.maps.setdefault("spconv", {}),
-    )
-    return torch.func.functional_call(layer, {"weight": weight}, (tensor,))

@@ -14,7 +14,7 @@ from ntdh_bench.errors import UserError
 
 from .padding import pad_to_multiple
 from .resnet import DOWNSAMPLING, WIDTHS, Backbone, ResNetEncoder
-from .sparse import Backend, Shape, SparseTensor, SubmanifoldConv3d, voxel_coordinates, voxel_keys
+from .sparse import Shape, SparseTensor, SubmanifoldConv3d, voxel_coordinates, voxel_keys
 
 SCALES = (2, 4, 8, 16)
 
@@ -43,11 +43,9 @@ class TwoDPASSNet(nn.Module):
         voxel_size: edge of the finest voxels in metres.
         backbone: of the image branch, 34 layers as published, or 18 for small runs.
         pretrained: a file with torchvision's weights of the backbone; random weights without it.
-        sparse_backend: of the sparse convolutions, see SubmanifoldConv3d.
 
     Raises:
-        UserError: ``pretrained`` is missing, damaged, or holds another network; or spconv is asked
-            for and not installed.
+        UserError: ``pretrained`` is missing, damaged, or holds another network.
     """
 
     def __init__(
@@ -57,10 +55,9 @@ class TwoDPASSNet(nn.Module):
         voxel_size: float = 0.1,
         backbone: Backbone = "resnet34",
         pretrained: str | None = None,
-        sparse_backend: Backend = "torch",
     ) -> None:
         super().__init__()
-        self.points = _PointBranch(num_classes, width, voxel_size, sparse_backend)
+        self.points = _PointBranch(num_classes, width, voxel_size)
         self.camera = _CameraBranch(width, backbone, pretrained)
         self.fusion = nn.ModuleList(_Fusion(width) for _ in SCALES)
         self.fused_heads = nn.ModuleList(_head(width, num_classes) for _ in SCALES)
@@ -122,13 +119,13 @@ class _Grid:
 class _PointBranch(nn.Module):
     """SPVCNN as in 2DPASS: sparse convolutions with a point-wise network beside them."""
 
-    def __init__(self, num_classes: int, width: int, voxel_size: float, backend: Backend) -> None:
+    def __init__(self, num_classes: int, width: int, voxel_size: float) -> None:
         super().__init__()
         self.voxel_size = voxel_size
         self.embed = nn.Sequential(
             nn.Linear(_POINT_FEATURES, width), nn.ReLU(inplace=True), nn.Linear(width, width)
         )
-        self.stages = nn.ModuleList(_Stage(width, backend) for _ in SCALES)
+        self.stages = nn.ModuleList(_Stage(width) for _ in SCALES)
         self.head = _head(len(SCALES) * width, num_classes)
 
     def forward(self, points: Tensor, scan: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -155,9 +152,9 @@ class _PointBranch(nn.Module):
 class _Stage(nn.Module):
     """Sparse residual blocks on one grid, then pooling to the next coarser one."""
 
-    def __init__(self, width: int, backend: Backend) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
-        self.blocks = nn.Sequential(_SparseBlock(width, backend), _SparseBlock(width, backend))
+        self.blocks = nn.Sequential(_SparseBlock(width), _SparseBlock(width))
         self.direct = _dense(width, width)
         self.context = nn.Sequential(
             _dense(width, width // 2),
@@ -184,12 +181,12 @@ class _Stage(nn.Module):
 
 
 class _SparseBlock(nn.Module):
-    def __init__(self, width: int, backend: Backend) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.shortcut = nn.Sequential(nn.Linear(width, width, bias=False), _Norm(width))
-        self.conv1 = SubmanifoldConv3d(width, width, backend=backend)
+        self.conv1 = SubmanifoldConv3d(width, width)
         self.norm1 = nn.Sequential(_Norm(width), nn.LeakyReLU(_SLOPE))
-        self.conv2 = SubmanifoldConv3d(width, width, backend=backend)
+        self.conv2 = SubmanifoldConv3d(width, width)
         self.norm2 = _Norm(width)
         self.activation = nn.LeakyReLU(_SLOPE)
 

@@ -172,7 +172,8 @@ def load_network(network: nn.Module, weights: Mapping[str, Tensor], prefix: str,
         if here != there:
             raise UserError(
                 f"{path} is a checkpoint of another network: {prefix}.{name} is {there} in it, "
-                f"but {here} in the configured {type(network).__name__}"
+                f"but {here} in the configured {type(network).__name__}: give one of this network, "
+                "or train it anew (fit --no-cache)"
             )
     network.load_state_dict(own)
 

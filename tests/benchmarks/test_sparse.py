@@ -1,12 +1,8 @@
-"""Plain-PyTorch sparse convolution on scans of a 64-beam lidar: time and memory, beside spconv's.
-
-spconv has gradients on a GPU only, so on a CPU the two are compared in the forward pass.
-"""
+"""Plain-PyTorch sparse convolution on scans of a 64-beam lidar: time and memory."""
 
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import math
 import time
 from collections.abc import Callable
@@ -92,46 +88,37 @@ def _resident_kib(name: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(name))
 
 
-def test_submanifold_convolution_against_spconv() -> None:
+def test_submanifold_convolution() -> None:
     x = voxelised(scan(50_000))
-    ours = SubmanifoldConv3d(CHANNELS, CHANNELS, backend="torch").to(DEVICE)
+    ours = SubmanifoldConv3d(CHANNELS, CHANNELS).to(DEVICE)
     pairs = submanifold_map(x.coordinates, x.shape, 1, 3)
     per_voxel = sum(len(source) for source, _ in pairs) / len(x.coordinates)
 
-    def forward(layer: SubmanifoldConv3d, cold: bool) -> Callable[[], object]:
-        @torch.no_grad()
-        def run() -> object:
-            # Without its maps, a tensor has them built anew.
-            tensor = SparseTensor(x.features, x.coordinates, x.shape, 1) if cold else x
-            return layer(tensor)
+    @torch.no_grad()
+    def forward() -> object:
+        return ours(x)
 
-        return run
+    @torch.no_grad()
+    def cold() -> object:  # without its maps, a tensor has them built anew
+        return ours(SparseTensor(x.features, x.coordinates, x.shape, 1))
 
     features = x.features.clone().requires_grad_()
 
     def training() -> None:
         ours(x.with_features(features)).features.sum().backward()
 
-    layers = [ours]
-    if importlib.util.find_spec("spconv"):
-        layers.append(SubmanifoldConv3d(CHANNELS, CHANNELS, backend="spconv").to(DEVICE))
-    runs = [forward(layer, cold) for layer in layers for cold in (True, False)]
-    best = milliseconds(training, *runs)
-    memory = [peak_mib(run) for run in (training, *runs)]
+    runs = training, forward, cold
+    best, memory = milliseconds(*runs), [peak_mib(run) for run in runs]
     print(
         f"\n3x3x3, {CHANNELS} channels, {len(x.coordinates):,} voxels, {per_voxel:.1f} pairs a "
-        f"voxel, {DEVICE}: forward and backward {best[0]:.1f} ms, {memory[0]:.0f} MiB"
+        f"voxel, {DEVICE}: forward and backward {best[0]:.1f} ms, {memory[0]:.0f} MiB; "
+        f"forward {best[1]:.1f} ms, {memory[1]:.0f} MiB; with the kernel map {best[2]:.1f} ms, "
+        f"{memory[2]:.0f} MiB"
     )
-    for number, name in enumerate(["PyTorch", "spconv"][: len(layers)]):
-        first, again = 1 + 2 * number, 2 + 2 * number
-        print(
-            f"{name}: forward {best[again]:.1f} ms, {memory[again]:.0f} MiB; with the kernel map "
-            f"{best[first]:.1f} ms, {memory[first]:.0f} MiB"
-        )
 
 
 def test_memory_is_linear_in_voxels() -> None:
-    layer = SubmanifoldConv3d(CHANNELS, CHANNELS, backend="torch").to(DEVICE)
+    layer = SubmanifoldConv3d(CHANNELS, CHANNELS).to(DEVICE)
     per_voxel = []
     for voxels in (25_000, 50_000, 100_000, 200_000):
         x = voxelised(scan(voxels))
@@ -148,7 +135,7 @@ def test_whole_network_on_a_scan() -> None:
         "points": torch.cat([points, torch.rand(len(points), 1)], dim=1).to(DEVICE),
         "scan": torch.zeros(len(points), dtype=torch.int64, device=DEVICE),
     }
-    network = TwoDPASSNet(sparse_backend="torch").to(DEVICE)
+    network = TwoDPASSNet().to(DEVICE)
 
     def training() -> None:
         network(inputs)["logits"].sum().backward()

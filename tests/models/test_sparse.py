@@ -11,16 +11,13 @@ from ntdh_bench.errors import UserError
 from ntdh_bench.models import sparse
 from ntdh_bench.models.sparse import (
     SparseTensor,
-    StridedConv3d,
     SubmanifoldConv3d,
-    strided_map,
     submanifold_map,
     voxel_coordinates,
     voxel_keys,
 )
 
 SHAPE = (7, 6, 5)
-GEOMETRIES = [(2, 2, 0), (3, 2, 1), (3, 1, 1), (3, 3, 0)]
 
 
 def occupied(channels: int = 4, dtype: torch.dtype = torch.float64) -> SparseTensor:
@@ -62,24 +59,12 @@ def same_gradients(
 def test_submanifold_is_a_dense_convolution_at_the_voxels(kernel_size: int) -> None:
     x = occupied()
     features = x.features.requires_grad_()
-    layer = SubmanifoldConv3d(4, 3, kernel_size, backend="torch").double()
+    layer = SubmanifoldConv3d(4, 3, kernel_size).double()
     out = layer(x)
     volume = F.conv3d(dense(x), dense_weight(layer), padding=kernel_size // 2)
     expected = at(volume, x.coordinates)
     assert torch.equal(out.coordinates, x.coordinates)
     assert torch.allclose(out.features, expected)
-    assert same_gradients(out.features, expected, features, [layer.weight])
-
-
-@pytest.mark.parametrize(("kernel_size", "stride", "padding"), GEOMETRIES)
-def test_strided_is_a_dense_convolution(kernel_size: int, stride: int, padding: int) -> None:
-    x = occupied()
-    features = x.features.requires_grad_()
-    layer = StridedConv3d(4, 3, kernel_size, stride, padding, backend="torch").double()
-    out = layer(x)
-    expected = F.conv3d(dense(x), dense_weight(layer), stride=stride, padding=padding)
-    assert dense(out).shape == expected.shape
-    assert torch.allclose(dense(out), expected)
     assert same_gradients(out.features, expected, features, [layer.weight])
 
 
@@ -91,7 +76,7 @@ def test_kernel_map_is_built_once_per_grid(monkeypatch: pytest.MonkeyPatch) -> N
         return submanifold_map(*args)
 
     monkeypatch.setattr(sparse, "submanifold_map", counted)
-    first, second = (SubmanifoldConv3d(4, 4, backend="torch").double() for _ in range(2))
+    first, second = (SubmanifoldConv3d(4, 4).double() for _ in range(2))
     x = occupied()
     second(first(x))
     first(x)
@@ -102,7 +87,7 @@ def test_kernel_map_is_built_once_per_grid(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_scans_do_not_touch() -> None:
     x = occupied()
-    layer = SubmanifoldConv3d(4, 3, backend="torch").double()
+    layer = SubmanifoldConv3d(4, 3).double()
     alone = x.coordinates[:, 0] == 1
     rows = x.coordinates[alone] - torch.tensor([1, 0, 0, 0])
     part = SparseTensor(x.features[alone], rows, SHAPE, 1)
@@ -113,7 +98,7 @@ def test_the_volume_costs_nothing() -> None:
     side = 1_000_000
     rows = torch.tensor([[0, 0, 0, 0], [0, side - 1, side - 1, side - 1], [0, side - 1, 0, 0]])
     x = SparseTensor(torch.ones(3, 2), rows, (side, side, side), 1)
-    layer = SubmanifoldConv3d(2, 2, backend="torch")
+    layer = SubmanifoldConv3d(2, 2)
     expected = x.features @ layer.weight[:, 1, 1, 1].T  # no neighbours, not even around an edge
     assert torch.allclose(layer(x).features, expected)
 
@@ -122,7 +107,7 @@ def test_volume_beyond_int64() -> None:
     rows = torch.zeros(1, 4, dtype=torch.int64)
     x = SparseTensor(torch.ones(1, 2), rows, (3_000_000, 3_000_000, 3_000_000), 1)
     with pytest.raises(UserError, match="too many to number: remove stray points"):
-        SubmanifoldConv3d(2, 2, backend="torch")(x)
+        SubmanifoldConv3d(2, 2)(x)
 
 
 def test_keys_and_coordinates() -> None:
@@ -157,14 +142,12 @@ def test_every_pair_is_in_the_kernel_map_once() -> None:
 
 def test_no_voxels() -> None:
     x = SparseTensor(torch.zeros(0, 4), torch.zeros(0, 4, dtype=torch.int64), SHAPE, 1)
-    assert SubmanifoldConv3d(4, 3, backend="torch")(x).features.shape == (0, 3)
-    assert StridedConv3d(4, 3, backend="torch")(x).features.shape == (0, 3)
-    assert len(strided_map(x.coordinates, SHAPE, 1, 2, 2, 0)[0]) == 0
+    assert SubmanifoldConv3d(4, 3)(x).features.shape == (0, 3)
 
 
 def test_mixed_precision() -> None:
     x = occupied(dtype=torch.float32)
-    layer = SubmanifoldConv3d(4, 3, backend="torch")
+    layer = SubmanifoldConv3d(4, 3)
     with torch.autocast("cpu", torch.bfloat16):
         out = layer(x).features
     assert out.dtype == torch.bfloat16
@@ -180,43 +163,6 @@ def test_initial_weights_are_those_of_a_dense_convolution() -> None:
     assert torch.allclose(layer.weight.abs().max(), expected.abs().max(), rtol=0.01)
 
 
-def test_wrong_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_even_kernel() -> None:
     with pytest.raises(UserError, match="needs an odd kernel, not 2"):
         SubmanifoldConv3d(1, 1, 2)
-    monkeypatch.setattr(sparse, "_has_spconv", lambda: False)
-    with pytest.raises(UserError, match="spconv is not installed"):
-        SubmanifoldConv3d(1, 1, backend="spconv")
-
-
-def by_key(x: SparseTensor) -> Tensor:
-    return x.features[voxel_keys(x.coordinates, x.shape, x.batch_size).argsort()]
-
-
-def test_spconv_gives_the_same_values() -> None:
-    pytest.importorskip("spconv")
-    x = occupied(16, torch.float32)
-    layers: list[tuple[Any, tuple[int, ...]]] = [
-        *((SubmanifoldConv3d, (size,)) for size in (1, 3)),
-        *((StridedConv3d, geometry) for geometry in GEOMETRIES),
-    ]
-    for kind, geometry in layers:
-        ours, theirs = (kind(16, 8, *geometry, backend=name) for name in ("torch", "spconv"))
-        theirs.load_state_dict(ours.state_dict())
-        with torch.no_grad():
-            mine, other = ours(x), theirs(x)
-        assert other.shape == mine.shape
-        assert torch.allclose(by_key(other), by_key(mine), atol=1e-6)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_spconv_gives_the_same_gradients_on_a_gpu() -> None:
-    pytest.importorskip("spconv")
-    cpu = occupied(16, torch.float32)
-    features = cpu.features.cuda().requires_grad_()
-    x = SparseTensor(features, cpu.coordinates.cuda(), SHAPE, 2)
-    ours = SubmanifoldConv3d(16, 8, backend="torch").cuda()
-    theirs = SubmanifoldConv3d(16, 8, backend="spconv").cuda()
-    theirs.load_state_dict(ours.state_dict())
-    mine, other = ours(x).features, theirs(x).features
-    assert torch.allclose(mine, other, atol=1e-5)
-    assert same_gradients(mine, other, features, [ours.weight, theirs.weight])

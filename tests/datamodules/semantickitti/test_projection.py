@@ -10,10 +10,7 @@ from torch import Tensor
 from ntdh_bench.datamodules.semantickitti.projection import (
     CHANNEL_MEAN,
     CHANNEL_STD,
-    at_points,
     channels,
-    knn_vote,
-    lidar_image,
     project,
 )
 from ntdh_bench.datamodules.semantickitti.reader import read_calibration, read_image, read_scan
@@ -66,7 +63,6 @@ def test_points_that_are_not_finite_are_dropped() -> None:
     points = torch.tensor([good, *bad, [3e38, 1e38, 1e38, 0.5]])
     view = project(points, MATRIX, SIZE)
     assert view.point.tolist() == [0]
-    assert lidar_image(points, view, SIZE).isfinite().all()
 
 
 @pytest.mark.parametrize("rows", [[], [[-5.0, 1, 0, 0.5], [-50.0, 1, 0, 0.5], [0.0, 0, 0, 0]]])
@@ -74,7 +70,6 @@ def test_nothing_in_view(rows: list[list[float]]) -> None:
     points = torch.tensor(rows).reshape(-1, 4)
     view = project(points, MATRIX, SIZE)
     assert not len(view.point)
-    assert not lidar_image(points, view, SIZE).any()
 
 
 def test_channels() -> None:
@@ -83,43 +78,10 @@ def test_channels() -> None:
     assert np.allclose(channels(points)[:, 0], expected, atol=1e-6)
 
 
-def test_image_and_back() -> None:
-    points = torch.tensor([at(10, 3.5, 5.5), at(20, 3.6, 5.6), at(5, 60.5, 20.5)])
-    view = project(points, MATRIX, SIZE)
-    image = lidar_image(points, view, SIZE)
-    assert (image != 0).any(0).sum() == 2
-    back = at_points(image[None], view.pixel)
-    expected = channels(points[[0, 0, 2]]).T  # the hidden point gets what its pixel shows
-    assert torch.equal(back, expected)
-
-
 def random_scan(seed: int, size: int = 3000) -> Tensor:
     low, high = torch.tensor([-20.0, -20, -3, 0]), torch.tensor([40.0, 20, 3, 1])
     generator = torch.Generator().manual_seed(seed)
     return low + (high - low) * torch.rand(size, 4, generator=generator)
-
-
-def devices() -> list[str]:
-    return ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-
-
-@pytest.mark.parametrize("device", devices())
-def test_a_batch_equals_its_scans(device: str) -> None:
-    scans = [random_scan(0), random_scan(1, 2000), random_scan(2)[:0], random_scan(3)]
-    turned = MATRIX.clone()
-    turned[0, 3] = 5.0
-    matrices = torch.stack([MATRIX, turned, MATRIX, turned])
-    number = torch.arange(4).repeat_interleave(torch.tensor([len(scan) for scan in scans]))
-    points = torch.cat(scans).to(device)
-    view = project(points, matrices.to(device), SIZE, number.to(device))
-    height, width = SIZE
-    images = lidar_image(points, view, (4 * height, width)).cpu().unflatten(1, (4, height))
-    for row, scan in enumerate(scans):
-        alone = project(scan, matrices[row], SIZE)
-        mine = number[view.point.cpu()] == row
-        assert torch.equal(view.nearest.cpu()[mine], alone.nearest)
-        assert torch.equal(view.pixel.cpu()[mine] - row * height * width, alone.pixel)
-        assert torch.allclose(images[:, row], lidar_image(scan, alone, SIZE), atol=1e-5)
 
 
 def test_z_buffer_against_a_loop() -> None:
@@ -151,7 +113,8 @@ def test_golden(golden: Path) -> None:
         pixel = data[f"{case}.rowcol"][front].astype(int) @ [SIZE[1], 1]
         assert np.array_equal(view.pixel[shared], pixel)
         # Where one point falls on a pixel, so that order means nothing, all channels agree.
-        image = lidar_image(points, view, SIZE).flatten(1).numpy()
+        image = np.zeros((5, SIZE[0] * SIZE[1]), dtype=np.float32)
+        image[:, view.pixel[view.nearest]] = channels(points[view.point[view.nearest]])
         mine, count = np.unique(view.pixel, return_counts=True)
         hit, times = np.unique(
             data[f"{case}.rowcol"].astype(int) @ [SIZE[1], 1], return_counts=True
@@ -164,45 +127,6 @@ def test_golden(golden: Path) -> None:
         many = np.intersect1d(mine[count > 1], hit)
         assert (image[0, many] < expected[0, many] - 1e-6).any()
         assert (image[1, many] <= expected[1, many] + 1e-6).all()
-
-
-def test_knn_vote() -> None:
-    classes = torch.zeros(SIZE, dtype=torch.int64)
-    image_range = torch.zeros(SIZE)
-    classes[5:8, 5:8], image_range[5:8, 5:8] = 2, 10.0
-    classes[6, 6], image_range[6, 6] = 7, 3.0  # something thin in front of a wall of class 2
-    pixel = torch.tensor([6 * 62 + 6, 6 * 62 + 6, 0, 20 * 62 + 61])
-    point_range = torch.tensor([3.0, 10.0, 4.0, 4.0])
-    assert knn_vote(classes, image_range, pixel, point_range).tolist() == [7, 2, 0, 0]
-    assert knn_vote(classes, image_range, pixel[:0], point_range[:0]).shape == (0,)
-
-
-def test_knn_vote_against_a_loop() -> None:
-    points = random_scan(7)
-    view = project(points, MATRIX, SIZE)
-    distance = points[:, :3].norm(dim=1)
-    image_range = torch.zeros(SIZE).flatten()
-    shown = view.point[view.nearest]
-    image_range[view.pixel[view.nearest]] = distance[shown]
-    image_range = image_range.view(SIZE)
-    classes = torch.randint(0, 4, SIZE, generator=torch.Generator().manual_seed(0))
-    own = distance[view.point]
-    found = knn_vote(classes, image_range, view.pixel, own, neighbours=3, window=5, cutoff=2.0)
-    square = torch.arange(-2, 3) ** 2
-    gaussian = torch.exp(-(square[:, None] + square) / 2.0)
-    weight = 1 - gaussian / gaussian.sum()
-    for row in range(0, len(own), 37):
-        r, c = divmod(int(view.pixel[row]), SIZE[1])
-        near = []
-        for i in range(max(r - 2, 0), min(r + 3, SIZE[0])):
-            for j in range(max(c - 2, 0), min(c + 3, SIZE[1])):
-                gap = float((image_range[i, j] - own[row]).abs() * weight[i - r + 2, j - c + 2])
-                if (i, j) == (r, c):
-                    near.append((0.0, int(classes[i, j])))
-                elif image_range[i, j] > 0 and gap <= 2:
-                    near.append((gap, int(classes[i, j])))
-        votes = [label for _, label in sorted(near)[:3]]
-        assert votes.count(int(found[row])) == max(votes.count(k) for k in votes)
 
 
 def test_real_geometry(data_root: Path) -> None:
