@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor, nn
@@ -82,35 +82,44 @@ class FeatureTap:
 def mask_layer(network: nn.Module, layer: str, keep: Tensor) -> RemovableHandle:
     """Zero the features of ``layer`` where ``keep`` (bool, ``(D,)``) is false, until removed.
 
-    A feature is a channel (dim 1) of a layer's output; at the ``"input"`` it is an element of the
-    flattened sample. The hook runs before any tap, so tapped features are the masked ones.
+    Tapped features are the masked ones.
 
     Raises:
         UserError: there is no such layer, or ``keep`` does not fit its width.
     """
+
+    def mask(features: Tensor) -> Tensor:
+        width = features.shape[1]
+        if keep.numel() != width:
+            raise UserError(
+                f"the feature mask has {keep.numel()} entries, but {layer!r} has {width} features: "
+                "it was made for another network or layer"
+            )
+        return features * channels(keep.to(features), features)
+
+    return change_layer(network, layer, mask)
+
+
+def change_layer(
+    network: nn.Module, layer: str, change: Callable[[Tensor], Tensor]
+) -> RemovableHandle:
+    """Replace the features ``(B, D, ...)`` of ``layer`` by ``change`` of them, until removed.
+
+    The features of the ``"input"`` are the elements of the flattened sample. The hook runs before
+    those that are there, taps among them.
+
+    Raises:
+        UserError: there is no such layer.
+    """
     module = find_layer(network, layer)
     if layer == INPUT:
         return module.register_forward_pre_hook(
-            lambda _module, args: (_mask_elements(args[0], keep), *args[1:]), prepend=True
+            lambda _module, args: (change(args[0].flatten(1)).view_as(args[0]), *args[1:]),
+            prepend=True,
         )
-    return module.register_forward_hook(
-        lambda _module, _args, output: _mask_channels(output, keep, layer), prepend=True
-    )
+    return module.register_forward_hook(lambda _module, _args, output: change(output), prepend=True)
 
 
-def _mask_elements(inputs: Tensor, keep: Tensor) -> Tensor:
-    _check_width(inputs[0].numel(), keep, INPUT)
-    return inputs * keep.to(inputs).view(1, *inputs.shape[1:])
-
-
-def _mask_channels(output: Tensor, keep: Tensor, layer: str) -> Tensor:
-    _check_width(output.shape[1], keep, layer)
-    return output * keep.to(output).view(1, -1, *[1] * (output.dim() - 2))
-
-
-def _check_width(width: int, keep: Tensor, layer: str) -> None:
-    if keep.numel() != width:
-        raise UserError(
-            f"the feature mask has {keep.numel()} entries, but {layer!r} has {width} features: "
-            "it was made for another network or layer"
-        )
+def channels(values: Tensor, features: Tensor) -> Tensor:
+    """View one value a feature, ``(D,)``, so that it goes with features ``(B, D, ...)``."""
+    return values.view(1, -1, *[1] * (features.dim() - 2))

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ntdh_bench.batch import PairedBatch
-from ntdh_bench.layers import INPUT, find_layer, mask_layer
+from ntdh_bench.layers import INPUT, change_layer, channels, mask_layer
 
 
 class ClassMeans:
@@ -142,12 +142,9 @@ def _input_gradient(network: nn.Module, images: Tensor, target: Tensor) -> Tenso
 
 def _only_through(network: nn.Module, layer: str, units: Tensor) -> RemovableHandle:
     """Let gradients pass ``layer`` through some units only, without changing its output."""
-
-    def cut(_module: nn.Module, _args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        through = units.view(1, -1, *[1] * (output.dim() - 2))
-        return torch.where(through, output, output.detach())
-
-    return find_layer(network, layer).register_forward_hook(cut)
+    return change_layer(
+        network, layer, lambda values: values.where(channels(units, values), values.detach())
+    )
 
 
 def first_images(

@@ -7,11 +7,12 @@ from torch import Tensor, nn
 
 from ntdh_bench.batch import Inputs
 from ntdh_bench.errors import UserError
-from ntdh_bench.layers import INPUT, FeatureTap, find_layer
+from ntdh_bench.layers import INPUT, FeatureTap, change_layer
 from ntdh_bench.masks import tail
 from ntdh_bench.masks.nontarget import NonTargetReference, class_rows
 
-# Most rows evaluated at once, whatever the batch size: bounds memory for full-batch data.
+# Most features evaluated at once, and most rows whatever the batch size: they bound the memory.
+_CHUNK = 16
 _MAX_ROWS = 2**16
 # Where fewer values than this change, gathering the changed rows beats computing all of them.
 _SPARSE_BELOW = 0.8
@@ -35,7 +36,6 @@ class PermutedTeacher:
         student_logits: ``(B, C, *spatial)``.
         target: int64 ``(B, *spatial)``.
         ignore_index: targets that do not count.
-        feature_chunk: features evaluated at once.
     """
 
     def __init__(
@@ -46,11 +46,10 @@ class PermutedTeacher:
         student_logits: Tensor,
         target: Tensor,
         ignore_index: int,
-        feature_chunk: int,
     ) -> None:
         self.teacher, self.layer, self.inputs = teacher, layer, inputs
         self.size = len(target)
-        self.chunk = max(1, min(feature_chunk, _MAX_ROWS // self.size))
+        self.chunk = max(1, min(_CHUNK, _MAX_ROWS // self.size))
         logits, self.features = layer_output(teacher, layer, inputs)
         self.width = self.features.shape[1]
         labels = target.flatten()
@@ -158,18 +157,10 @@ class PermutedTeacher:
                 assert isinstance(self.inputs, Tensor)
                 permuted = permuted.view(-1, *self.inputs.shape[1:])
             return tail.run(self.chain.tail, permuted)
-        module = find_layer(self.teacher, self.layer)
-        handle = (
-            module.register_forward_pre_hook(
-                lambda _module, args: (
-                    permute_features(args[0].flatten(1).clone(), order, part).view_as(args[0]),
-                    *args[1:],
-                )
-            )
-            if self.layer == INPUT
-            else module.register_forward_hook(
-                lambda _module, _args, output: permute_features(output.clone(), order, part)
-            )
+        handle = change_layer(
+            self.teacher,
+            self.layer,
+            lambda features: permute_features(features.clone(), order, part),
         )
         try:
             logits: Tensor = self.teacher(_repeat(self.inputs, len(part)))

@@ -18,6 +18,7 @@ from ntdh_bench.errors import FileError, UserError
 from ntdh_bench.files.arrays import Spec, read_npz
 from ntdh_bench.layers import find_layer
 from ntdh_bench.masks.permuted import PermutedTeacher
+from ntdh_bench.ranges import check_at_least
 from ntdh_bench.seeding import generator
 
 #: The arrays of a saliency file.
@@ -117,21 +118,17 @@ class FeatureSaliency:
             whose features are the elements of a sample.
         permutations: M >= 1.
         seed: of the permutations.
-        feature_chunk: features evaluated at once; changes memory and speed only.
 
     Raises:
-        UserError: ``permutations`` or ``feature_chunk`` below 1.
+        UserError: ``permutations`` below 1.
     """
 
     layer: str
     permutations: int = 5
     seed: int = 0
-    feature_chunk: int = 16
 
     def __post_init__(self) -> None:
-        for name in ("permutations", "feature_chunk"):
-            if getattr(self, name) < 1:
-                raise UserError(f"mask.{name} is {getattr(self, name)}: it must be at least 1")
+        check_at_least("mask.permutations", self.permutations, 1)
 
     @torch.no_grad()
     def compute(
@@ -167,7 +164,6 @@ class FeatureSaliency:
                     student(to_device(in_plane(batch["student"]), device)),
                     target,
                     ignore_index,
-                    self.feature_chunk,
                 )
                 if evaluation.rows == 0:
                     continue
