@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ntdh_bench.datasets import DatasetInfo, Option
+
+from .ravdess.settings import DEFAULTS, Backend
 
 
 def _later(module: str, function: str) -> Callable[..., Any]:
@@ -58,16 +60,13 @@ RAVDESS = DatasetInfo(
     verify=_later(".ravdess.prepare", "verify"),
     sample=_sample(".ravdess.simulate"),
     options=(
-        Option(
-            "--backend", "computes the MFCCs; default: librosa", "librosa",
-            choices=("librosa", "torchaudio"),
-        ),
-        Option("--songs", "the songs as well", False),
-        Option("--frames", "video frames per clip; default: 1", 1, int),
-        Option("--image_height", "of the frames, pixels; default: 256", 256, int),
-        Option("--image_width", "of the frames, pixels; default: 512", 512, int),
+        Option("--backend", "computes the MFCCs", DEFAULTS.backend, choices=get_args(Backend)),
+        Option("--songs", "the songs as well", DEFAULTS.songs),
+        Option("--frames", "video frames per clip", DEFAULTS.frames, int),
+        Option("--image_height", "of the frames, pixels", DEFAULTS.image_height, int),
+        Option("--image_width", "of the frames, pixels", DEFAULTS.image_width, int),
         Option("--jobs", "threads that decode; default: one per core", None, int),
-        Option("--tolerance", "damaged or misnamed files to accept; default: 0", 0, int),
+        Option("--tolerance", "damaged or misnamed files to accept", 0, int),
     ),
 )  # fmt: skip
 

@@ -220,9 +220,8 @@ class PairedDataModule(LightningDataModule, ABC):
 
     Args:
         batch_size: samples per step (and process), or None for the whole training split.
-        seed: of the order of training samples and of training noise (the run's seed).
+        seed: of the order of training samples and of what is drawn in training (the run's seed).
         num_workers: processes that prepare batches; results do not depend on it.
-        repeats: how often a training epoch goes over the split.
         unimodal: give the teacher the student's inputs: unimodal KD (the paper's Eq. 11).
 
     Raises:
@@ -236,13 +235,14 @@ class PairedDataModule(LightningDataModule, ABC):
     excluded_classes: tuple[int, ...] = ()
     protocol: ScoringProtocol = "pooled"
     source: str = "real"
+    #: how often a training epoch goes over the split
+    repeats = 1
 
     def __init__(
         self,
         batch_size: int | None = None,
         seed: int = 0,
         num_workers: int = 0,
-        repeats: int = 1,
         unimodal: bool = False,
     ) -> None:
         super().__init__()
@@ -251,7 +251,6 @@ class PairedDataModule(LightningDataModule, ABC):
         self.batch_size = batch_size
         self.seed = seed
         self.num_workers = num_workers
-        self.repeats = repeats
         self.unimodal = unimodal
         #: the only modality that a network sees; None for both (the command line sets it)
         self.modality: Modality | None = None

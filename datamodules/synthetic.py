@@ -50,9 +50,7 @@ class SyntheticDataModule(PairedDataModule):
         steps_per_epoch: full-batch steps in an epoch, ``None`` for 1; more than 1 needs
             ``batch_size`` null.
         batch_size: samples per step, or None for full-batch training.
-        seed: of the order of training samples (the run's seed).
-        num_workers: processes that prepare batches.
-        unimodal: give the teacher the student's inputs (unimodal KD).
+        shared: ``seed``, ``num_workers`` and ``unimodal`` of :class:`.paired.PairedDataModule`.
 
     Raises:
         UserError: arguments are out of range or do not go together.
@@ -75,12 +73,10 @@ class SyntheticDataModule(PairedDataModule):
         data_seed: int = 42,
         steps_per_epoch: int | None = 1,
         batch_size: int | None = None,
-        seed: int = 0,
-        num_workers: int = 0,
-        unimodal: bool = False,
+        **shared: Any,
     ) -> None:
         steps = 1 if steps_per_epoch is None else steps_per_epoch
-        super().__init__(batch_size, seed, num_workers, steps, unimodal)
+        super().__init__(batch_size, **shared)
         check_within("data.gap", gap, 0, 1)
         check_at_least("data.n_samples", n_samples, 1)
         check_at_least("data.decisive", decisive, 1)
@@ -95,6 +91,7 @@ class SyntheticDataModule(PairedDataModule):
                 f"data.steps_per_epoch is {steps}, which repeats the full batch, but "
                 f"data.batch_size is {batch_size}: set one of them to null or 1"
             )
+        self.repeats = steps
         self.gap = gap
         self.shift = round(gap * decisive)
         self.n_samples = n_samples

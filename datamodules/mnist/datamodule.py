@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,16 +12,15 @@ import torch
 from torch import Tensor
 
 from ntdh_bench.batch import Inputs, Split
-from ntdh_bench.cache import build_once, default_cache_dir, digest
-from ntdh_bench.datasets import data_root, is_simulated
+from ntdh_bench.cache import build_once, digest
 from ntdh_bench.errors import UserError
 from ntdh_bench.files.arrays import Spec, map_npy
 from ntdh_bench.ranges import check_at_least, check_choice, check_within
 from ntdh_bench.seeding import uniform
 
+from ..files import FilePairs
 from ..paired import (
     LabelledPairs,
-    PairedDataModule,
     PairedDataset,
     TensorPairs,
     blocks,
@@ -35,7 +36,7 @@ from .layout import (
     photographs,
 )
 from .mnist_m import SIDE, archive_files, build_mnist_m, read_archive, save_array
-from .simulate import simulated_root
+from .simulate import write_simulated
 
 _REBUILT = "delete it, and it will be made anew"
 _BLOCK = 128  # samples whose noise is made at once: the counters stay in the processor's cache
@@ -110,7 +111,7 @@ class NoisyPairs(LabelledPairs):
         return TensorPairs(teacher, student, self.target, self.ignore_index)
 
 
-class MNISTPairDataModule(PairedDataModule):
+class MNISTPairDataModule(FilePairs):
     """MNIST (teacher) and MNIST-M (student), pairs of the same digit.
 
     The teacher's input is float32 (B, 1, 28, 28), the student's the same (``grey``: ITU-R BT.601
@@ -119,15 +120,12 @@ class MNISTPairDataModule(PairedDataModule):
     fixed by ``data_seed``, so that every run is tested on the same pixels, as are MNIST-M itself
     and the validation split (stratified by digit).
 
-    Files are read in torchvision's layout of MNIST and the published one of BSDS500 or of the
-    MNIST-M archive; the built MNIST-M is kept in the cache.
+    ``mnist/`` is read in torchvision's layout, ``bsds500/`` or the MNIST-M archive in the published
+    one; the built MNIST-M is kept in the cache.
 
     Source: LeCun et al. 1998; Ganin and Lempitsky 2015; noise as in the authors' experiment.
 
     Args:
-        root: folder with ``mnist/`` and ``bsds500/``; default $NTDH_DATA, else ``data``.
-        source: ``real`` reads ``root``; ``simulated`` writes small generated files to the cache
-            once and reads those instead, whatever ``root`` is.
         teacher_noise: noise level on MNIST, at least 0.
         student_noise: noise level on MNIST-M, at least 0.
         student_input: ``grey`` (784 values) or ``rgb``.
@@ -135,15 +133,11 @@ class MNISTPairDataModule(PairedDataModule):
             shorter than MNIST, of which the first as many are used then.
         val_size: validation samples taken from the training split; 0 for none; default a tenth
             (6,000 of MNIST's 60,000).
-        data_seed: of everything that is the same in all runs.
         batch_size: samples per step; None for full-batch training.
-        seed: of the order of training samples and of their noise (the run's seed).
-        cache_dir: where derived files go; default $NTDH_CACHE, else the user's cache folder.
-        num_workers: processes that prepare batches; results do not depend on it.
         simulated_train: training samples of the simulated source.
         simulated_test: test samples of the simulated source.
         classes: digits in use, 2 to 10: the first so many (0, 1, ...).
-        unimodal: give the teacher the student's inputs (unimodal KD).
+        shared: of :class:`.files.FilePairs`.
 
     Raises:
         UserError: an argument is out of range; at ``setup``, files are missing or broken.
@@ -153,53 +147,39 @@ class MNISTPairDataModule(PairedDataModule):
 
     def __init__(
         self,
-        root: str | None = None,
-        source: Literal["real", "simulated"] = "real",
         teacher_noise: float = 4.0,
         student_noise: float = 1.0,
         student_input: Literal["grey", "rgb"] = "grey",
         mnist_m: Literal["build", "archive"] = "build",
         val_size: int | None = None,
-        data_seed: int = 0,
         batch_size: int | None = 128,
-        seed: int = 0,
-        cache_dir: str | None = None,
-        num_workers: int = 0,
         simulated_train: int = 4000,
         simulated_test: int = 1000,
         classes: int = 10,
-        unimodal: bool = False,
+        **shared: Any,
     ) -> None:
-        super().__init__(batch_size, seed, num_workers, unimodal=unimodal)
+        super().__init__(batch_size=batch_size, **shared)
         check_within("data.classes", classes, 2, 10)
         check_within("data.teacher_noise", teacher_noise, 0, 1e6)
         check_within("data.student_noise", student_noise, 0, 1e6)
         check_at_least("data.val_size", val_size, 0)
         check_within("data.simulated_train", simulated_train, 1, MAX_COUNT)
         check_within("data.simulated_test", simulated_test, 1, MAX_COUNT)
-        check_choice("data.source", source, ("real", "simulated"))
         check_choice("data.student_input", student_input, ("grey", "rgb"))
         check_choice("data.mnist_m", mnist_m, ("build", "archive"))
-        if source == "simulated" and mnist_m == "archive":
+        if self.source == "simulated" and mnist_m == "archive":
             raise UserError("data.source simulated has no archive: set data.mnist_m to build")
         self.num_classes = classes
-        self.root = root
-        self.source = source
         self.levels = (teacher_noise, student_noise)
         self.rgb = student_input == "rgb"
         self.mnist_m = mnist_m
         self.val_size = val_size
-        self.data_seed = data_seed
-        self.cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
         self.simulated_sizes = (simulated_train, simulated_test)
         self._files: dict[str, str] = {}
 
     def load(self) -> dict[Split, PairedDataset]:
         """Read the pairs, hold out the validation samples and fix their noise."""
-        root = self._locate()
-        inside = PHOTO_FOLDER if self.mnist_m == "build" else ARCHIVE_FOLDER
-        if is_simulated(root / IDX_FOLDER, root) or is_simulated(root / inside, root):
-            self.source = "simulated"
+        root = self.locate()
         teacher, student, target = self._pairs(root, "train")
         if self.val_size is None:
             self.val_size = len(target) // 10
@@ -217,10 +197,15 @@ class MNISTPairDataModule(PairedDataModule):
         splits["test"] = self._fixed("test", *self._pairs(root, "test"))
         return splits
 
-    def _locate(self) -> Path:
-        if self.source == "simulated":
-            return simulated_root(self.cache_dir, *self.simulated_sizes, seed=self.data_seed)
-        return data_root(self.root)
+    def folders(self, root: Path) -> list[Path]:
+        """Return the folders of MNIST, and of the photographs or the archive."""
+        inside = PHOTO_FOLDER if self.mnist_m == "build" else ARCHIVE_FOLDER
+        return [root / IDX_FOLDER, root / inside]
+
+    def simulation(self) -> tuple[dict[str, Any], Callable[..., None]]:
+        """Return the numbers of simulated digits, and what writes them."""
+        train, test = self.simulated_sizes
+        return {"train": train, "test": test}, partial(write_simulated, train=train, test=test)
 
     def _fixed(self, split: str, teacher: Tensor, student: Tensor, target: Tensor) -> TensorPairs:
         purpose = f"noise/{split}"

@@ -6,14 +6,12 @@ pieces of its two sample photographs. So the task is real, and small.
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ntdh_bench.cache import build_once, digest
 from ntdh_bench.datasets import refuse_real, write_marker
 
 from .idx import Bytes, write_idx
@@ -48,17 +46,6 @@ def write_simulated(root: Path, train: int = 4000, test: int = 1000, seed: int =
         write_marker(folder, facts)
     _write_digits(root / IDX_FOLDER, {"train": train, "test": test}, seed)
     _write_photographs(root / PHOTO_FOLDER)
-
-
-def simulated_root(cache_dir: Path, train: int, test: int, seed: int) -> Path:
-    """Return a data root with simulated files in ``cache_dir``, written the first time.
-
-    Raises:
-        UserError: the cache cannot be written.
-    """
-    key = digest({"train": train, "test": test, "seed": seed, "version": 1})
-    path = cache_dir / "simulated" / f"mnist-{key}"
-    return build_once(path, partial(write_simulated, train=train, test=test, seed=seed))
 
 
 def _write_digits(folder: Path, sizes: dict[str, int], seed: int) -> None:

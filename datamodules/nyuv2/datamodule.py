@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -11,21 +12,20 @@ import torch
 from torch import Tensor
 
 from ntdh_bench.batch import Measure, PairedBatch, ScoringProtocol, Split
-from ntdh_bench.cache import default_cache_dir
 from ntdh_bench.completion import scored_target
-from ntdh_bench.datasets import data_root, is_simulated
 from ntdh_bench.errors import UserError
 from ntdh_bench.ranges import check_at_least, check_choice, check_within
 from ntdh_bench.seeding import generator, uniform
 
+from ..files import FilePairs
 from ..images import IMAGENET_MEAN, IMAGENET_STD
-from ..paired import PairedDataModule, PairedDataset
+from ..paired import PairedDataset
 from .camera import IMAGE_SIZE
 from .labels import NYU13_NAMES, NYU40_NAMES, SSC_NAMES, target_table
 from .layout import FOLDER, PARTS, SCENES, Part
 from .pairs import prepared_pairs
 from .scenes import STRIDE, prepared_scenes
-from .simulate import simulated_root
+from .simulate import write_simulated
 from .store import Arrays
 
 Task = Literal["semantic_segmentation", "scene_completion"]
@@ -143,7 +143,7 @@ class CompletedScenes(RoomPairs):
         )
 
 
-class NYUDepthV2DataModule(PairedDataModule):
+class NYUDepthV2DataModule(FilePairs):
     """RGB (teacher) and depth (student) of the same rooms.
 
     ``semantic_segmentation``: the teacher's input is RGB, float32 (B, 3, H, W), standardised; the
@@ -165,27 +165,20 @@ class NYUDepthV2DataModule(PairedDataModule):
     Source: Silberman et al., ECCV 2012; Song et al., CVPR 2017 (SSCNet).
 
     Args:
-        task: ``semantic_segmentation`` reads ``nyuv2/``, ``scene_completion`` ``nyu_ssc/``.
-        root: folder with ``nyuv2/prepared`` (or the official .mat files in ``nyuv2``), or with
-            ``nyu_ssc/NYUtrain`` and ``nyu_ssc/NYUtest``; default $NTDH_DATA, else ``data``.
-        source: ``real`` reads ``root``; ``simulated`` writes small generated rooms to the cache
-            once and reads those instead, whatever ``root`` is.
+        task: ``semantic_segmentation`` reads ``nyuv2/prepared`` (or the official .mat files in
+            ``nyuv2``), ``scene_completion`` ``nyu_ssc/NYUtrain`` and ``nyu_ssc/NYUtest``.
         classes: of segmentation: 40 or 13.
         scale: size of the images relative to the published 480 x 640, in (0, 1]; default 0.5 for
             segmentation and 1 for scene completion, whose volume gets as much coarser: 1, 0.5 or
             0.25.
         flip: mirror every second training sample (segmentation).
         val_size: training samples held out for validation, at most an eighth of them; 0 for none.
-        data_seed: of the validation split and of the simulated source.
         batch_size: samples per step.
-        seed: of the order of training samples and of their mirroring (the run's seed).
-        cache_dir: where derived files go; default $NTDH_CACHE, else the user's cache folder.
-        num_workers: processes that prepare batches; results do not depend on it.
         simulated_rooms: training rooms of the simulated source; a third as many are for testing.
         protocol: how scene completion is scored: ``pooled``, voxels without a class do not count
             and all scenes are one set, or ``sscnet``, as SSCNet's published script does (see
             :class:`ntdh_bench.completion.Completion`). The two are not comparable.
-        unimodal: give the teacher the student's inputs (unimodal KD).
+        shared: of :class:`.files.FilePairs`.
 
     Raises:
         UserError: an argument is out of range; at ``setup``, files are missing or broken.
@@ -197,24 +190,17 @@ class NYUDepthV2DataModule(PairedDataModule):
     def __init__(
         self,
         task: Task = "semantic_segmentation",
-        root: str | None = None,
-        source: Literal["real", "simulated"] = "real",
         classes: Literal[40, 13] = 40,
         scale: float | None = None,
         flip: bool = True,
         val_size: int = 80,
-        data_seed: int = 0,
         batch_size: int | None = 8,
-        seed: int = 0,
-        cache_dir: str | None = None,
-        num_workers: int = 0,
         simulated_rooms: int = 48,
-        unimodal: bool = False,
         protocol: ScoringProtocol = "pooled",
+        **shared: Any,
     ) -> None:
-        super().__init__(batch_size, seed, num_workers, unimodal=unimodal)
+        super().__init__(batch_size=batch_size, **shared)
         check_choice("data.task", task, ("semantic_segmentation", "scene_completion"))
-        check_choice("data.source", source, ("real", "simulated"))
         check_at_least("data.val_size", val_size, 0)
         check_at_least("data.simulated_rooms", simulated_rooms, 1)
         check_choice("data.protocol", protocol, get_args(ScoringProtocol))
@@ -229,8 +215,6 @@ class NYUDepthV2DataModule(PairedDataModule):
                 f"data.classes is {classes}: scene completion has 12 of its own; leave it out"
             )
         self.task = task
-        self.root = root
-        self.source = source
         self.scale = scale if scale is not None else {"scene_completion": 1.0}.get(task, 0.5)
         check_within("data.scale", self.scale, 0.01, 1)
         if task == "scene_completion" and self.scale not in STRIDE:
@@ -243,15 +227,13 @@ class NYUDepthV2DataModule(PairedDataModule):
         self.num_classes = len(self.class_names)
         self.flip = flip
         self.val_size = val_size
-        self.data_seed = data_seed
-        self.cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
         self.simulated_rooms = simulated_rooms
         self.protocol = protocol
         self._content: dict[str, str] = {}
 
     def load(self) -> dict[Split, PairedDataset]:
         """Prepare the files in the cache and open them."""
-        stored = self._stored(self._root())
+        stored = self._stored(self.locate())
         self._content = {split: arrays.digest for split, arrays in stored.items()}
         self.excluded_classes = self._excluded(stored)
         everything = torch.arange(len(stored["train"]))
@@ -265,18 +247,19 @@ class NYUDepthV2DataModule(PairedDataModule):
         }
         return {split: pairs for split, pairs in splits.items() if len(pairs)}
 
-    def _root(self) -> Path:
-        if self.source == "simulated":
-            return simulated_root(self.cache_dir, self.simulated_rooms, self.data_seed)
-        return data_root(self.root)
+    def folders(self, root: Path) -> list[Path]:
+        """Return the folder of the task."""
+        return [root / (SCENES if self.task == "scene_completion" else FOLDER)]
+
+    def simulation(self) -> tuple[dict[str, Any], Callable[..., None]]:
+        """Return the number and size of simulated rooms, and what writes them."""
+        rooms = self.simulated_rooms
+        return {"rooms": rooms, "size": IMAGE_SIZE}, partial(write_simulated, rooms=rooms)
 
     def _stored(self, root: Path) -> dict[Part, Arrays]:
-        folder = root / (SCENES if self.task == "scene_completion" else FOLDER)
-        if is_simulated(folder, root):
-            self.source = "simulated"
         if self.task == "scene_completion":
             return {
-                part: prepared_scenes(folder, self.cache_dir, part, scale=self.scale)
+                part: prepared_scenes(root / SCENES, self.cache_dir, part, scale=self.scale)
                 for part in PARTS
             }
         height, width = (max(1, round(side * self.scale)) for side in IMAGE_SIZE)

@@ -7,7 +7,6 @@ into SSCNet's volume: a pixel's point lies in a voxel of what the pixel shows.
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ntdh_bench.cache import build_once, digest
 from ntdh_bench.datasets import refuse_real, write_marker
 from ntdh_bench.errors import UserError
 from ntdh_bench.progress import progress_bar
@@ -112,25 +110,6 @@ def write_simulated(
                 _write_scene(scenes / _PARTS[part], number, room, view)
                 write_pair(pairs / PREPARED, number, resized(view.pair, size))
                 update(advance=1)
-
-
-def simulated_root(
-    cache_dir: Path, rooms: int, seed: int, size: tuple[int, int] = IMAGE_SIZE
-) -> Path:
-    """Return a data root with simulated files in ``cache_dir``, written the first time.
-
-    Args:
-        cache_dir: the files are in ``simulated`` below it.
-        rooms: as of :func:`write_simulated`.
-        seed: likewise.
-        size: likewise.
-
-    Raises:
-        UserError: an argument is outside its range, or the cache cannot be written.
-    """
-    key = digest({"rooms": rooms, "seed": seed, "size": list(size), "version": 1})
-    path = cache_dir / "simulated" / f"nyuv2-{key}"
-    return build_once(path, partial(write_simulated, rooms=rooms, seed=seed, size=size))
 
 
 def _drop_old(pairs: Path, scenes: Path) -> None:

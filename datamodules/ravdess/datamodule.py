@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -12,20 +13,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ntdh_bench.batch import Split
-from ntdh_bench.cache import default_cache_dir
-from ntdh_bench.datasets import data_root, is_simulated
+from ntdh_bench.datasets import is_simulated
 from ntdh_bench.errors import UserError
 from ntdh_bench.files.listing import visible
 from ntdh_bench.ranges import check_at_least, check_choice, check_within
 
-from ..paired import PairedDataModule, PairedDataset, TensorPairs
+from ..files import FilePairs
+from ..paired import PairedDataset, TensorPairs
 from .clips import ClipPairs
 from .features import FeatureTable, read_features
 from .layout import FEATURES, dataset_folder
 from .names import EMOTIONS, ClipName
-from .simulate import simulated_root
+from .settings import DEFAULTS, Backend, Preparation
+from .simulate import write_simulated
 from .splits import actor_split, actors, random_split
-from .store import Backend, Store, StoreKind, prepared
+from .store import Store, StoreKind, prepared
 
 _WHAT: dict[StoreKind, str] = {
     "audio": "speech files (Audio_Speech_Actors_01-24, 03-01-*.wav)",
@@ -46,7 +48,7 @@ class _Pairs(NamedTuple):
     rows: Tensor
 
 
-class RAVDESSDataModule(PairedDataModule):
+class RAVDESSDataModule(FilePairs):
     """RAVDESS: what is said (teacher) and the face that says it (student), eight emotions.
 
     With ``view: clips`` the teacher's input is 40 MFCCs of 256 frames, float32 (B, 1, 40, 256),
@@ -63,9 +65,6 @@ class RAVDESSDataModule(PairedDataModule):
     Tracking" of the same laboratory. Splits, sampling rate and frames are not in the paper.
 
     Args:
-        root: folder with ``ravdess/``, or that folder; default $NTDH_DATA, else ``data``.
-        source: ``real`` reads ``root``; ``simulated`` writes generated files to the cache once and
-            reads those instead, whatever ``root`` is.
         view: ``clips`` or ``features``.
         split: ``actor`` (no actor in two parts, ``splits.yaml``) or ``random`` (stratified over
             emotions: 70 % training, 10 % validation, 20 % test; known speakers).
@@ -78,14 +77,10 @@ class RAVDESSDataModule(PairedDataModule):
         tolerance: damaged, misnamed or unpaired files that may be skipped.
         spec_augment: hide bands of the MFCCs in training; the teacher is then run in every epoch.
         image_augment: mirror and change contrast and brightness of training images.
-        data_seed: of everything that is the same in all runs: the random split, simulated files.
         batch_size: samples per step; None for full-batch training.
-        seed: of the order of training samples, and of frames and augmentation (the run's seed).
-        cache_dir: where stores go; default $NTDH_CACHE, else the user's cache folder.
-        num_workers: processes that prepare batches; results do not depend on it.
         jobs: threads that prepare the stores; default one per core.
         simulated_clips: clips an actor of the simulated source, 1 to 60.
-        unimodal: give the teacher the student's inputs (unimodal KD).
+        shared: of :class:`.files.FilePairs`; ``root`` may be the folder ``ravdess`` itself.
 
     Raises:
         UserError: an argument is out of range; at ``setup``, files are missing or broken.
@@ -96,55 +91,38 @@ class RAVDESSDataModule(PairedDataModule):
 
     def __init__(
         self,
-        root: str | None = None,
-        source: Literal["real", "simulated"] = "real",
         view: Literal["clips", "features"] = "clips",
         split: Literal["actor", "random"] = "actor",
         features: str | None = None,
-        songs: bool = False,
-        frames: int = 1,
-        image_height: int = 256,
-        image_width: int = 512,
-        backend: Backend = "librosa",
+        songs: bool = DEFAULTS.songs,
+        frames: int = DEFAULTS.frames,
+        image_height: int = DEFAULTS.image_height,
+        image_width: int = DEFAULTS.image_width,
+        backend: Backend = DEFAULTS.backend,
         tolerance: int = 0,
         spec_augment: bool = False,
         image_augment: bool = False,
-        data_seed: int = 0,
         batch_size: int | None = 64,
-        seed: int = 0,
-        cache_dir: str | None = None,
-        num_workers: int = 0,
         jobs: int | None = None,
         simulated_clips: int = 20,
-        unimodal: bool = False,
+        **shared: Any,
     ) -> None:
-        super().__init__(batch_size, seed, num_workers, unimodal=unimodal)
-        check_choice("data.source", source, ("real", "simulated"))
+        super().__init__(batch_size=batch_size, **shared)
         check_choice("data.view", view, ("clips", "features"))
         check_choice("data.split", split, ("actor", "random"))
-        check_choice("data.backend", backend, ("librosa", "torchaudio"))
-        check_within("data.frames", frames, 1, 64)
-        check_within("data.image_height", image_height, 28, 1080)  # the least the network pools
-        check_within("data.image_width", image_width, 56, 1920)
         check_at_least("data.tolerance", tolerance, 0)
-        check_at_least("data.jobs", jobs, 1)
         check_within("data.simulated_clips", simulated_clips, 1, 60)
-        if features is not None and (view != "features" or source != "real"):
+        if features is not None and (view != "features" or self.source != "real"):
             raise UserError(
                 f"data.features {features} needs data.view features and data.source real"
             )
-        self.root = root
-        self.source = source
         self.view = view
         self.split = split
         self.features = features
-        self.songs = songs
-        self.stored = {"frames": frames, "height": image_height, "width": image_width}
-        self.backend = backend
+        self.preparation = Preparation(backend, songs, frames, image_height, image_width)
+        self.preparation.check("data.", jobs)
         self.tolerance = tolerance
         self.augment = {"spec_augment": spec_augment, "image_augment": image_augment}
-        self.data_seed = data_seed
-        self.cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
         self.jobs = jobs
         self.simulated_clips = simulated_clips
         self._content: list[str] = []
@@ -153,20 +131,19 @@ class RAVDESSDataModule(PairedDataModule):
         """Prepare the stores or read the features, and split them."""
         if self.features is not None:
             return self._feature_splits(self._read(Path(self.features).expanduser()))
-        folder = self._folder()
+        folder = dataset_folder(self.locate())
         if self.view == "clips":
             return self._clip_splits(self._paired(folder, "audio", "video"))
         return self._feature_splits(self._feature_table(folder))
 
-    def _folder(self) -> Path:
-        if self.source == "simulated":
-            root = simulated_root(self.cache_dir, self.simulated_clips, self.data_seed)
-        else:
-            root = data_root(self.root)
-        folder = dataset_folder(root)
-        if is_simulated(folder, root):
-            self.source = "simulated"
-        return folder
+    def folders(self, root: Path) -> list[Path]:
+        """Return the folder of the data set."""
+        return [dataset_folder(root)]
+
+    def simulation(self) -> tuple[dict[str, Any], Callable[..., None]]:
+        """Return the number of simulated clips an actor, and what writes them."""
+        clips = self.simulated_clips
+        return {"clips": clips}, partial(write_simulated, clips=clips)
 
     def _paired(self, folder: Path, teacher: StoreKind, student: StoreKind) -> _Pairs:
         """Return the stores of two kinds of file and the clips that are in both.
@@ -191,15 +168,7 @@ class RAVDESSDataModule(PairedDataModule):
         return _Pairs([by_key[key] for key in shared], (first, second), rows)
 
     def _store(self, folder: Path, kind: StoreKind) -> Store:
-        return prepared(
-            folder,
-            kind,
-            self.cache_dir,
-            songs=self.songs,
-            backend=self.backend,
-            jobs=self.jobs,
-            **self.stored,
-        )
+        return prepared(folder, kind, self.cache_dir, self.preparation, self.jobs)
 
     def _check_faults(self, folder: Path, faults: Sequence[str]) -> None:
         if len(faults) <= self.tolerance:
@@ -265,7 +234,7 @@ class RAVDESSDataModule(PairedDataModule):
 
     def identity(self) -> dict[str, Any]:
         """Return digests of what is read, and parameters; the seed counts if anything is drawn."""
-        drawn = self.view == "clips" and (any(self.augment.values()) or self.stored["frames"] > 1)
+        drawn = self.view == "clips" and (any(self.augment.values()) or self.preparation.frames > 1)
         return {
             "content": self._content,
             "view": self.view,

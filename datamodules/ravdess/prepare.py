@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,7 +33,8 @@ from .layout import (
     how_to_get,
 )
 from .names import ACTORS, SONG, SPEECH, ClipKey, ClipName
-from .store import Backend, Store, StoreKind, decoded, prepared, recipe
+from .settings import Preparation
+from .store import Store, StoreKind, decoded, prepared, recipe
 
 #: Zenodo's records: speech and song (Livingstone and Russo 2018), and their facial landmarks.
 CLIPS_RECORD, TRACKING_RECORD = "1188976", "3255102"
@@ -66,13 +66,9 @@ def prepare(
     root: Path,
     from_folder: Path | None = None,
     *,
-    backend: Backend = "librosa",
-    songs: bool = False,
-    frames: int = 1,
-    image_height: int = 256,
-    image_width: int = 512,
     jobs: int | None = None,
     tolerance: int = 0,
+    **settings: Any,
 ) -> Iterator[str]:
     """Download the published files that are missing, and decode what is there into the cache.
 
@@ -82,36 +78,25 @@ def prepare(
     Args:
         root: data root.
         from_folder: read the files where they are, here, instead of downloading them.
-        backend: of the MFCCs.
-        songs: the songs as well.
-        frames: video frames per clip.
-        image_height: of the frames.
-        image_width: of the frames.
         jobs: threads; default: one per core.
         tolerance: files that may be damaged or misnamed.
+        settings: of :class:`.settings.Preparation`.
 
     Yields:
         What was done, a line at a time; at the end every file that is damaged or misnamed.
 
     Raises:
         UserError: a file cannot be got, there are no clips, more files than ``tolerance`` are
-            damaged or misnamed, or ``root`` holds simulated files.
+            damaged or misnamed, a setting is out of range, or ``root`` holds simulated files.
     """
-    folder = _folder(root, from_folder, songs)
-    listings = {kind: find_clips(folder, kind, songs) for kind in ENDINGS}
-    settings: dict[str, Any] = {"backend": backend, "songs": songs, "frames": frames}
+    preparation = Preparation(**settings)
+    preparation.check("--", jobs)
+    folder = _folder(root, from_folder, preparation.songs)
+    listings = {kind: find_clips(folder, kind, preparation.songs) for kind in ENDINGS}
     stores: dict[StoreKind, Store] = {}
     for kind in _kinds(listings):
         start = time.perf_counter()
-        store = stores[kind] = prepared(
-            folder,
-            kind,
-            default_cache_dir(),
-            height=image_height,
-            width=image_width,
-            jobs=jobs,
-            **settings,
-        )
+        store = stores[kind] = prepared(folder, kind, default_cache_dir(), preparation, jobs)
         seconds = time.perf_counter() - start
         size = store.values.nbytes / _MB
         yield f"{kind}: {len(store.names):,} clips, {size:,.1f} MB, {seconds:.1f} s ({store.path})"
@@ -132,8 +117,9 @@ def prepare(
         )
     if is_simulated(folder, folder):
         yield "SIMULATED files: they say nothing about the published data set"
-    settings |= {"image_height": image_height, "image_width": image_width}
-    yield _use(from_folder or root, settings)
+    # The flags of a run that find what was prepared.
+    flags = [f" --data.{key} {str(value).lower()}" for key, value in preparation.changed().items()]
+    yield f"use it with --data.root {from_folder or root}{''.join(flags)}"
 
 
 def _folder(root: Path, from_folder: Path | None, songs: bool) -> Path:
@@ -156,17 +142,6 @@ def _paired(stores: Mapping[StoreKind, Store]) -> Iterator[str]:
         if first in stores and second in stores:
             keys = [{name.key for name in stores[kind].names} for kind in (first, second)]
             yield f"{len(keys[0] & keys[1]):,} clips have both {first} and {second}"
-
-
-def _use(given: Path, settings: Mapping[str, Any]) -> str:
-    """Say which flags of a run find what was prepared."""
-    defaults = inspect.signature(prepare).parameters
-    changed = [
-        f" --data.{name} {str(value).lower()}"
-        for name, value in settings.items()
-        if value != defaults[name].default
-    ]
-    return f"use it with --data.root {given}{''.join(changed)}"
 
 
 def _kinds(listings: Mapping[ClipKind, Listing]) -> list[StoreKind]:

@@ -13,7 +13,6 @@ import shutil
 import wave
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ntdh_bench.cache import build_once, digest, write_atomic
+from ntdh_bench.cache import write_atomic
 from ntdh_bench.datasets import refuse_real, write_marker
 from ntdh_bench.errors import UserError
 
@@ -176,17 +175,6 @@ def _write_features(folder: Path) -> None:
     }
     with write_atomic(folder / FEATURES / "simulated.npz") as temporary:
         np.savez(temporary, **arrays)
-
-
-def simulated_root(cache_dir: Path, clips: int, seed: int) -> Path:
-    """Return a data root with simulated files in ``cache_dir``, written the first time.
-
-    Raises:
-        UserError: the cache cannot be written, or see :func:`write_simulated`.
-    """
-    key = digest({"clips": clips, "seed": seed, "version": 1})
-    path = cache_dir / "simulated" / f"ravdess-{key}"
-    return build_once(path, partial(write_simulated, clips=clips, seed=seed))
 
 
 def clip_names(actor: int, clips: int) -> list[ClipName]:

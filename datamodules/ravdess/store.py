@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple, TypeVar, get_args
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,21 +25,19 @@ from ntdh_bench.files.schema import mismatch
 from ntdh_bench.files.text import read_json
 from ntdh_bench.notices import notice
 from ntdh_bench.progress import progress_bar
-from ntdh_bench.ranges import check_choice
 
 from . import media
 from .layout import ClipFile, ClipKind, find_clips, how_to_get
 from .names import ClipName
+from .settings import DEFAULTS, Backend, Preparation
 
 StoreKind = Literal["audio", "video", "tracking", "speech"]
-Backend = Literal["librosa", "torchaudio"]
 
 _SOURCE: dict[StoreKind, ClipKind] = {
     "audio": "audio", "video": "video", "tracking": "tracking", "speech": "audio",
 }  # fmt: skip
 # Published wavs have 1 MB at most, videos 8 MB, tables 1 MB.
 _MAX_BYTES: dict[ClipKind, int] = {"audio": 1 << 25, "video": 1 << 26, "tracking": 1 << 22}
-Item = TypeVar("Item")
 
 
 def _is_name(value: Any) -> bool:
@@ -126,44 +124,23 @@ class Recipe:
         return media.mfcc_batch(decoded) if self.batched and decoded else decoded
 
 
-def recipe(
-    kind: StoreKind,
-    backend: Backend = "librosa",
-    frames: int = 1,
-    height: int = 256,
-    width: int = 512,
-) -> Recipe:
-    """Return how a kind is prepared; what the kind does not depend on is left out.
-
-    Raises:
-        UserError: an argument is out of range.
-    """
-    check_choice("backend", backend, get_args(Backend))
-    for name, value, most in (
-        ("frames", frames, 100), ("height", height, 4096), ("width", width, 4096),
-    ):  # fmt: skip
-        if not 1 <= value <= most:
-            raise UserError(f"{name} is {value}: choose 1 to {most}")
+def recipe(kind: StoreKind, settings: Preparation = DEFAULTS) -> Recipe:
+    """Return how a kind is prepared; what the kind does not depend on is left out."""
     shapes: dict[StoreKind, tuple[int, ...]] = {
         "audio": (media.COEFFICIENTS, media.LENGTH),
-        "video": (frames, 3, height, width),
+        "video": (settings.frames, 3, settings.image_height, settings.image_width),
         "tracking": (len(media.ACTION_UNITS),),
         "speech": (media.FUNCTIONALS,),
     }
-    check_choice("kind", kind, tuple(shapes))
-    return Recipe(kind, backend if kind == "audio" else "librosa", shapes[kind])
+    backend = settings.backend if kind == "audio" else DEFAULTS.backend
+    return Recipe(kind, backend, shapes[kind])
 
 
 def prepared(
     folder: Path,
     kind: StoreKind,
     cache_dir: Path,
-    *,
-    songs: bool = False,
-    backend: Backend = "librosa",
-    frames: int = 1,
-    height: int = 256,
-    width: int = 512,
+    settings: Preparation = DEFAULTS,
     jobs: int | None = None,
 ) -> Store:
     """Return the prepared clips of a kind, decoded into the cache the first time.
@@ -177,22 +154,15 @@ def prepared(
             (N, frames, 3, height, width): RGB; "tracking" float32 (N, 35): action units averaged;
             "speech" float32 (N, 160): functionals of the MFCCs.
         cache_dir: the store goes below ``ravdess`` in it.
-        songs: the songs as well.
-        backend: of "audio".
-        frames: of "video".
-        height: of "video".
-        width: of "video".
+        settings: within their limits.
         jobs: threads; default: one per core.
 
-    A store that is damaged, or of another shape, is made anew.
-
     Raises:
-        UserError: there are no clips, none can be decoded, a file cannot be read, the cache
-            cannot be written, or an argument is out of range.
+        UserError: there are no clips, none can be decoded, a file cannot be read, or the cache
+            cannot be written.
     """
-    plan = recipe(kind, backend, frames, height, width)
-    jobs = _threads(jobs)
-    listing = find_clips(folder, _SOURCE[kind], songs)
+    plan = recipe(kind, settings)
+    listing = find_clips(folder, _SOURCE[kind], settings.songs)
     clips = list(listing.files.values())
     if not clips:
         unusable = f" ({listing.faults[0]})" if listing.faults else ""
@@ -203,14 +173,6 @@ def prepared(
     build_once(path, lambda target: _build(target, path, clips, plan, jobs))
     store = _open(path, plan)
     return replace(store, faults=(*listing.faults, *store.faults))
-
-
-def _threads(jobs: int | None) -> int:
-    if jobs is None:
-        return os.cpu_count() or 1
-    if jobs < 1:
-        raise UserError(f"jobs is {jobs}: choose 1 or more")
-    return jobs
 
 
 def _open(path: Path, plan: Recipe) -> Store:
@@ -377,7 +339,7 @@ def decoded(
     Raises:
         UserError: a file cannot be read now: no fault of its content, so it ends here.
     """
-    jobs = _threads(jobs)
+    jobs = jobs or os.cpu_count() or 1
     if jobs == 1:
         yield from (_decode(clip, plan) for clip in clips)
         return

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ntdh_bench.batch import Inputs, Measure, PairedBatch, Split
-from ntdh_bench.cache import default_cache_dir
-from ntdh_bench.datasets import data_root, is_simulated
 from ntdh_bench.errors import UserError
-from ntdh_bench.ranges import check_at_least, check_choice, check_within
+from ntdh_bench.ranges import check_at_least, check_within
 from ntdh_bench.seeding import uniform
 
-from ..paired import IGNORE_INDEX, PairedDataModule, PairedDataset
+from ..files import FilePairs
+from ..paired import IGNORE_INDEX, PairedDataset
 from .labels import CLASS_NAMES, class_weights, point_class_weights
 from .layout import (
     TEST_SEQUENCES,
@@ -26,7 +27,7 @@ from .layout import (
     sequences_folder,
 )
 from .projection import CHANNEL_MEAN, channels
-from .simulate import simulated_root
+from .simulate import Rig, write_simulated
 from .store import PreparedSequence, Seen, prepared
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
@@ -195,7 +196,7 @@ def cut_points(seen: Seen, window: Window, width: int, grid_width: int) -> dict[
     }
 
 
-class SemanticKITTIDataModule(PairedDataModule):
+class SemanticKITTIDataModule(FilePairs):
     """Camera images (teacher) and lidar (student) of the same streets, in one image plane.
 
     The teacher's input is the image, float32 (B, 3, H, W) in [0, 1]; the student's the lidar image,
@@ -211,14 +212,11 @@ class SemanticKITTIDataModule(PairedDataModule):
     sample); a mirrored view has the y axis of its points reversed. Validation and test give whole
     images, padded to the next multiple of 16 above the largest (384 x 1232 for sequences 08 and
     10). Everything is decoded and projected once into the cache.
+    Files are read from ``semantickitti/sequences/NN/{velodyne,labels,image_2,calib.txt}``.
 
     Source: Behley et al., ICCV 2019; Geiger et al., CVPR 2012; Zhuang et al., ICCV 2021 (PMF).
 
     Args:
-        root: folder with ``semantickitti/sequences/NN/{velodyne,labels,image_2,calib.txt}``;
-            default $NTDH_DATA, else ``data``.
-        source: ``real`` reads ``root``; ``simulated`` writes small generated sequences to the cache
-            once and reads those instead, whatever ``root`` is.
         train_sequences: default 00-07 and 09 (of simulated files: those of them that are there).
         val_sequences: default 10; an empty list for no validation split.
         test_sequences: default 08, the one whose results are published.
@@ -231,13 +229,9 @@ class SemanticKITTIDataModule(PairedDataModule):
         points: give the student the points as well.
         dense_labels: take pixel targets from ``image_2_labels/*.png`` (grey, raw ids) in those
             sequences that have this folder.
-        data_seed: of the simulated source.
         batch_size: samples per step.
-        seed: of the order of training samples and of their views (the run's seed).
-        cache_dir: where derived files go; default $NTDH_CACHE, else the user's cache folder.
-        num_workers: processes that prepare batches; results do not depend on it.
         simulated_frames: training frames of the simulated source.
-        unimodal: give the teacher the student's image (unimodal KD).
+        shared: of :class:`.files.FilePairs`.
 
     Raises:
         UserError: an argument is out of range; at ``setup``, files are missing or broken.
@@ -251,8 +245,6 @@ class SemanticKITTIDataModule(PairedDataModule):
 
     def __init__(
         self,
-        root: str | None = None,
-        source: Literal["real", "simulated"] = "real",
         train_sequences: list[int] | None = None,
         val_sequences: list[int] | None = None,
         test_sequences: list[int] | None = None,
@@ -262,23 +254,16 @@ class SemanticKITTIDataModule(PairedDataModule):
         jitter: float = 0.4,
         points: bool = False,
         dense_labels: bool = False,
-        data_seed: int = 0,
         batch_size: int | None = 4,
-        seed: int = 0,
-        cache_dir: str | None = None,
-        num_workers: int = 0,
         simulated_frames: int = 40,
-        unimodal: bool = False,
+        **shared: Any,
     ) -> None:
-        super().__init__(batch_size, seed, num_workers, unimodal=unimodal)
-        check_choice("data.source", source, ("real", "simulated"))
+        super().__init__(batch_size=batch_size, **shared)
         check_within("data.scale", scale, 0.01, 1)
         check_within("data.jitter", jitter, 0, 1)
         check_at_least("data.simulated_frames", simulated_frames, 1)
         if crop is not None and min(crop) < 1:
             raise UserError(f"data.crop is {list(crop)}: both sides must be at least 1")
-        self.root = root
-        self.source = source
         self.asked: dict[Split, list[int] | None] = {
             "train": train_sequences,
             "val": val_sequences,
@@ -288,8 +273,6 @@ class SemanticKITTIDataModule(PairedDataModule):
         self.scale = scale
         self.points = points
         self.dense_labels = dense_labels
-        self.data_seed = data_seed
-        self.cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
         self.simulated_frames = simulated_frames
         self._content: dict[str, dict[str, str]] = {}
 
@@ -305,10 +288,9 @@ class SemanticKITTIDataModule(PairedDataModule):
 
     def load(self) -> dict[Split, PairedDataset]:
         """Prepare the sequences in the cache and open them."""
-        root, scale = self._locate()
-        folder = sequences_folder(root)
-        if is_simulated(folder, root):
-            self.source = "simulated"
+        # Simulated files have been written at their scale.
+        scale = 1.0 if self.source == "simulated" else self.scale
+        folder = sequences_folder(self.locate())
         chosen = self._sequences(folder)
         every = [number for numbers in chosen.values() for number in numbers]
         stored = prepared(folder, every, self.cache_dir, scale=scale, dense=self.dense_labels)
@@ -327,12 +309,15 @@ class SemanticKITTIDataModule(PairedDataModule):
             if numbers
         }
 
-    def _locate(self) -> tuple[Path, float]:
-        """Return the data root, and the scale that its images are still to be brought to."""
-        if self.source == "simulated":
-            settings = self.simulated_frames, self.data_seed, self.scale
-            return simulated_root(self.cache_dir, *settings), 1.0
-        return data_root(self.root), self.scale
+    def folders(self, root: Path) -> list[Path]:
+        """Return the folder with the sequences."""
+        return [sequences_folder(root)]
+
+    def simulation(self) -> tuple[dict[str, Any], Callable[..., None]]:
+        """Return number and scale of simulated frames, and what writes them."""
+        frames, rig = self.simulated_frames, Rig.scaled(self.scale)
+        settings = {"frames": frames, "scale": float(self.scale)}
+        return settings, partial(write_simulated, frames=frames, rig=rig)
 
     def _sequences(self, folder: Path) -> dict[Split, list[int]]:
         """Return the sequences of each split, which share none."""

@@ -7,7 +7,6 @@ rays at the same solids, so that projected labels and image agree except at occl
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ntdh_bench.cache import build_once, digest
 from ntdh_bench.datasets import refuse_real, write_marker
 from ntdh_bench.errors import UserError
 from ntdh_bench.progress import Update, progress_bar
@@ -169,24 +167,6 @@ def write_simulated(root: Path, frames: int = 40, seed: int = 0, rig: Rig | None
         for sequence, length in lengths.items():
             path = folder / "sequences" / f"{sequence:02d}"
             _write_sequence(path, sequence, length, seed, rig, update)
-
-
-def simulated_root(cache_dir: Path, frames: int, seed: int, scale: float = 1.0) -> Path:
-    """Return a data root with simulated files in ``cache_dir``, written the first time.
-
-    Args:
-        cache_dir: the files are in ``simulated`` below it.
-        frames: training frames.
-        seed: as of :func:`write_simulated`.
-        scale: of the sensors, see :meth:`Rig.scaled`.
-
-    Raises:
-        UserError: the cache cannot be written.
-    """
-    key = digest({"frames": frames, "seed": seed, "scale": float(scale), "version": 1})
-    path = cache_dir / "simulated" / f"semantickitti-{key}"
-    rig = Rig.scaled(scale)
-    return build_once(path, partial(write_simulated, frames=frames, seed=seed, rig=rig))
 
 
 def _write_sequence(

@@ -78,7 +78,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
             kind: dict[str, Any] = {"action": "store_true"}
         else:
             kind = {"type": option.type, "choices": option.choices or None}
-        group.add_argument(option.flag, default=argparse.SUPPRESS, help=option.help, **kind)
+        default = "" if option.default in (None, False) else f"; default: {option.default}"
+        text = f"{option.help}{default}"
+        group.add_argument(option.flag, default=argparse.SUPPRESS, help=text, **kind)
 
 
 def _add(

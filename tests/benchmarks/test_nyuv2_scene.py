@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ntdh_bench.datamodules.nyuv2.camera import NYU_CAMERA, positions, read_depth
 from ntdh_bench.datamodules.nyuv2.scenes import find_scenes
-from ntdh_bench.datamodules.nyuv2.simulate import simulated_root
+from ntdh_bench.datamodules.nyuv2.simulate import write_simulated
 from ntdh_bench.datamodules.nyuv2.voxels import (
     CLASS_OF_LABEL,
     GRID,
@@ -29,7 +29,8 @@ pytestmark = pytest.mark.benchmark
 
 @pytest.fixture(scope="module")
 def depth_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = simulated_root(tmp_path_factory.mktemp("cache"), rooms=1, seed=0)
+    root = tmp_path_factory.mktemp("root")
+    write_simulated(root, rooms=1)
     return next((root / "nyu_ssc" / "NYUtrain").glob("NYU*_0000.png"))
 
 

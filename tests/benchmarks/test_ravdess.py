@@ -103,8 +103,10 @@ def test_preparation_against_decoding_everything(
 PEAK = """
 import sys
 from pathlib import Path
+from ntdh_bench.datamodules.ravdess.settings import Preparation
 from ntdh_bench.datamodules.ravdess.store import prepared
-store = prepared(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), height=64, width=128)
+settings = Preparation(image_height=64, image_width=128)
+store = prepared(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), settings)
 # Not getrusage: its maximum outlives exec, so it may be that of the process that started this one.
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 print(len(store.names), int(status["VmHWM"].split()[0]) / 1024)

@@ -37,7 +37,7 @@ from ntdh_bench.datamodules.semantickitti.reader import (
     read_image,
     read_scan,
 )
-from ntdh_bench.datamodules.semantickitti.simulate import simulated_root
+from ntdh_bench.datamodules.semantickitti.simulate import write_simulated
 from ntdh_bench.datamodules.semantickitti.store import Seen
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.usefixtures("one_thread")]
@@ -62,8 +62,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def listed(cache: Path) -> list[Frame]:
-    root = simulated_root(cache, FRAMES, 0)
-    return frames(sequences_folder(root) / "00")
+    write_simulated(cache, FRAMES)
+    return frames(sequences_folder(cache) / "00")
 
 
 def read(frame: Frame) -> Sample:

@@ -109,7 +109,8 @@ def test_padding_of_dense_targets_is_ignored_everywhere() -> None:
 
 
 def test_full_batch_returns_the_stored_tensors() -> None:
-    data = Numbers(repeats=4)
+    data = Numbers()
+    data.repeats = 4
     batches = list(data.train_dataloader())
     assert len(batches) == len(data.train_dataloader()) == 4
     assert all(batch["teacher"] is batches[0]["teacher"] for batch in batches)

@@ -12,7 +12,7 @@ from ntdh_bench.datamodules.mnist import simulate
 from ntdh_bench.datamodules.mnist.idx import read_images, read_labels
 from ntdh_bench.datamodules.mnist.layout import PHOTO_FOLDER, idx_file, jpegs
 from ntdh_bench.datamodules.mnist.mnist_m import read_image
-from ntdh_bench.datamodules.mnist.simulate import simulated_root, write_simulated
+from ntdh_bench.datamodules.mnist.simulate import write_simulated
 from ntdh_bench.datasets import MARKER
 from ntdh_bench.errors import UserError
 
@@ -41,14 +41,6 @@ def test_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file" / "mnist").write_text("")
     with pytest.raises(UserError, match="is a file"):
         write_simulated(tmp_path / "file")
-
-
-def test_cached_files_are_written_once(tmp_path: Path) -> None:
-    root = simulated_root(tmp_path, 20, 10, seed=0)
-    before = idx_file(root, "train", "images").stat().st_mtime_ns
-    assert simulated_root(tmp_path, 20, 10, seed=0) == root
-    assert idx_file(root, "train", "images").stat().st_mtime_ns == before
-    assert simulated_root(tmp_path, 20, 10, seed=1) != root
 
 
 def test_digits_can_be_learnt_and_keep_to_their_split(

@@ -9,14 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from ntdh_bench.cache import default_cache_dir
 from ntdh_bench.datamodules.nyuv2.datamodule import (
     NYUDepthV2DataModule,
     neighbours,
     standardised_depth,
 )
 from ntdh_bench.datamodules.nyuv2.labels import NYU40_TO_NYU13
-from ntdh_bench.datamodules.nyuv2.simulate import simulated_root
 from ntdh_bench.datamodules.paired import Request
 from ntdh_bench.errors import UserError
 from ntdh_bench.seeding import uniform
@@ -220,7 +218,7 @@ def test_the_fingerprint_says_what_changes_the_data(make: Make, tmp_path: Path) 
 
 
 def test_simulated_files_say_so_wherever_they_are(make: Make) -> None:
-    root = simulated_root(default_cache_dir(), ROOMS, 0)
+    root = make("semantic_segmentation").simulated_root()
     for task in ("semantic_segmentation", "scene_completion"):
         assert make(task, source="real", root=str(root)).source == "simulated"
 

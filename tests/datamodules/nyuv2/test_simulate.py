@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -123,16 +122,6 @@ def test_a_shorter_run_leaves_no_old_files(written: Path, tmp_path: Path) -> Non
     for rooms in (4, 3):
         write_simulated(tmp_path, rooms=rooms, size=SMALL)
     assert digests(tmp_path) == digests(written)
-
-
-def test_cached_files_are_written_once(tmp_path: Path) -> None:
-    simulated_root = partial(simulate.simulated_root, tmp_path, size=SMALL)
-    root = simulated_root(1, seed=0)
-    file = root / "nyu_ssc" / "NYUtrain" / "NYU0001_0000.bin"
-    before = file.stat().st_mtime_ns
-    assert simulated_root(1, seed=0) == root
-    assert file.stat().st_mtime_ns == before
-    assert simulated_root(1, seed=1) != root
 
 
 def test_both_layouts_hold_the_same_rooms(written: Path) -> None:

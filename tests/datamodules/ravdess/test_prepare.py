@@ -31,7 +31,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def prepared(*args: Any, **options: Any) -> str:
-    small = {"image_height": 16, "image_width": 16}
+    small = {"image_height": 28, "image_width": 56}
     return "\n".join(prepare(*args, **{**small, **options}))
 
 
@@ -44,7 +44,7 @@ def test_from_a_folder_reads_the_files_where_they_are(tmp_path: Path) -> None:
         assert f"{kind}: 6 clips" in shown
     assert "6 clips have both audio and video" in shown
     assert "6 clips have both speech and tracking" in shown
-    settings = "--data.frames 2 --data.image_height 16 --data.image_width 16"
+    settings = "--data.frames 2 --data.image_height 28 --data.image_width 56"
     assert shown.endswith(f"use it with --data.root {given} {settings}")
     assert sorted(given.rglob("*")) == before
     assert not (tmp_path / "root").exists()

@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 
 from ntdh_bench.datamodules.ravdess import media, simulate
 from ntdh_bench.datamodules.ravdess.names import ACTORS, ClipName
-from ntdh_bench.datamodules.ravdess.simulate import clip_names, simulated_root, write_simulated
+from ntdh_bench.datamodules.ravdess.simulate import clip_names, write_simulated
 from ntdh_bench.datasets import MARKER, is_simulated
 from ntdh_bench.errors import UserError
 
@@ -163,15 +163,6 @@ def test_folder_with_other_files_is_refused(tmp_path: Path) -> None:
         (folder / MARKER).unlink()
         with pytest.raises(UserError, match=rf"{folder.name} is not empty and has no SIMULATED"):
             write_simulated(tmp_path, clips=1)
-
-
-@pytest.mark.usefixtures("empty_clips")
-def test_cached_files_are_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = simulated_root(tmp_path, clips=3, seed=0)
-    assert len(list(root.rglob("*.wav"))) == 72
-    assert simulated_root(tmp_path, clips=3, seed=1) != root
-    monkeypatch.setattr(simulate, "_write_clip", pytest.fail)
-    assert simulated_root(tmp_path, clips=3, seed=0) == root
 
 
 @pytest.mark.parametrize(("clips", "seed"), [(0, 0), (61, 0), (1, -1)])

@@ -14,18 +14,25 @@ from numpy.typing import NDArray
 
 from ntdh_bench.datamodules.ravdess import media
 from ntdh_bench.datamodules.ravdess.layout import ClipFile
+from ntdh_bench.datamodules.ravdess.settings import Preparation
 from ntdh_bench.datamodules.ravdess.store import (
     Recipe,
     Store,
     StoreKind,
     _open,
-    prepared,
     recipe,
 )
+from ntdh_bench.datamodules.ravdess.store import prepared as prepared_with
 from ntdh_bench.errors import UserError
 from tests.datamodules.ravdess.files import CLIPS, write_tables, write_videos, write_wavs, zipped
 
 NAMES = sorted(f"03-{clip}" for clip in CLIPS)
+
+
+def prepared(
+    folder: Path, kind: StoreKind, cache: Path, jobs: int | None = None, **settings: Any
+) -> Store:
+    return prepared_with(folder, kind, cache, Preparation(**settings), jobs)
 
 
 @pytest.fixture
@@ -58,7 +65,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_rows_are_what_media_gives(
     folder: Path, tmp_path: Path, kind: StoreKind, shape: tuple[int, ...], dtype: type
 ) -> None:
-    store = prepared(folder, kind, tmp_path / "cache", frames=2, height=16, width=24)
+    store = prepared(folder, kind, tmp_path / "cache", frames=2, image_height=16, image_width=24)
     assert store.values.shape == (len(CLIPS), *shape)
     assert store.values.dtype == dtype
     assert store.faults == ()
@@ -90,7 +97,7 @@ def test_zipped_is_the_same_as_extracted(folder: Path, tmp_path: Path) -> None:
         zipped(published, packed / f"{published.name}.zip")
     for kind in ("audio", "video"):
         one, other = (
-            prepared(place, kind, tmp_path / "cache", height=16, width=16)  # type: ignore[arg-type]
+            prepared(place, kind, tmp_path / "cache", image_height=16, image_width=16)  # type: ignore[arg-type]
             for place in (folder, packed)
         )
         assert one.digest == other.digest
@@ -125,12 +132,12 @@ def test_damaged_clips_are_listed_and_left_out(folder: Path, tmp_path: Path) -> 
 
 def test_what_depends_on_the_files_and_the_settings(folder: Path, tmp_path: Path) -> None:
     def path(**changes: Any) -> Path:
-        settings = {"height": 16, "width": 16, **changes}
+        settings = {"image_height": 16, "image_width": 16, **changes}
         return prepared(folder, "video", tmp_path, **settings).path
 
     first = path()
     assert path(backend="torchaudio") == first  # video does not depend on it
-    assert len({first, path(frames=2), path(height=17), path(width=17)}) == 4
+    assert len({first, path(frames=2), path(image_height=17), path(image_width=17)}) == 4
     next(folder.rglob("*.mp4")).touch()
     assert path() != first
 
@@ -200,13 +207,6 @@ def test_the_values_can_be_changed_but_not_the_file(folder: Path, tmp_path: Path
 
 
 def test_errors(folder: Path, tmp_path: Path) -> None:
-    for settings, message in (
-        ({"frames": 0}, "frames is 0: choose 1 to 100"),
-        ({"backend": "x"}, "backend is 'x': choose one of librosa, torchaudio"),
-        ({"jobs": 0}, "jobs is 0: choose 1 or more"),
-    ):
-        with pytest.raises(UserError, match=message):
-            prepared(folder, "audio", tmp_path, **settings)  # type: ignore[arg-type]
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
         prepared(folder, "audio", tmp_path / "file")

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -105,17 +104,6 @@ def test_a_shorter_run_leaves_no_old_frames(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_simulated(tmp_path / name, frames=1, rig=SMALL)
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
-
-
-def test_cached_files_are_written_once(tmp_path: Path) -> None:
-    simulated_root = partial(simulate.simulated_root, scale=0.1)
-    root = simulated_root(tmp_path, 1, seed=0)
-    scan = root / "semantickitti" / "sequences" / "00" / "velodyne" / "000000.bin"
-    before = scan.stat().st_mtime_ns
-    assert simulated_root(tmp_path, 1, seed=0) == root
-    assert scan.stat().st_mtime_ns == before
-    assert simulated_root(tmp_path, 1, seed=1) != root != simulated_root(tmp_path, 2, seed=0)
-    assert simulated_root(tmp_path, 1, seed=0, scale=0.2) != root
 
 
 def test_smaller_sensors_keep_their_geometry() -> None:
