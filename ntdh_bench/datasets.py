@@ -6,25 +6,17 @@ import json
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from ntdh_bench.errors import UserError
+from ntdh_bench.plugins import load, registered
 
 #: Lies in every folder of generated files, and makes their source "simulated" wherever they go.
 MARKER = "SIMULATED.json"
 
 State = Literal["ok", "missing", "incomplete", "corrupt"]
-
-_OWN = {
-    "mnist": "ntdh_bench.datamodules.catalog:MNIST",
-    "nyuv2": "ntdh_bench.datamodules.catalog:NYUV2",
-    "ravdess": "ntdh_bench.datamodules.catalog:RAVDESS",
-    "semantickitti": "ntdh_bench.datamodules.catalog:SEMANTICKITTI",
-    "synthetic": "ntdh_bench.datamodules.catalog:SYNTHETIC",
-}
 
 
 class Presence(NamedTuple):
@@ -120,14 +112,12 @@ class DatasetInfo:
 
 def dataset_names() -> set[str]:
     """Return the names of the known data sets, without importing them."""
-    return set(_OWN) | entry_points(group="ntdh_bench.datasets").names
+    return set(registered("ntdh_bench.datasets"))
 
 
 def catalogue() -> list[DatasetInfo]:
     """Return the known data sets, those of installed plug-ins included, in order of name."""
-    entries = {entry.name: entry.value for entry in entry_points(group="ntdh_bench.datasets")}
-    # A checkout that is not installed has no metadata: its own data sets are known all the same.
-    return [_load(value) for _, value in sorted({**_OWN, **entries}.items())]
+    return [_load(entry) for entry in registered("ntdh_bench.datasets").values()]
 
 
 def find_dataset(name: str) -> DatasetInfo:
@@ -142,11 +132,12 @@ def find_dataset(name: str) -> DatasetInfo:
     return known[name]
 
 
-def _load(value: str) -> DatasetInfo:
-    module, _, attribute = value.partition(":")
-    info = getattr(import_module(module), attribute)
+def _load(entry: EntryPoint) -> DatasetInfo:
+    info = load(entry)
     if not isinstance(info, DatasetInfo):
-        raise UserError(f"the entry point {value} gives no DatasetInfo: mend or remove its package")
+        raise UserError(
+            f"the entry point {entry.value} gives no DatasetInfo: mend or remove its package"
+        )
     return info
 
 

@@ -42,7 +42,7 @@ _GIVEN = frozenset({
     "platformdirs", "yaml",
 })  # fmt: skip
 # Its folders whose classes configs name.
-_NAMED = ("datamodules", "distillers", "masks", "models")
+_NAMED = ("datamodules", "distillers", "masks", "models", "paper")
 _CLASS = re.compile(r"^class (\w+)", re.MULTILINE)
 _LONGEST = 300  # characters of an import path
 _NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")

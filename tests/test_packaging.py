@@ -120,11 +120,9 @@ def test_wheel_has_one_top_level_name(unpacked: Path) -> None:
 
 
 def test_wheel_has_every_module_and_data_file(unpacked: Path) -> None:
-    expected = {Path("ntdh_bench/py.typed")}
-    expected |= {"ntdh_bench" / path for path in CONFIGS}
-    report = ROOT / "ntdh_bench" / "report"
-    data = [path for path in report.iterdir() if path.suffix in (".yaml", ".css", ".js")]
-    expected |= {path.relative_to(ROOT) for path in data}
+    expected = {"ntdh_bench" / path for path in CONFIGS}
+    data = [path for path in (ROOT / "ntdh_bench").rglob("*") if path.is_file()]
+    expected |= {path.relative_to(ROOT) for path in data if path.suffix != ".pyc"}
     lists = (ROOT / "datamodules").rglob("*.yaml")
     expected |= {"ntdh_bench" / path.relative_to(ROOT) for path in lists}
     for name, folder in FOLDERS.items():
@@ -164,7 +162,7 @@ def test_module_runs_outside_the_checkout(
 @pytest.mark.slow
 def test_plugins_resolve_outside_the_checkout(unpacked: Path, tmp_path: Path) -> None:
     values = [entry.value for entry in entry_points(unpacked, "ntdh_bench.plugins")]
-    assert len(values) == 2
+    assert len(values) == 3
     code = (
         "import sys; from importlib.metadata import EntryPoint\n"
         f"for value in {values!r}: EntryPoint('name', value, 'group').load()\n"

@@ -2,15 +2,6 @@
 
 from __future__ import annotations
 
-from ntdh_bench.distillers.authors import (
-    AuthorsCRD,
-    AuthorsDKD,
-    AuthorsFitNet,
-    AuthorsKD,
-    AuthorsPKT,
-    AuthorsRKD,
-    AuthorsSP,
-)
 from ntdh_bench.distillers.base import Distiller
 from ntdh_bench.distillers.combined import Combined
 from ntdh_bench.distillers.crd import CRD
@@ -26,13 +17,6 @@ __all__ = [
     "PKT",
     "RKD",
     "SP",
-    "AuthorsCRD",
-    "AuthorsDKD",
-    "AuthorsFitNet",
-    "AuthorsKD",
-    "AuthorsPKT",
-    "AuthorsRKD",
-    "AuthorsSP",
     "Combined",
     "Distiller",
     "FitNet",

@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ntdh_bench.records import Row
-from ntdh_bench.report.comparisons import (
+from ntdh_bench.paper.comparisons import (
     FALSE,
     GAPS,
     NCJSD,
@@ -44,6 +43,8 @@ from ntdh_bench.report.comparisons import (
     unmasked,
     without_kd,
 )
+from ntdh_bench.paper.printed import REMOVES
+from ntdh_bench.records import Row
 from ntdh_bench.report.contrasts import (
     SCORE,
     Contrast,
@@ -55,7 +56,6 @@ from ntdh_bench.report.contrasts import (
     times,
     trend,
 )
-from ntdh_bench.report.paper import REMOVES
 
 POINTS, NATS, PER_CENT, RHO = "accuracy points", "nats", "per cent", "rank correlation"
 LOG, SHARE = "log units", "share"

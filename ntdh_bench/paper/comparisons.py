@@ -10,6 +10,7 @@ from itertools import combinations
 from typing import Any, NamedTuple, TypeAlias
 
 from ntdh_bench.experiments import find_experiment, load_experiment
+from ntdh_bench.paper.printed import REMOVES
 from ntdh_bench.records import Row
 from ntdh_bench.report.contrasts import (
     SCORE,
@@ -27,7 +28,6 @@ from ntdh_bench.report.contrasts import (
     trend,
 )
 from ntdh_bench.report.pairing import Controls, split
-from ntdh_bench.report.paper import REMOVES
 from ntdh_bench.report.statistics import spearman
 
 # The axes of the paper's figures; a trend needs a run at every value.

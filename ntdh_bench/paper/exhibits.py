@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+from ntdh_bench.paper import printed as paper
 from ntdh_bench.records import Row
-from ntdh_bench.report import paper
 from ntdh_bench.report.layouts import LineSpec, PanelSpec, Where, cell, grouped, select
 from ntdh_bench.report.tables import Column, Line, Table, mark_best
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from ntdh_bench.parsing.configs import (
     take_linked,
 )
 from ntdh_bench.parsing.messages import explain
+from ntdh_bench.plugins import load, registered
 from ntdh_bench.run_hash import CHANGED_DEFAULTS, with_epochs
 
 register_type(torch.device)  # a default of callbacks that average weights: written as its name
@@ -59,11 +59,8 @@ def load_plugins() -> None:
     Raises:
         UserError: a plugin fails to import.
     """
-    for plugin in entry_points(group="ntdh_bench.plugins"):
-        try:
-            plugin.load()
-        except ImportError as error:
-            raise UserError(f"cannot import the plugin {plugin.value}: {error}") from error
+    for plugin in registered("ntdh_bench.plugins").values():
+        load(plugin)
 
 
 class BenchCLI(LightningCLI):

@@ -29,7 +29,7 @@ from ntdh_bench.records import (
 )
 
 MANIFEST = "manifest.json"
-VERSION, PAPER = "ntdh-bench", "ntdh_bench/report/paper.yaml"
+VERSION, PAPER = "ntdh-bench", "ntdh_bench/paper/paper.yaml"
 CONFIGS = "configs/sweeps/"
 RECORDS = "records/"
 _RUN_AGAIN = "delete it, and `ntdh-bench sweep` runs it again"
@@ -47,7 +47,7 @@ def input_hashes(results: Path) -> dict[str, str]:
     found = [*records.glob("*.csv"), *records.glob(f"*{OUTDATED}")]
     files = {f"{RECORDS}{path.name}": path for path in found}
     files |= {f"{CONFIGS}{path.name}": path for path in shipped_experiments()}
-    files[PAPER] = Path(__file__).with_name("paper.yaml")
+    files[PAPER] = Path(__file__).parents[1] / "paper" / "paper.yaml"
     return {VERSION: __version__, **{name: file_hash(files[name]) for name in sorted(files)}}
 
 

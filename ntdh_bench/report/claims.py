@@ -18,15 +18,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
+from ntdh_bench.paper import printed as paper
+from ntdh_bench.paper.claims import CLAIMS, RHO, UNTESTED, Claim, Region, Untested
 from ntdh_bench.records import Row
-from ntdh_bench.report import paper
 from ntdh_bench.report.hypothesis import (
     VERDICT_DATASETS,
     Hypothesis,
     Summary,
     test_hypothesis,
 )
-from ntdh_bench.report.paper_claims import CLAIMS, RHO, UNTESTED, Claim, Region, Untested
 from ntdh_bench.report.statistics import Estimate, holm, mean_ci, p_at_least, p_between
 
 LEVEL = 0.95

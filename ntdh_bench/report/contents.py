@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ntdh_bench.paper import printed as paper
+from ntdh_bench.paper.exhibits import EXHIBITS, Exhibit, unlisted
 from ntdh_bench.records import Row
-from ntdh_bench.report import evidence, figures, paper
+from ntdh_bench.report import evidence, figures
 from ntdh_bench.report.evidence import Evidence, Image
-from ntdh_bench.report.exhibits import EXHIBITS, Exhibit, unlisted
 from ntdh_bench.report.layouts import Panel, panel, panel_table, select
 from ntdh_bench.report.statistics import mean_ci
 from ntdh_bench.report.tables import RATIO, Cell, Column, Line, Table

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from ntdh_bench import __version__
 from ntdh_bench.experiments import Experiment
-from ntdh_bench.report import figures, paper, wording
+from ntdh_bench.paper import printed as paper
+from ntdh_bench.paper.exhibits import EXHIBITS
+from ntdh_bench.report import figures, wording
 from ntdh_bench.report.claims import VERDICTS, Result
 from ntdh_bench.report.contents import Content, Variant
 from ntdh_bench.report.evidence import Evidence
-from ntdh_bench.report.exhibits import EXHIBITS
 from ntdh_bench.report.html import Html, el, join
 from ntdh_bench.report.hypothesis import Hypothesis, Point, Stratum
 from ntdh_bench.report.tables import NOT_RUN, Cell, Line, Table

@@ -15,7 +15,6 @@ from ntdh_bench.distillers import (
     DKD,
     KD,
     SP,
-    AuthorsPKT,
     Combined,
     Distiller,
     FitNet,
@@ -27,6 +26,7 @@ from ntdh_bench.layers import AVERAGED_LOGITS, LOGITS
 from ntdh_bench.masks import Mask, SampleMask
 from ntdh_bench.models import DistillationModule, JointModule, TeacherModule
 from ntdh_bench.models.dense import averaged, kept_outputs
+from ntdh_bench.paper.authors import AuthorsPKT
 from tests.helpers import equal, methods, optimizer, quiet_trainer, run_two_processes, weights
 
 CLASSES, SIZE, IGNORED = 5, (6, 8), 255

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
-from ntdh_bench import datasets
+from ntdh_bench import plugins
 from ntdh_bench.datasets import (
     MARKER,
     DatasetInfo,
@@ -31,7 +32,8 @@ def test_catalogue_is_sorted_and_complete() -> None:
 
 
 def test_entry_point_that_is_no_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(datasets._OWN, "odd", "ntdh_bench.datasets:MARKER")
+    odd = EntryPoint("odd", "ntdh_bench.datasets:MARKER", "ntdh_bench.datasets")
+    monkeypatch.setattr(plugins, "entry_points", lambda group: (odd,))
     with pytest.raises(UserError, match=r"ntdh_bench\.datasets:MARKER gives no DatasetInfo"):
         catalogue()
 

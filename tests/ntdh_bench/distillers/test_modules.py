@@ -1,11 +1,10 @@
-"""The modules: layers, weights, trainable parts, and the authors' preset."""
+"""The modules: layers, weights, trainable parts."""
 
 from __future__ import annotations
 
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -22,7 +21,6 @@ from ntdh_bench.distillers import (
     Distiller,
     FitNet,
     WeightedKL,
-    authors,
     functional,
 )
 from ntdh_bench.divergence import nckl, tckl
@@ -32,7 +30,6 @@ from tests.helpers import methods
 ROWS, CLASSES = 6, 4
 METHODS = methods("hidden2")
 FEATURE_METHODS = [kind.func for kind in METHODS.values() if not kind.func.by_row]
-AUTHORS = [kind for name, kind in vars(authors).items() if name.startswith("Authors")]
 WIDTHS = {"logits": CLASSES, "hidden2": 5}, {"logits": CLASSES, "hidden2": 3}
 
 
@@ -192,43 +189,6 @@ def test_combined_needs_a_weight_for_each_term() -> None:
         Combined([KD()], [1.0, 2.0])
     with pytest.raises(UserError, match="at least one"):
         Combined([])
-
-
-@pytest.mark.parametrize("preset", AUTHORS)
-def test_authors_preset(preset: Any) -> None:
-    assert not inspect.signature(preset).parameters
-    distiller = preset()
-    assert isinstance(distiller, Distiller)
-    assert distiller.student_layers == distiller.teacher_layers == ["logits"]
-    distiller.build(*WIDTHS, ROWS, seed=0)
-    student = {"logits": STUDENT["logits"].clone().requires_grad_()}
-    loss = distiller.distill(student, TEACHER, TARGET, INDEX)
-    loss.backward()
-    assert loss.isfinite()
-    assert student["logits"].grad is not None
-    assert student["logits"].grad.isfinite().all()
-    for parameter in distiller.parameters():
-        assert parameter.grad is not None
-
-
-def test_authors_formulas() -> None:
-    student, teacher = STUDENT["logits"], TEACHER["logits"]
-    kl = functional.kd(student, teacher, 1.0)
-    expected = {
-        "KD": kl,
-        "PKT": functional.pkt(student, teacher) + kl,
-        "SP": functional.sp(student, teacher) + kl,
-        "RKD": functional.rkd(student, teacher, 25, 50),
-        "DKD": functional.dkd(student, teacher, TARGET, 0.5, 0.5, 1.0),
-    }
-    for name, value in expected.items():
-        loss = getattr(authors, f"Authors{name}")().distill(STUDENT, TEACHER, TARGET, INDEX)
-        torch.testing.assert_close(loss, value)
-    combined = authors.AuthorsFitNet()
-    combined.build(*WIDTHS, ROWS, seed=0)
-    hint = combined.distillers[0](student, teacher)
-    loss = combined.distill(STUDENT, TEACHER, TARGET, INDEX)
-    torch.testing.assert_close(loss, 0.1 * hint + kl)
 
 
 @pytest.mark.parametrize("make", METHODS.values(), ids=METHODS)

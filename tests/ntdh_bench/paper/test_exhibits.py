@@ -5,10 +5,10 @@ from statistics import fmean
 import pytest
 
 from ntdh_bench.experiments import load_experiment, shipped_experiments
+from ntdh_bench.paper import printed as paper
+from ntdh_bench.paper.exhibits import EXHIBITS, application_table, method_table, strength_table
 from ntdh_bench.records import Row
-from ntdh_bench.report import paper
 from ntdh_bench.report.evidence import derived
-from ntdh_bench.report.exhibits import EXHIBITS, application_table, method_table, strength_table
 from ntdh_bench.report.layouts import panel
 from ntdh_bench.report.pairing import Controls
 from ntdh_bench.report.tables import Cell, Table

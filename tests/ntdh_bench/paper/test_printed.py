@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ntdh_bench.report import paper
+from ntdh_bench.paper import printed as paper
 
 
 @pytest.mark.parametrize(

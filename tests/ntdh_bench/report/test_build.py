@@ -12,10 +12,10 @@ import pytest
 
 from ntdh_bench.errors import UserError
 from ntdh_bench.experiments import TRIAL
+from ntdh_bench.paper.exhibits import EXHIBITS
 from ntdh_bench.records import csv_path, read_rows, write_rows
 from ntdh_bench.report.build import build
 from ntdh_bench.report.check import MANIFEST, check, file_hash
-from ntdh_bench.report.exhibits import EXHIBITS
 from tests.ntdh_bench.report.rows import make_row, table2, write_results
 
 _VOID = {"meta", "link", "input"}

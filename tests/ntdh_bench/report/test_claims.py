@@ -10,12 +10,13 @@ from scipy import stats
 
 from ntdh_bench import records
 from ntdh_bench.experiments import load_experiment, shipped_experiments
+from ntdh_bench.paper import printed as paper
+from ntdh_bench.paper.claims import CLAIMS, UNTESTED
 from ntdh_bench.records import COLUMNS, Row
-from ntdh_bench.report import claims, paper
+from ntdh_bench.report import claims
 from ntdh_bench.report.claims import Result, ledger
 from ntdh_bench.report.hypothesis import Hypothesis, Summary
 from ntdh_bench.report.pairing import scored
-from ntdh_bench.report.paper_claims import CLAIMS, UNTESTED
 
 NOTHING = Hypothesis([], [], [])
 NOISE = (0.001, -0.002, 0.0005, 0.0015, -0.001, 0.0003)
