@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from ntdh_bench.batch import (
     Inputs,
-    Measure,
+    Modality,
     PairedBatch,
-    ScoringProtocol,
+    PairedData,
     Split,
     has_points,
     in_plane,
@@ -27,7 +27,6 @@ from ntdh_bench.ranges import check_at_least
 from ntdh_bench.seeding import generator
 
 IGNORE_INDEX = 255
-Modality = Literal["teacher", "student"]
 
 
 class Request(NamedTuple):
@@ -211,7 +210,7 @@ class RequestSampler(DistributedSampler[Request]):
         return order[self.rank :: self.num_replicas]
 
 
-class PairedDataModule(LightningDataModule, ABC):
+class PairedDataModule(LightningDataModule, PairedData, ABC):
     """Base of all data modules: splits, loaders, and what identifies the data.
 
     A subclass sets ``name`` and ``num_classes`` and implements :meth:`load` and :meth:`identity`.
@@ -229,12 +228,8 @@ class PairedDataModule(LightningDataModule, ABC):
     """
 
     name: str
-    num_classes: int
+    source = "real"
     ignore_index = IGNORE_INDEX
-    metric: Measure = "accuracy"
-    excluded_classes: tuple[int, ...] = ()
-    protocol: ScoringProtocol = "pooled"
-    source: str = "real"
     #: how often a training epoch goes over the split
     repeats = 1
 
@@ -252,8 +247,6 @@ class PairedDataModule(LightningDataModule, ABC):
         self.seed = seed
         self.num_workers = num_workers
         self.unimodal = unimodal
-        #: the only modality that a network sees; None for both (the command line sets it)
-        self.modality: Modality | None = None
         self.splits: dict[Split, PairedDataset] = {}
 
     @abstractmethod

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias, cast
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from ntdh_bench.batch import Inputs, PairedBatch, PairedData, Split
+from ntdh_bench.contract import BenchModule
 from ntdh_bench.errors import UserError
 from ntdh_bench.seeding import derive_seed, seeded
 from ntdh_bench.segmentation import MeanIoU
@@ -34,11 +34,6 @@ def build_network(factory: NetworkCallable, seed: int, purpose: str) -> nn.Modul
     """
     with seeded(seed, f"initialise/{purpose}"):
         return factory()
-
-
-def frozen(network: nn.Module) -> nn.Module:
-    """Return ``network`` in eval mode with no gradients."""
-    return network.eval().requires_grad_(False)
 
 
 def count_parameters(network: nn.Module) -> int:
@@ -151,8 +146,8 @@ def check_optimizer(
         ) from error
 
 
-class TrainableModule(LightningModule):
-    """LightningModule with an injected optimiser that stops at the first loss that is not finite.
+class TrainableModule(BenchModule):
+    """BenchModule with an injected optimiser that stops at the first loss that is not finite.
 
     Args:
         optimizer: from parameters to an optimiser.
@@ -183,8 +178,6 @@ class TrainableModule(LightningModule):
         self.ignore_index = ignore_index
         self._loss_sums: dict[str, Tensor | float] = {}
         self._loss_count = 0
-        #: IoU of each class in the last test, NaN for those not evaluated; empty if not measured
-        self.test_per_class: list[float] = []
 
     @property
     def data(self) -> PairedData:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -11,19 +11,13 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from ntdh_bench.batch import Inputs, PairedBatch, Split, has_occlusion, has_points, in_plane
-from ntdh_bench.checkpoints import (
-    load_network,
-    read_checkpoint,
-    state_hash,
-    write_checkpoint,
-)
+from ntdh_bench.batch import Inputs, PairedBatch, has_occlusion, has_points, in_plane
 from ntdh_bench.distillers import Distiller
 from ntdh_bench.errors import UserError
+from ntdh_bench.frozen_teacher import FrozenTeacher, TeacherKind
 from ntdh_bench.layers import LOGITS, FeatureTap, find_layer
 from ntdh_bench.masks import SampleMask
 from ntdh_bench.ranges import check_at_least, check_within
-from ntdh_bench.teacher_outputs import TeacherOutputs
 
 from .base import (
     NetworkCallable,
@@ -32,7 +26,6 @@ from .base import (
     check_network,
     checked_weights,
     count_parameters,
-    frozen,
 )
 from .dense import kept_outputs, samples_kept
 from .joint import JointModule
@@ -45,7 +38,7 @@ class DistillationModule(TrainableModule):
 
     The teacher is frozen and in eval mode whatever the Trainer does, and is not part of the
     checkpoint (its hash is). ``ntdh-bench fit`` trains it first; from Python, call
-    :meth:`load_teacher`.
+    ``frozen_teacher.load``.
 
     In dense tasks (targets ``(B, H, W)``) the logits of every pixel that is not ignored are a row
     of their own, and features of layers are averaged over these pixels, a row a sample. A sample
@@ -87,7 +80,7 @@ class DistillationModule(TrainableModule):
         task_weight: float = 1.0,
         distill_weight: float = 1.0,
         lam: float | None = None,
-        teacher: Literal["joint", "independent"] = "joint",
+        teacher: TeacherKind = "joint",
         teacher_checkpoint: str | None = None,
         teacher_epochs: int | None = None,
         optimizer: OptimizerCallable = SGD,
@@ -108,7 +101,6 @@ class DistillationModule(TrainableModule):
             )
         check_at_least("model.teacher_epochs", teacher_epochs, 1)
         self.num_classes = num_classes
-        self.teacher_kind: Literal["joint", "independent"] = teacher
         self.teacher_checkpoint = teacher_checkpoint
         self.teacher_epochs = teacher_epochs
         self.teacher_network = teacher_network
@@ -116,58 +108,23 @@ class DistillationModule(TrainableModule):
         self.student = build_network(student_network, seed, "student")
         self.distiller = distiller
         self.sample_mask: SampleMask | None = None
-        self.teacher_hash = ""
-        # Outside the module tree: Lightning must neither train, save nor synchronise them.
-        self._frozen: dict[str, nn.Module] = {}
+        self.frozen_teacher: FrozenTeacher = FrozenTeacher(
+            teacher,
+            partial(build_network, teacher_network, seed, "teacher"),
+            partial(build_network, student_network, seed, "companion"),
+            distiller.teacher_layers if distiller else [],
+        )
         self._distiller_sizes: list[int] = []
-        self._outputs: TeacherOutputs | None = None
         self._student_tap = FeatureTap(self.student, distiller.student_layers if distiller else [])
         if distiller is not None:
-            untrained = build_network(teacher_network, seed, "teacher")
+            untrained = self.frozen_teacher.untrained()
             for layer in distiller.teacher_layers:
                 find_layer(untrained, layer)
         self.metrics = nn.ModuleDict()
 
-    # -- the teacher -------------------------------------------------------------------------------
-
-    @property
-    def teacher(self) -> nn.Module:
-        """The frozen teacher.
-
-        Raises:
-            UserError: none was loaded.
-        """
-        if "teacher" not in self._frozen:
-            raise UserError(
-                "the DistillationModule has no teacher: `ntdh-bench fit` trains it, from Python "
-                "call load_teacher(checkpoint) first"
-            )
-        return self._frozen["teacher"]
-
-    @property
-    def companion(self) -> nn.Module | None:
-        """f_b of Algorithm 1, frozen; ``None`` with an independent teacher."""
-        return self._frozen.get("companion")
-
-    def teacher_module(self) -> TeacherModule | JointModule:
-        """Return the untrained module whose training gives this module's teacher."""
-        if self.teacher_kind == "independent":
-            return self.lone_teacher_module()
-        return JointModule(self.teacher_network, self.student_network, **self._teacher_settings())
-
-    def lone_teacher_module(self) -> TeacherModule:
-        """Return the untrained module of a teacher trained alone."""
-        return TeacherModule(self.teacher_network, **self._teacher_settings())
-
-    def parameter_counts(self) -> dict[str, int]:
-        """Return how many parameters teacher and student have (the capacity of Table I)."""
-        return {
-            "teacher": count_parameters(self.teacher),
-            "student": count_parameters(self.student),
-        }
-
-    def _teacher_settings(self) -> dict[str, Any]:
-        return {
+    def teacher_module(self, kind: TeacherKind) -> TeacherModule | JointModule:
+        """Return the untrained module whose training gives a frozen teacher of this kind."""
+        settings: dict[str, Any] = {
             "num_classes": self.num_classes,
             "optimizer": self.optimizer_factory,
             "scheduler": self.scheduler_factory,
@@ -175,58 +132,16 @@ class DistillationModule(TrainableModule):
             "ignore_index": self.ignore_index,
             "class_weights": None if self.class_weights is None else self.class_weights.tolist(),
         }
+        if kind == "independent":
+            return TeacherModule(self.teacher_network, **settings)
+        return JointModule(self.teacher_network, self.student_network, **settings)
 
-    def load_teacher(self, path: str | Path) -> None:
-        """Load the teacher from a checkpoint of TeacherModule or JointModule.
-
-        Raises:
-            UserError: the file is damaged, belongs to another network, or holds no joint pair
-                although ``teacher: joint`` asks for one.
-        """
-        weights = read_checkpoint(path)["state_dict"]
-        joint = any(name.startswith("companion.") for name in weights)
-        if self.teacher_kind == "joint" and not joint:
-            raise UserError(
-                f"{path} holds a teacher trained alone, but model.teacher is joint: give a "
-                "checkpoint of JointModule, or set model.teacher to independent"
-            )
-        networks = {"teacher": build_network(self.teacher_network, self.seed, "teacher")}
-        load_network(networks["teacher"], weights, "teacher" if joint else "network", str(path))
-        if self.teacher_kind == "joint":
-            networks["companion"] = build_network(self.student_network, self.seed, "companion")
-            load_network(networks["companion"], weights, "companion", str(path))
-        self._frozen = {name: frozen(network) for name, network in networks.items()}
-        self.teacher_hash = state_hash(networks)
-
-    def replace_teacher(self, path: str | Path) -> None:
-        """Replace the teacher by one trained alone (a masked one, say), keeping its companion.
-
-        Raises:
-            UserError: the file is damaged or belongs to another network.
-        """
-        weights = read_checkpoint(path)["state_dict"]
-        load_network(self.teacher, weights, "network", str(path))
-        self.teacher_hash = state_hash(self._frozen)
-
-    def save_teacher(self, path: Path) -> None:
-        """Write the frozen networks as a checkpoint that :meth:`load_teacher` reads, whole."""
-        prefixes = {"teacher": "teacher" if self.companion else "network", "companion": "companion"}
-        state = {
-            f"{prefixes[name]}.{key}": value.cpu()
-            for name, network in self._frozen.items()
-            for key, value in network.state_dict().items()
+    def parameter_counts(self) -> dict[str, int]:
+        """Return how many parameters teacher and student have (the capacity of Table I)."""
+        return {
+            "teacher": count_parameters(self.frozen_teacher.network),
+            "student": count_parameters(self.student),
         }
-        write_checkpoint({"state_dict": state}, path)
-
-    def teacher_outputs(self, batch: PairedBatch, split: Split) -> dict[str, Tensor]:
-        """Return the frozen teacher's logits and tapped features, from the cache where it can."""
-        if self._outputs is None:
-            layers = self.distiller.teacher_layers if self.distiller else []
-            teacher = self.teacher.to(self.device)
-            self._outputs = TeacherOutputs(teacher, layers, self.data, self.device)
-        return self._outputs(batch, split)
-
-    # -- set-up ------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
         """Check that data, networks and distiller fit, and size the distiller (Lightning hook)."""
@@ -236,10 +151,11 @@ class DistillationModule(TrainableModule):
             self.metrics.update({s: pair_metrics(self.data, *extras) for s in ("val", "test")})
         inputs, size = in_plane(batch["student"]), batch["target"].shape[1:]
         check_network(self.student, inputs, self.num_classes, "student_network", size)
-        check_network(self.teacher, batch["teacher"], self.num_classes, "teacher_network", size)
+        network = self.frozen_teacher.network
+        check_network(network, batch["teacher"], self.num_classes, "teacher_network", size)
         if self.distiller is not None and not self._distiller_sizes:
             student = _widths(self.student, self.distiller.student_layers, inputs)
-            teacher = _widths(self.teacher, self.distiller.teacher_layers, batch["teacher"])
+            teacher = _widths(network, self.distiller.teacher_layers, batch["teacher"])
             self._build_distiller(self.distiller, [*student, *teacher, self.data.num_train])
 
     def _build_distiller(self, distiller: Distiller, sizes: list[int]) -> None:
@@ -251,28 +167,21 @@ class DistillationModule(TrainableModule):
         distiller.build(student, teacher, num_train, self.seed)
 
     def teardown(self, stage: str) -> None:
-        """Forget cached teacher outputs (Lightning hook).
-
-        Lightning takes the student back to the CPU after every stage; the teacher goes along.
-        """
-        if self._outputs is not None:
-            self._outputs.close()
-            self._outputs = None
-        for network in self._frozen.values():
-            network.cpu()
+        """Take the teacher back to the CPU, as Lightning does with the student (Lightning hook)."""
+        self.frozen_teacher.release()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save which teacher it was and the distiller's sizes (Lightning hook)."""
-        checkpoint["teacher_hash"] = self.teacher_hash
+        checkpoint["teacher_hash"] = self.frozen_teacher.hash
         checkpoint["distiller_sizes"] = self._distiller_sizes
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse another teacher; size the distiller before its weights come (Lightning hook)."""
-        saved = checkpoint.get("teacher_hash", "")
-        if self._frozen and saved != self.teacher_hash:
+        saved, used = checkpoint.get("teacher_hash", ""), self.frozen_teacher.hash
+        if used and saved != used:
             raise UserError(
                 f"the checkpoint was trained with the teacher {saved or '(none)'}, but the teacher "
-                f"in use is {self.teacher_hash}: set model.teacher_checkpoint to the run's "
+                f"in use is {used}: set model.teacher_checkpoint to the run's "
                 "teacher.ckpt"
             )
         sizes = checkpoint.get("distiller_sizes")
@@ -284,8 +193,6 @@ class DistillationModule(TrainableModule):
                     "give load_from_checkpoint the distiller of that run"
                 )
             self._build_distiller(self.distiller, sizes)
-
-    # -- steps -------------------------------------------------------------------------------------
 
     def forward(self, inputs: Inputs) -> Tensor:
         """Return the student's logits."""
@@ -299,7 +206,7 @@ class DistillationModule(TrainableModule):
         loss = self.task_weight * task
         if self.distiller is None:
             return self.checked(loss, batch_idx, task_loss=task)
-        teacher = self.teacher_outputs(batch, "train")
+        teacher = self.frozen_teacher.outputs(batch, "train", self.data)
         distilled = self._distill(self.distiller, student, teacher, batch, batch_idx)
         loss = loss + self.distill_weight * distilled
         return self.checked(loss, batch_idx, task_loss=task, distill_loss=distilled)
@@ -349,7 +256,7 @@ class DistillationModule(TrainableModule):
         self._evaluate(batch, "test")
 
     def _evaluate(self, batch: PairedBatch, split: Literal["val", "test"]) -> None:
-        teacher = self.teacher_outputs(batch, split)[LOGITS]
+        teacher = self.frozen_teacher.outputs(batch, split, self.data)[LOGITS]
         student = self.student(in_plane(batch["student"]))
         self.log_pair(split, teacher, student, batch["target"], batch["student"])
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal, Protocol, TypeAlias, TypedDict, TypeGuard
 
 from torch import Tensor
 
 Inputs: TypeAlias = Tensor | dict[str, Tensor]
 Split: TypeAlias = Literal["train", "val", "test"]
+Modality: TypeAlias = Literal["teacher", "student"]
 Measure: TypeAlias = Literal["accuracy", "miou"]
 ScoringProtocol: TypeAlias = Literal["pooled", "sscnet"]
 
@@ -50,16 +51,25 @@ def has_occlusion(inputs: Inputs) -> TypeGuard[dict[str, Tensor]]:
 
 
 class PairedData(Protocol):
-    """What training, caching and Algorithm 1 need of a data module beside its loaders."""
+    """What training, caching and Algorithm 1 need of a data module beside its loaders.
+
+    What has a value here is optional for data modules that inherit from it.
+    """
 
     num_classes: int
+    #: names of the classes, in records; empty: their numbers
+    class_names: Sequence[str] = ()
     ignore_index: int
+    #: samples per step (and process), or None for the whole training split
+    batch_size: int | None = None
     #: what networks are judged by: the share of right answers, or the mean IoU of the classes
-    metric: Measure
+    metric: Measure = "accuracy"
     #: classes that the mean IoU leaves out; predicting one is still a miss of the true class
-    excluded_classes: tuple[int, ...]
+    excluded_classes: tuple[int, ...] = ()
     #: how scene completion is scored, see :class:`ntdh_bench.completion.Completion`
-    protocol: ScoringProtocol
+    protocol: ScoringProtocol = "pooled"
+    #: the only modality that a network sees, None for both: set before :meth:`setup`
+    modality: Modality | None = None
 
     @property
     def source(self) -> str:

@@ -20,6 +20,7 @@ from ntdh_bench import distillers
 from ntdh_bench.cli import main
 from ntdh_bench.datamodules.synthetic import SyntheticDataModule
 from ntdh_bench.distillers import Distiller
+from ntdh_bench.frozen_teacher import FrozenTeacher
 from ntdh_bench.models import DistillationModule, JointModule, MLPClassifier
 
 FEATURES, CLASSES = 12, 4
@@ -62,7 +63,7 @@ def distillation(
     settings: dict[str, Any] = {"optimizer": optimizer, "distiller": distiller, **changes}
     module = DistillationModule(network, network, CLASSES, **settings)
     if checkpoint is not None:
-        module.load_teacher(checkpoint)
+        module.frozen_teacher.load(checkpoint)
     return module
 
 
@@ -77,6 +78,13 @@ def methods(layer: str) -> dict[str, partial[Distiller]]:
         for kind in classes
         if kind not in (Distiller, distillers.Combined) and "Authors" not in kind.__name__
     }
+
+
+def held(teacher: torch.nn.Module, companion: torch.nn.Module | None = None) -> FrozenTeacher:
+    """Networks as a DistillationModule holds them."""
+    frozen = FrozenTeacher("joint", torch.nn.Module, torch.nn.Module)
+    frozen.hold(teacher, companion)
+    return frozen
 
 
 def weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ntdh_bench.cache import write_atomic
 from ntdh_bench.commands.summary import metrics_by_name, print_summary, teacher_measure
+from ntdh_bench.contract import described
 from ntdh_bench.errors import UserError
 from ntdh_bench.runs.fitting import scoring_note, source_note
 from ntdh_bench.runs.predictions import PredictionFiles
@@ -22,8 +23,8 @@ def main(argv: list[str]) -> int:
 def _run(cli: EvaluateCLI) -> None:
     if cli.command == "validate" and not cli.datamodule.has_validation:
         raise UserError(f"{cli.datamodule.name} has no validation split here: use `test`")
-    if hasattr(cli.model, "teacher_module"):
-        cli.model.load_teacher(saved_teacher(cli) or cached_teacher(cli))
+    if frozen_teacher := described(cli.model).frozen_teacher:
+        frozen_teacher.load(saved_teacher(cli) or cached_teacher(cli))
     common: dict[str, Any] = {
         "model": cli.model, "datamodule": cli.datamodule, "ckpt_path": cli.config.ckpt_path,
     }  # fmt: skip

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Literal, Protocol, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor, nn
+from torch import Tensor
 
 from ntdh_bench.errors import UserError
 from ntdh_bench.ranges import check_within
 
 Removes: TypeAlias = Literal["most_divergent", "least_divergent", "random"]
-
-
-class Distilling(Protocol):
-    """What a mask needs of the module that distils."""
-
-    teacher: nn.Module
-    companion: nn.Module | None
-    teacher_hash: str
-    sample_mask: Any
 
 
 class Mask(Callback, ABC):

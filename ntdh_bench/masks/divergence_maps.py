@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,16 +18,6 @@ from ntdh_bench.masks.sample_mask import SampleMask
 _SAMPLES = 2
 _ROWS = 32  # of the maps that are kept in a record, at most
 _DIGITS = 4
-
-
-class TeacherAndStudent(Protocol):
-    """A trained pair, as a DistillationModule holds it."""
-
-    student: nn.Module
-
-    @property
-    def teacher(self) -> nn.Module:
-        """The frozen teacher."""
 
 
 class DivergenceMaps(NamedTuple):
@@ -48,11 +38,15 @@ class DivergenceMaps(NamedTuple):
 
 @torch.no_grad()
 def divergence_maps(
-    module: TeacherAndStudent, batch: PairedBatch, mask: SampleMask, ignore_index: int = 255
+    teacher: nn.Module,
+    student: nn.Module,
+    batch: PairedBatch,
+    mask: SampleMask,
+    ignore_index: int = 255,
 ) -> DivergenceMaps:
     """Return the maps of a batch with targets ``(B, H, W)``, ranked together as in training."""
-    device = next((p.device for p in module.student.parameters()), torch.device("cpu"))
-    teacher, student = module.teacher.to(device), module.student
+    device = next((p.device for p in student.parameters()), torch.device("cpu"))
+    teacher.to(device)
     target = batch["target"].to(device)
     with evaluating(teacher, student):
         logits_a = teacher(to_device(batch["teacher"], device))
@@ -71,12 +65,13 @@ def divergence_maps(
 
 
 def divergence_report(
-    module: TeacherAndStudent, datamodule: PairedData, mask: SampleMask, out_dir: Path
+    teacher: nn.Module, student: nn.Module, datamodule: PairedData, mask: SampleMask, out_dir: Path
 ) -> tuple[list[Path], dict[str, Any]]:
     """Draw the divergence of a few validation samples (test samples without a validation split).
 
     Args:
-        module: with a trained student.
+        teacher: trained.
+        student: trained.
         datamodule: of images with a target for each pixel, set up.
         mask: whose choice is drawn.
         out_dir: created if needed.
@@ -89,7 +84,7 @@ def divergence_report(
     """
     split: Split = "val" if datamodule.has_validation else "test"
     batch = next(datamodule.batches(split, batch_size=_SAMPLES))
-    maps = divergence_maps(module, batch, mask, datamodule.ignore_index)
+    maps = divergence_maps(teacher, student, batch, mask, datamodule.ignore_index)
     arrays = {name: values.numpy() for name, values in maps._asdict().items()}
     note = " (simulated data)" if datamodule.source == "simulated" else ""
     figure = plots.divergence_figure(

@@ -14,9 +14,11 @@ from torch.utils.hooks import RemovableHandle
 from ntdh_bench import __version__
 from ntdh_bench.batch import PairedBatch, PairedData
 from ntdh_bench.cache import build_once, default_cache_dir, digest, origin
+from ntdh_bench.contract import described
 from ntdh_bench.errors import FileError, UserError
+from ntdh_bench.frozen_teacher import FrozenTeacher
 from ntdh_bench.layers import INPUT, find_layer, mask_layer
-from ntdh_bench.masks.base import Distilling, Mask, Removes, keep_mask
+from ntdh_bench.masks.base import Mask, Removes, keep_mask
 from ntdh_bench.masks.permuted import layer_output
 from ntdh_bench.masks.saliency import FeatureSaliency, Saliency, to_device
 from ntdh_bench.progress import progress_bar
@@ -83,45 +85,33 @@ class FeatureMask(Mask):
         self.keep: Tensor | None = None
         self._handle: RemovableHandle | None = None
 
-    def check(self, teacher: nn.Module, kind: str) -> None:
+    def check(self, teacher: FrozenTeacher) -> None:
         """Refuse a teacher that cannot be masked, before it is trained.
-
-        Args:
-            teacher: untrained.
-            kind: how it will be trained, ``joint`` or ``independent``.
 
         Raises:
             UserError: no such layer, or a saliency is needed and the teacher is trained alone.
         """
-        find_layer(teacher, self.layer)
-        if self.removes != "random" and kind != "joint":
+        find_layer(teacher.untrained(), self.layer)
+        if self.removes != "random" and teacher.kind != "joint":
             raise UserError(_ALONE)
 
-    def prepare(
-        self,
-        teacher: nn.Module,
-        companion: nn.Module | None,
-        teacher_hash: str,
-        datamodule: PairedData,
-    ) -> None:
+    def prepare(self, teacher: FrozenTeacher, datamodule: PairedData) -> None:
         """Choose the features that stay: sets ``keep``, bool ``(D,)``, and ``saliency``.
 
         With ``retrain``, call it with the joint pair before the teacher is trained anew.
 
         Args:
-            teacher: f_a, unmasked, on the device to compute on.
-            companion: f_b; not needed by ``random``.
-            teacher_hash: identifies the trained pair.
+            teacher: unmasked, on the device to compute on; ``random`` needs no companion.
             datamodule: after ``setup("fit")``.
 
         Raises:
             UserError: no such layer, or a saliency is needed and there is no companion.
         """
-        find_layer(teacher, self.layer)
+        find_layer(teacher.network, self.layer)
         if self.removes == "random":
-            divergence = torch.zeros(_width(teacher, self.layer, datamodule))
+            divergence = torch.zeros(_width(teacher.network, self.layer, datamodule))
         else:
-            self.saliency = self.find_saliency(teacher, companion, teacher_hash, datamodule)
+            self.saliency = self.find_saliency(teacher, datamodule)
             divergence = self.saliency.values
         self.keep = self.choose(divergence, self.removes)
 
@@ -129,29 +119,24 @@ class FeatureMask(Mask):
         """Return which features stay, bool ``(D,)``, for any choice of what to remove."""
         return keep_mask(divergence, self.ratio, removes, generator(self.seed, "feature_mask"))
 
-    def find_saliency(
-        self,
-        teacher: nn.Module,
-        companion: nn.Module | None,
-        teacher_hash: str,
-        datamodule: PairedData,
-    ) -> Saliency:
+    def find_saliency(self, teacher: FrozenTeacher, datamodule: PairedData) -> Saliency:
         """Compute Algorithm 1 on the training split, or read it from the cache.
 
         Raises:
             UserError: there is no companion.
         """
+        network, companion = teacher.network, teacher.companion
         if companion is None:
             raise UserError(_ALONE)
         algorithm = self.algorithm
-        parts = [self, datamodule, *teacher.modules(), *companion.modules()]
+        parts = [self, datamodule, *network.modules(), *companion.modules()]
         key = {
             "version": _VERSION,
             "ntdh-bench": __version__,
             "third_party": code_of(classes_of(parts)),
-            "teacher": teacher_hash,
+            "teacher": teacher.hash,
             "data": datamodule.fingerprint,
-            "batch_size": getattr(datamodule, "batch_size", None),
+            "batch_size": datamodule.batch_size,
             "layer": self.layer,
             "permutations": algorithm.permutations,
             "seed": self.seed,
@@ -164,7 +149,7 @@ class FeatureMask(Mask):
         def build(temporary: Path) -> None:
             built.append(temporary)
             batches = _with_progress(datamodule)
-            found = algorithm.compute(teacher, companion, batches, datamodule.ignore_index)
+            found = algorithm.compute(network, companion, batches, datamodule.ignore_index)
             found.write(temporary)
 
         build_once(path, build, self.anew)
@@ -211,7 +196,7 @@ class FeatureMask(Mask):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse modules without a teacher (Lightning hook)."""
-        if not hasattr(pl_module, "teacher_hash"):
+        if described(pl_module).frozen_teacher is None:
             raise UserError(
                 f"FeatureMask masks the teacher of a DistillationModule, not a "
                 f"{type(pl_module).__name__}: remove the mask"
@@ -246,23 +231,21 @@ class FeatureMask(Mask):
     def _install(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._handle is not None:
             return
-        module = cast(Distilling, pl_module)
-        # The frozen networks are no part of the module, so Lightning has not moved them.
-        networks = [module.teacher, *([module.companion] if module.companion else [])]
-        for network in networks:
-            network.to(pl_module.device)
+        teacher = described(pl_module).frozen_teacher
+        assert teacher is not None  # see setup
+        teacher.to(pl_module.device)
         if self.keep is None:
             if self.retrain:
                 raise UserError(
                     "mask.retrain needs the mask before the teacher is trained anew: use "
                     "`ntdh-bench fit`, or call FeatureMask.prepare with the joint pair"
                 )
-            datamodule = cast("PairedData | None", getattr(trainer, "datamodule", None))
+            datamodule = cast("PairedData | None", trainer.datamodule)  # type: ignore[attr-defined]
             if datamodule is None:
                 raise UserError("FeatureMask needs a data module: pass datamodule= to the Trainer")
-            self.prepare(module.teacher, module.companion, module.teacher_hash, datamodule)
+            self.prepare(teacher, datamodule)
         assert self.keep is not None
-        self._handle = mask_layer(module.teacher, self.layer, self.keep.to(pl_module.device))
+        self._handle = mask_layer(teacher.network, self.layer, self.keep.to(pl_module.device))
 
     def _remove(self) -> None:
         if self._handle is not None:
@@ -279,7 +262,7 @@ def _width(teacher: nn.Module, layer: str, datamodule: PairedData) -> int:
 
 def _with_progress(datamodule: PairedData) -> Iterator[PairedBatch]:
     """Yield the training batches, with a progress bar where someone looks at it."""
-    size = getattr(datamodule, "batch_size", None)
+    size = datamodule.batch_size
     total = -(-datamodule.num_train // size) if size else 1
     with progress_bar("Algorithm 1 (saliency)", total) as update:
         for batch in datamodule.batches("train"):

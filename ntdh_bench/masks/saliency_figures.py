@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ntdh_bench.batch import PairedBatch, PairedData
+from ntdh_bench.frozen_teacher import FrozenTeacher
 from ntdh_bench.layers import INPUT
 from ntdh_bench.masks import heatmaps, plots
 from ntdh_bench.masks.base import Removes
@@ -27,22 +27,8 @@ _MASKS: dict[Removes, str] = {  # in the order of Fig. 10, with the paper's name
 }
 
 
-class Pair(Protocol):
-    """The jointly trained pair of Algorithm 1, as a DistillationModule holds it."""
-
-    @property
-    def teacher(self) -> nn.Module:
-        """f_a, unmasked."""
-
-    @property
-    def companion(self) -> nn.Module | None:
-        """f_b."""
-
-    teacher_hash: str
-
-
 def saliency_report(
-    module: Pair, datamodule: PairedData, mask: FeatureMask, out_dir: Path
+    teacher: FrozenTeacher, datamodule: PairedData, mask: FeatureMask, out_dir: Path
 ) -> list[Path]:
     """Run Algorithm 1 (or read its cache) and write what it found; returns the files.
 
@@ -51,7 +37,7 @@ def saliency_report(
     teacher), each as PNG and SVG, and ``heatmaps.npz`` with their numbers.
 
     Args:
-        module: holds the unmasked pair.
+        teacher: the unmasked pair.
         datamodule: after ``setup("fit")``; its training split is used.
         mask: names ratio, layer, permutations and seed; need not be prepared.
         out_dir: created if needed.
@@ -59,9 +45,7 @@ def saliency_report(
     Raises:
         UserError: no companion, no such layer, or a folder that cannot be written.
     """
-    saliency = mask.saliency or mask.find_saliency(
-        module.teacher, module.companion, module.teacher_hash, datamodule
-    )
+    saliency = mask.saliency or mask.find_saliency(teacher, datamodule)
     saliency.save(out_dir / "saliency.npz")
     batch = next(iter(datamodule.batches("train")))
     note = " (simulated data)" if datamodule.source == "simulated" else ""
@@ -74,7 +58,7 @@ def saliency_report(
     )
     paths = [out_dir / "saliency.npz", *plots.save_figure(figure, out_dir, "saliency")]
     if heatmaps.are_images(batch):
-        paths += _write_heatmaps(module.teacher, datamodule, mask, saliency, out_dir, note)
+        paths += _write_heatmaps(teacher.network, datamodule, mask, saliency, out_dir, note)
     return paths
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from ntdh_bench.contract import Distilling
 from ntdh_bench.divergence import ncjsd
 from ntdh_bench.errors import UserError
-from ntdh_bench.masks.base import Distilling, Mask, Removes, keep_mask
+from ntdh_bench.masks.base import Mask, Removes, keep_mask
 from ntdh_bench.seeding import generator
 
 
@@ -62,13 +61,14 @@ class SampleMask(Mask):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Hand the mask to the module, which applies it in its training step (Lightning hook)."""
-        if not hasattr(pl_module, "sample_mask"):
+        if not isinstance(pl_module, Distilling):
             raise UserError(
                 "SampleMask works on modules with a distillation term (DistillationModule, "
                 f"PMFModule, TwoDPASSModule), not on a {type(pl_module).__name__}: remove the mask"
             )
-        cast(Distilling, pl_module).sample_mask = self
+        pl_module.sample_mask = self
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the mask from the module (Lightning hook)."""
-        cast(Distilling, pl_module).sample_mask = None
+        if isinstance(pl_module, Distilling):
+            pl_module.sample_mask = None

@@ -15,6 +15,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from ntdh_bench import provenance
 from ntdh_bench.checkpoints import file_hash
 from ntdh_bench.composition import Config
+from ntdh_bench.contract import described
 from ntdh_bench.errors import UserError
 from ntdh_bench.experiments import MAX_SEED
 from ntdh_bench.masks import Mask
@@ -170,7 +171,7 @@ class BenchCLI(LightningCLI):
     def load_data(self, stage: str) -> None:
         """Set the data module up; a network that sees one modality needs no files of the other."""
         check_num_classes(self._given, self.datamodule.num_classes)
-        self.datamodule.modality = getattr(self.model, "modality", None)
+        self.datamodule.modality = described(self.model).modality
         self.datamodule.prepare_data()
         self.datamodule.setup(stage)
 

@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import LightningModule
 
 from ntdh_bench import records
+from ntdh_bench.batch import PairedData
 from ntdh_bench.checkpoints import TRAINED, read_checkpoint, write_checkpoint
 from ntdh_bench.runs import control
 from ntdh_bench.runs.checkpoint_files import check_run_folder
@@ -19,6 +20,7 @@ from ntdh_bench.runs.logs import log_results
 from ntdh_bench.commands.summary import metrics_by_name, print_summary, teacher_measure
 from ntdh_bench.runs.teacher import TEACHER_FILE, prepare_teacher
 from ntdh_bench.runs.training import FitCLI, running
+from ntdh_bench.contract import described
 from ntdh_bench.errors import FileError, UserError
 from ntdh_bench.masks import FeatureMask
 from ntdh_bench.notices import notice
@@ -55,13 +57,13 @@ def run(cli: FitCLI, in_sweep: bool = False) -> dict[str, Any]:
 def _run(cli: FitCLI, in_sweep: bool) -> dict[str, Any]:
     started = time.monotonic()
     teacher = None
-    if hasattr(cli.model, "teacher_module"):
+    if described(cli.model).frozen_teacher:
         if isinstance(cli.mask, FeatureMask):  # before minutes are spent on the teacher
-            cli.mask.check(cli.model.teacher_network(), cli.model.teacher_kind)
+            cli.mask.check(cli.model.frozen_teacher)
         teacher = prepare_teacher(cli)
         if cli.trainer.is_global_zero and not cli.fast_dev_run:
             check_run_folder(cli.folder)
-            cli.model.save_teacher(cli.folder / TEACHER_FILE)
+            cli.model.frozen_teacher.save(cli.folder / TEACHER_FILE)
     if in_sweep and control.is_control(cli):
         outcome = control.measure(cli, lambda: fit(cli), lambda: measure(cli, None))
     else:
@@ -154,8 +156,8 @@ def measure(cli: FitCLI, path: Path | None) -> dict[str, Any]:
     if cli.datamodule.has_validation and trainer.limit_val_batches:
         result["val"] = metrics_by_name(trainer.validate(**common))
     result["test"] = metrics_by_name(trainer.test(**common))
-    if per_class := getattr(cli.model, "test_per_class", None):
-        names = getattr(cli.datamodule, "class_names", map(str, range(len(per_class))))
+    if per_class := described(cli.model).test_per_class:
+        names = cli.datamodule.class_names or map(str, range(len(per_class)))
         named = zip(names, per_class, strict=True)
         result["test_per_class"] = {name: iou for name, iou in named if not math.isnan(iou)}
     return result
@@ -174,23 +176,23 @@ def make_record(
         teacher: where the teacher came from.
         seconds: wall time.
     """
-    identity = cli.run_identity
+    identity, model = cli.run_identity, described(cli.model)
     if isinstance(cli.mask, FeatureMask) and cli.mask.from_cache:
         cli.from_cache["saliency"] = cli.mask.from_cache
     return {
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "config_hash": records.config_hash(identity),
         "baseline_hash": records.baseline_hash(identity),
-        "arm": getattr(cli.model, "arm", None) or records.arm(identity),
-        "method": getattr(cli.model, "method", None),
+        "arm": model.arm or records.arm(identity),
+        "method": model.method,
         "seed": identity["seed"],
         "dataset": cli.datamodule.name,
         "source": cli.datamodule.source,
         "data_fingerprint": cli.datamodule.fingerprint,
-        "parameters": getattr(cli.model, "parameter_counts", dict)(),
+        "parameters": model.parameter_counts(),
         **outcome,
         "teacher": teacher,
-        "teacher_hash": getattr(cli.model, "teacher_hash", None),
+        "teacher_hash": model.frozen_teacher.hash if model.frozen_teacher else None,
         "from_cache": {
             part: {name: entry[name] for name in ("key", "created")}
             for part, entry in cli.from_cache.items()
@@ -267,9 +269,9 @@ def origin_notes(cli: FitCLI, teacher: str | None) -> dict[str, str]:
     }
 
 
-def scoring_note(data: Any) -> dict[str, str]:
+def scoring_note(data: PairedData) -> dict[str, str]:
     """Say that scenes are not scored by the default protocol, with which nothing compares."""
-    if getattr(data, "protocol", "pooled") == "pooled":
+    if data.protocol == "pooled":
         return {}
     return {"scoring": "as SSCNet's script: unknown voxels are empty, completion a mean of scenes"}
 

@@ -13,6 +13,7 @@ from ntdh_bench.runs.fitting import fit, make_record, origin_notes, source_note
 from ntdh_bench.commands.summary import print_summary
 from ntdh_bench.runs.teacher import load_pair
 from ntdh_bench.runs.training import FitCLI, running
+from ntdh_bench.contract import described
 from ntdh_bench.errors import UserError
 from ntdh_bench.masks import FeatureMask, SampleMask
 from ntdh_bench.masks.divergence_maps import divergence_report
@@ -35,7 +36,7 @@ def run(cli: FitCLI) -> dict[str, Any]:
 
 def _run(cli: FitCLI) -> dict[str, Any]:
     started = time.monotonic()
-    if not hasattr(cli.model, "teacher_module"):
+    if described(cli.model).frozen_teacher is None:
         raise UserError("saliency needs a teacher: give a config whose model is DistillationModule")
     if not isinstance(cli.mask, FeatureMask) and (size := _target_size(cli)):
         if len(size) != 2:
@@ -47,10 +48,10 @@ def _run(cli: FitCLI) -> dict[str, Any]:
     mask = cli.mask or FeatureMask(ratio=0.25, seed=cli.config.seed_everything)
     if not isinstance(mask, FeatureMask):
         raise UserError(f"saliency needs --mask FeatureMask, not {type(mask).__name__}")
-    mask.check(cli.model.teacher_network(), cli.model.teacher_kind)
+    mask.check(cli.model.frozen_teacher)
     teacher = load_pair(cli)
     mask.anew = not cli.uses_cache
-    paths = saliency_report(cli.model, cli.datamodule, mask, cli.folder / "saliency")
+    paths = saliency_report(cli.model.frozen_teacher, cli.datamodule, mask, cli.folder / "saliency")
     if mask.from_cache:
         cli.from_cache["saliency"] = mask.from_cache
     maps = _average_maps(cli.folder / "saliency" / HEATMAPS)
@@ -68,7 +69,9 @@ def _divergence(cli: FitCLI, started: float) -> dict[str, Any]:
     fit(cli)
     mask = cli.mask or SampleMask(ratio=0.25, seed=cli.config.seed_everything)
     folder = cli.folder / "divergence"
-    paths, maps = divergence_report(cli.model, cli.datamodule, mask, folder)
+    paths, maps = divergence_report(
+        cli.model.frozen_teacher.network, cli.model.student, cli.datamodule, mask, folder
+    )
     return _finish(cli, paths, maps, teacher, started)
 
 

@@ -66,10 +66,11 @@ def prepare_teacher(cli: FitCLI) -> str:
 def load_pair(cli: FitCLI) -> str:
     """Load the teacher (and f_b, if joint) into the DistillationModule; returns its origin."""
     if path := saved_teacher(cli):
-        cli.model.load_teacher(path)
+        cli.model.frozen_teacher.load(path)
         return "given"
-    path, found = _train_once(cli, cli.model.teacher_module(), "teacher", teacher_key(cli))
-    cli.model.load_teacher(path)
+    module = cli.model.teacher_module(cli.model.frozen_teacher.kind)
+    path, found = _train_once(cli, module, "teacher", teacher_key(cli))
+    cli.model.frozen_teacher.load(path)
     return found
 
 
@@ -114,13 +115,13 @@ def teacher_key(cli: FitCLI | EvaluateCLI) -> str:
 
 def _retrain_on_kept_inputs(cli: FitCLI) -> None:
     mask: FeatureMask = cli.mask
-    mask.prepare(cli.model.teacher, cli.model.companion, cli.model.teacher_hash, cli.datamodule)
-    module = cli.model.lone_teacher_module()
+    mask.prepare(cli.model.frozen_teacher, cli.datamodule)
+    module = cli.model.teacher_module("independent")
     assert mask.keep is not None
     mask_layer(module.network, INPUT, mask.keep)
     kept = digest({"key": teacher_key(cli), "kept": mask.keep.tolist()})
     path, _ = _train_once(cli, module, "retrained", kept)
-    cli.model.replace_teacher(path)
+    cli.model.frozen_teacher.replace(path)
 
 
 def _train_once(

@@ -63,7 +63,7 @@ def data(noise: float) -> MNISTPairDataModule:
 def trainer_epoch(folder: Path, teacher: Path, noise: float, distiller: KD | None) -> float:
     """Best epoch of a fresh run, in seconds."""
     module = DistillationModule(mlp, mlp, 10, distiller, optimizer=sgd)
-    module.load_teacher(teacher)
+    module.frozen_teacher.load(teacher)
     times = EpochTimes()
     trainer = quiet_trainer(folder, EPOCHS, callbacks=[times], limit_val_batches=0)
     trainer.fit(module, datamodule=data(noise))

@@ -38,7 +38,7 @@ def module(task: str) -> DistillationModule:
     )
     classes = 40 if task == "semantic_segmentation" else 12
     found = DistillationModule(*networks, classes, KD(4.0), teacher="independent")
-    found._frozen = {"teacher": networks[0]().eval().requires_grad_(False)}
+    found.frozen_teacher.hold(networks[0]())
     return found
 
 
@@ -48,7 +48,7 @@ from tests.helpers import quiet_trainer
 result = {}
 for task in TASKS:
     owner = module(task)
-    owner.load_teacher(folder / f"{task}-teacher.ckpt")
+    owner.frozen_teacher.load(folder / f"{task}-teacher.ckpt")
     owner.load_state_dict(torch.load(folder / f"{task}.ckpt"))
     trainer = quiet_trainer(folder, devices=2, strategy="ddp")
     result[task] = trainer.test(owner, datamodule=data(task, 1), verbose=False)[0]
@@ -60,7 +60,7 @@ def test_two_processes_measure_what_one_does(tmp_path: Path) -> None:
     for task in TASKS:
         torch.manual_seed(0)
         owner = module(task)
-        owner.save_teacher(tmp_path / f"{task}-teacher.ckpt")
+        owner.frozen_teacher.save(tmp_path / f"{task}-teacher.ckpt")
         torch.save(owner.state_dict(), tmp_path / f"{task}.ckpt")
         trainer = quiet_trainer(tmp_path)
         alone[task] = dict(trainer.test(owner, datamodule=data(task, 3), verbose=False)[0])

@@ -265,7 +265,7 @@ def test_every_method_trains_with_a_sample_mask(
     make: Callable[[], Distiller], teacher: Path, tmp_path: Path
 ) -> None:
     owner = module(make())
-    owner.load_teacher(teacher)
+    owner.frozen_teacher.load(teacher)
     mask: Mask = SampleMask(0.25)
     trainer = quiet_trainer(tmp_path, epochs=1, callbacks=[mask])
     before = weights(owner.student)
@@ -280,7 +280,7 @@ def test_kd_learns_and_repeats(teacher: Path, tmp_path: Path) -> None:
     runs = []
     for _ in range(2):
         owner = module(KD(temperature=1.0))
-        owner.load_teacher(teacher)
+        owner.frozen_teacher.load(teacher)
         trainer = quiet_trainer(tmp_path, epochs=12, callbacks=[SampleMask(0.25)])
         trainer.fit(owner, datamodule=Streets())
         runs.append((weights(owner), trainer.test(owner, datamodule=Streets(), verbose=False)))
@@ -292,7 +292,7 @@ def test_kd_learns_and_repeats(teacher: Path, tmp_path: Path) -> None:
 def test_mixed_precision(teacher: Path, tmp_path: Path) -> None:
     for distiller in (DKD(), Combined([KD(), FitNet(layer="small")])):
         owner = module(distiller)
-        owner.load_teacher(teacher)
+        owner.frozen_teacher.load(teacher)
         trainer = quiet_trainer(tmp_path, precision="bf16-mixed", callbacks=[SampleMask(0.5)])
         trainer.fit(owner, datamodule=Streets())
         assert torch.isfinite(trainer.callback_metrics["train/loss"])
@@ -306,8 +306,8 @@ def test_the_joint_pair_trains_on_pixels(tmp_path: Path) -> None:
     assert "val/miou" in trainer.callback_metrics
     trainer.save_checkpoint(tmp_path / "joint.ckpt")
     owner = module(KD(), teacher="joint")
-    owner.load_teacher(tmp_path / "joint.ckpt")
-    assert owner.companion is not None
+    owner.frozen_teacher.load(tmp_path / "joint.ckpt")
+    assert owner.frozen_teacher.companion is not None
 
 
 def test_a_network_that_labels_no_pixels(tmp_path: Path) -> None:
@@ -326,7 +326,7 @@ from ntdh_bench.masks import SampleMask
 from tests.helpers import quiet_trainer
 from tests.models.test_dense import Streets, module
 owner = module(Combined([KD(1.0), FitNet(layer="small", weight=1.0)]))
-owner.load_teacher(folder / "teacher.ckpt")
+owner.frozen_teacher.load(folder / "teacher.ckpt")
 trainer = quiet_trainer(folder, epochs=2, devices=2, strategy="ddp", callbacks=[SampleMask(0.25)])
 trainer.fit(owner, datamodule=Streets(batch_size=2))
 measured = trainer.test(owner, datamodule=Streets(batch_size=2), verbose=False)
@@ -340,7 +340,7 @@ def test_two_processes_agree_and_measure_like_one(teacher: Path, tmp_path: Path)
     (measured, state), (_, other) = run_two_processes(WORKER, tmp_path)
     assert equal(state, other)
     owner = module(Combined([KD(1.0), FitNet(layer="small", weight=1.0)]))
-    owner.load_teacher(teacher)
+    owner.frozen_teacher.load(teacher)
     owner.distiller.build(WIDTHS, WIDTHS, 12, 0)  # type: ignore[union-attr]
     owner.load_state_dict(state)
     alone = quiet_trainer(tmp_path).test(owner, datamodule=Streets(), verbose=False)

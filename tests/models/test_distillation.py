@@ -50,16 +50,16 @@ def test_every_method_trains_and_its_parts_are_optimised(
     make: Callable[[], Distiller], teacher: Path, data: SyntheticDataModule, tmp_path: Path
 ) -> None:
     module = distillation(teacher, make())
-    teacher_before = weights(module.teacher)
+    teacher_before = weights(module.frozen_teacher.network)
     quiet_trainer(tmp_path, limit_train_batches=1).fit(module, datamodule=data)
     before = weights(module)
     trainer = quiet_trainer(tmp_path, epochs=2)
     trainer.fit(module, datamodule=data)
     trained = [name for name, _ in module.named_parameters()]
     assert not [name for name in trained if torch.equal(before[name], module.state_dict()[name])]
-    assert equal(teacher_before, weights(module.teacher))
-    assert not any(p.requires_grad for p in module.teacher.parameters())
-    assert not module.teacher.training
+    assert equal(teacher_before, weights(module.frozen_teacher.network))
+    assert not any(p.requires_grad for p in module.frozen_teacher.network.parameters())
+    assert not module.frozen_teacher.network.training
     assert {"val/accuracy", "val/teacher_accuracy", "val/tcjsd", "val/ncjsd"} <= set(
         trainer.callback_metrics
     )
@@ -72,7 +72,7 @@ def test_loss_is_equation_4(teacher: Path, data: SyntheticDataModule, tmp_path: 
     batch = next(data.batches("train"))
     student = module.student(batch["student"])
     with torch.no_grad():
-        target = module.teacher(batch["teacher"])
+        target = module.frozen_teacher.network(batch["teacher"])
     expected = 0.7 * cross_entropy(student, batch["target"]) + 0.3 * kd(
         student, target, temperature=2.0
     )
@@ -122,19 +122,19 @@ def test_without_a_teacher_it_says_what_to_do(data: SyntheticDataModule, tmp_pat
 
 def test_wrong_number_of_classes(teacher: Path, tmp_path: Path, data: SyntheticDataModule) -> None:
     module = DistillationModule(network, network, 7, KD(), optimizer=optimizer)
-    module.load_teacher(teacher)
+    module.frozen_teacher.load(teacher)
     with pytest.raises(UserError, match="returns 4 logits, but the data has 7 classes"):
         quiet_trainer(tmp_path).fit(module, datamodule=data)
 
 
 def test_an_independent_teacher_is_no_joint_pair(tmp_path: Path, data: SyntheticDataModule) -> None:
     independent = distillation(None, KD(), teacher="independent")
-    module = independent.teacher_module()
+    module = independent.teacher_module("independent")
     trainer = quiet_trainer(tmp_path)
     trainer.fit(module, datamodule=data)
     trainer.save_checkpoint(tmp_path / "alone.ckpt")
-    independent.load_teacher(tmp_path / "alone.ckpt")
-    assert independent.companion is None
+    independent.frozen_teacher.load(tmp_path / "alone.ckpt")
+    assert independent.frozen_teacher.companion is None
     with pytest.raises(UserError, match=r"model\.teacher is joint"):
         distillation(tmp_path / "alone.ckpt", KD())
 
@@ -148,7 +148,7 @@ def test_the_teacher_is_not_in_the_checkpoint_but_its_hash_is(
     trainer.save_checkpoint(tmp_path / "x.ckpt")
     content = torch.load(tmp_path / "x.ckpt", weights_only=True)
     assert not [name for name in content["state_dict"] if "teacher" in name or "companion" in name]
-    assert content["teacher_hash"] == module.teacher_hash
+    assert content["teacher_hash"] == module.frozen_teacher.hash
 
     loaded = DistillationModule.load_from_checkpoint(
         tmp_path / "x.ckpt", teacher_network=network, student_network=network,
@@ -163,18 +163,18 @@ def test_the_teacher_is_not_in_the_checkpoint_but_its_hash_is(
 
     other = distillation(teacher, FitNet(layer="hidden2"))
     with torch.no_grad():
-        next(other.teacher.parameters()).add_(1)
-    other.teacher_hash = "0" * 16
-    with pytest.raises(UserError, match=f"trained with the teacher {module.teacher_hash}"):
+        next(other.frozen_teacher.network.parameters()).add_(1)
+    other.frozen_teacher.hash = "0" * 16
+    with pytest.raises(UserError, match=f"trained with the teacher {module.frozen_teacher.hash}"):
         trainer.test(other, datamodule=data, ckpt_path=tmp_path / "x.ckpt", verbose=False)
 
 
 def test_saved_teacher_is_the_one_loaded(teacher: Path, tmp_path: Path) -> None:
     module = distillation(teacher, KD())
-    module.save_teacher(tmp_path / "teacher.ckpt")
+    module.frozen_teacher.save(tmp_path / "teacher.ckpt")
     again = distillation(tmp_path / "teacher.ckpt", KD())
-    assert again.teacher_hash == module.teacher_hash
-    assert again.companion is not None
+    assert again.frozen_teacher.hash == module.frozen_teacher.hash
+    assert again.frozen_teacher.companion is not None
 
 
 def test_cached_and_uncached_teacher_give_the_same_student(
@@ -196,7 +196,9 @@ def test_the_teacher_runs_once_over_data_that_never_change(
 ) -> None:
     module = distillation(teacher, KD())
     seen = []
-    module.teacher.register_forward_hook(lambda _m, args, _o: seen.append(len(args[0])))
+    module.frozen_teacher.network.register_forward_hook(
+        lambda _m, args, _o: seen.append(len(args[0]))
+    )
     quiet_trainer(tmp_path, epochs=3).fit(module, datamodule=data)
     # two samples to look at the shapes (twice), then every training and validation sample once
     assert sum(seen) == 2 * 2 + data.num_train + data.split_size("val")
@@ -255,7 +257,7 @@ def stateful_student(lone_teacher: Path) -> DistillationModule:
     module = DistillationModule(
         network, with_dropout_and_batch_norm, 4, KD(), teacher="independent", optimizer=optimizer
     )
-    module.load_teacher(lone_teacher)
+    module.frozen_teacher.load(lone_teacher)
     return module
 
 
@@ -313,7 +315,7 @@ def test_feature_mask_hides_features_from_the_student(
     features = torch.cat(seen)
     assert (features[:, ~mask.keep] == 0).all()
     assert (features[:, mask.keep] != 0).any()
-    tap = FeatureTap(module.teacher, ["hidden1"])  # the mask is off again
+    tap = FeatureTap(module.frozen_teacher.network, ["hidden1"])  # the mask is off again
     whole = tap(next(data.batches("train"))["teacher"])["hidden1"]
     assert (whole[:, ~mask.keep] != 0).any()
 

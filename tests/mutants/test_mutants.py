@@ -128,7 +128,7 @@ MUTANTS = (
            'generator(self.seed, "saliency", m, batch_number)',
            'generator(self.seed, "saliency", m)', S_TESTS),
     Mutant("the feature mask is never put in place", FEATURE_MASK,
-           "self._handle = mask_layer(module.teacher, self.layer, "
+           "self._handle = mask_layer(teacher.network, self.layer, "
            "self.keep.to(pl_module.device))", "pass", M_TESTS),
     Mutant("the feature mask is turned round", FEATURE_MASK,
            "self.keep = self.choose(divergence, self.removes)",

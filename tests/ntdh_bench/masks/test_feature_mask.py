@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from ntdh_bench.batch import PairedBatch
 from ntdh_bench.errors import UserError
 from ntdh_bench.masks import FeatureMask, FeatureSaliency, Removes
+from tests.helpers import held
 
 CLASSES, WIDTH, N = 4, 8, 40
 
@@ -63,24 +64,19 @@ class Module(LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.student = nn.Linear(6, CLASSES)
-        self._frozen = [network(1), network(2)]
-        self.teacher_hash = "teacher"
+        self.frozen_teacher = held(network(1), network(2))
         self.zeros: dict[str, set[tuple[int, ...]]] = {}
         self.hooks: set[int] = set()
 
     @property
-    def teacher(self) -> nn.Sequential:
-        return self._frozen[0]
-
-    @property
-    def companion(self) -> nn.Sequential:
-        return self._frozen[1]
+    def hidden(self) -> nn.Module:
+        return self.frozen_teacher.network.get_submodule("hidden1")
 
     def look(self, batch: PairedBatch, stage: str) -> None:
-        hidden = self.teacher.hidden1(batch["teacher"])
+        hidden = self.hidden(batch["teacher"])
         zeros = tuple((hidden == 0).all(0).nonzero().flatten().tolist())
         self.zeros.setdefault(stage, set()).add(zeros)
-        self.hooks.add(len(self.teacher.hidden1._forward_hooks))
+        self.hooks.add(len(self.hidden._forward_hooks))
 
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
         self.look(batch, "fit")
@@ -107,7 +103,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def prepared(ratio: float, removes: Removes = "most_divergent", **settings: Any) -> FeatureMask:
     mask = FeatureMask(ratio, removes, **settings)
-    mask.prepare(network(1), network(2), "teacher", cast(Any, Data()))
+    mask.prepare(held(network(1), network(2)), cast(Any, Data()))
     return mask
 
 
@@ -150,7 +146,7 @@ def test_any_layer(layer: str, width: int) -> None:
 def test_random_is_seeded_and_needs_no_companion(cache: Path) -> None:
     def keep(seed: int) -> list[bool]:
         mask = FeatureMask(0.5, "random", seed=seed)
-        mask.prepare(network(1), None, "teacher", cast(Any, Data()))
+        mask.prepare(held(network(1)), cast(Any, Data()))
         assert mask.saliency is None
         assert mask.keep is not None
         return cast("list[bool]", mask.keep.tolist())
@@ -162,7 +158,7 @@ def test_random_is_seeded_and_needs_no_companion(cache: Path) -> None:
 
 def test_without_a_companion_is_an_error() -> None:
     with pytest.raises(UserError, match=r"set model\.teacher to joint"):
-        FeatureMask(0.5).prepare(network(1), None, "teacher", cast(Any, Data()))
+        FeatureMask(0.5).prepare(held(network(1)), cast(Any, Data()))
 
 
 def test_unknown_layer_is_an_error() -> None:
@@ -184,19 +180,19 @@ def test_the_saliency_is_computed_once(cache: Path) -> None:
     data = Data()
     for ratio in (0.25, 0.5):
         mask = FeatureMask(ratio)
-        mask.prepare(network(1), network(2), "teacher", cast(Any, data))
+        mask.prepare(held(network(1), network(2)), cast(Any, data))
     assert data.reads == 1
     assert len(list((cache / "saliency").glob("*.npz"))) == 1
-    changed: list[tuple[dict[str, Any], str, str]] = [
-        ({"seed": 1}, "teacher", "data"),
-        ({"permutations": 1}, "teacher", "data"),
-        ({"layer": "input"}, "teacher", "data"),
-        ({}, "another", "data"),
-        ({}, "teacher", "other data"),
+    changed: list[tuple[dict[str, Any], int, str]] = [
+        ({"seed": 1}, 1, "data"),
+        ({"permutations": 1}, 1, "data"),
+        ({"layer": "input"}, 1, "data"),
+        ({}, 3, "data"),
+        ({}, 1, "other data"),
     ]
-    for settings, teacher_hash, fingerprint in changed:
+    for settings, seed, fingerprint in changed:
         mask = FeatureMask(0.5, **settings)
-        mask.prepare(network(1), network(2), teacher_hash, cast(Any, Data(fingerprint)))
+        mask.prepare(held(network(seed), network(2)), cast(Any, Data(fingerprint)))
     assert len(list((cache / "saliency").glob("*.npz"))) == 1 + len(changed)
 
 
@@ -210,7 +206,7 @@ def test_the_cache_tells_the_code_of_networks(
         networks = network(1), network(2)
         for found in networks:
             found.hidden1[1] = import_module("own_act").Act()
-        saliencies.append(FeatureMask(0.5).find_saliency(*networks, "teacher", cast(Any, Data())))
+        saliencies.append(FeatureMask(0.5).find_saliency(held(*networks), cast(Any, Data())))
     assert torch.equal(saliencies[0].values, saliencies[1].values)
     assert not torch.equal(saliencies[0].values, saliencies[2].values)
     assert len(list((cache / "saliency").glob("*.npz"))) == 2
@@ -233,7 +229,7 @@ def test_masks_every_stage_once_and_leaves_the_network_as_it_was(tmp_path: Path)
     removed = tuple((~mask.keep).nonzero().flatten().tolist())
     assert module.zeros == {stage: {removed} for stage in ("fit", "validate", "test", "predict")}
     assert module.hooks == {1}
-    assert not module.teacher.hidden1._forward_hooks
+    assert not module.hidden._forward_hooks
 
 
 def test_a_failing_run_leaves_the_network_as_it_was(tmp_path: Path) -> None:
@@ -244,7 +240,7 @@ def test_a_failing_run_leaves_the_network_as_it_was(tmp_path: Path) -> None:
     module = Failing()
     with pytest.raises(RuntimeError, match="no"):
         trainer(tmp_path, FeatureMask(0.5)).fit(module, datamodule=Data())
-    assert not module.teacher.hidden1._forward_hooks
+    assert not module.hidden._forward_hooks
 
 
 @pytest.mark.parametrize("removes", ["most_divergent", "random"])
@@ -302,7 +298,7 @@ def test_retraining_needs_a_prepared_mask(tmp_path: Path) -> None:
     mask = FeatureMask(0.5, layer="input", retrain=True)
     with pytest.raises(UserError, match=r"mask\.retrain needs the mask"):
         trainer(tmp_path, mask).fit(Module(), datamodule=Data())
-    mask.prepare(network(1), network(2), "teacher", cast(Any, Data()))
+    mask.prepare(held(network(1), network(2)), cast(Any, Data()))
     trainer(tmp_path, mask).fit(Module(), datamodule=Data())
 
 

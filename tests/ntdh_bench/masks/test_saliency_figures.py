@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -12,8 +11,10 @@ from torch import nn
 
 from ntdh_bench.batch import PairedBatch
 from ntdh_bench.errors import UserError
+from ntdh_bench.frozen_teacher import FrozenTeacher
 from ntdh_bench.masks import FeatureMask, Saliency, saliency_report
 from ntdh_bench.masks.plots import heatmap_figure, saliency_figure, save_figure
+from tests.helpers import held
 
 IMAGES = ["removed_pixels", "input_gradients"]
 
@@ -38,7 +39,7 @@ class Data:
             )
 
 
-def pair(seed: int = 0) -> Any:
+def pair(seed: int = 0) -> FrozenTeacher:
     def network() -> nn.Sequential:
         chain = nn.Sequential(nn.Flatten())
         chain.add_module("hidden1", nn.Sequential(nn.Linear(20, 8), nn.ReLU()))
@@ -46,7 +47,7 @@ def pair(seed: int = 0) -> Any:
         return chain
 
     torch.manual_seed(seed)
-    return SimpleNamespace(teacher=network(), companion=network(), teacher_hash=str(seed))
+    return held(network(), network())
 
 
 def report(mask: FeatureMask, out: Path, *shape: int) -> list[Path]:
@@ -87,27 +88,28 @@ def test_data_that_are_no_images_get_no_heat_maps(tmp_path: Path) -> None:
 
 
 def test_repeats_byte_by_byte_and_leaves_the_teacher_as_it_was(tmp_path: Path) -> None:
-    module = pair()
+    teacher = pair()
+    teacher.network.train()
     data = cast(Any, Data(1, 5, 4))
     contents = []
     for name in ("a", "b"):
-        paths = saliency_report(module, data, FeatureMask(0.5), tmp_path / name)
+        paths = saliency_report(teacher, data, FeatureMask(0.5), tmp_path / name)
         contents.append([path.read_bytes() for path in paths if path.suffix != ".npz"])
     assert contents[0] == contents[1]
     for name in ["saliency", *IMAGES]:
         assert "simulated data" in (tmp_path / "a" / f"{name}.svg").read_text()
-    assert all(part.training for part in module.teacher.modules())
-    assert not module.teacher.hidden1._forward_hooks
+    assert all(part.training for part in teacher.network.modules())
+    assert not teacher.network.get_submodule("hidden1")._forward_hooks
 
 
 def test_uses_the_saliency_of_a_prepared_mask(tmp_path: Path) -> None:
-    module, data = pair(), cast(Any, Data(20))
+    teacher, data = pair(), cast(Any, Data(20))
     mask = FeatureMask(0.5)
-    mask.prepare(module.teacher, module.companion, module.teacher_hash, data)
-    module.companion = None
-    saliency_report(module, data, mask, tmp_path)
+    mask.prepare(teacher, data)
+    teacher.hold(teacher.network)
+    saliency_report(teacher, data, mask, tmp_path)
     with pytest.raises(UserError, match="joint"):
-        saliency_report(module, data, FeatureMask(0.25), tmp_path)
+        saliency_report(teacher, data, FeatureMask(0.25), tmp_path)
 
 
 def test_flat_values_can_be_plotted(tmp_path: Path) -> None:

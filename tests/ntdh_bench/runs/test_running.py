@@ -66,7 +66,7 @@ def measured_by_test(checkpoint: Path) -> dict[str, float]:
     """Return what ``test`` measures of a checkpoint."""
     quiet = ("--trainer.enable_progress_bar", "false")
     cli = EvaluateCLI("test", ["--ckpt_path", str(checkpoint), *quiet])
-    cli.model.load_teacher(saved_teacher(cli))
+    cli.model.frozen_teacher.load(saved_teacher(cli))
     found = cli.trainer.test(
         cli.model, datamodule=cli.datamodule, ckpt_path=str(checkpoint), verbose=False
     )

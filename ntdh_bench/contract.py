@@ -1,0 +1,64 @@
+"""The interface between the suite and its LightningModules; that of data is in ``batch``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
+
+from lightning.pytorch import LightningModule
+
+from ntdh_bench.batch import Modality
+from ntdh_bench.frozen_teacher import FrozenTeacher, TeacherKind
+
+if TYPE_CHECKING:
+    from ntdh_bench.masks import SampleMask
+
+
+class BenchModule(LightningModule):
+    """What runs, masks and records ask of a LightningModule, with the answers of a plain one.
+
+    A module that is no BenchModule may define any of it: see :func:`described`.
+    """
+
+    #: arm in the record; ``None``: what the settings say
+    arm: str | None = None
+    #: name of the method in records; ``None``: its distiller's
+    method: str | None = None
+    #: the only modality that the network sees; ``None``: both
+    modality: Modality | None = None
+    #: IoU of each class in the last test, NaN for those not evaluated; empty if not measured
+    test_per_class: Sequence[float] = ()
+    #: what the student is taught by; ``None``: the module has no frozen teacher
+    frozen_teacher: FrozenTeacher | None = None
+    #: a checkpoint of the frozen teacher to use instead of training it
+    teacher_checkpoint: str | None = None
+    #: epochs of the frozen teacher's training; ``None``: as many as the student's
+    teacher_epochs: int | None = None
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Return how many parameters each network has (the capacity of Table I), by its part."""
+        return {}
+
+    def teacher_module(self, kind: TeacherKind) -> LightningModule:
+        """Return the untrained module whose training gives a frozen teacher of this kind."""
+        raise NotImplementedError(f"{type(self).__name__} has no frozen teacher to train")
+
+
+@runtime_checkable
+class Distilling(Protocol):
+    """A module with a distillation term, from which it drops what the mask does not keep."""
+
+    sample_mask: SampleMask | None
+
+
+def described(module: LightningModule) -> BenchModule:
+    """Return ``module``, with a plain BenchModule's answers to what it does not define."""
+    return module if isinstance(module, BenchModule) else cast(BenchModule, _Described(module))
+
+
+class _Described:
+    def __init__(self, module: LightningModule) -> None:
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module if hasattr(self._module, name) else BenchModule(), name)
