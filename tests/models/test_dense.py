@@ -232,13 +232,15 @@ def test_one_label_a_sample_keeps_rows() -> None:
     assert found["x"].shape == (2, 2, 4, 4)
 
 
-METHODS: list[Callable[[], Distiller]] = [
-    *methods("small").values(), lambda: SP(layer="logits"), AuthorsPKT,
-    lambda: Combined([KD(), FitNet(layer="small")]),
-]  # fmt: skip
+METHODS: dict[str, Callable[[], Distiller]] = {
+    **methods("small"),
+    "SP of logits": lambda: SP(layer="logits"),
+    "PKT + KL": AuthorsPKT,
+    "KD + FitNet": lambda: Combined([KD(), FitNet(layer="small")]),
+}
 
 
-@pytest.mark.parametrize("make", METHODS)
+@pytest.mark.parametrize("make", METHODS.values(), ids=METHODS)
 @pytest.mark.parametrize("nothing", ["ignored", "masked"])
 def test_without_any_pixel_the_term_is_zero(make: Callable[[], Distiller], nothing: str) -> None:
     distiller = make()
@@ -260,7 +262,7 @@ def test_relations_of_logits_are_between_images_not_pixels() -> None:
     assert found[AVERAGED_LOGITS].shape == (2, CLASSES)
 
 
-@pytest.mark.parametrize("make", METHODS)
+@pytest.mark.parametrize("make", METHODS.values(), ids=METHODS)
 def test_every_method_trains_with_a_sample_mask(
     make: Callable[[], Distiller], teacher: Path, tmp_path: Path
 ) -> None:

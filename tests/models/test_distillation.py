@@ -39,13 +39,13 @@ def teacher(tmp_path_factory: pytest.TempPathFactory, data: SyntheticDataModule)
     return joint_checkpoint(tmp_path_factory.mktemp("teacher"), data)
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        *methods("hidden2").values(),
-        lambda: Combined([FitNet(weight=1.0, layer=f"hidden{n}") for n in (1, 2)]),
-    ],
-)
+METHODS: dict[str, Callable[[], Distiller]] = {
+    **methods("hidden2"),
+    "two layers": lambda: Combined([FitNet(weight=1.0, layer=f"hidden{n}") for n in (1, 2)]),
+}
+
+
+@pytest.mark.parametrize("make", METHODS.values(), ids=METHODS)
 def test_every_method_trains_and_its_parts_are_optimised(
     make: Callable[[], Distiller], teacher: Path, data: SyntheticDataModule, tmp_path: Path
 ) -> None:
