@@ -66,6 +66,7 @@ _GRID_KEYS = {"overrides", "axes", "exclude"}
 TRIAL = "smoke"
 MAX_RUNS = 20_000  # of an experiment, what is excluded counted
 _MAX_VALUES = 10_000_000  # of all configs and exclusions, before they are merged
+_MAX_LABEL = 300  # characters, of an axis or a value of one
 _FEATURE_MASK = "ntdh_bench.masks.FeatureMask"
 
 
@@ -189,6 +190,7 @@ def load_experiment(path: Path, overrides: Mapping[str, Any] | None = None) -> E
         for run in expanded:
             unique.setdefault((run.protocol, run.hash), run)
         runs = tuple(unique.values())
+        _check_cells(runs, path)
     part_of = expect(spec.get("part_of", path.stem), str, path, "part_of")
     return Experiment(
         name=path.stem,
@@ -201,6 +203,21 @@ def load_experiment(path: Path, overrides: Mapping[str, Any] | None = None) -> E
         runs=runs,
         path=path,
     )
+
+
+def _check_cells(runs: Iterable[Run], path: Path) -> None:
+    """Refuse two runs of one cell and seed: nothing in the results would tell them apart."""
+    cells: dict[tuple[Any, ...], Run] = {}
+    for run in runs:
+        first = cells.setdefault((run.protocol, run.seed, *sorted(run.labels.items())), run)
+        if first is not run:
+            differ = [key for key, value in run.config.items() if first.config.get(key) != value]
+            cell = ", ".join(f"{axis}={label}" for axis, label in run.labels.items())
+            raise UserError(
+                f"{path}: two grids have the cell {shortened(cell) or 'without axes'}, but other "
+                f"settings ({shortened(', '.join(differ))}): give one an axis that tells them "
+                "apart, such as `variant: {other: {}}`"
+            )
 
 
 def _expand(
@@ -320,17 +337,27 @@ def _left_out(config: Config, key: str) -> bool:
 
 def _axis(name: str, values: Any, path: Path) -> dict[str, Config]:
     """Return label -> overrides of an axis."""
-    if isinstance(values, list) and values:
+    if not values or not isinstance(values, list | dict):
+        raise UserError(
+            f"{path}: the axis {shortened(str(name))} is {kind_of(values)}: give a list of values "
+            "for the dotted key, or labels with the settings that each changes"
+        )
+    if not all(map(is_label, (name, *map(str, values)))):
+        raise UserError(
+            f"{path}: the axis {shortened(str(name))}: a name or a value is no line of text of at "
+            f"most {_MAX_LABEL} characters; give values a short label: `label: {{key: value}}`"
+        )
+    if isinstance(values, list):
         return {str(value): {name: value} for value in values}
-    if isinstance(values, dict) and values:
-        return {
-            str(label): expect(changes, dict, path, f"grids.axes.{name}.{label}")
-            for label, changes in values.items()
-        }
-    raise UserError(
-        f"{path}: the axis {shortened(name)} is {kind_of(values)}: give a list of values for the "
-        "dotted key, or labels with the settings that each changes"
-    )
+    return {
+        str(label): expect(changes, dict, path, f"grids.axes.{name}.{label}")
+        for label, changes in values.items()
+    }
+
+
+def is_label(text: Any) -> bool:
+    """Return whether an axis, or a label on it, can stand in a row: a line of text, not long."""
+    return isinstance(text, str) and len(text) <= _MAX_LABEL and text.isprintable()
 
 
 def _excluded(

@@ -49,7 +49,13 @@ def run_hash(config: Config) -> str:
 
     1 and 1.0 are the same value, and a Trainer's argument that is null is one left out.
     """
-    return digest(_canonical(_as_before(config)))
+    return digest(canonical(config))
+
+
+def canonical(config: Config) -> Config:
+    """Return the form of a config that is hashed, the same for equal runs."""
+    form: Config = _canonical(_as_before(config))
+    return form
 
 
 def _as_before(config: Config) -> Config:

@@ -17,6 +17,8 @@ def main(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv[1:])
     if arguments.check:
         return _check(arguments.results, arguments.runs)
+    if arguments.upgrade:
+        return _upgrade(arguments.results)
     from ntdh_bench.report.build import build
 
     _print_summary(build(arguments.results, arguments.runs), arguments.results)
@@ -32,6 +34,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--check", action="store_true", help="write nothing; exit status 1 if anything is stale"
     )
+    parser.add_argument(
+        "--upgrade", action="store_true",
+        help="only convert records/*.csv of older schemas to this version's",
+    )  # fmt: skip
     parser.add_argument(
         "--runs", type=Path, default=Path("runs/sweep"), metavar="FOLDER",
         help="records of sweeps; default: runs/sweep",
@@ -54,6 +60,16 @@ def _check(results: Path, runs: Path) -> int:
         print(line)
     print(f"{results}: {len(stale)} stale; run `ntdh-bench tables`")
     return 1
+
+
+def _upgrade(results: Path) -> int:
+    from ntdh_bench.records import upgrade
+
+    lines = upgrade(results)
+    for line in lines:
+        print(line)
+    print(f"{results}: {'run `ntdh-bench tables` again' if lines else 'nothing to convert'}")
+    return 0
 
 
 def _print_summary(report: Report, results: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ntdh_bench import __version__
 from ntdh_bench.cache import file_digest
 from ntdh_bench.errors import FileError
-from ntdh_bench.experiments import EXTRAS, shipped_experiments
+from ntdh_bench.experiments import shipped_experiments
 from ntdh_bench.files.reading import reading
 from ntdh_bench.files.schema import mismatch
 from ntdh_bench.files.text import read_json
@@ -22,7 +22,8 @@ from ntdh_bench.records import (
     OUTDATED,
     RecordError,
     Row,
-    details_path,
+    experiment_csvs,
+    place_of,
     read_rows,
     read_run,
     to_row,
@@ -49,13 +50,6 @@ def input_hashes(results: Path) -> dict[str, str]:
     files |= {f"{CONFIGS}{path.name}": path for path in shipped_experiments()}
     files[PAPER] = Path(__file__).parents[1] / "paper" / "paper.yaml"
     return {VERSION: __version__, **{name: file_hash(files[name]) for name in sorted(files)}}
-
-
-def experiment_csvs(results: Path) -> list[Path]:
-    """Return the CSVs of records in a results folder, by name; not those of curves and maps."""
-    found = sorted((results / "records").glob("*.csv"))
-    details = {details_path(path, kind) for path in found for kind in EXTRAS}
-    return [path for path in found if path not in details]
 
 
 def file_hash(path: Path) -> str:
@@ -188,7 +182,7 @@ def _differences(path: Path, rows: Iterable[Row]) -> list[str]:
         return [
             f"{path} differs from its row in {RECORDS}{row['experiment']}.csv"
             for row in rows
-            if to_row(record, row["experiment"], row["protocol"]) != row
+            if to_row(record, place_of(row)) != row
         ]
     except RecordError as error:
         return [f"{error}; {_RUN_AGAIN}"]

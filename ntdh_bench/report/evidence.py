@@ -18,11 +18,11 @@ from ntdh_bench.records import (
     Row,
     csv_path,
     details_path,
+    experiment_csvs,
     outdated_runs,
     read_details,
     read_rows,
 )
-from ntdh_bench.report.check import experiment_csvs
 from ntdh_bench.report.pairing import Controls, scored
 
 Image = NDArray[np.float64]

@@ -189,6 +189,7 @@ def make_record(
         "dataset": cli.datamodule.name,
         "source": cli.datamodule.source,
         "data_fingerprint": cli.datamodule.fingerprint,
+        "measure": cli.datamodule.metric,
         "parameters": model.parameter_counts(),
         **outcome,
         "teacher": teacher,

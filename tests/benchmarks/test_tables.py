@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ntdh_bench.records import csv_path, record_path, to_row, write_record, write_rows
+from ntdh_bench.records import Place, csv_path, record_path, to_row, write_record, write_rows
 from ntdh_bench.report import evidence
 from tests.ntdh_bench.report.rows import all_rows, make_record, write_results
 
@@ -53,7 +53,9 @@ def write_store(store: Path, results: Path, count: int) -> None:
     records = [make_record(run=f"{seed:016x}", seed=seed, curves=curves) for seed in range(count)]
     for record in records:
         write_record(record_path(store, record["run"]), record)
-    write_rows(csv_path(results, "mine"), [to_row(record, "mine", "p") for record in records])
+    write_rows(
+        csv_path(results, "mine"), [to_row(record, Place("mine", "p")) for record in records]
+    )
 
 
 @pytest.mark.benchmark

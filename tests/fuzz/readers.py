@@ -422,7 +422,7 @@ def _record(folder: Path) -> Path:
 
 
 def _read_record(path: Path) -> Any:
-    return records.to_row(records.read_run(path, RUN), "x", "y")
+    return records.to_row(records.read_run(path, RUN), records.Place("x", "y"))
 
 
 def _is_row(row: Any) -> bool:
@@ -443,7 +443,7 @@ def _is_row(row: Any) -> bool:
 def _rows(folder: Path) -> Path:
     path = folder / "records" / "mine.csv"
     path.parent.mkdir()
-    row = records.to_row(make_record(), "mine", "p")
+    row = records.to_row(make_record(), records.Place("mine", "p"))
     records.write_rows(path, [row, {**row, "seed": 1, "run": "1" * 16}])
     return path
 

@@ -61,7 +61,7 @@ STATISTICS, STAT_TESTS = (
     "ntdh_bench/report/statistics.py",
     "tests/ntdh_bench/report/test_statistics.py",
 )
-RECORDS, REC_TESTS = "ntdh_bench/records.py", "tests/ntdh_bench/test_records.py"
+RECORDS, REC_TESTS = "ntdh_bench/records/", "tests/ntdh_bench/records/test_records.py"
 HYPOTHESIS, H_TESTS = (
     "ntdh_bench/report/hypothesis.py",
     "tests/ntdh_bench/report/test_hypothesis.py",
@@ -155,12 +155,12 @@ MUTANTS = (
     Mutant("ignored pixels are distilled", MODULE,
            "keep = target != self.ignore_index", "keep = target == target",
            "tests/models/test_dense.py"),
-    Mutant("the mask is part of what a control must share", RECORDS,
+    Mutant("the mask is part of what a control must share", f"{RECORDS}identity.py",
            '"model": student, "mask": None,', '"model": student,', REC_TESTS),
     Mutant("students of two task weights share a control", "ntdh_bench/runs/control.py",
            '"task_weight": identity["model"]["init_args"]["task_weight"],', "",
            "tests/ntdh_bench/runs/test_control.py"),
-    Mutant("a matched control is taken for w/o KD", RECORDS,
+    Mutant("a matched control is taken for w/o KD", f"{RECORDS}identity.py",
            'if init_args.get("task_weight") == 1 else "matched"',
            'if init_args.get("task_weight") else "matched"', REC_TESTS),
     # -- metrics and segmentation
@@ -240,12 +240,12 @@ MUTANTS = (
            "value = None if control is None else control[",
            "value = None if control is None else row[", PAIR_TESTS),
     # -- records
-    Mutant("ranges are not checked", RECORDS,
+    Mutant("ranges are not checked", f"{RECORDS}columns.py",
            "if not low - _ROUNDING <= value <= high + _ROUNDING:", "if False:", REC_TESTS),
-    Mutant("lambda in the wrong column", RECORDS,
+    Mutant("lambda in the wrong column", f"{RECORDS}rows.py",
            'model.get("task_weight") if lam is None else 1 - lam',
            'model.get("task_weight") if lam is None else lam', REC_TESTS),
-    Mutant("the record of another run", RECORDS,
+    Mutant("the record of another run", f"{RECORDS}files.py",
            'if record.get("run") != run:', "if False:", REC_TESTS),
 )  # fmt: skip
 

@@ -69,7 +69,7 @@ def test_fit_and_test_report_mean_iou(
     assert sum(per_class.values()) / 4 == pytest.approx(record["metrics"]["last"]["test"]["miou"])
     assert f"IoU %        1 {100 * per_class['1']:.1f}, 2 " in shown
     assert {"miou", "tcjsd", "ncjsd"} <= record["curves"].keys()
-    row = records.to_row({**record, "run": "x"}, "table4", "small")
+    row = records.to_row({**record, "run": "x"}, records.Place("table4", "small"))
     assert (row["method"], row["arm"], row["mask"]) == ("DKD", "kd", "sample")
     assert row["last_test_miou"] == record["metrics"]["last"]["test"]["miou"]
     assert main(["test", "--ckpt_path", str(run / "checkpoints" / "last.ckpt"), *words[4:]]) == 0

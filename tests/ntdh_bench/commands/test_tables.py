@@ -52,7 +52,7 @@ def test_a_csv_of_another_schema_is_one_line_and_stays(
     shown = capsys.readouterr().out
     assert "2 rows of 1 experiments" in shown
     for path in foreign:
-        assert shown.count(f"problem: {path}: its columns are not those of schema") == 1
+        assert shown.count(f"problem: {path}: its columns are not those of a schema") == 1
         assert path.read_text() == "a,b\n1,2\n"
 
 

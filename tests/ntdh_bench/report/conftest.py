@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ntdh_bench.records import csv_path, to_row, write_rows
+from ntdh_bench.records import Place, csv_path, to_row, write_rows
 from ntdh_bench.report import evidence
 from ntdh_bench.report.build import build
 from tests.ntdh_bench.report.rows import all_rows, make_record, smoke, table2, write_results
@@ -38,7 +38,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     results = tmp_path_factory.mktemp("small")
     write_results(results, [*table2(2), *smoke()])
-    write_rows(csv_path(results, "mine"), [to_row(make_record(), "mine", "short")])
+    write_rows(csv_path(results, "mine"), [to_row(make_record(), Place("mine", "short"))])
     _build(results)
     return results
 

@@ -15,7 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from ntdh_bench.cache import digest
-from ntdh_bench.records import COLUMNS, Row, csv_path, details_path, write_rows
+from ntdh_bench.records import (
+    COLUMNS,
+    METRICS,
+    SETTINGS,
+    Row,
+    blank_row,
+    csv_path,
+    details_path,
+    older,
+    write_rows,
+)
 from ntdh_bench.report.pairing import scored
 
 METHODS = ("FitNet", "CRD", "RKD", "PKT", "SP", "DKD")
@@ -26,13 +36,9 @@ MAP_SIDE = 28
 RUN = "0123456789abcdef"
 
 _SHIFT = {None: 0.0, "most_divergent": -0.06, "random": 0.01, "least_divergent": 0.08}
-_MEASURED = (
-    "accuracy", "teacher_accuracy", "miou", "teacher_miou", "tcjsd", "ncjsd", "kl", "tckl",
-    "tckl_binary", "nckl",
-)  # fmt: skip
 _DENSE = ("semantickitti", "nyuv2")
 _STUDENT = ("dataset", "protocol", "source", "gap", "classes", "unimodal", "student_noise", "seed")
-_BLANK: Row = dict.fromkeys(COLUMNS)
+_BLANK = blank_row()
 _ENVIRONMENT: Row = {
     "seconds": 12.5,
     "device": "x86_64 CPU",
@@ -80,6 +86,8 @@ def make_row(**given: Any) -> Row:
     row["run"] = digest(row)
     row["config_hash"] = row["run"]
     row["baseline_hash"] = digest([row[name] for name in _STUDENT])
+    row["measure"] = "miou" if row["dataset"] in _DENSE else "accuracy"
+    row |= older._by_columns(row, SETTINGS)._asdict()
     return scored({**row, **_metrics(row), **_ENVIRONMENT})
 
 
@@ -115,7 +123,7 @@ def _metrics(row: Row) -> Row:
         f"{when}_{split}_{name}": values.get(name) if _has(row, when, split) else None
         for when in ("last", "best")
         for split in ("val", "test")
-        for name in _MEASURED
+        for name in METRICS
     }
 
 

@@ -213,7 +213,7 @@ def test_unreadable_rows_are_named(tmp_path: Path) -> None:
     write_results(tmp_path, [make_row(experiment="mine", protocol="p")])
     path = csv_path(tmp_path, "mine")
     header, line = path.read_text().splitlines()
-    path.write_text(f"{header}\n{line}\n{line.replace('feedfeedfeedfeed,', 'feed,many')}\n")
+    path.write_text(f"{header}\n{line}\n{line.replace('feed,accuracy,', 'feed,accuracy,many')}\n")
     report = build(tmp_path, tmp_path / "no-store")
     assert len(report.evidence.problems) == 1
     assert "line 3" in report.evidence.problems[0]

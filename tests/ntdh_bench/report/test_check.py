@@ -101,7 +101,7 @@ def test_a_file_that_is_no_csv_of_records_is_one_line(results: Path, store: Path
     write_record(record_path(store, "f" * 16), make_record(run="f" * 16))
     new, foreign, uncollected = check(results, store)
     assert new.startswith("records/a_foreign_one.csv is new")
-    assert foreign.startswith(f"{path}: its columns are not those of schema")
+    assert foreign.startswith(f"{path}: its columns are not those of a schema")
     assert "1 records not collected yet" in uncollected
 
 

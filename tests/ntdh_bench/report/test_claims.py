@@ -124,8 +124,12 @@ def row_of(experiment: str, dataset: str, config: Mapping[str, Any], seed: int, 
     values = random.Random(run)
     given = row(experiment, seed, dataset=dataset, run=run)
     given |= {"arm": records.arm(identity), "baseline_hash": records.baseline_hash(identity)}
-    given |= {"teacher_parameters": 100, "student_parameters": 100, **records._settings(identity)}
-    model = records._short(config["model"]["class_path"]) or ""
+    given |= {
+        "teacher_parameters": 100,
+        "student_parameters": 100,
+        **records.rows._settings(identity),
+    }
+    model = records.rows._short(config["model"]["class_path"]) or ""
     if model in METHODS:  # modules that are methods of their own
         given |= {"arm": "kd", "method": METHODS[model]}
     given |= {name: values.random() for name in COLUMNS if name.startswith("last_")}
