@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from ntdh_bench.batch import Inputs, PairedBatch, PairedData, Split
 from ntdh_bench.contract import BenchModule
 from ntdh_bench.errors import UserError
+from ntdh_bench.networks import evaluating
 from ntdh_bench.seeding import derive_seed, seeded
 from ntdh_bench.segmentation import MeanIoU
 
@@ -61,18 +62,15 @@ def check_network(
     Raises:
         UserError: it does not.
     """
-    training = network.training
-    network.eval()
     try:
-        logits = network(inputs)
+        with evaluating(network):
+            logits = network(inputs)
     except (RuntimeError, TypeError, IndexError, AttributeError, KeyError) as error:
         shape = tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) else list(inputs)
         raise UserError(
             f"model.{name} does not take the data's inputs of shape {shape}: "
             f"{next(iter(str(error).splitlines()), type(error).__name__)}"
         ) from error
-    finally:
-        network.train(training)
     if not isinstance(logits, Tensor) or logits.dim() < 2:
         raise UserError(
             f"model.{name} returns no logits (B, classes, ...): choose a network that classifies"

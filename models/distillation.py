@@ -17,6 +17,7 @@ from ntdh_bench.errors import UserError
 from ntdh_bench.frozen_teacher import FrozenTeacher, TeacherKind
 from ntdh_bench.layers import LOGITS, FeatureTap, find_layer
 from ntdh_bench.masks import SampleMask
+from ntdh_bench.networks import evaluating
 from ntdh_bench.ranges import check_at_least, check_within
 
 from .base import (
@@ -269,11 +270,10 @@ class DistillationModule(TrainableModule):
 @torch.no_grad()
 def _widths(network: nn.Module, layers: Sequence[str], inputs: Inputs) -> list[int]:
     """Return the sizes of dimension 1 of layers' outputs; batch statistics stay as they are."""
-    training = network.training
-    tap = FeatureTap(network.eval(), layers)
-    outputs = tap(inputs)
+    tap = FeatureTap(network, layers)
+    with evaluating(network):
+        outputs = tap(inputs)
     tap.close()
-    network.train(training)
     return [outputs[layer].shape[1] for layer in layers]
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ntdh_bench.batch import Inputs, PairedBatch, PairedData, Split
 from ntdh_bench.layers import FeatureTap
+from ntdh_bench.networks import to_device
 
 
 class TeacherOutputs:
@@ -78,7 +79,7 @@ class TeacherOutputs:
         first = 0
         size = 0
         for batch in self._data.batches(split):
-            outputs = self._run(_to_device(batch["teacher"], self._device))
+            outputs = self._run(to_device(batch["teacher"], self._device))
             count = len(batch["index"])
             if not stores:
                 size = self._data.split_size(split)
@@ -113,9 +114,3 @@ class TeacherOutputs:
             )
             for number, (name, shape) in enumerate(shapes.items())
         }
-
-
-def _to_device(inputs: Inputs, device: torch.device) -> Inputs:
-    if isinstance(inputs, dict):
-        return {name: value.to(device) for name, value in inputs.items()}
-    return inputs.to(device)

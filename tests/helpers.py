@@ -76,7 +76,7 @@ def methods(layer: str) -> dict[str, partial[Distiller]]:
             kind, **{} if kind.by_row else {"layer": layer}, **small.get(kind.__name__, {})
         )
         for kind in classes
-        if kind not in (Distiller, distillers.Combined) and "Authors" not in kind.__name__
+        if kind not in (Distiller, distillers.Combined)
     }
 
 

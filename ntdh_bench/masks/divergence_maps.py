@@ -12,8 +12,8 @@ from torch.nn.functional import adaptive_avg_pool2d
 from ntdh_bench.batch import Inputs, PairedBatch, PairedData, Split, in_plane
 from ntdh_bench.divergence import ncjsd
 from ntdh_bench.masks import plots
-from ntdh_bench.masks.saliency import evaluating, to_device
 from ntdh_bench.masks.sample_mask import SampleMask
+from ntdh_bench.networks import device_of, evaluating, to_device
 
 _SAMPLES = 2
 _ROWS = 32  # of the maps that are kept in a record, at most
@@ -45,7 +45,7 @@ def divergence_maps(
     ignore_index: int = 255,
 ) -> DivergenceMaps:
     """Return the maps of a batch with targets ``(B, H, W)``, ranked together as in training."""
-    device = next((p.device for p in student.parameters()), torch.device("cpu"))
+    device = device_of(student)
     teacher.to(device)
     target = batch["target"].to(device)
     with evaluating(teacher, student):

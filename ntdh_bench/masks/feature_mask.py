@@ -20,7 +20,8 @@ from ntdh_bench.frozen_teacher import FrozenTeacher
 from ntdh_bench.layers import INPUT, find_layer, mask_layer
 from ntdh_bench.masks.base import Mask, Removes, keep_mask
 from ntdh_bench.masks.permuted import layer_output
-from ntdh_bench.masks.saliency import FeatureSaliency, Saliency, to_device
+from ntdh_bench.masks.saliency import FeatureSaliency, Saliency
+from ntdh_bench.networks import device_of, to_device
 from ntdh_bench.progress import progress_bar
 from ntdh_bench.provenance import classes_of, code_of
 from ntdh_bench.seeding import generator
@@ -203,20 +204,11 @@ class FeatureMask(Mask):
             )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put the mask in place (Lightning hook)."""
-        self._install(trainer, pl_module)
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the mask in place where it is not yet (Lightning hook)."""
-        self._install(trainer, pl_module)
+        if self._handle is None:
+            self._install(trainer, pl_module)
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put the mask in place (Lightning hook)."""
-        self._install(trainer, pl_module)
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put the mask in place (Lightning hook)."""
-        self._install(trainer, pl_module)
+    on_validation_start = on_test_start = on_predict_start = on_fit_start
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the mask off the network (Lightning hook); its choice of features stays."""
@@ -229,8 +221,6 @@ class FeatureMask(Mask):
         self._remove()
 
     def _install(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._handle is not None:
-            return
         teacher = described(pl_module).frozen_teacher
         assert teacher is not None  # see setup
         teacher.to(pl_module.device)
@@ -256,8 +246,8 @@ class FeatureMask(Mask):
 @torch.no_grad()
 def _width(teacher: nn.Module, layer: str, datamodule: PairedData) -> int:
     batch = next(iter(datamodule.batches("train")))
-    device = next((p.device for p in teacher.parameters()), torch.device("cpu"))
-    return layer_output(teacher, layer, to_device(batch["teacher"], device))[1].shape[1]
+    inputs = to_device(batch["teacher"], device_of(teacher))
+    return layer_output(teacher, layer, inputs)[1].shape[1]
 
 
 def _with_progress(datamodule: PairedData) -> Iterator[PairedBatch]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ntdh_bench.batch import Inputs, PairedBatch, in_plane
+from ntdh_bench.batch import PairedBatch, in_plane
 from ntdh_bench.cache import write_atomic
 from ntdh_bench.errors import FileError, UserError
 from ntdh_bench.files.arrays import Spec, read_npz
 from ntdh_bench.layers import find_layer
 from ntdh_bench.masks.permuted import PermutedTeacher
+from ntdh_bench.networks import device_of, evaluating, to_device
 from ntdh_bench.ranges import check_at_least
 from ntdh_bench.seeding import generator
 
@@ -151,7 +151,7 @@ class FeatureSaliency:
                 gives logits that are not finite.
         """
         find_layer(teacher, self.layer)
-        device = next((p.device for p in teacher.parameters()), torch.device("cpu"))
+        device = device_of(teacher)
         difference = torch.zeros(0, dtype=torch.float64)
         unmasked, rows = 0.0, 0
         with evaluating(teacher, student):
@@ -187,23 +187,3 @@ class FeatureSaliency:
     def _orders(self, batch_number: int, size: int) -> Iterator[Tensor]:
         for m in range(self.permutations):
             yield torch.randperm(size, generator=generator(self.seed, "saliency", m, batch_number))
-
-
-def to_device(inputs: Inputs, device: torch.device) -> Inputs:
-    """Return a tensor, or a dict of them, on ``device``."""
-    if isinstance(inputs, dict):
-        return {name: value.to(device) for name, value in inputs.items()}
-    return inputs.to(device)
-
-
-@contextmanager
-def evaluating(*networks: nn.Module) -> Iterator[None]:
-    """Put networks into eval mode inside the block, and each sub-module back as it was after it."""
-    training = [module for network in networks for module in network.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

@@ -14,7 +14,8 @@ from ntdh_bench.layers import INPUT
 from ntdh_bench.masks import heatmaps, plots
 from ntdh_bench.masks.base import Removes
 from ntdh_bench.masks.feature_mask import FeatureMask
-from ntdh_bench.masks.saliency import Saliency, evaluating
+from ntdh_bench.masks.saliency import Saliency
+from ntdh_bench.networks import device_of, evaluating
 
 HEATMAPS = "heatmaps.npz"  # holds (masks, 1 + classes, H, W), the average over classes first
 # Enough for maps without visible noise; all of MNIST would take ten times as long.
@@ -78,7 +79,7 @@ def _write_heatmaps(
     note: str,
 ) -> list[Path]:
     classes, layer = datamodule.num_classes, mask.layer
-    device = next((p.device for p in teacher.parameters()), torch.device("cpu"))
+    device = device_of(teacher)
     batches = datamodule.batches("train")
     images = list(heatmaps.first_images(batches, _SAMPLES, device, datamodule.ignore_index))
     keeps = [mask.choose(saliency.values, removes).to(device) for removes in _MASKS]

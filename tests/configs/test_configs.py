@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from ntdh_bench import distillers
 from ntdh_bench.cli import main
 from ntdh_bench.composition import read_config
+from ntdh_bench.paper import authors
 from tests.helpers import flags, small_and_simulated
 
 CONFIGS = sorted(Path("configs").glob("*.yaml"))
@@ -51,7 +51,7 @@ def test_every_overlay_runs(overlay: Path, tmp_path: Path) -> None:
     assert main(["fit", *flags(Path("configs/mnist_kd.yaml"), tmp_path, *more)]) == 0
 
 
-@pytest.mark.parametrize("preset", [x for x in distillers.__all__ if x.startswith("Authors")])
+@pytest.mark.parametrize("preset", [x for x in vars(authors) if x.startswith("Authors")])
 def test_the_authors_preset_runs(preset: str, tmp_path: Path) -> None:
     batches = ["--data.batch_size", "64", "--data.steps_per_epoch", "1"]
     more = ["--model.distiller", preset, "--trainer.fast_dev_run", "true", *batches]
