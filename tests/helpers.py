@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch.optim import SGD
 
 from ntdh_bench import distillers
@@ -23,6 +23,8 @@ from ntdh_bench.distillers import Distiller
 from ntdh_bench.frozen_teacher import FrozenTeacher
 from ntdh_bench.models import DistillationModule, JointModule, MLPClassifier
 
+T = TypeVar("T")
+Module = TypeVar("Module", bound=LightningModule)
 FEATURES, CLASSES = 12, 4
 network = partial(MLPClassifier, FEATURES, [8, 6], CLASSES, "relu")
 optimizer = partial(SGD, lr=0.1, momentum=0.9)
@@ -44,6 +46,14 @@ def quiet_trainer(folder: Path, epochs: int = 1, **changes: Any) -> Trainer:
         "default_root_dir": folder, "num_sanity_val_steps": 0,
     }  # fmt: skip
     return Trainer(**{**settings, **changes})
+
+
+def attached(module: Module, data: Any, folder: Path) -> Module:
+    """A module whose trainer knows the data, as in a training step."""
+    trainer = quiet_trainer(folder)
+    trainer.test(module, datamodule=data, verbose=False)
+    module.trainer = trainer
+    return module
 
 
 def joint_checkpoint(folder: Path, data: SyntheticDataModule, seed: int = 0) -> Path:
@@ -85,6 +95,12 @@ def held(teacher: torch.nn.Module, companion: torch.nn.Module | None = None) -> 
     frozen = FrozenTeacher("joint", torch.nn.Module, torch.nn.Module)
     frozen.hold(teacher, companion)
     return frozen
+
+
+def some(value: T | None) -> T:
+    """Return a value that must be there."""
+    assert value is not None
+    return value
 
 
 def weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:

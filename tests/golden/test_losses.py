@@ -13,6 +13,7 @@ from torch import Tensor
 from ntdh_bench.distillers import CRD
 from ntdh_bench.distillers.functional import dkd, fitnet, kd, pkt, rkd, sp
 from ntdh_bench.divergence import ncjsd, tcjsd
+from tests.helpers import some
 
 TOLERANCE = 1e-6
 
@@ -67,11 +68,9 @@ def test_divergences(golden: Path, case: str) -> None:
     else:
         value = ncjsd(teacher, student, target).mean()
     value.backward()
-    assert student.grad is not None
-    assert teacher.grad is not None
     close(value.detach(), data[f"C10.{case}.ref_textbook.loss_f64"])
-    close(student.grad, data[f"C10.{case}.ref_textbook.grad_s_f64"])
-    close(teacher.grad, data[f"C10.{case}.ref_textbook.grad_t_f64"])
+    close(some(student.grad), data[f"C10.{case}.ref_textbook.grad_s_f64"])
+    close(some(teacher.grad), data[f"C10.{case}.ref_textbook.grad_t_f64"])
 
 
 def test_fitnet(golden: Path) -> None:

@@ -16,7 +16,7 @@ from ntdh_bench.masks import SampleMask
 from ntdh_bench.models import OptimizerPair, PMFModule, WarmupCosine
 from ntdh_bench.models.losses import focal, lovasz_softmax, perception_aware
 from ntdh_bench.segmentation import MeanIoU
-from tests.helpers import equal, quiet_trainer, small_data, weights
+from tests.helpers import attached, equal, quiet_trainer, small_data, some, weights
 from tests.models.fusion import CLASSES, TinyPMF, street_data
 
 
@@ -35,16 +35,10 @@ def make(**settings: Any) -> PMFModule:
     return PMFModule(TinyPMF, CLASSES, **given)
 
 
-def attached(data: Any, folder: Path, **settings: Any) -> PMFModule:
-    """A module whose trainer knows the data, as in a training step."""
-    module = make(**settings)
-    module.trainer = quiet_trainer(folder)
-    module.trainer.test(module, datamodule=data, verbose=False)
-    return module
-
-
 def test_loss_is_that_of_the_paper(data: SemanticKITTIDataModule, tmp_path: Path) -> None:
-    module = attached(data, tmp_path, lovasz_weight=0.5, perception_weight=0.25, threshold=0.0)
+    module = attached(
+        make(lovasz_weight=0.5, perception_weight=0.25, threshold=0.0), data, tmp_path
+    )
     batch = next(data.batches("train"))
     logits = module.network(module.inputs(batch))
     expected = torch.zeros(())
@@ -63,11 +57,11 @@ def test_a_sample_mask_drops_pixels_from_the_guidance_only(
     batch = next(data.batches("train"))
     losses = {}
     for ratio in (0.0, 0.5, 1.0):
-        module = attached(data, tmp_path, threshold=0.0)
+        module = attached(make(threshold=0.0), data, tmp_path)
         module.sample_mask = SampleMask(ratio)
         losses[ratio] = module.training_step(batch, 0).item()
-    unmasked = attached(data, tmp_path, threshold=0.0)
-    alone = attached(data, tmp_path, threshold=0.0, perception_weight=0.0)
+    unmasked = attached(make(threshold=0.0), data, tmp_path)
+    alone = attached(make(threshold=0.0, perception_weight=0.0), data, tmp_path)
     assert losses[0.0] == unmasked.training_step(batch, 0).item()
     assert losses[1.0] == alone.training_step(batch, 0).item()
     assert losses[0.5] not in (losses[0.0], losses[1.0])
@@ -95,7 +89,7 @@ def test_trains_both_branches_and_measures(
 def test_a_batch_without_valid_pixels_changes_nothing(
     data: SemanticKITTIDataModule, tmp_path: Path
 ) -> None:
-    module = attached(data, tmp_path)
+    module = attached(make(), data, tmp_path)
     module.sample_mask = SampleMask(0.25)
     batch = next(data.batches("train"))
     empty = PairedBatch(**{**batch, "target": torch.full_like(batch["target"], 255)})
@@ -164,8 +158,7 @@ def test_points_and_classes_are_measured(
 
 
 def test_predictions(data: SemanticKITTIDataModule, tmp_path: Path) -> None:
-    batches = quiet_trainer(tmp_path).predict(make(), datamodule=data)
-    assert batches is not None
+    batches = some(quiet_trainer(tmp_path).predict(make(), datamodule=data))
     assert [batch["logits"].shape for batch in batches] == [(2, 20, 48, 128), (1, 20, 48, 128)]
 
 

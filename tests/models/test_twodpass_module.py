@@ -16,7 +16,7 @@ from ntdh_bench.errors import UserError
 from ntdh_bench.masks import SampleMask
 from ntdh_bench.models import TwoDPASSModule, TwoDPASSNet
 from ntdh_bench.models.losses import lovasz_softmax
-from tests.helpers import equal, quiet_trainer, weights
+from tests.helpers import attached, equal, quiet_trainer, weights
 from tests.models.fusion import CLASSES, TinyTwoDPASS, street_data
 
 
@@ -30,14 +30,6 @@ def make(**settings: Any) -> TwoDPASSModule:
     return TwoDPASSModule(TinyTwoDPASS, CLASSES, **given)
 
 
-def attached(data: Any, folder: Path, **settings: Any) -> TwoDPASSModule:
-    """A module whose trainer knows the data, as in a training step."""
-    module = make(**settings)
-    module.trainer = quiet_trainer(folder)
-    module.trainer.test(module, datamodule=data, verbose=False)
-    return module
-
-
 def without_points(batch: PairedBatch) -> PairedBatch:
     points: Any = batch["student"]
     fewer = {name: value if name == "image" else value[:0] for name, value in points.items()}
@@ -49,7 +41,7 @@ def test_loss_is_that_of_the_paper(
     weighting: str, data: SemanticKITTIDataModule, tmp_path: Path
 ) -> None:
     chosen = {} if weighting == "2dpass" else {"class_weighting": weighting}
-    module = attached(data, tmp_path, fused_weight=2.0, distill_weight=3.0, **chosen)
+    module = attached(make(fused_weight=2.0, distill_weight=3.0, **chosen), data, tmp_path)
     class_weights = {"2dpass": data.point_class_weights, "pmf": data.class_weights}[weighting]
     batch = next(data.batches("train"))
     points: Any = batch["student"]
@@ -83,11 +75,11 @@ def test_a_sample_mask_drops_points_from_the_divergences_only(
     batch = next(data.batches("train"))
     losses = {}
     for ratio in (0.0, 0.5, 1.0):
-        module = attached(data, tmp_path)
+        module = attached(make(), data, tmp_path)
         module.sample_mask = SampleMask(ratio)
         losses[ratio] = module.training_step(batch, 0).item()
-    unmasked = attached(data, tmp_path)
-    alone = attached(data, tmp_path, distill_weight=0.0)
+    unmasked = attached(make(), data, tmp_path)
+    alone = attached(make(distill_weight=0.0), data, tmp_path)
     assert losses[0.0] == unmasked.training_step(batch, 0).item()
     assert losses[1.0] == alone.training_step(batch, 0).item()
     assert losses[0.5] not in (losses[0.0], losses[1.0])
@@ -112,7 +104,7 @@ def test_trains_every_head_and_measures(
 def test_a_batch_without_points_gives_zero(
     network: str, data: SemanticKITTIDataModule, tmp_path: Path
 ) -> None:
-    module = attached(data, tmp_path)
+    module = attached(make(), data, tmp_path)
     if network == "real":
         module.network = TwoDPASSNet(CLASSES, width=8, backbone="resnet18")
     module.sample_mask = SampleMask(0.25)
@@ -124,7 +116,7 @@ def test_a_batch_without_points_gives_zero(
 
 
 def test_points_without_a_label_give_zero(data: SemanticKITTIDataModule, tmp_path: Path) -> None:
-    module = attached(data, tmp_path)
+    module = attached(make(), data, tmp_path)
     batch = next(data.batches("train"))
     points: Any = batch["student"]
     points["point_target"] = torch.full_like(points["point_target"], 255)

@@ -14,7 +14,7 @@ from torch import Tensor
 from ntdh_bench.distillers import CRD, contrastive
 from ntdh_bench.distillers.ranks import gather_rows, rank
 from ntdh_bench.errors import UserError
-from tests.helpers import run_two_processes
+from tests.helpers import run_two_processes, some
 
 N_DATA, BATCH, NEGATIVES = 30, 4, 7
 
@@ -178,8 +178,7 @@ def test_memory_can_be_updated_before_backward() -> None:
     crd = make()
     losses = crd(*draw(0)) + crd(*draw(1))
     losses.backward()
-    assert crd.student_embedding is not None
-    assert crd.student_embedding.weight.grad is not None
+    assert some(crd.student_embedding).weight.grad is not None
     copy.deepcopy(crd)  # no buffer is part of a graph
 
 
@@ -190,9 +189,8 @@ def test_small_batches(rows: int) -> None:
     student.requires_grad_()
     loss = crd(student, teacher, index)
     loss.backward()
-    assert student.grad is not None
     assert loss.isfinite()
-    assert student.grad.isfinite().all()
+    assert some(student.grad).isfinite().all()
     assert crd.student_memory.isfinite().all()
     loss = crd(*draw())  # the normalisers come from the first batch that is not empty
     assert loss.isfinite()
@@ -201,17 +199,15 @@ def test_small_batches(rows: int) -> None:
 
 def test_zero_embeddings() -> None:
     crd = make()
-    assert crd.student_embedding is not None
-    torch.nn.init.zeros_(crd.student_embedding.bias)
+    torch.nn.init.zeros_(some(crd.student_embedding).bias)
     student, teacher, index, _ = draw()
     student[:] = 0
     student.requires_grad_()
     for _ in range(2):
         loss = crd(student, teacher, index)
         loss.backward()
-    assert student.grad is not None
     assert loss.isfinite()
-    assert student.grad.isfinite().all()
+    assert some(student.grad).isfinite().all()
     assert crd.student_memory.isfinite().all()
 
 
@@ -226,8 +222,7 @@ def test_autocast(dtype: torch.dtype, temperature: float) -> None:
         loss = crd(student, teacher, index, negatives)
     loss.backward()
     assert loss.dtype == torch.float32
-    assert student.grad is not None
-    assert student.grad.isfinite().all()
+    assert some(student.grad).isfinite().all()
     torch.testing.assert_close(loss, plain(student.float(), teacher.float(), index, negatives))
     torch.testing.assert_close(crd.student_memory, plain.student_memory)
 

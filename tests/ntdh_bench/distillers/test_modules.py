@@ -25,7 +25,7 @@ from ntdh_bench.distillers import (
 )
 from ntdh_bench.divergence import nckl, tckl
 from ntdh_bench.errors import UserError
-from tests.helpers import methods
+from tests.helpers import methods, some
 
 ROWS, CLASSES = 6, 4
 METHODS = methods("hidden2")
@@ -167,8 +167,7 @@ def test_fitnet_under_autocast() -> None:
         loss = fitnet(student, TEACHER["hidden2"])
     loss.backward()
     assert loss.dtype == torch.float32
-    assert student.grad is not None
-    assert student.grad.isfinite().all()
+    assert some(student.grad).isfinite().all()
 
 
 def test_combined() -> None:

@@ -9,6 +9,7 @@ import scipy.io
 
 from ntdh_bench.errors import LONGEST, FileError
 from ntdh_bench.files.mat5 import read_mat5
+from tests.helpers import some
 
 VALUES = {
     "trainNdxs": np.arange(1, 12, dtype=np.float64)[:, None],
@@ -28,8 +29,7 @@ def test_numbers_are_what_scipy_reads(tmp_path: Path, compressed: bool) -> None:
     scipy.io.savemat(path, VALUES, do_compression=compressed)
     expected = scipy.io.loadmat(path)
     for name in ("trainNdxs", "small", "matrix", "volume"):
-        found = read_mat5(path, name)
-        assert found is not None
+        found = some(read_mat5(path, name))
         assert found.dtype == np.float64
         np.testing.assert_array_equal(found, expected[name])
     assert read_mat5(path, "other") is None

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from ntdh_bench.batch import PairedBatch
 from ntdh_bench.errors import UserError
 from ntdh_bench.masks import FeatureMask, FeatureSaliency, Removes
-from tests.helpers import held
+from tests.helpers import held, some
 
 CLASSES, WIDTH, N = 4, 8, 40
 
@@ -118,19 +118,15 @@ def test_removes_the_top_or_the_bottom_of_the_signed_saliency() -> None:
     expected = FeatureSaliency("hidden1").compute(network(1), network(2), Data().batches("train"))
     order = expected.values.argsort().tolist()
     top, bottom = prepared(0.25), prepared(0.25, "least_divergent")
-    assert top.saliency is not None
-    assert torch.equal(top.saliency.values, expected.values)
-    assert top.keep is not None
-    assert bottom.keep is not None
-    assert set((~top.keep).nonzero().flatten().tolist()) == set(order[-2:])
-    assert set((~bottom.keep).nonzero().flatten().tolist()) == set(order[:2])
+    assert torch.equal(some(top.saliency).values, expected.values)
+    assert set((~some(top.keep)).nonzero().flatten().tolist()) == set(order[-2:])
+    assert set((~some(bottom.keep)).nonzero().flatten().tolist()) == set(order[:2])
 
 
 @pytest.mark.parametrize("removes", ["most_divergent", "least_divergent", "random"])
 @pytest.mark.parametrize(("ratio", "left"), [(0, 8), (0.1, 7), (0.06, 8), (0.5, 4), (1, 0)])
 def test_removes_the_rounded_share(removes: Removes, ratio: float, left: int) -> None:
-    keep = prepared(ratio, removes).keep
-    assert keep is not None
+    keep = some(prepared(ratio, removes).keep)
     assert keep.dtype == torch.bool
     assert (keep.shape, int(keep.sum())) == ((WIDTH,), left)
 
@@ -138,8 +134,7 @@ def test_removes_the_rounded_share(removes: Removes, ratio: float, left: int) ->
 @pytest.mark.parametrize(("layer", "width"), [("input", 6), ("hidden1", 8), ("head", 4)])
 def test_any_layer(layer: str, width: int) -> None:
     for removes in ("most_divergent", "random"):
-        keep = prepared(0.5, cast(Removes, removes), layer=layer).keep
-        assert keep is not None
+        keep = some(prepared(0.5, cast(Removes, removes), layer=layer).keep)
         assert keep.shape == (width,)
 
 
@@ -148,8 +143,7 @@ def test_random_is_seeded_and_needs_no_companion(cache: Path) -> None:
         mask = FeatureMask(0.5, "random", seed=seed)
         mask.prepare(held(network(1)), cast(Any, Data()))
         assert mask.saliency is None
-        assert mask.keep is not None
-        return cast("list[bool]", mask.keep.tolist())
+        return cast("list[bool]", some(mask.keep).tolist())
 
     assert keep(0) == keep(0)
     assert len({tuple(keep(seed)) for seed in range(5)}) > 1
@@ -225,8 +219,7 @@ def test_masks_every_stage_once_and_leaves_the_network_as_it_was(tmp_path: Path)
     run.test(module, datamodule=data, verbose=False)
     run.validate(module, datamodule=data, verbose=False)
     run.predict(module, datamodule=data)
-    assert mask.keep is not None
-    removed = tuple((~mask.keep).nonzero().flatten().tolist())
+    removed = tuple((~some(mask.keep)).nonzero().flatten().tolist())
     assert module.zeros == {stage: {removed} for stage in ("fit", "validate", "test", "predict")}
     assert module.hooks == {1}
     assert not module.hidden._forward_hooks
@@ -258,9 +251,7 @@ def test_the_mask_comes_from_the_checkpoint(
         second, module = FeatureMask(0.5, removes), Module()
         run = trainer(tmp_path, second, epochs=2)
         getattr(run, stage)(module, datamodule=Data(), ckpt_path=path, weights_only=True)
-        assert second.keep is not None
-        assert first.keep is not None
-        assert torch.equal(second.keep, first.keep)
+        assert torch.equal(some(second.keep), some(first.keep))
         assert (second.saliency is None) == (removes == "random")
         if second.saliency is not None and first.saliency is not None:
             assert torch.equal(second.saliency.values, first.saliency.values)
