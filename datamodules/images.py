@@ -1,4 +1,4 @@
-"""What data sets of images share: ImageNet's statistics, and shrinking labels."""
+"""What data sets of images share: shrinking labels."""
 
 from __future__ import annotations
 
@@ -8,10 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Number = TypeVar("Number", bound=np.generic)
-
-#: Mean and deviation of the channels of ImageNet's RGB images in [0, 1].
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def nearest(array: NDArray[Number], size: tuple[int, int]) -> NDArray[Number]:

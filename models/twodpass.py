@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ntdh_bench.errors import UserError
+from ntdh_bench.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
 from .padding import pad_to_multiple
 from .resnet import DOWNSAMPLING, WIDTHS, Backbone, ResNetEncoder
@@ -22,8 +23,6 @@ _POINT_FEATURES = 4 + 3 + 3  # x, y, z, remission; offsets from the voxel's mean
 _HEAD_WIDTH = 128
 _SLOPE = 0.1  # of LeakyReLU
 _FARTHEST = 10_000.0  # metres
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class TwoDPASSNet(nn.Module):
@@ -214,7 +213,7 @@ class _CameraBranch(nn.Module):
                 _decoder(WIDTHS[3], width, doublings=2),
             ]
         )
-        for name, values in (("mean", _IMAGENET_MEAN), ("std", _IMAGENET_STD)):
+        for name, values in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1), persistent=False)
 
     def forward(self, image: Tensor, pixel: Tensor) -> list[Tensor]:

@@ -14,11 +14,11 @@ from torch import Tensor
 from ntdh_bench.batch import Measure, PairedBatch, ScoringProtocol, Split
 from ntdh_bench.completion import scored_target
 from ntdh_bench.errors import UserError
+from ntdh_bench.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from ntdh_bench.ranges import check_at_least, check_choice, check_within
 from ntdh_bench.seeding import generator, uniform
 
 from ..files import FilePairs
-from ..images import IMAGENET_MEAN, IMAGENET_STD
 from ..paired import PairedDataset
 from .camera import IMAGE_SIZE
 from .labels import NYU13_NAMES, NYU40_NAMES, SSC_NAMES, target_table

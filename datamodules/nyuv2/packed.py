@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from ntdh_bench.errors import FileError
 from ntdh_bench.files.arrays import Spec, read_npz
+from ntdh_bench.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
-from ..images import IMAGENET_MEAN, IMAGENET_STD
 from .camera import IMAGE_SIZE, coarser_state, scored, tsdf_state
 from .labels import SSC_NAMES
 from .store import Sample

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ntdh_bench.batch import Inputs
+from ntdh_bench.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from ntdh_bench.seeding import uniform
 
-from ..images import IMAGENET_MEAN, IMAGENET_STD
 from ..paired import LabelledPairs
 
 # Of the authors' code: MFCCs over all clips, and ImageNet's channels for RGB in [0, 1].

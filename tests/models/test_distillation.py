@@ -17,6 +17,7 @@ from ntdh_bench.layers import FeatureTap
 from ntdh_bench.masks import FeatureMask, SampleMask
 from ntdh_bench.models import DistillationModule, TeacherModule
 from tests.helpers import (
+    attached,
     distillation,
     equal,
     joint_checkpoint,
@@ -66,9 +67,7 @@ def test_every_method_trains_and_its_parts_are_optimised(
 
 
 def test_loss_is_equation_4(teacher: Path, data: SyntheticDataModule, tmp_path: Path) -> None:
-    module = distillation(teacher, KD(temperature=2.0), lam=0.3)
-    trainer = quiet_trainer(tmp_path)
-    trainer.test(module, datamodule=data, verbose=False)
+    module = attached(distillation(teacher, KD(temperature=2.0), lam=0.3), data, tmp_path)
     batch = next(data.batches("train"))
     student = module.student(batch["student"])
     with torch.no_grad():
@@ -76,7 +75,6 @@ def test_loss_is_equation_4(teacher: Path, data: SyntheticDataModule, tmp_path: 
     expected = 0.7 * cross_entropy(student, batch["target"]) + 0.3 * kd(
         student, target, temperature=2.0
     )
-    module.trainer = trainer
     assert torch.allclose(module.training_step(batch, 0), expected)
 
 
