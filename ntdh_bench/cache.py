@@ -84,11 +84,12 @@ def write_atomic(path: Path) -> Iterator[Path]:
             raise unwritable(path.parent, error) from None
         raise
     finally:
-        _remove(temporary)
+        remove(temporary)
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
@@ -115,7 +116,7 @@ def build_once(path: Path, build: Callable[[Path], None], anew: bool = False) ->
             with write_atomic(path) as temporary:
                 build(temporary)
                 seal(temporary, path)
-                _remove(path)
+                remove(path)
     return path
 
 
@@ -124,8 +125,13 @@ def is_usable(path: Path) -> bool:
     if is_intact(path):
         return True
     if path.exists():
-        notice(f"{path} is damaged or of an earlier version: made anew")
+        say_anew(path)
     return False
+
+
+def say_anew(path: Path) -> None:
+    """Say that what there is of ``path`` is of no use."""
+    notice(f"{path} is damaged or of an earlier version: made anew")
 
 
 def origin(path: Path) -> dict[str, str]:

@@ -20,13 +20,13 @@ from ntdh_bench.seeding import generator, uniform
 
 from ..files import FilePairs
 from ..paired import PairedDataset
+from ..store import Arrays
 from .camera import IMAGE_SIZE
 from .labels import NYU13_NAMES, NYU40_NAMES, SSC_NAMES, target_table
 from .layout import FOLDER, PARTS, SCENES, Part
 from .pairs import prepared_pairs
 from .scenes import STRIDE, prepared_scenes
 from .simulate import write_simulated
-from .store import Arrays
 
 Task = Literal["semantic_segmentation", "scene_completion"]
 

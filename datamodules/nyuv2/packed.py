@@ -14,9 +14,9 @@ from ntdh_bench.errors import FileError
 from ntdh_bench.files.arrays import Spec, read_npz
 from ntdh_bench.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
+from ..store import Sample
 from .camera import IMAGE_SIZE, coarser_state, scored, tsdf_state
 from .labels import SSC_NAMES
-from .store import Sample
 from .voxels import BLOCK, GRID, IGNORED
 
 # Of ImageNet, with which the colours are standardised.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from ntdh_bench.files.listing import visible
 from ntdh_bench.files.text import read_json
 
 from ..images import nearest
+from ..store import Arrays, Sample, files_key
 from .labels import NYU40_NAMES
 from .layout import (
     FOLDER,
@@ -30,7 +31,6 @@ from .layout import (
     checked_split,
 )
 from .matfile import LabelledMat
-from .store import Arrays, files_key, stored
 
 _VERSION = 1  # of the arrays in the cache: a change of their content needs another
 _MAX_SPLIT_BYTES = 1 << 20
@@ -170,11 +170,12 @@ def prepared_pairs(root: Path, cache_dir: Path, part: Part, *, size: tuple[int, 
     key = files_key(source.folder, source.files(indices), indices=indices, size=size, v=_VERSION)
     kinds = {"rgb": ("u1", (3, *size)), "depth": ("u2", size), "label": ("u1", size)}
 
-    def make(position: int) -> dict[str, NDArray[Any]]:
-        rgb, depth, label = resized(source.read(indices[position]), size)
-        return {"rgb": rgb.transpose(2, 0, 1), "depth": depth, "label": label}
+    def make(start: int) -> Iterator[tuple[Sample, None]]:
+        for index in indices[start:]:
+            rgb, depth, label = resized(source.read(index), size)
+            yield {"rgb": rgb.transpose(2, 0, 1), "depth": depth, "label": label}, None
 
-    return stored(
+    return Arrays.stored(
         cache_dir / FOLDER / f"pairs-{part}-{key}",
         [f"{index:04d}" for index in indices],
         kinds,

@@ -18,6 +18,7 @@ from ntdh_bench.files.images import opened_image
 from ntdh_bench.files.listing import visible
 from ntdh_bench.files.reading import AGAIN
 
+from ..store import Arrays, Sample, files_key
 from .camera import (
     IMAGE_SIZE,
     NYU_CAMERA,
@@ -30,7 +31,6 @@ from .camera import (
 )
 from .layout import FOLDER, MAX_PIXELS, PART_SIZE, PARTS, PREPARED, SCENES, Part
 from .packed import read_packed
-from .store import Arrays, Sample, files_key, stored
 from .voxels import BLOCK, GRID, VOXEL_SIZE, Grid, downsampled, read_voxels
 
 HOW_TO_GET_SCENES = (
@@ -298,11 +298,11 @@ def prepared_scenes(
     _refuse_shared(folder, part, {scene.name for scene in found})
     files = [path for scene in found for path in scene.files]
     key = files_key(folder.parent, files, scale=scale, rgb=rgb, version=_VERSION)
-    return stored(
+    return Arrays.stored(
         cache_dir / FOLDER / f"scenes-{part}-{key}",
         [scene.name for scene in found],
         kinds,
-        lambda position: found[position].read(stride),
+        lambda start: ((scene.read(stride), None) for scene in found[start:]),
         f"reading scenes of NYU Depth V2 ({part})",
     )
 

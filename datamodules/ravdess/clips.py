@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from ntdh_bench.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from ntdh_bench.seeding import uniform
 
 from ..paired import LabelledPairs
+from ..store import Arrays
 
 # Of the authors' code: MFCCs over all clips, and ImageNet's channels for RGB in [0, 1].
 _MFCC_MEAN, _MFCC_STD = -10.59, 85.66
@@ -23,6 +25,10 @@ _TALLEST, _WIDEST = 8, 32  # of a SpecAugment band: MFCCs, frames
 _GAIN, _BIAS = 0.2, 0.1  # contrast changes by up to ±20 %, brightness by ±10 % of the range
 
 
+#: Arrays by kind, usually a store: worker processes then map its files themselves.
+Values: TypeAlias = Arrays | Mapping[str, NDArray[Any]]
+
+
 class ClipPairs(LabelledPairs):
     """MFCCs (teacher) and one video frame (student) of the clips of a split.
 
@@ -30,9 +36,9 @@ class ClipPairs(LabelledPairs):
     testing the middle one (k // 2). What is drawn depends on (seed, epoch, clip) alone.
 
     Args:
-        mfcc: float32 (M, 40, 256), usually memory-mapped; None if only faces are wanted, and the
-            teacher's input is then empty.
-        frames: uint8 (M', k, 3, H, W), likewise.
+        mfcc: has ``values``, float32 (M, 40, 256); None if only faces are wanted, and the teacher's
+            input is then empty.
+        frames: has ``values``, uint8 (M', k, 3, H, W); likewise.
         rows: int64 (N, 2), where the clips of the split are in ``mfcc`` and ``frames``.
         target: int64 (N,).
         seed: of what is drawn.
@@ -43,8 +49,8 @@ class ClipPairs(LabelledPairs):
 
     def __init__(
         self,
-        mfcc: NDArray[np.float32] | None,
-        frames: NDArray[np.uint8] | None,
+        mfcc: Values | None,
+        frames: Values | None,
         rows: Tensor,
         target: Tensor,
         seed: int,
@@ -57,7 +63,7 @@ class ClipPairs(LabelledPairs):
         self.frames = frames
         self.rows = rows
         self.seed = seed
-        self.draws_frames = training and frames is not None and frames.shape[1] > 1
+        self.draws_frames = training and frames is not None and frames["values"].shape[1] > 1
         self.spec_augment = spec_augment
         self.image_augment = image_augment
         self.teacher_fixed = not spec_augment
@@ -73,7 +79,7 @@ class ClipPairs(LabelledPairs):
     def _speech(self, rows: NDArray[np.int64], indices: Tensor, epoch: int) -> Tensor:
         if self.mfcc is None:
             return torch.empty(len(rows), 0)
-        mfcc = normalised_mfcc(torch.from_numpy(self.mfcc[rows]))
+        mfcc = normalised_mfcc(torch.from_numpy(self.mfcc["values"][rows]))
         if not self.spec_augment:
             return mfcc
         return hide_bands(mfcc, self._draw("spec_augment", epoch, indices, 4))
@@ -81,36 +87,18 @@ class ClipPairs(LabelledPairs):
     def _faces(self, rows: NDArray[np.int64], indices: Tensor, epoch: int) -> Tensor:
         if self.frames is None:
             return torch.empty(len(rows), 0)
-        count = self.frames.shape[1]
+        frames = self.frames["values"]
+        count = frames.shape[1]
         which: Any = count // 2
         if self.draws_frames:
             which = (self._draw("frame", epoch, indices, 1)[:, 0] * count).long().numpy()
-        images = torch.from_numpy(self.frames[rows, which])
+        images = torch.from_numpy(frames[rows, which])
         if not self.image_augment:
             return normalised_images(images)
         return jitter(images, self._draw("image_augment", epoch, indices, 3))
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave out the content of mapped files: worker processes map them themselves."""
-        arrays = {name: _mapping(getattr(self, name)) for name in ("mfcc", "frames")}
-        return {**self.__dict__, **arrays}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Map the files (hook of pickle)."""
-        for name in ("mfcc", "frames"):
-            if isinstance(state[name], tuple):
-                state[name] = np.memmap(*state[name])
-        self.__dict__.update(state)
-
     def _draw(self, purpose: str, epoch: int, indices: Tensor, count: int) -> Tensor:
         return uniform(self.seed, purpose, epoch, indices, (count,))
-
-
-def _mapping(array: NDArray[Any] | None) -> Any:
-    """Return how a mapped array is mapped again; another one itself."""
-    if not isinstance(array, np.memmap):
-        return array
-    return array.filename, array.dtype, array.mode, array.offset, array.shape
 
 
 def normalised_mfcc(mfcc: Tensor) -> Tensor:

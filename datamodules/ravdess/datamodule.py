@@ -156,14 +156,14 @@ class RAVDESSDataModule(FilePairs):
         alone = _alone(first, second, student) + _alone(second, first, teacher)
         self._check_faults(folder, [fault for store in stores for fault in store.faults] + alone)
         places = [
-            {name.key: row for row, name in enumerate(store.names)} if store else None
+            {clip.key: row for row, clip in enumerate(store.clips)} if store else None
             for store in (first, second)
         ]
         shared = sorted(set.intersection(*(set(place) for place in places if place is not None)))
         if not shared:
             raise UserError(f"{folder}: no clip has both {_WHAT[teacher]} and {_WHAT[student]}")
         self._content = [store.digest for store in stores]
-        by_key = {name.key: name for name in stores[0].names}
+        by_key = {clip.key: clip for clip in stores[0].clips}
         rows = torch.tensor([[place[key] if place else 0 for place in places] for key in shared])
         return _Pairs([by_key[key] for key in shared], (first, second), rows)
 
@@ -181,7 +181,7 @@ class RAVDESSDataModule(FilePairs):
 
     def _clip_splits(self, pairs: _Pairs) -> dict[Split, PairedDataset]:
         target = _targets(pairs.names)
-        audio, video = (None if store is None else store.values for store in pairs.stores)
+        audio, video = pairs.stores
         return {
             split: ClipPairs(
                 audio,
@@ -250,11 +250,11 @@ def _alone(store: Store | None, partner: Store | None, kind: StoreKind) -> list[
     """Name the clips without a partner of ``kind``; one that is broken is named as such already."""
     if store is None or partner is None:
         return []
-    there = {name.key for name in (*partner.names, *partner.broken)}
+    there = {clip.key for clip in (*partner.clips, *partner.broken)}
     return [
-        f"{name}: no partner among the {_WHAT[kind]}"
-        for name in store.names
-        if name.key not in there
+        f"{clip}: no partner among the {_WHAT[kind]}"
+        for clip in store.clips
+        if clip.key not in there
     ]
 
 

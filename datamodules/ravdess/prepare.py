@@ -99,7 +99,7 @@ def prepare(
         store = stores[kind] = prepared(folder, kind, default_cache_dir(), preparation, jobs)
         seconds = time.perf_counter() - start
         size = store.values.nbytes / _MB
-        yield f"{kind}: {len(store.names):,} clips, {size:,.1f} MB, {seconds:.1f} s ({store.path})"
+        yield f"{kind}: {len(store):,} clips, {size:,.1f} MB, {seconds:.1f} s ({store.folder})"
     # What cannot even be listed, such as a web page in place of a zip, is in no store.
     listed = [fault for listing in listings.values() for fault in listing.faults]
     decoded_faults = [fault for store in stores.values() for fault in store.faults]
@@ -140,7 +140,7 @@ def _paired(stores: Mapping[StoreKind, Store]) -> Iterator[str]:
     """Say how many clips have both modalities."""
     for first, second in _PAIRS:
         if first in stores and second in stores:
-            keys = [{name.key for name in stores[kind].names} for kind in (first, second)]
+            keys = [{clip.key for clip in stores[kind].clips} for kind in (first, second)]
             yield f"{len(keys[0] & keys[1]):,} clips have both {first} and {second}"
 
 
@@ -262,9 +262,9 @@ def _damaged(listing: Listing, kind: ClipKind) -> dict[ClipKey, str]:
     found = {}
     with progress_bar(f"ravdess: {kind}", len(files)) as update:
         entries = decoded(files, recipe(kind), None)
-        for key, (entry, _) in zip(listing.files, entries, strict=True):
-            if entry.fault is not None:
-                found[key] = entry.fault
+        for key, (fact, _) in zip(listing.files, entries, strict=True):
+            if fact.fault is not None:
+                found[key] = fact.fault
             update(advance=1)
     return found
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Sequence
-from functools import cached_property, partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,24 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ntdh_bench.cache import build_once, digest, is_intact
 from ntdh_bench.errors import FileError
-from ntdh_bench.files.reading import checked_size, reading
-from ntdh_bench.files.schema import mismatch
-from ntdh_bench.files.text import read_json
-from ntdh_bench.progress import Update, progress_bar
 
-from .layout import (
-    CALIBRATION,
-    HOW_TO_GET,
-    Frame,
-    frames,
-    require_sequences,
-    sequence_folder,
-)
+from ..store import Arrays, Kinds, Sample, files_key
+from .layout import CALIBRATION, Frame, frames, require_sequences, sequence_folder
 from .projection import project
 from .reader import (
-    MAX_PIXELS,
     Bytes,
     image_size,
     read_calibration,
@@ -41,35 +26,12 @@ from .reader import (
 )
 
 _VERSION = 1  # of the prepared files: a change of their content needs another
-_META = "meta.json"
-_MAX_META = 1 << 24
-_REBUILT = "delete its folder, and it will be made anew"
-_TYPES: dict[str, np.dtype[Any]] = {
-    "images": np.dtype("u1"),
-    "dense": np.dtype("u1"),
-    "pixel": np.dtype("<i4"),
-    "points": np.dtype("<f4"),
-    "classes": np.dtype("u1"),
+# Of the points, as :class:`Seen` has them.
+_POINTS: Kinds = {
+    "pixel": ("<i4", (None,)),
+    "points": ("<f4", (None, 4)),
+    "classes": ("u1", (None,)),
 }
-
-
-def _is_side(value: Any) -> bool:
-    return type(value) is int and 1 <= value <= MAX_PIXELS
-
-
-_SCHEMA = {
-    "digest": str, "height": _is_side, "width": _is_side, "dense": bool, "names": [str],
-    "bounds": [(int, int, int)],
-}  # fmt: skip
-
-
-def _agrees(meta: dict[str, Any]) -> bool:
-    """Return whether the points of the frames follow each other, and every frame has a name."""
-    places = [0, *(place for bounds in meta["bounds"] for place in bounds)]
-    starts = [first for first, _, _ in meta["bounds"]]
-    ends = [0, *(last for _, _, last in meta["bounds"])]
-    named = 0 < len(meta["names"]) == len(meta["bounds"])
-    return named and places == sorted(places) and starts == ends[:-1]
 
 
 class Seen(NamedTuple):
@@ -86,86 +48,55 @@ class Seen(NamedTuple):
     classes: Bytes
 
 
-class PreparedSequence:
-    """One sequence in the cache, mapped into memory; nothing is read before it is asked for.
+class PreparedSequence(Arrays):
+    """One sequence in the cache; its names are those of the frames.
 
     Args:
         folder: where :func:`prepared` wrote it.
 
     Raises:
-        UserError: a file of it is missing, or not as it was written.
+        FileError: a file of it is not as it was written.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        meta = read_json(folder / _META, _MAX_META, _REBUILT)
-        if (wrong := mismatch(meta, _SCHEMA)) is not None or not _agrees(meta):
-            raise FileError(f"{folder / _META}: {wrong or 'not as it was written'}; {_REBUILT}")
-        #: content of all its files, 16 hex digits
-        self.digest: str = meta["digest"]
+        super().__init__(folder)
+        shown = [entry.fact for entry in self.entries]
+        fits = _POINTS.keys() | {"images"} <= self.shapes.keys() and all(
+            type(count) is int and 0 <= count <= (entry.rows or 0)
+            for count, entry in zip(shown, self.entries, strict=True)
+        )
+        self._require(None if fits else "what the value holds")
         #: (height, width) of its images
-        self.size: tuple[int, int] = (meta["height"], meta["width"])
-        self.has_dense: bool = meta["dense"]
-        #: names of the frames
-        self.names: list[str] = meta["names"]
-        # Per frame: its first point, the first that is hidden by another, and the last plus 1.
-        self._bounds: list[tuple[int, int, int]] = meta["bounds"]
-        for name, count in self._counts().items():
-            expected = count * _TYPES[name].itemsize
-            if checked_size(folder / name, 1 << 62, _REBUILT) != expected:
-                raise FileError(f"{folder / name}: not the {expected} bytes it had; {_REBUILT}")
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Worker processes map the files themselves instead of being sent their content.
-        return PreparedSequence, (self.folder,)
+        self.size = (self.shapes["images"][-2], self.shapes["images"][-1])
+        self.has_dense = "dense" in self.shapes
+        self._shown: list[int] = shown
 
     def image(self, frame: int) -> Bytes:
         """Return an image, mapped: uint8 (3, height, width)."""
-        image: Bytes = self._arrays["images"].reshape(-1, 3, *self.size)[frame]
+        image: Bytes = self["images"][frame]
         return image
 
     def dense(self, frame: int) -> Bytes:
         """Return dense classes of an image, mapped: uint8 (height, width)."""
-        classes: Bytes = self._arrays["dense"].reshape(-1, *self.size)[frame]
+        classes: Bytes = self["dense"][frame]
         return classes
 
     def shown(self, frame: int, top: int, bottom: int) -> Seen:
         """Return the points that pixels of the rows [top, bottom) show, one each."""
-        first, hidden, _ = self._bounds[frame]
-        return self._rows(first, hidden, top, bottom)
+        first = self.starts[frame]
+        return self._rows(first, first + self._shown[frame], top, bottom)
 
     def hidden(self, frame: int, top: int, bottom: int) -> Seen:
         """Return the points in the rows [top, bottom) that lie behind those shown."""
-        _, hidden, last = self._bounds[frame]
-        return self._rows(hidden, last, top, bottom)
+        first = self.starts[frame] + self._shown[frame]
+        return self._rows(first, self.starts[frame + 1], top, bottom)
 
     def _rows(self, first: int, last: int, top: int, bottom: int) -> Seen:
         """Cut the rows out of a part of the points that is sorted by pixel."""
         width = self.size[1]
-        pixel = self._arrays["pixel"][first:last]
+        pixel = self["pixel"][first:last]
         start, stop = first + np.searchsorted(pixel, (top * width, bottom * width))
-        return Seen(
-            self._arrays["pixel"][start:stop],
-            self._arrays["points"].reshape(-1, 4)[start:stop],
-            self._arrays["classes"][start:stop],
-        )
-
-    def _counts(self) -> dict[str, int]:
-        points, pixels = self._bounds[-1][2], len(self) * self.size[0] * self.size[1]
-        counts = {"images": 3 * pixels, "pixel": points, "points": 4 * points, "classes": points}
-        return counts | ({"dense": pixels} if self.has_dense else {})
-
-    @cached_property
-    def _arrays(self) -> dict[str, Any]:
-        return {
-            # An empty file cannot be mapped.
-            name: np.memmap(self.folder / name, kind, "r") if count else np.empty(0, kind)
-            for name, count in self._counts().items()
-            for kind in (_TYPES[name],)
-        }
+        return Seen(*(self[kind][start:stop] for kind in _POINTS))
 
 
 def prepared(
@@ -179,9 +110,8 @@ def prepared(
     """Return sequences from the cache, each prepared there the first time.
 
     A prepared sequence holds images as bytes, undecoded no longer, and the points inside them with
-    pixel and class: about 1.7 MB a frame. A sequence is written whole or not at all; what was
-    finished before an interruption is kept. It is made anew when a file of it is replaced, or what
-    is in the cache is damaged.
+    pixel and class: about 1.7 MB a frame. A sequence is made anew when a file of it is
+    replaced.
 
     Args:
         folder: with the sequences ``00``, ``01``, ...
@@ -195,70 +125,35 @@ def prepared(
     """
     require_sequences(folder, sequences)
     files = {number: frames(sequence_folder(folder, number), dense=dense) for number in sequences}
-    paths = {
-        number: cache_dir / "semantickitti" / f"{number:02d}-{_key(listed, folder, scale)}"
+    return {
+        number: _prepared(folder, number, listed, cache_dir / "semantickitti", float(scale))
         for number, listed in files.items()
     }
-    missing = [number for number in sequences if not is_intact(paths[number])]
-    total = sum(len(files[number]) for number in missing)
-    with progress_bar("projecting SemanticKITTI", total) as update:
-        for number in missing:
-            build_once(
-                paths[number], partial(_build, files=files[number], scale=scale, update=update)
-            )
-    return {number: PreparedSequence(path) for number, path in paths.items()}
 
 
-def _key(listed: list[Frame], folder: Path, scale: float) -> str:
-    """Identify the files by name, size and time: reading 3 MB a frame at every start is too slow.
-
-    What identifies the *data* is the digest of their content, taken while they are prepared.
-    """
-    paths = [listed[0].scan.parents[1] / CALIBRATION]
-    paths += [path for frame in listed for path in frame if path]
-    found = []
-    for path in paths:
-        with reading(path, "a file", HOW_TO_GET):
-            status = path.stat()
-        found.append((path.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns))
-    return digest({"files": found, "scale": float(scale), "version": _VERSION})
-
-
-def _build(target: Path, files: list[Frame], scale: float, update: Update) -> None:
-    """Write the prepared files of a sequence into the new folder ``target``."""
-    matrix = read_calibration(files[0].scan.parents[1] / CALIBRATION)
-    full = image_size(files[0].image)
+def _prepared(
+    folder: Path, number: int, listed: list[Frame], cache: Path, scale: float
+) -> PreparedSequence:
+    calibration = listed[0].scan.parents[1] / CALIBRATION
+    files = [calibration, *(path for frame in listed for path in frame if path)]
+    key = files_key(folder, files, scale=scale, version=_VERSION)
+    full = image_size(listed[0].image)
     size = (max(1, round(full[0] * scale)), max(1, round(full[1] * scale)))
-    matrix = np.diag([size[1] / full[1], size[0] / full[0], 1]) @ matrix
-    target.mkdir()
-    has_dense = files[0].dense is not None
-    names = [name for name in _TYPES if has_dense or name != "dense"]
-    content = hashlib.sha256(repr((size, len(files))).encode())
-    bounds, total = [], 0
-    handles = {name: (target / name).open("wb") for name in names}
-    try:
-        for frame in files:
-            arrays, shown = _prepare(frame, matrix, full, size)
-            for name in names:
-                data = arrays[name].astype(_TYPES[name], copy=False).tobytes()
-                content.update(data)
-                handles[name].write(data)
-            count = len(arrays["pixel"])
-            bounds.append((total, total + shown, total + count))
-            total += count
-            update(advance=1)
-    finally:
-        for handle in handles.values():
-            handle.close()
-    meta = {
-        "digest": content.hexdigest()[:16],
-        "height": size[0],
-        "width": size[1],
-        "dense": has_dense,
-        "names": [frame.scan.stem for frame in files],
-        "bounds": bounds,
-    }
-    (target / _META).write_text(json.dumps(meta))
+    dense: Kinds = {} if listed[0].dense is None else {"dense": ("u1", size)}
+
+    def make(start: int) -> Iterator[tuple[Sample, int]]:
+        stretched = np.diag([size[1] / full[1], size[0] / full[0], 1])
+        matrix = stretched @ read_calibration(calibration)
+        return (_prepare(frame, matrix, full, size) for frame in listed[start:])
+
+    return PreparedSequence.stored(
+        cache / f"{number:02d}-{key}",
+        [frame.scan.stem for frame in listed],
+        {"images": ("u1", (3, *size)), **dense, **_POINTS},
+        make,
+        f"projecting SemanticKITTI {number:02d}",
+        header=repr((size, len(listed))),
+    )
 
 
 def _prepare(
@@ -279,7 +174,7 @@ def _prepare(
     chosen = view.point.numpy()[order]
     arrays: dict[str, NDArray[Any]] = {
         "images": read_image(frame.image, size).transpose(2, 0, 1),
-        "pixel": view.pixel.numpy()[order],
+        "pixel": view.pixel.numpy()[order].astype("<i4"),
         "points": points[chosen],
         "classes": classes[chosen],
     }

@@ -135,11 +135,6 @@ def arrays(content: bytes, chance: random.Random) -> bytes:
     return file.getvalue()
 
 
-def array(content: bytes, chance: random.Random) -> bytes:
-    """Replace a ``.npy`` by another, or damage it."""
-    return (_other_array if chance.random() < 0.5 else damaged)(content, chance)
-
-
 def _other_array(content: bytes, chance: random.Random) -> bytes:
     try:
         values = np.load(io.BytesIO(content), allow_pickle=False)

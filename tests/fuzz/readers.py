@@ -236,7 +236,7 @@ def _clips(name: str) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
         ravdess_files.write_wavs(folder / "ravdess", ravdess_files.CLIPS[:2])
         store = prepared_clips(folder / "ravdess", "audio", folder / "cache", jobs=1)
-        return store.path / name
+        return store.folder / name
 
     return write
 
@@ -244,19 +244,17 @@ def _clips(name: str) -> Callable[[Path], Path]:
 def _read_clips(path: Path) -> Any:
     root = path.parents[3]
     store = prepared_clips(root / "ravdess", "audio", root / "cache", jobs=1)
-    return [str(name) for name in store.names], np.array(store.values).tobytes(), store.digest
+    return store.names, np.array(store.values).tobytes(), store.digest
 
 
 def _log(folder: Path) -> Path:
     """A build that was killed: rows and log of a part."""
-    path = _clips("index.json")(folder)
-    index = json.loads(path.read_text())
+    path = _clips("meta.json")(folder)
+    first = json.loads(path.read_text())["entries"][0]
     partial = path.parent.with_name(f".{path.parent.name}.partial")
     path.parent.rename(partial)
-    (partial / "index.json").unlink()
-    lines = [json.dumps([name, "0" * 64, None]) for name in index["names"][:1]]
     log = partial / "done.jsonl"
-    log.write_text("".join(f"{line}\n" for line in lines))
+    log.write_text(f"{json.dumps(first)}\n")
     return log
 
 
@@ -573,9 +571,9 @@ READERS = (
     Reader("ravdess_features_npz", _features, read_features, m.arrays, _is_table),
     Reader("ravdess_remote_json", _remote, _parse_record, m.json_values,
            lambda v: all(r.size >= 0 and len(r.md5) == 32 for r in v.values())),
-    Reader("cache_ravdess_index", _clips("index.json"), _read_clips, m.json_values, rebuilt=True,
+    Reader("cache_ravdess_meta", _clips("meta.json"), _read_clips, m.json_values, rebuilt=True,
            share=0.2),
-    Reader("cache_ravdess_values", _clips("values.npy"), _read_clips, m.array, rebuilt=True,
+    Reader("cache_ravdess_values", _clips("values"), _read_clips, rebuilt=True,
            share=0.2),
     Reader("cache_ravdess_log", _log, _read_log, m.json_values, rebuilt=True, share=0.2),
     Reader("kitti_scan", _street("velodyne/000000.bin"), kitti.read_scan,

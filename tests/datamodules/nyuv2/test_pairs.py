@@ -15,7 +15,7 @@ from ntdh_bench.datamodules.nyuv2.pairs import (
     prepared_pairs,
     resized,
 )
-from ntdh_bench.datamodules.nyuv2.store import Arrays
+from ntdh_bench.datamodules.store import Arrays
 from ntdh_bench.errors import UserError
 from tests.datamodules.nyuv2.files import SIZE, SPLIT, pair, write_mat
 

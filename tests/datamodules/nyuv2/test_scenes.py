@@ -26,7 +26,6 @@ from ntdh_bench.datamodules.nyuv2.scenes import (
     prepared_scenes,
     read_rgb,
 )
-from ntdh_bench.datamodules.nyuv2.store import Arrays
 from ntdh_bench.datamodules.nyuv2.voxels import (
     GRID,
     IGNORED,
@@ -34,6 +33,7 @@ from ntdh_bench.datamodules.nyuv2.voxels import (
     read_voxels,
     write_voxels,
 )
+from ntdh_bench.datamodules.store import Arrays
 from ntdh_bench.datasets import write_marker
 from ntdh_bench.errors import UserError
 from tests.datamodules.nyuv2.tsdf import flipped_tsdf

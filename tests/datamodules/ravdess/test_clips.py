@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ntdh_bench.datamodules.paired import Request
@@ -19,7 +20,15 @@ def pairs(**changes: Any) -> ClipPairs:
     frames = random.integers(0, 256, (COUNT, FRAMES, 3, 8, 16)).astype(np.uint8)
     rows = torch.stack([torch.arange(COUNT), torch.arange(COUNT).flip(0)], dim=1)
     settings: dict[str, Any] = {"seed": 0, **changes}
-    return ClipPairs(mfcc, frames, rows, torch.arange(COUNT) % 8, **settings)
+    return ClipPairs(
+        {"values": mfcc}, {"values": frames}, rows, torch.arange(COUNT) % 8, **settings
+    )
+
+
+def stored(split: ClipPairs) -> tuple[NDArray[Any], NDArray[Any]]:
+    assert split.mfcc is not None
+    assert split.frames is not None
+    return split.mfcc["values"], split.frames["values"]
 
 
 def inputs(split: ClipPairs, *rows: int, epoch: int = 0) -> tuple[Tensor, Tensor]:
@@ -34,8 +43,10 @@ def test_normalised_pairs_of_the_right_rows() -> None:
     mfcc, images = inputs(split, 2, 5)
     assert mfcc.shape == (2, 1, 40, 256)
     assert images.shape == (2, 3, 8, 16)
-    assert torch.allclose(mfcc[0, 0] * 85.66 - 10.59, torch.from_numpy(split.mfcc[2]), atol=1e-4)
-    middle = torch.from_numpy(split.frames[COUNT - 1 - 5, FRAMES // 2]) / 255
+    assert torch.allclose(
+        mfcc[0, 0] * 85.66 - 10.59, torch.from_numpy(stored(split)[0][2]), atol=1e-4
+    )
+    middle = torch.from_numpy(stored(split)[1][COUNT - 1 - 5, FRAMES // 2]) / 255
     mean, std = (
         torch.tensor(v)[:, None, None] for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     )
@@ -49,10 +60,9 @@ def test_normalised_pairs_of_the_right_rows() -> None:
 
 def test_stores_are_not_changed() -> None:
     split = pairs(spec_augment=True, image_augment=True)
-    before = split.mfcc.copy(), split.frames.copy()
+    before = [array.copy() for array in stored(split)]
     inputs(split, *range(COUNT))
-    assert np.array_equal(split.mfcc, before[0])
-    assert np.array_equal(split.frames, before[1])
+    assert all(map(np.array_equal, stored(split), before))
 
 
 @pytest.mark.parametrize(
