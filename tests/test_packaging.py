@@ -141,7 +141,8 @@ def test_wheel_carries_the_licence(unpacked: Path) -> None:
 def test_light_entry_points_resolve_without_torch(unpacked: Path, tmp_path: Path) -> None:
     entries = entry_points(unpacked, "console_scripts")
     entries += entry_points(unpacked, "ntdh_bench.datasets")
-    assert {entry.name for entry in entries} >= {"ntdh-bench", "mnist", "synthetic"}
+    entries += entry_points(unpacked, "ntdh_bench.papers")
+    assert {entry.name for entry in entries} >= {"ntdh-bench", "mnist", "ntdh", "synthetic"}
     values = [entry.value for entry in entries]
     code = (
         "import sys; from importlib.metadata import EntryPoint\n"

@@ -1,1 +1,1 @@
-"""The NTDH paper: its exhibits, claims and printed numbers, and what its authors' code does."""
+"""What is of the NTDH paper alone: exhibits, claims, printed numbers, the preset of its code."""

@@ -8,9 +8,8 @@ last epoch on test data. The margins below are what "almost unchanged" and "no i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from ntdh_bench.paper.comparisons import (
     FALSE,
@@ -20,7 +19,6 @@ from ntdh_bench.paper.comparisons import (
     TCJSD,
     TEACHER_SCORE,
     TRUE,
-    Part,
     bound_slack,
     closer_against_farther,
     difference,
@@ -31,12 +29,10 @@ from ntdh_bench.paper.comparisons import (
     mask_effect,
     masked,
     missing_teachers,
-    one,
     order,
     over_alpha,
     over_beta,
     over_gaps,
-    part,
     ratio_slack,
     rise_and_fall,
     teacher_against_student,
@@ -44,7 +40,6 @@ from ntdh_bench.paper.comparisons import (
     without_kd,
 )
 from ntdh_bench.paper.printed import REMOVES
-from ntdh_bench.records import Row
 from ntdh_bench.report.contrasts import (
     SCORE,
     Contrast,
@@ -56,8 +51,24 @@ from ntdh_bench.report.contrasts import (
     times,
     trend,
 )
+from ntdh_bench.report.papers import (
+    NATS,
+    NEGATIVE,
+    PER_CENT,
+    POINTS,
+    POSITIVE,
+    RHO,
+    Claim,
+    Hypothesised,
+    Part,
+    Region,
+    Untested,
+    not_above,
+    one,
+    part,
+    within,
+)
 
-POINTS, NATS, PER_CENT, RHO = "accuracy points", "nats", "per cent", "rank correlation"
 LOG, SHARE = "log units", "share"
 
 ACCURACY_MARGIN = 1.0  # points
@@ -79,81 +90,6 @@ OWN_MARGIN = (
 )
 RISE = "accuracy with T: rise from no mask to 0.3, fall from 0.7 to 0.9"
 METHODS = ("FitNet", "CRD", "RKD", "PKT", "SP", "DKD")
-
-
-@dataclass(frozen=True)
-class Region:
-    """Where a claim puts an effect: between ``low`` and ``high``.
-
-    Attributes:
-        text: in words.
-        refuted_above: an interval wholly above it refutes the claim; ``high`` unless given.
-    """
-
-    low: float
-    high: float
-    text: str
-    refuted_above: float | None = None
-
-    @property
-    def ceiling(self) -> float:
-        """Return what no effect may lie above."""
-        return self.high if self.refuted_above is None else self.refuted_above
-
-
-POSITIVE = Region(0.0, math.inf, "> 0")
-NEGATIVE = Region(-math.inf, 0.0, "< 0")
-
-
-def within(margin: float) -> Region:
-    """Return the region of "almost unchanged"."""
-    return Region(-margin, margin, f"within ±{margin:g}")
-
-
-def not_above(margin: float) -> Region:
-    """Return the region of "does not improve": less than a margin, and not reliably above 0."""
-    return Region(-math.inf, margin, f"not > 0 (< {margin:g})", refuted_above=0.0)
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A claim that runs can decide.
-
-    Attributes:
-        id: unique; begins with the exhibit.
-        where: section, table or figure.
-        statement: what the paper says, in a line.
-        experiment: whose rows decide it.
-        effect: what is measured, in words.
-        unit: of the effect.
-        region: where the claim puts it.
-        parts: comparisons that must all hold.
-        at_least: how many of them must, for "most"; None: all.
-        note: how the claim was read.
-        partial: what of the grid is missing, in words, if that lets nothing be decided.
-    """
-
-    id: str
-    where: str
-    statement: str
-    experiment: str
-    effect: str
-    unit: str
-    region: Region
-    parts: tuple[Part, ...]
-    at_least: int | None = None
-    note: str = ""
-    partial: Callable[[Sequence[Row]], str] = lambda rows: ""
-
-    @property
-    def exhibit(self) -> str:
-        """Return the table, figure or equation the claim belongs to."""
-        return self.id.partition(".")[0]
-
-    @property
-    def count(self) -> int:
-        """Return how many parts must hold."""
-        return len(self.parts) if self.at_least is None else self.at_least
 
 
 # -- synthetic data: Fig. 3, Eq. 10-25, Fig. 6 ---------------------------------------------------
@@ -581,16 +517,6 @@ CLAIMS: tuple[Claim, ...] = (
 )  # fmt: skip
 
 
-class Untested(NamedTuple):
-    """A claim that no run decides, and why."""
-
-    id: str
-    where: str
-    statement: str
-    experiment: str
-    reason: str
-
-
 UNTESTED = (
     Untested("theory.vc", "Sec. III-C, Eq. 7-16", "VC theory gives the lower bound of the "
              "approximation error", "unimodal", "a derivation; its consequences are tested above"),
@@ -598,4 +524,12 @@ UNTESTED = (
              "objects", "fig12", "qualitative: shown on the image"),
     Untested("ntdh.five", "Abstract, Sec. IV", "Experiments on five data sets confirm the NTDH",
              "table3", "see the strata of the hypothesis test: data sets are missing"),
+)  # fmt: skip
+
+HYPOTHESISED = (
+    Hypothesised("ntdh.ncjsd", "Sec. III-B, NTDH",
+                 "The smaller the non-target divergence, the better the student", "ncjsd"),
+    Hypothesised("ntdh.difference", "Abstract, Sec. I", "Non-target, not target, divergence "
+                 "decides how well cross-modal KD works", "difference"),
+    Hypothesised("ntdh.partial", "Sec. III-B", "Not the teacher's accuracy explains it", "partial"),
 )  # fmt: skip

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from itertools import combinations
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from ntdh_bench.experiments import find_experiment, load_experiment
 from ntdh_bench.paper.printed import REMOVES
@@ -17,17 +17,16 @@ from ntdh_bench.report.contrasts import (
     BySeed,
     Contrast,
     Measure,
-    Reduction,
     average,
     cell,
     column,
-    evaluate,
     minus,
     points,
     times,
     trend,
 )
 from ntdh_bench.report.pairing import Controls, split
+from ntdh_bench.report.papers import Part, Values, part
 from ntdh_bench.report.statistics import spearman
 
 # The axes of the paper's figures; a trend needs a run at every value.
@@ -35,25 +34,6 @@ GAPS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 WEIGHTS = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)
 RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 TRUE, RANDOM, FALSE = REMOVES["T"], REMOVES["R"], REMOVES["F"]
-
-Values: TypeAlias = Callable[[Sequence[Row]], BySeed]
-
-
-class Part(NamedTuple):
-    """One comparison of a claim, and how it becomes one number a seed."""
-
-    name: str
-    values: Values
-
-
-def part(name: str, contrast: Contrast, over: Reduction | None = None) -> Part:
-    """Return the part that evaluates a contrast."""
-    return Part(name, lambda rows: evaluate(contrast, rows, over))
-
-
-def one(contrast: Contrast, over: Reduction | None = None) -> tuple[Part, ...]:
-    """Return the only part of a simple claim."""
-    return (part("", contrast, over),)
 
 
 # -- cells ---------------------------------------------------------------------------------------

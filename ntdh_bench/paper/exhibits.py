@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Literal
 
 from ntdh_bench.paper import printed as paper
 from ntdh_bench.records import Row
+from ntdh_bench.report.evidence import Image
 from ntdh_bench.report.layouts import LineSpec, PanelSpec, Where, cell, grouped, select
-from ntdh_bench.report.tables import Column, Line, Table, mark_best
+from ntdh_bench.report.papers import ALL, Exhibit
+from ntdh_bench.report.statistics import mean_ci
+from ntdh_bench.report.tables import RATIO, Cell, Column, Line, Table, mark_best
 
-Layout = Callable[[Sequence[Row]], list[Table]]
 SCORE = "last_test_score"
 # The masks as the paper's tables name them.
 _MASKS: dict[str, Where] = {
@@ -29,7 +31,8 @@ _METHOD_LINES: dict[str, Where] = {
     "matched": {"arm": "matched", "mask": None},
     **{name: {"arm": "kd", **mask} for name, mask in _MASKS.items()},
 }
-_PRESETS = {"": "", "Authors": ", the authors' preset"}
+# The classes of ``authors.py``, by the method whose preset they are.
+AUTHORS = {f"Authors{name}": name for name in ("KD", "FitNet", "CRD", "RKD", "PKT", "SP", "DKD")}
 # Protocols of NYU Depth V2 whose task is not the paper's.
 _SEGMENTATION = ("nyuv2_seg", "nyuv2_seg_small")
 _DATASETS = {
@@ -39,35 +42,6 @@ _DATASETS = {
     "mnist": "MNIST/MNIST-M",
     "nyuv2": "NYU Depth V2",
 }
-
-
-@dataclass(frozen=True)
-class Exhibit:
-    """A table or figure of the report.
-
-    Attributes:
-        name: stem of its files, unique.
-        label: its name in the paper, or ``Extra``.
-        title: one line.
-        experiment: whose records it shows; None: those of all experiments.
-        panels: of its figure.
-        table: its tables, from rows (which may be none); by default the numbers of the panels.
-        details: what it shows beside the rows: values per epoch, or heat maps.
-        also: another experiment whose records it shows.
-        keep: which rows of the experiment.
-        note: what a reader must know, plain text.
-    """
-
-    name: str
-    label: str
-    title: str
-    experiment: str | None
-    panels: tuple[PanelSpec, ...] = ()
-    table: Layout | None = None
-    details: Literal["curves", "maps"] | None = None
-    also: str | None = None
-    keep: Where | None = None
-    note: str = ""
 
 
 # -- the paper's tables --------------------------------------------------------------------------
@@ -116,26 +90,31 @@ def method_table(name: str, rows: Sequence[Row]) -> list[Table]:
 
     The published and the authors' preset of the methods have tables of their own.
     """
-    tables = []
-    for preset in ["", "Authors"] if any(map(_is_authors, rows)) else [""]:
-        tables.append(_accuracy_table(name, preset, rows))
-        gains = _gain_table(preset, tables[-1].columns, rows)
-        tables += [gains] if gains.lines else []
-    return tables
+    published = [row for row in rows if row["method"] not in AUTHORS]
+    authors = [
+        row | {"method": AUTHORS.get(row["method"])}
+        for row in rows
+        if row["method"] in AUTHORS or row["arm"] != "kd"
+    ]
+    found = _preset_tables(name, "", published)
+    if len(published) < len(rows):
+        found += _preset_tables(name, ", the authors' preset", authors)
+    return found
+
+
+def _preset_tables(name: str, preset: str, rows: Sequence[Row]) -> list[Table]:
+    accuracies = _accuracy_table(name, preset, rows)
+    gains = _gain_table(preset, accuracies.columns, rows)
+    return [accuracies, gains] if gains.lines else [accuracies]
 
 
 def _is_simulated(rows: Sequence[Row]) -> bool:
     return any(row["source"] == "simulated" for row in rows)
 
 
-def _is_authors(row: Row) -> bool:
-    return bool(row["method"]) and row["method"].startswith("Authors")
-
-
 def _accuracy_table(name: str, preset: str, rows: Sequence[Row]) -> Table:
-    ours = {row["method"] for row in rows if row["method"] and _is_authors(row) == bool(preset)}
     printed = paper.tables()[name]
-    others = sorted({method.removeprefix(preset) for method in ours} - set(printed.columns))
+    others = sorted({row["method"] for row in rows if row["method"]} - set(printed.columns))
     methods = [*printed.columns, *others]
     lines = []
     for label, where in _METHOD_LINES.items():
@@ -144,11 +123,11 @@ def _accuracy_table(name: str, preset: str, rows: Sequence[Row]) -> Table:
         found = select(rows, where)
         cells = []
         for method in methods:
-            own = select(found, {"method": preset + method}) if where["arm"] == "kd" else found
+            own = select(found, {"method": method}) if where["arm"] == "kd" else found
             cells.append(cell(own, SCORE, numbers.get(method)))
         if found or numbers:
             lines.append(Line((label,), tuple(cells)))
-    title = f"Accuracy{_PRESETS[preset]}"
+    title = f"Accuracy{preset}"
     return mark_best(Table(title, ("accuracy (%)",), tuple(map(Column, methods)), tuple(lines)))
 
 
@@ -156,10 +135,10 @@ def _gain_table(preset: str, methods: tuple[Column, ...], rows: Sequence[Row]) -
     lines = []
     for label, mask in _MASKS.items():
         found = select(rows, {"arm": "kd", **mask})
-        cells = [cell(select(found, {"method": preset + m.name}), "gain") for m in methods]
+        cells = [cell(select(found, {"method": m.name}), "gain") for m in methods]
         if any(entry.estimate for entry in cells):
             lines.append(Line((label,), tuple(cells)))
-    title = f"Gain over w/o KD, paired by seed{_PRESETS[preset]}"
+    title = f"Gain over w/o KD, paired by seed{preset}"
     return Table(title, ("gain (points)",), methods, tuple(lines))
 
 
@@ -280,6 +259,35 @@ def _curve_panel(title: str) -> PanelSpec:
     )
 
 
+def share_in_the_middle(image: Image) -> float:
+    """Return the share of the heat in the middle 5/7 of both sides, where MNIST digits lie."""
+    top, left = (side // 7 for side in image.shape)
+    middle = image[top : image.shape[0] - top, left : image.shape[1] - left]
+    return float(middle.sum() / (image.sum() or 1.0))
+
+
+def middle_table(rows: Sequence[Row]) -> list[Table]:
+    """Fig. 10: how much of the heat of each mask lies in the middle of the image, by layer."""
+    names = {
+        f"{short}, {removes.replace('_', ' ')}": f"middle_{removes}"
+        for short, removes in paper.REMOVES.items()
+        if any(f"middle_{removes}" in row for row in rows)
+    }
+    layers: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        layers[row["layer"] or ""].append(row)
+    lines = [
+        Line((layer,), tuple(_mean(own, column) for column in names.values()))
+        for layer, own in sorted(layers.items())
+    ]
+    title = "Share of the heat in the middle (5/7 of width and height, where MNIST digits lie)"
+    return [Table(title, ("layer",), tuple(map(Column, names)), tuple(lines))] if names else []
+
+
+def _mean(rows: Sequence[Row], column: str) -> Cell:
+    return Cell(mean_ci(row[column] for row in rows if column in row), RATIO)
+
+
 # -- extras --------------------------------------------------------------------------------------
 
 
@@ -353,17 +361,13 @@ _BOTH = (
     "TCKL without more is the two-way form of Eq. 17. The mean of the single term of Eq. 19 may be "
     "negative or near 0, so its size is taken. Verdicts depend on which of the two is meant."
 )
-_ALL = grouped(
-    SCORE, "gain", "last_test_teacher_score", "last_test_ncjsd", "last_test_tcjsd",
-    "ncjsd_before",
-)  # fmt: skip
 _BOUND = grouped("last_test_kl", "kl_bound", "last_test_tckl_binary", "last_test_nckl")
 _RATIO = grouped(
     "last_test_nckl", "last_test_tckl_binary", "last_test_tckl", "nckl_over_tckl",
     "nckl_over_single_tckl", "classes_less_1",
 )  # fmt: skip
 
-EXHIBITS = (
+_EXHIBITS = (
     Exhibit("table1", "Table I", "Capacity and strength of the two modalities", "table1",
             table=strength_table, also="fig3",
             note="Scikit-learn: the students without KD of Fig. 3 and their teachers, averaged "
@@ -391,7 +395,7 @@ EXHIBITS = (
             (mask_panel("MNIST → MNIST-M"),)),
     Exhibit("fig9b", "Fig. 9 (b)", "Feature masks, RAVDESS", "fig9b", (mask_panel("RAVDESS"),)),
     Exhibit("fig10", "Fig. 10", "What each feature mask takes away, in input pixels", "fig10",
-            details="maps",
+            table=middle_table, details="maps", of_maps={"middle": share_in_the_middle},
             note="Brightness is the mean influence of the removed units on each pixel (at a hidden "
                  "layer: mean |gradient|), averaged over images, scaled for each map."),
     Exhibit("fig11a", "Fig. 11 (a)", "Sample masks, SemanticKITTI", "fig11a",
@@ -421,7 +425,7 @@ EXHIBITS = (
             "fig13b_nyu", (_curve_panel("NYU Depth V2"),), details="curves",
             note=f"{_PMF} {_TASKS}"),
     Exhibit("unimodal", "Sec. III-C", "Cross-modal against unimodal KD", "unimodal",
-            (_unimodal_panel(),), _ALL),
+            (_unimodal_panel(),), ALL),
     Exhibit("eq18", "Eq. 18", "KL and its bound TCKL + NCKL", "eq18", (_bound_panel(),), _BOUND,
             note=_TWO_WAY),
     Exhibit("eq25", "Eq. 25", "NCKL beside TCKL as classes are added, synthetic data", "eq25",
@@ -429,17 +433,15 @@ EXHIBITS = (
     Exhibit("eq25_mnist", "Eq. 25, MNIST", "NCKL beside TCKL as classes are added, MNIST/MNIST-M",
             "eq25_mnist", (_classes_panel(),), _RATIO, note=_BOTH),
     Exhibit("teacher_accuracy", "Sec. III-B", "The teacher's accuracy against the student's",
-            "teacher_accuracy", (_teacher_panel(),), _ALL),
+            "teacher_accuracy", (_teacher_panel(),), ALL),
     Exhibit("two_teachers", "Sec. IV-G", "Of two teachers, the less divergent one", "two_teachers",
-            table=_ALL),
+            table=ALL),
     Exhibit("matched", "Extra", "KD against a larger task loss alone (matched)", None,
-            table=_ALL, keep={"mask": None, "arm": ("kd", "without_kd", "matched")},
+            table=ALL, having={"arm": "matched"},
+            keep={"mask": None, "arm": ("kd", "without_kd", "matched")},
             note="Matched: the student without KD, its task weight raised to the sum of both "
                  "weights. A gain over w/o KD that matched has as well is no gain from the "
                  "teacher."),
 )  # fmt: skip
 
-
-def unlisted(experiment: str, title: str) -> Exhibit:
-    """Return the exhibit of an experiment that is not in the list: a table of what varies."""
-    return Exhibit(experiment, "Experiment", title, experiment, table=_ALL)
+EXHIBITS = tuple(replace(exhibit, says=paper.says(exhibit.name)) for exhibit in _EXHIBITS)

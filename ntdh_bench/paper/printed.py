@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -76,6 +77,12 @@ def figures() -> dict[str, Figure]:
     return {name: Figure(**figure) for name, figure in _content()["figures"].items()}
 
 
+def says(exhibit: str) -> str:
+    """Return what the paper says in words about the figure that an exhibit is, or is part of."""
+    found = figures().get(re.sub(r"(fig\d+).*", r"\1", exhibit))
+    return found.says if found else ""
+
+
 def value(table: str, row: str, column: str) -> float:
     """Return a printed number, such as ``value("table2", "T 0.25", "DKD")``.
 
@@ -88,8 +95,14 @@ def value(table: str, row: str, column: str) -> float:
     return found.values[row][found.columns.index(column)]
 
 
+@cache
 def as_rows(table: str) -> list[Row]:
-    """Return a table's numbers in the form of records, one seed, accuracies or mIoUs alone."""
+    """Return a table's numbers in the form of records, one seed, accuracies or mIoUs alone.
+
+    There are none of what is no table.
+    """
+    if table not in tables():
+        return []
     found = tables()[table]
     if table == "table1":
         return [row for name, values in found.values.items() for row in _networks(name, values)]

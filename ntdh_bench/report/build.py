@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +15,9 @@ from ntdh_bench.records import RecordError, collect
 from ntdh_bench.report import check, evidence, figures, page, tables, wording
 from ntdh_bench.report.claims import Result, ledger
 from ntdh_bench.report.contents import Content, Variant, contents
-from ntdh_bench.report.evidence import Evidence
+from ntdh_bench.report.evidence import Evidence, OfMaps
 from ntdh_bench.report.hypothesis import Hypothesis, Point, test_hypothesis
+from ntdh_bench.report.papers import Paper, papers
 
 
 @dataclass(frozen=True)
@@ -58,16 +59,17 @@ def build(results: Path, store: Path) -> Report:
     experiments = load_shipped()
     problems = _collect(experiments, store, results)
     inputs = check.input_hashes(results)
-    found = evidence.read(results)
+    known = papers()
+    found = evidence.read(results, _of_maps(known))
     found.problems.extend(problem for problem in problems if problem not in found.problems)
-    exhibits = contents(found, {e.name: e.title for e in experiments})
+    exhibits = contents(found, known, {e.name: e.title for e in experiments})
     hypothesis = test_hypothesis(found.tested)
-    claims = ledger(found.tested, hypothesis)
+    claims = ledger(found.tested, known, hypothesis)
     outputs = {
         **{name: output for content in exhibits for name, output in _exhibit(content).items()},
         **_tests(claims, hypothesis),
     }
-    text = page.render(found, exhibits, claims, hypothesis, experiments)
+    text = page.render(found, known, exhibits, claims, hypothesis, experiments)
     outputs["index.html"] = Output(text, (check.ALL,))
     _write(results, outputs, inputs, _unlisted(found, store))
     return Report(found, exhibits, claims, hypothesis, len(outputs))
@@ -84,6 +86,12 @@ def _collect(experiments: Iterable[Experiment], store: Path, results: Path) -> l
         except RecordError as error:
             found.append(str(error))
     return list(dict.fromkeys(found))
+
+
+def _of_maps(known: Mapping[str, Paper]) -> dict[str, OfMaps]:
+    """Return what exhibits measure of the heat maps of their experiment."""
+    exhibits = (exhibit for paper in known.values() for exhibit in paper.exhibits)
+    return {e.experiment: e.of_maps for e in exhibits if e.experiment and e.of_maps}
 
 
 def _unlisted(found: Evidence, store: Path) -> list[str]:
@@ -141,6 +149,7 @@ def _notes(variant: Variant) -> list[str]:
 
 def _inputs(content: Content) -> tuple[str, ...]:
     """Return what an exhibit is made from; without an experiment of its own, everything."""
+    paper = [f"{check.PAPERS}{content.paper}"] if content.paper else []
     if content.exhibit.experiment is None:
         return (check.ALL,)
     names = {row["experiment"] for variant in content.variants for row in variant.rows}
@@ -148,7 +157,7 @@ def _inputs(content: Content) -> tuple[str, ...]:
     kinds = ("", "_curves", "_maps")
     csvs = [f"{check.RECORDS}{name}{kind}.csv" for name in sorted(names) for kind in kinds]
     configs = [f"{check.CONFIGS}{name}.yaml" for name in sorted(names)]
-    return (check.VERSION, check.PAPER, *csvs, *configs)
+    return (check.VERSION, *paper, *csvs, *configs)
 
 
 def _tests(claims: Sequence[Result], hypothesis: Hypothesis) -> dict[str, Output]:

@@ -8,16 +8,19 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from importlib.metadata import EntryPoint
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ntdh_bench import __version__
-from ntdh_bench.cache import file_digest
+from ntdh_bench.cache import digest, file_digest
 from ntdh_bench.errors import FileError
 from ntdh_bench.experiments import shipped_experiments
 from ntdh_bench.files.reading import reading
 from ntdh_bench.files.schema import mismatch
 from ntdh_bench.files.text import read_json
+from ntdh_bench.plugins import registered
 from ntdh_bench.records import (
     OUTDATED,
     RecordError,
@@ -30,9 +33,10 @@ from ntdh_bench.records import (
 )
 
 MANIFEST = "manifest.json"
-VERSION, PAPER = "ntdh-bench", "ntdh_bench/paper/paper.yaml"
+VERSION = "ntdh-bench"
 CONFIGS = "configs/sweeps/"
 RECORDS = "records/"
+PAPERS = "papers/"
 _RUN_AGAIN = "delete it, and `ntdh-bench sweep` runs it again"
 ALL = "*"  # an output made from every input
 _SCHEMA = {
@@ -48,8 +52,20 @@ def input_hashes(results: Path) -> dict[str, str]:
     found = [*records.glob("*.csv"), *records.glob(f"*{OUTDATED}")]
     files = {f"{RECORDS}{path.name}": path for path in found}
     files |= {f"{CONFIGS}{path.name}": path for path in shipped_experiments()}
-    files[PAPER] = Path(__file__).parents[1] / "paper" / "paper.yaml"
-    return {VERSION: __version__, **{name: file_hash(files[name]) for name in sorted(files)}}
+    hashes = {name: file_hash(files[name]) for name in sorted(files)}
+    papers = {f"{PAPERS}{e.name}": _paper_hash(e) for e in registered("ntdh_bench.papers").values()}
+    return {VERSION: __version__, **papers, **hashes}
+
+
+def _paper_hash(entry: EntryPoint) -> str:
+    """Return a hash of the YAML files beside the module of a paper, which is not imported."""
+    try:
+        spec = find_spec(entry.module)
+    except ImportError:
+        spec = None
+    inside = spec is not None and spec.parent and spec.origin
+    files = sorted(Path(str(spec.origin)).parent.glob("*.yaml")) if spec and inside else []
+    return digest([entry.value, {path.name: file_hash(path) for path in files}])
 
 
 def file_hash(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""The claims ledger: every claim of the paper, tested on records.
+"""The claims ledger: every claim of the papers, tested on records.
 
 A claim is tested for each protocol and source that has its runs, real and simulated apart:
 
@@ -14,12 +14,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 
-from ntdh_bench.paper import printed as paper
-from ntdh_bench.paper.claims import CLAIMS, RHO, UNTESTED, Claim, Region, Untested
 from ntdh_bench.records import Row
 from ntdh_bench.report.hypothesis import (
     VERDICT_DATASETS,
@@ -27,6 +24,7 @@ from ntdh_bench.report.hypothesis import (
     Summary,
     test_hypothesis,
 )
+from ntdh_bench.report.papers import RHO, Claim, Hypothesised, Paper, Region, Untested
 from ntdh_bench.report.statistics import Estimate, holm, mean_ci, p_at_least, p_between
 
 LEVEL = 0.95
@@ -85,22 +83,31 @@ class Result:
     note: str = ""
 
 
-def ledger(rows: Sequence[Row], hypothesis: Hypothesis | None = None) -> list[Result]:
-    """Test every claim of the paper on ``rows``: first the hypothesis, then in the paper's order.
+def ledger(
+    rows: Sequence[Row], papers: Mapping[str, Paper], hypothesis: Hypothesis | None = None
+) -> list[Result]:
+    """Test every claim of the papers on ``rows``: first the hypothesis, then in a paper's order.
 
     Args:
         rows: of all experiments.
+        papers: by name.
         hypothesis: the hypothesis test on the same rows; made here if not given.
     """
     groups: dict[str, dict[tuple[str, str], list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         home = row["part_of"] if "part_of" in row else row["experiment"]
         groups[home][row["protocol"], row["source"]].append(row)
-    results = _hypothesis_results(hypothesis or test_hypothesis(rows))
-    for claim in CLAIMS:
-        tested = [_judge(claim, *group) for group in sorted(groups[claim.experiment].items())]
-        results += [result for result in tested if result.n] or [_blank(claim)]
-    return _corrected(results) + [_untested(claim) for claim in UNTESTED]
+    hypothesis = hypothesis or test_hypothesis(rows)
+    results, untested = [], []
+    for paper in papers.values():
+        for hypothesised in paper.hypothesised:
+            results += _hypothesis_results(hypothesised, hypothesis)
+        for claim in paper.claims:
+            blank = _blank(claim, paper)
+            judged = [_judge(claim, blank, *g) for g in sorted(groups[claim.experiment].items())]
+            results += [result for result in judged if result.n] or [blank]
+        untested += [_untested(claim) for claim in paper.untested]
+    return _corrected(results) + untested
 
 
 # -- one claim -----------------------------------------------------------------------------------
@@ -128,12 +135,11 @@ class _Tested:
         return self.estimate.n >= MIN_SEEDS
 
 
-def _judge(claim: Claim, group: tuple[str, str], rows: Sequence[Row]) -> Result:
+def _judge(claim: Claim, blank: Result, group: tuple[str, str], rows: Sequence[Row]) -> Result:
     """Test a claim on the rows of its experiment, one protocol and source; n = 0: none fit."""
     level = 1 - (1 - LEVEL) / len(claim.parts)
     values = {part.name: list(part.values(rows).values()) for part in claim.parts}
     tested = [_test(name, found, claim.region, level) for name, found in values.items() if found]
-    blank = _blank(claim)
     if not tested:
         return blank
     partial = claim.partial(rows)
@@ -181,7 +187,7 @@ def _notes(claim: Claim, tested: Sequence[_Tested], shown: _Tested) -> list[str]
     return notes
 
 
-def _blank(claim: Claim) -> Result:
+def _blank(claim: Claim, paper: Paper) -> Result:
     """Return the result of a claim whose runs are not there."""
     return Result(
         claim.id,
@@ -192,7 +198,7 @@ def _blank(claim: Claim) -> Result:
         _describe(claim),
         unit=claim.unit,
         claimed=claim.region.text,
-        published=_published(claim),
+        published=_published(claim, paper.printed(claim.exhibit)),
         note=claim.note,
     )
 
@@ -209,16 +215,8 @@ def _describe(claim: Claim) -> str:
     return f"{text}; at least {claim.count} of {parts} parts (Benjamini and Heller)"
 
 
-@cache
-def _paper_rows(table: str) -> list[Row]:
-    return paper.as_rows(table)
-
-
-def _published(claim: Claim) -> str | None:
+def _published(claim: Claim, rows: Sequence[Row]) -> str | None:
     """Say whether the paper's printed numbers lie where it claims; None if it prints too few."""
-    if claim.exhibit not in paper.tables():
-        return None
-    rows = _paper_rows(claim.exhibit)
     values = [round(value, 9) for part in claim.parts for value in part.values(rows).values()]
     if len(values) < len(claim.parts):
         return None
@@ -228,43 +226,35 @@ def _published(claim: Claim) -> str | None:
 
 # -- the hypothesis, the untested, the correction ------------------------------------------------
 
-_HYPOTHESIS = {
+# What the summaries of the hypothesis test measure, and on which scale.
+_QUANTITIES = {
     "ncjsd": (
-        "Sec. III-B, NTDH",
-        "The smaller the non-target divergence, the better the student",
         "rho(NCJSD before distillation, gain) over the cells of each stratum",
         "Fisher's z, ",
     ),
-    "difference": (
-        "Abstract, Sec. I",
-        "Non-target, not target, divergence decides how well cross-modal KD works",
-        "rho(NCJSD, gain) - rho(TCJSD, gain)",
-        "",
-    ),
+    "difference": ("rho(NCJSD, gain) - rho(TCJSD, gain)", ""),
     "partial": (
-        "Sec. III-B",
-        "Not the teacher's accuracy explains it",
         "rho(NCJSD, gain) given the accuracy of the (masked) teacher",
         "Fisher's z, ",
     ),
 }
 
 
-def _hypothesis_results(hypothesis: Hypothesis) -> list[Result]:
-    results = []
-    for quantity in _HYPOTHESIS:
-        found: list[Summary | None] = [s for s in hypothesis.summaries if s.quantity == quantity]
-        results += [_hypothesis_result(quantity, summary) for summary in found or [None]]
-    return results
+def _hypothesis_results(claim: Hypothesised, hypothesis: Hypothesis) -> list[Result]:
+    found = [s for s in hypothesis.summaries if s.quantity == claim.quantity]
+    return [_hypothesis_result(claim, summary) for summary in found or (None,)]
 
 
-def _hypothesis_result(quantity: str, summary: Summary | None) -> Result:
-    where, statement, effect, scale = _HYPOTHESIS[quantity]
+def _hypothesis_result(claim: Hypothesised, summary: Summary | None) -> Result:
+    effect, scale = _QUANTITIES[claim.quantity]
     test = (
         f"{effect}: < 0; random-effects mean over data sets, the strata of each made one value "
         f"first ({scale}Hartung-Knapp)"
     )
-    result = Result(f"ntdh.{quantity}", where, statement, "ntdh", "", test, unit=RHO, claimed="< 0")
+    exhibit = claim.id.partition(".")[0]
+    result = Result(
+        claim.id, claim.where, claim.statement, exhibit, "", test, unit=RHO, claimed="< 0"
+    )
     if summary is None:
         return result
     enough = summary.datasets >= VERDICT_DATASETS

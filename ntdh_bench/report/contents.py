@@ -8,16 +8,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ntdh_bench.paper import printed as paper
-from ntdh_bench.paper.exhibits import EXHIBITS, Exhibit, unlisted
 from ntdh_bench.records import Row
 from ntdh_bench.report import evidence, figures
-from ntdh_bench.report.evidence import Evidence, Image
+from ntdh_bench.report.evidence import Evidence
 from ntdh_bench.report.layouts import Panel, panel, panel_table, select
-from ntdh_bench.report.statistics import mean_ci
-from ntdh_bench.report.tables import RATIO, Cell, Column, Line, Table
+from ntdh_bench.report.papers import Exhibit, Paper, unlisted
+from ntdh_bench.report.tables import Table
 
-_SHORT = {removes: short for short, removes in paper.REMOVES.items()}
+# Maps of masks, with the letters that tables have for them; other maps are of samples.
+_MASKS = {
+    "most_divergent": "T, most divergent",
+    "random": "R, random",
+    "least_divergent": "F, least divergent",
+}
 
 
 @dataclass(frozen=True)
@@ -46,30 +49,35 @@ class Content:
     Attributes:
         exhibit: what it is.
         variants: real data first.
-        blank: tables of the paper's numbers, where nothing was run.
-        says: what the paper's figure says in words.
+        blank: its tables of no rows, where nothing was run.
+        paper: name of the paper it is of; None: an experiment that no paper has an exhibit for.
     """
 
     exhibit: Exhibit
     variants: list[Variant]
     blank: list[Table]
-    says: str
+    paper: str | None
 
 
-def contents(found: Evidence, titles: dict[str, str]) -> list[Content]:
-    """Return all exhibits, in the order of the paper, and then other experiments.
+def contents(
+    found: Evidence, papers: Mapping[str, Paper], titles: Mapping[str, str]
+) -> list[Content]:
+    """Return the exhibits of all papers, in their order, and then other experiments.
 
     Args:
         found: the rows.
+        papers: by name.
         titles: of experiments, by name.
     """
-    known = {name for exhibit in EXHIBITS for name in (exhibit.experiment, exhibit.also)}
+    exhibits = [(e, name) for name, paper in papers.items() for e in paper.exhibits]
+    known = {name for exhibit, _ in exhibits for name in (exhibit.experiment, exhibit.also)}
     homes = {row["part_of"]: None for row in found.all_rows}
     others = [unlisted(name, titles.get(name, name)) for name in homes if name not in known]
-    return [_content(exhibit, found) for exhibit in (*EXHIBITS, *others)]
+    shown = [*exhibits, *((exhibit, None) for exhibit in others)]
+    return [_content(exhibit, paper, found) for exhibit, paper in shown]
 
 
-def _content(exhibit: Exhibit, found: Evidence) -> Content:
+def _content(exhibit: Exhibit, paper: str | None, found: Evidence) -> Content:
     rows = _rows(exhibit, found)
     settings = sorted({(row["source"], row["protocol"]) for row in rows})
     variants = [
@@ -79,31 +87,31 @@ def _content(exhibit: Exhibit, found: Evidence) -> Content:
         for source, protocol in settings
     ]
     blank = exhibit.table([]) if exhibit.table and not variants else []
-    figure = paper.figures().get(re.sub(r"(fig\d+).*", r"\1", exhibit.name))
-    return Content(exhibit, variants, blank, figure.says if figure else "")
+    return Content(exhibit, variants, blank, paper)
 
 
 def _rows(exhibit: Exhibit, found: Evidence) -> list[Row]:
     if exhibit.experiment is not None:
         rows = select(found.all_rows, {"part_of": exhibit.experiment})
         return rows + [row for row in found.rows.get(exhibit.also or "", ()) if row["arm"] != "kd"]
-    matched = [rows for rows in found.rows.values() if any(row["arm"] == "matched" for row in rows)]
-    unique = {(row["run"], row["protocol"]): row for rows in matched for row in rows}
-    return select(unique.values(), exhibit.keep or {})
+    having = [rows for rows in found.rows.values() if select(rows, exhibit.having)]
+    unique = {(row["run"], row["protocol"]): row for rows in having for row in rows}
+    return select(unique.values(), exhibit.keep)
 
 
 def _variant(
     exhibit: Exhibit, found: Evidence, source: str, protocol: str, rows: list[Row]
 ) -> Variant:
     stem = re.sub(r"[^\w.-]", "_", f"{exhibit.name}-{protocol}-{source}")
+    tables = exhibit.table(rows) if exhibit.table else []
     if exhibit.details == "maps":
-        tables, drawings = _maps(stem, exhibit, found, rows)
+        drawings = _maps(stem, exhibit, found, rows)
         return Variant(stem, protocol, source, tables, drawings, rows)
     shown = rows
     if exhibit.details == "curves" and exhibit.experiment:
         shown = evidence.curves(found.results, exhibit.experiment, rows)
     panels = [drawn for spec in exhibit.panels if (drawn := panel(spec, shown))]
-    tables = exhibit.table(rows) if exhibit.table else [panel_table(drawn) for drawn in panels]
+    tables = tables if exhibit.table else [panel_table(drawn) for drawn in panels]
     return Variant(stem, protocol, source, tables, _drawings(panels, stem), rows)
 
 
@@ -114,45 +122,27 @@ def _drawings(panels: Sequence[Panel], stem: str) -> list[str]:
 # -- heat maps -----------------------------------------------------------------------------------
 
 
-def _maps(
-    stem: str, exhibit: Exhibit, found: Evidence, rows: Sequence[Row]
-) -> tuple[list[Table], list[str]]:
-    """Return drawings of each layer's maps, and how much of their heat lies in the middle.
-
-    The maps of the masks are one drawing; others one for every sample.
-    """
+def _maps(stem: str, exhibit: Exhibit, found: Evidence, rows: Sequence[Row]) -> list[str]:
+    """Return drawings of each layer's maps: those of masks as one, others one for every sample."""
     by_layer = evidence.maps(found.results, exhibit.experiment or "", rows)
     groups = [
         [(_map_title(layer, name), np.mean(list(maps[name].values()), 0)) for name in names]
         for layer, maps in by_layer.items()
         for names in _map_groups(maps)
     ]
-    drawings = [figures.draw_maps(maps, f"{stem}-{index}") for index, maps in enumerate(groups)]
-    names = [name for name in _SHORT if any(name in maps for maps in by_layer.values())]
-    lines = tuple(
-        Line((layer,), tuple(_heat_in_the_middle(maps.get(name, {})) for name in names))
-        for layer, maps in by_layer.items()
-    )
-    columns = tuple(Column(_map_title("", name)) for name in names)
-    title = "Share of the heat in the middle (5/7 of width and height, where MNIST digits lie)"
-    return [Table(title, ("layer",), columns, lines)] if names else [], drawings
+    return [figures.draw_maps(maps, f"{stem}-{index}") for index, maps in enumerate(groups)]
 
 
 def _map_groups(maps: Iterable[str]) -> list[list[str]]:
     """Return which maps are drawn side by side: those of masks, and those of each sample."""
-    groups: dict[str, list[str]] = {"": [name for name in _SHORT if name in maps]}
+    groups: dict[str, list[str]] = {"": [name for name in _MASKS if name in maps]}
     for name in maps:
-        if name not in _SHORT:
+        if name not in _MASKS:
             groups.setdefault(name.partition(",")[0], []).append(name)
     return [names for names in groups.values() if names]
 
 
-def _map_title(layer: str, removes: str) -> str:
-    if removes not in _SHORT:
-        return removes
-    name = f"{_SHORT[removes]}, {removes.replace('_', ' ')}"
-    return f"{name}\n{layer}" if layer else name
-
-
-def _heat_in_the_middle(maps: Mapping[int, Image]) -> Cell:
-    return Cell(mean_ci(map(evidence.share_in_the_middle, maps.values())), RATIO)
+def _map_title(layer: str, name: str) -> str:
+    if name not in _MASKS:
+        return name
+    return f"{_MASKS[name]}\n{layer}" if layer else _MASKS[name]

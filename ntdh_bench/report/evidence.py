@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +28,8 @@ from ntdh_bench.report.pairing import Controls, scored
 Image = NDArray[np.float64]
 #: Heat maps (H, W) of each mask, by seed.
 Maps = dict[str, dict[int, Image]]
+#: What is measured of a heat map, by name.
+OfMaps = Mapping[str, Callable[[Image], float]]
 
 
 @dataclass(frozen=True)
@@ -56,14 +58,18 @@ class Evidence:
         return [row for row in self.all_rows if row["protocol"] != TRIAL]
 
 
-def read(results: Path) -> Evidence:
+def read(results: Path, of_maps: Mapping[str, OfMaps] | None = None) -> Evidence:
     """Read all CSVs of records that can be read.
+
+    Args:
+        results: the folder that holds ``records/``.
+        of_maps: columns that rows of an experiment get from each of their heat maps.
 
     Left out, and named in ``problems``: files of another schema, damaged rows, and rows of runs
     that the experiment of that name no longer has.
     """
     rows: dict[str, list[Row]] = {}
-    middles: dict[str, Row] = {}
+    measured: dict[str, Row] = defaultdict(dict)
     problems: list[str] = []
     current = shipped_runs()
     part_of = {e.name: e.part_of for e in load_shipped()}
@@ -93,8 +99,9 @@ def read(results: Path) -> Evidence:
             if image is None:
                 file = details_path(path, "maps")
                 problems.append(f"{file}: the map {removes} of run {run} lacks pixels: left out")
-            else:
-                middles.setdefault(run, {})[f"middle_{removes}"] = share_in_the_middle(image)
+                continue
+            for name, measure in (of_maps or {}).get(path.stem, {}).items():
+                measured[run][f"{name}_{removes}"] = measure(image)
     controls = Controls(row for kept in rows.values() for row in kept)
     problems += _mixed_threads(rows, controls)
     return Evidence(
@@ -103,7 +110,7 @@ def read(results: Path) -> Evidence:
             name: [
                 {
                     **derived(row, controls),
-                    **middles.get(row["run"], {}),
+                    **measured.get(row["run"], {}),
                     "part_of": part_of.get(name, name),
                 }
                 for row in kept
@@ -187,13 +194,6 @@ def maps(results: Path, experiment: str, rows: Iterable[Row]) -> dict[str, Maps]
         if run in by_run and image is not None:
             found[by_run[run]["layer"] or ""][removes][by_run[run]["seed"]] = image
     return dict(sorted(found.items()))
-
-
-def share_in_the_middle(image: Image) -> float:
-    """Return the share of the heat in the middle 5/7 of both sides, where MNIST digits lie."""
-    top, left = (side // 7 for side in image.shape)
-    middle = image[top : image.shape[0] - top, left : image.shape[1] - left]
-    return float(middle.sum() / (image.sum() or 1.0))
 
 
 def _images(lines: Iterable[Row]) -> dict[tuple[str, str], Image | None]:

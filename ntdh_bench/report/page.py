@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
 from ntdh_bench import __version__
 from ntdh_bench.experiments import Experiment
-from ntdh_bench.paper import printed as paper
-from ntdh_bench.paper.exhibits import EXHIBITS
 from ntdh_bench.report import figures, wording
 from ntdh_bench.report.claims import VERDICTS, Result
 from ntdh_bench.report.contents import Content, Variant
 from ntdh_bench.report.evidence import Evidence
 from ntdh_bench.report.html import Html, el, join
 from ntdh_bench.report.hypothesis import Hypothesis, Point, Stratum
+from ntdh_bench.report.papers import Paper
 from ntdh_bench.report.tables import NOT_RUN, Cell, Line, Table
 
 TITLE = "Does non-target divergence decide cross-modal distillation?"
@@ -29,12 +28,12 @@ SECTIONS = {
     "extras": "Extras",
     "records": "Records",
 }
-_EXHIBITS = {exhibit.name for exhibit in EXHIBITS}
 _FOLDER = Path(__file__).parent
 
 
 def render(
     found: Evidence,
+    papers: Mapping[str, Paper],
     contents: Sequence[Content],
     claims: Sequence[Result],
     hypothesis: Hypothesis,
@@ -44,30 +43,33 @@ def render(
 
     Args:
         found: the rows.
+        papers: by name.
         contents: all exhibits.
         claims: the ledger.
         hypothesis: the test.
         experiments: those that come with this version.
     """
     known = {experiment.name: experiment for experiment in experiments}
-    by_exhibit: dict[str, list[Result]] = {}
+    exhibits = {content.exhibit.name for content in contents}
+    anchors = {result.id: _anchor(result, exhibits) for result in claims}
+    by_exhibit: dict[str, list[Result]] = defaultdict(list)
     for result in claims:
-        by_exhibit.setdefault(_anchor(result), []).append(result)
+        by_exhibit[anchors[result.id]].append(result)
     parts = {"tables": Html(), "figures": Html(), "extras": Html()}
     for content in contents:
-        section = _exhibit(content, known, by_exhibit.get(content.exhibit.name, []))
+        section = _exhibit(content, known, by_exhibit[content.exhibit.name])
         parts[_part(content)] = join(parts[_part(content)], section)
     body = join(
         _section("summary", _summary(found, contents, claims, hypothesis)),
-        _section("claims", _claims(claims)),
+        _section("claims", _claims(claims, anchors)),
         _section("hypothesis", _hypothesis(hypothesis)),
         *(_section(name, part) for name, part in parts.items()),
         _section("records", _records(found, known)),
     )
-    return _document(body)
+    return _document(body, "; ".join(paper.citation for paper in papers.values()))
 
 
-def _document(body: Html) -> str:
+def _document(body: Html, citations: str) -> str:
     style, script = ((_FOLDER / name).read_text("utf-8") for name in ("page.css", "page.js"))
     head = join(
         el("meta", charset="utf-8"),
@@ -87,7 +89,7 @@ def _document(body: Html) -> str:
                 "p",
                 "A benchmark of cross-modal knowledge distillation under the Non-target Divergence "
                 f"Hypothesis. Every number comes from a recorded run; the paper's are beside ours: "
-                f"{paper.source()}.",
+                f"{citations}.",
                 class_="lead note",
             ),
         ),
@@ -202,7 +204,7 @@ def _index_entry(content: Content) -> Html:
 # -- claims --------------------------------------------------------------------------------------
 
 
-def _claims(claims: Sequence[Result]) -> Html:
+def _claims(claims: Sequence[Result], anchors: Mapping[str, str]) -> Html:
     explanation = el(
         "p",
         "Every claim of the paper, tested on records: paired over seeds, p corrected within an "
@@ -217,7 +219,7 @@ def _claims(claims: Sequence[Result]) -> Html:
     table = el(
         "table",
         el("thead", el("tr", *buttons)),
-        el("tbody", *map(_claim, claims)),
+        el("tbody", *(_claim(result, anchors[result.id]) for result in claims)),
         id="ledger",
     )
     box = el("div", table, class_="scroll tall", tabindex=0, role="region", aria_label="Ledger")
@@ -246,11 +248,11 @@ def _filters(claims: Sequence[Result]) -> Html:
     )
 
 
-def _claim(result: Result) -> Html:
+def _claim(result: Result, anchor: str) -> Html:
     p = f"p before correction: {wording.p_value(result.p)}" if result.p is not None else ""
     claimed = f"Claimed: {result.claimed}" if result.claimed else ""
     shown = [el("p", text) for text in (result.test, claimed, p, result.note) if text]
-    shown.append(el("p", el("a", "Go to the exhibit", href=f"#{_anchor(result)}")))
+    shown.append(el("p", el("a", "Go to the exhibit", href=f"#{anchor}")))
     protocol = el("div", result.protocol) if result.protocol else ""
     data = join(_badge(result.source) if result.source else "–", protocol)
     return el(
@@ -275,11 +277,11 @@ def _claim(result: Result) -> Html:
     )
 
 
-def _anchor(result: Result) -> str:
+def _anchor(result: Result, exhibits: Collection[str]) -> str:
     """Return the id of the exhibit, or part of it (``fig9a`` of ``fig9``), a claim belongs to."""
     own = result.experiment.startswith(result.exhibit)
     name = result.experiment if own else result.exhibit
-    return name if name in _EXHIBITS else "hypothesis"
+    return name if name in exhibits else "hypothesis"
 
 
 def _sort_value(value: float | None) -> str:
@@ -418,7 +420,7 @@ def _families(found: Hypothesis) -> Html:
 
 def _exhibit(content: Content, known: Mapping[str, Experiment], claims: Sequence[Result]) -> Html:
     exhibit = content.exhibit
-    says = el("p", f"The paper: {content.says}", class_="note") if content.says else ""
+    says = el("p", f"The paper: {exhibit.says}", class_="note") if exhibit.says else ""
     note = el("p", exhibit.note, class_="note") if exhibit.note else ""
     shown = [_variant(variant) for variant in content.variants]
     return el(

@@ -1,18 +1,37 @@
 from __future__ import annotations
 
+from pathlib import Path
 from statistics import fmean
 
+import numpy as np
 import pytest
 
 from ntdh_bench.experiments import load_experiment, shipped_experiments
+from ntdh_bench.paper import authors
 from ntdh_bench.paper import printed as paper
-from ntdh_bench.paper.exhibits import EXHIBITS, application_table, method_table, strength_table
+from ntdh_bench.paper.exhibits import (
+    AUTHORS,
+    EXHIBITS,
+    application_table,
+    method_table,
+    middle_table,
+    share_in_the_middle,
+    strength_table,
+)
 from ntdh_bench.records import Row
+from ntdh_bench.report import evidence
 from ntdh_bench.report.evidence import derived
 from ntdh_bench.report.layouts import panel
 from ntdh_bench.report.pairing import Controls
 from ntdh_bench.report.tables import Cell, Table
-from tests.ntdh_bench.report.rows import METHODS, make_row, semantickitti, table1, table2
+from tests.ntdh_bench.report.rows import (
+    METHODS,
+    make_row,
+    semantickitti,
+    table1,
+    table2,
+    write_results,
+)
 
 
 def with_derived(rows: list[Row]) -> list[Row]:
@@ -87,6 +106,13 @@ def test_presets_never_share_a_table() -> None:
     assert shown is not None
     assert shown.mean == only["last_test_accuracy"]
     assert find(published, "w/o mask", "SP").estimate != shown
+
+
+def test_a_class_whose_name_begins_alike_is_no_preset() -> None:
+    rows = with_derived([*table2(1), make_row(method="AuthorsMine")])
+    accuracies, _ = method_table("table2", rows)
+    assert "AuthorsMine" in [column.name for column in accuracies.columns]
+    assert set(AUTHORS) == {name for name in vars(authors) if name.startswith("Authors")}
 
 
 def test_the_papers_real_numbers_do_not_stand_beside_simulated_ones() -> None:
@@ -166,6 +192,22 @@ def test_eq25_draws_both_readings_of_the_target_divergence() -> None:
         row["last_test_nckl"] / abs(row["last_test_tckl"])
     )
     assert "which of the two" in exhibit.note
+
+
+def test_fig10_says_how_much_of_the_heat_lies_in_the_middle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evidence, "shipped_runs", dict)  # made-up rows are of no shipped experiment
+    row = make_row(experiment="fig10", protocol="mnist", arm="saliency", layer="hidden1")
+    write_results(tmp_path, [row])
+    exhibit = next(e for e in EXHIBITS if e.name == "fig10")
+    [read] = evidence.read(tmp_path, {"fig10": exhibit.of_maps}).rows["fig10"]
+    assert 0 < read["middle_least_divergent"] < read["middle_random"] < 0.6
+    (table,) = middle_table([read])
+    assert table.cells[0].ours == "1.00"
+    assert [line.labels for line in table.lines] == [("hidden1",)]
+    assert middle_table([row]) == []
+    assert share_in_the_middle(np.ones((14, 7))) == pytest.approx(50 / 98)
 
 
 def test_table4_shows_mean_iou_and_the_papers_beside_real_data_only() -> None:

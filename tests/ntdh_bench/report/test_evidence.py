@@ -132,13 +132,13 @@ def test_the_runs_of_experiments_whose_data_are_here() -> None:
     assert (run.hash, run.protocol) in found["fig10"]
 
 
-def test_the_share_in_the_middle_goes_with_its_run(tmp_path: Path) -> None:
+def test_what_is_measured_of_a_map_goes_with_its_run(tmp_path: Path) -> None:
     row = make_row(experiment="fig10", protocol="mnist", arm="saliency", layer="hidden1")
     write_results(tmp_path, [row])
-    [read] = evidence.read(tmp_path).rows["fig10"]
-    assert read["middle_most_divergent"] == 1.0
-    assert 0 < read["middle_least_divergent"] < read["middle_random"] < 0.6
-    assert evidence.share_in_the_middle(np.ones((14, 7))) == pytest.approx(50 / 98)
+    of_maps = {"fig10": {"top": lambda image: float(image[0].max())}, "other": {"sum": np.sum}}
+    [read] = evidence.read(tmp_path, of_maps).rows["fig10"]
+    assert (read["top_most_divergent"], read["top_least_divergent"]) == (0.0, 1.0)
+    assert "sum_random" not in read
 
 
 def test_both_ratios_of_non_target_to_target_divergence() -> None:

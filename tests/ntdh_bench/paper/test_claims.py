@@ -12,6 +12,7 @@ from ntdh_bench import records
 from ntdh_bench.experiments import load_experiment, shipped_experiments
 from ntdh_bench.paper import printed as paper
 from ntdh_bench.paper.claims import CLAIMS, UNTESTED
+from ntdh_bench.paper.plugin import NTDH
 from ntdh_bench.records import COLUMNS, Row
 from ntdh_bench.report import claims
 from ntdh_bench.report.claims import Result, ledger
@@ -19,6 +20,7 @@ from ntdh_bench.report.hypothesis import Hypothesis, Summary
 from ntdh_bench.report.pairing import scored
 
 NOTHING = Hypothesis([], [], [])
+PAPERS = {"ntdh": NTDH}
 NOISE = (0.001, -0.002, 0.0005, 0.0015, -0.001, 0.0003)
 
 
@@ -59,7 +61,7 @@ def gain_rows(gain: float, seeds: int = 6, method: str = "DKD") -> list[Row]:
 def find(rows: Sequence[Row], id: str, **where: str) -> Result:
     found = [
         result
-        for result in ledger(rows, NOTHING)
+        for result in ledger(rows, PAPERS, NOTHING)
         if result.id == id and all(getattr(result, k) == v for k, v in where.items())
     ]
     assert len(found) == 1, found
@@ -101,7 +103,7 @@ def test_the_shipped_experiments_decide_every_claim_whose_data_are_here() -> Non
             for run in experiment.runs
             if run.protocol == protocol
         ]
-    results = {result.id: result for result in ledger(rows)}
+    results = {result.id: result for result in ledger(rows, PAPERS)}
     decidable = [
         claim
         for claim in CLAIMS
@@ -144,7 +146,7 @@ def row_of(experiment: str, dataset: str, config: Mapping[str, Any], seed: int, 
 
 
 def test_nothing_run_is_not_run() -> None:
-    results = ledger([], NOTHING)
+    results = ledger([], PAPERS, NOTHING)
     assert {result.verdict for result in results} == {claims.NOT_RUN}
     assert {(r.n, r.effect, r.p, r.protocol, r.source) for r in results} == {
         (0, None, None, None, None)
@@ -280,7 +282,7 @@ def test_protocols_and_sources_are_judged_apart() -> None:
     rows = masked_rows(0.76, 0.73, 0.70)
     rows += masked_rows(0.70, 0.73, 0.76, protocol="mnist_short")
     rows += masked_rows(0.70, 0.73, 0.76, source="simulated")
-    found = [r for r in ledger(rows, NOTHING) if r.id == ORDER]
+    found = [r for r in ledger(rows, PAPERS, NOTHING) if r.id == ORDER]
     assert [(r.protocol, r.source, r.verdict) for r in found] == [
         ("mnist", "real", "holds"),
         ("mnist", "simulated", "fails"),
@@ -293,7 +295,7 @@ def test_holm_is_within_an_exhibit_protocol_and_source() -> None:
     rows += [{**r, "protocol": "mnist_short"} for r in rows if r["method"] == "DKD"]
     rows += [{**r, "source": "simulated"} for r in rows if r["protocol"] == "mnist"]
     rows += [{**r, "experiment": "table3"} for r in rows]
-    results = [r for r in ledger(rows, NOTHING) if r.p is not None]
+    results = [r for r in ledger(rows, PAPERS, NOTHING) if r.p is not None]
     families = {(r.exhibit, r.protocol, r.source) for r in results}
     assert len(families) == 6
     for family in families:
@@ -501,7 +503,7 @@ def summary(
 
 
 def test_the_hypothesis_leads_the_ledger() -> None:
-    found = ledger([], Hypothesis([], [summary(), summary("difference")], []))
+    found = ledger([], PAPERS, Hypothesis([], [summary(), summary("difference")], []))
     first, second, third = found[:3]
     assert (first.id, first.verdict, first.source, first.n) == ("ntdh.ncjsd", "holds", "real", 4)
     assert (first.p, first.p_corrected) == (0.005, 0.01)
@@ -511,16 +513,16 @@ def test_the_hypothesis_leads_the_ledger() -> None:
 
 def test_a_hypothesis_turned_round_fails_and_one_stratum_decides_nothing() -> None:
     turned = replace(summary(), value=0.5, low=0.2, high=0.8)
-    result = ledger([], Hypothesis([], [turned], []))[0]
+    result = ledger([], PAPERS, Hypothesis([], [turned], []))[0]
     assert (result.verdict, result.p) == ("fails", pytest.approx(0.995))
     single = replace(summary(), datasets=1, low=None, high=None, p=None)
-    assert ledger([], Hypothesis([], [single], []))[0].verdict == "inconclusive"
+    assert ledger([], PAPERS, Hypothesis([], [single], []))[0].verdict == "inconclusive"
 
 
 def test_two_data_sets_show_an_interval_and_decide_nothing() -> None:
     for value, low, high in ((-0.5, -0.8, -0.2), (0.5, 0.2, 0.8)):
         two = replace(summary(), datasets=2, value=value, low=low, high=high)
-        result = ledger([], Hypothesis([], [two], []))[0]
+        result = ledger([], PAPERS, Hypothesis([], [two], []))[0]
         assert (result.verdict, result.n, result.low, result.p) == ("inconclusive", 2, low, None)
         assert "fewer than 3 data sets" in result.note
         assert "protocol): 2;" in result.note
