@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lightning.pytorch import LightningDataModule
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 from lightning.pytorch.plugins import MixedPrecision, Precision
 
@@ -77,24 +76,3 @@ def _check_precision(precision: Any, plugins: list[Any]) -> None:
 def _changes_weights(plugin: Any) -> bool:
     mixed = isinstance(plugin, MixedPrecision)
     return isinstance(plugin, Precision) and not mixed and plugin.precision != "32-true"
-
-
-def check_measured(limit: int | float | None, datamodule: LightningDataModule, split: str) -> None:
-    """Refuse to measure a split of which no batch is left.
-
-    Args:
-        limit: the Trainer's ``limit_<split>_batches``: a number, or a share of the batches.
-        datamodule: set up.
-        split: ``val`` or ``test``.
-
-    Raises:
-        UserError: nothing would be measured.
-    """
-    if limit is None:
-        return
-    batches = len(getattr(datamodule, f"{split}_dataloader")())
-    if (limit if isinstance(limit, int) else int(limit * batches)) == 0:
-        raise UserError(
-            f"trainer.limit_{split}_batches is {limit}, which leaves none of the {batches} "
-            "batches: nothing would be measured; raise it, or leave it out"
-        )

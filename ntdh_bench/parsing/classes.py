@@ -157,6 +157,22 @@ def _drop_arguments(parser: Any, former: Any, given: Any) -> None:
         former.pop("init_args")
 
 
-# There is no setting for it. Configs, flags and defaults all lead through here.
+def _int_before_float(subtypes: Sequence[Any], *args: Any, **kwargs: Any) -> list[Any]:
+    """Return the types of a union in the order in which they are tried, an int's before a float's.
+
+    ``1`` is one batch, ``1.0`` all of them. In place of jsonargparse's own function, which keeps
+    the order as written: ``typing`` takes ``Union[int, float]`` and ``Union[float, int]`` for one
+    and gives whichever was written first, by whatever was imported first.
+    """
+    found = list(_sort_subtypes(subtypes, *args, **kwargs))
+    if int in found and float in found[: found.index(int)]:
+        found.remove(int)
+        found.insert(found.index(float), int)
+    return found
+
+
+# There is no setting for them. Configs, flags and defaults all lead through here.
 assert hasattr(_typehints, "discard_init_args_on_class_path_change")
 _typehints.discard_init_args_on_class_path_change = _drop_arguments
+_sort_subtypes: Callable[..., Iterable[Any]] = _typehints.sort_subtypes_for_union
+_typehints.sort_subtypes_for_union = _int_before_float

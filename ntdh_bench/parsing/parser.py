@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from argparse import ArgumentError
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,17 @@ from jsonargparse.typing import register_type
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from ntdh_bench import provenance
-from ntdh_bench.checkpoints import file_hash
 from ntdh_bench.composition import Config
-from ntdh_bench.contract import described
 from ntdh_bench.errors import UserError
 from ntdh_bench.experiments import MAX_SEED
 from ntdh_bench.masks import Mask
+from ntdh_bench.parsing.checks import check_settings
 from ntdh_bench.parsing.classes import check_classes, take_no_files
 from ntdh_bench.parsing.configs import (
     check_num_classes,
     check_seeds,
     config_words,
+    for_measuring,
     inline_configs,
     is_config,
     read_configs,
@@ -31,25 +32,10 @@ from ntdh_bench.parsing.configs import (
 )
 from ntdh_bench.parsing.messages import explain
 from ntdh_bench.plugins import load, registered
-from ntdh_bench.run_hash import CHANGED_DEFAULTS, with_epochs
 
 register_type(torch.device)  # a default of callbacks that average weights: written as its name
 
 CONFIG = "config.yaml"  # of a run, in its folder
-# Where files lie and how many workers read them changes no number.
-_NOT_DATA = {"root", "features", "cache_dir", "num_workers", "jobs"}
-# Arguments of models and data that came after the first records, and what they would have been.
-_LATER = {
-    "class_weights": None,
-    "protocol": "pooled",
-    **{change.argument: change.before for change in CHANGED_DEFAULTS},
-}
-# Of the Trainer everything counts but what it shows, logs and keeps.
-_NOT_TRAINING = {
-    "logger", "log_every_n_steps", "enable_progress_bar", "enable_model_summary",
-    "enable_checkpointing", "enable_autolog_hparams", "default_root_dir", "profiler",
-    "num_sanity_val_steps", "detect_anomaly",
-}  # fmt: skip
 
 
 def load_plugins() -> None:
@@ -65,23 +51,36 @@ def load_plugins() -> None:
 
 
 class BenchCLI(LightningCLI):
-    """Parses one command's arguments; instantiates data, model, mask, and then runs nothing.
+    """Parses one command's arguments and makes what they name: data, model, mask, callbacks.
+
+    Nothing is read but configs, and nothing is written, downloaded or run.
 
     Args:
         command: the command's name, for its help page.
         args: the words after the command.
+        config: settings before those words, as ``--config`` gives them.
+
+    Attributes:
+        plain: the resolved config as plain values, as it can be given to ``--config``.
+        code: third-party code that it names, see :func:`ntdh_bench.provenance.code_of`.
 
     Raises:
         UserError: an argument or a config is wrong; the message names it and what is valid.
     """
 
+    plain: Config
     code: dict[str, str]
 
-    def __init__(self, command: str, args: Sequence[str]) -> None:
+    def __init__(
+        self, command: str, args: Sequence[str] = (), config: Config | None = None
+    ) -> None:
         self.command = command
         load_plugins()
         words, self._given = inline_configs(args)
-        if not any(map(is_config, words)) and (config := self.run_config(words)):
+        if config is None and not any(map(is_config, words)):
+            config = self.run_config(words)
+        if config:
+            config = deepcopy(config)
             self._given += take_linked(config)
             words = [*config_words(config), *words]
         super().__init__(
@@ -158,66 +157,72 @@ class BenchCLI(LightningCLI):
             raise UserError(f"seed_everything is {seed}: it must lie in [0, {MAX_SEED}]")
         check_seeds(self._given, seed)
         check_classes(parser, self.config)
+        text = parser.dump(self.config, format="yaml", skip_none=False)
+        self.plain = yaml.safe_load(text)
         # Now, just after it was imported: data that are prepared first leave time for an edit.
-        self.code = provenance.code_of(self.plain_config())
+        self.code = provenance.code_of(self.plain)
 
     def instantiate_classes(self) -> None:
-        """Instantiate data, model and mask, with one clear line if a class refuses its values."""
+        """Make data, model, mask and callbacks, with one clear line if a class refuses its values.
+
+        Raises:
+            UserError: likewise, or the settings do not go together.
+        """
         try:
             super().instantiate_classes()
         except ValueError as error:
             raise UserError(explain(str(error))) from error
-
-    def load_data(self, stage: str) -> None:
-        """Set the data module up; a network that sees one modality needs no files of the other."""
+        check_settings(self.config_init.trainer)
         check_num_classes(self._given, self.datamodule.num_classes)
-        self.datamodule.modality = described(self.model).modality
-        self.datamodule.prepare_data()
-        self.datamodule.setup(stage)
 
-    @property
-    def mask(self) -> Any:
-        """The mask callback, or ``None``."""
-        return self.config_init.get("mask")
+    def instantiate_trainer(self, **kwargs: Any) -> Any:
+        """Make none: a run has several (hook of LightningCLI)."""
 
-    def plain_config(self) -> dict[str, Any]:
-        """Return the resolved config as plain values, as it can be given to ``--config``."""
-        text = self.parser.dump(self.config, format="yaml", skip_none=False)
-        plain: dict[str, Any] = yaml.safe_load(text)
-        return plain
 
-    def identity(self) -> dict[str, Any]:
-        """Return the settings, data and code that results depend on: no paths, workers or logs.
+class FitCLI(BenchCLI):
+    """Takes what training commands take."""
 
-        Third-party code is under ``third_party``, where there is some.
-        Call it when the data module is set up: its fingerprint stands for the files.
-        """
-        plain = self.plain_config()
-        trainer = {
-            name: value
-            for name, value in plain["trainer"].items()
-            if value is not None and name not in _NOT_TRAINING
-        }
-        arguments = plain["model"].get("init_args", {})
-        teacher = arguments.get("teacher_checkpoint")
-        model = plain["model"]
-        if arguments:
-            model = {**model, "init_args": with_epochs(arguments, trainer)}
-        mask = plain.get("mask")
-        identity = {
-            "seed": plain["seed_everything"],
-            "model": _without(model, {"teacher_checkpoint"} | _as_before(model)),
-            "data": {
-                **_without(plain["data"], _NOT_DATA | _as_before(plain["data"])),
-                "source": self.datamodule.source,
-                "fingerprint": self.datamodule.fingerprint,
-            },
-            "mask": mask and _without(mask, {"cache_dir"}),
-            "trainer": trainer,
-            "given_teacher": file_hash(teacher) if teacher else None,
-        }
-        code = provenance.named_in(identity, self.code)
-        return {**identity, "third_party": code} if code else identity
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what only they take (hook of LightningCLI)."""
+        super().add_arguments_to_parser(parser)
+        parser.add_argument(
+            "--no-cache",
+            action="store_true",
+            help="Train and compute all anew: no teacher or saliency that an earlier run left.",
+        )
+
+
+class EvaluateCLI(BenchCLI):
+    """Takes a checkpoint to measure, and its run's settings from its folder."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what and where to predict (hook of LightningCLI)."""
+        super().add_arguments_to_parser(parser)
+        if self.command == "predict":
+            parser.add_argument(
+                "--output",
+                type=str | None,
+                default=None,
+                help="New folder of the predictions; default: predictions-<checkpoint> beside it.",
+            )
+            parser.add_argument(
+                "--logits",
+                action="store_true",
+                help="Write logits also where a sample has many targets (pixels, voxels, points).",
+            )
+
+    def run_config(self, words: Sequence[str]) -> Config:
+        """Return what of the checkpoint's run it takes to measure it."""
+        config = super().run_config(words)
+        return config and for_measuring(config)
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse to measure nothing (hook of LightningCLI)."""
+        if not self.config.ckpt_path:
+            raise UserError(
+                f"`ntdh-bench {self.command}` measures a checkpoint: give --ckpt_path "
+                "<run>/checkpoints/last.ckpt"
+            )
 
 
 def run_folder(checkpoint: str | Path) -> Path:
@@ -232,17 +237,3 @@ def _option(words: Sequence[str], name: str) -> str | None:
         if word == name and number + 1 < len(words):
             return words[number + 1]
     return None
-
-
-def _as_before(settings: Mapping[str, Any]) -> set[str]:
-    """Return later arguments that change nothing: left out, they leave hashes as they were."""
-    given = settings.get("init_args", {})
-    return {name for name, before in _LATER.items() if given.get(name, before) == before}
-
-
-def _without(settings: dict[str, Any], names: set[str]) -> dict[str, Any]:
-    """Return a class's settings without some of its own arguments (not those of its parts)."""
-    if "init_args" not in settings:
-        return settings
-    kept = {name: value for name, value in settings["init_args"].items() if name not in names}
-    return {**settings, "init_args": kept}

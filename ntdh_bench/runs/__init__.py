@@ -1,1 +1,21 @@
-"""What trains and measures one config: commands, sweeps and Python users call it."""
+"""What trains and measures one config: the commands, sweeps and Python users call it.
+
+::
+
+    from ntdh_bench import runs
+    from ntdh_bench.composition import find_config, read_config
+
+    run = runs.Run.from_config(read_config(find_config("quickstart")))
+    record = runs.fit(run)  # in a new folder of runs/, as `ntdh-bench fit` does
+    record["metrics"]["last"]["test"]["accuracy"]
+
+    trained = runs.Run.from_checkpoint(run.folder / "checkpoints" / "last.ckpt")
+    runs.measure(trained, "test")["accuracy"]  # the same
+"""
+
+from .fitting import fit
+from .measuring import measure, predict
+from .run import Run
+from .saliency import map_divergence
+
+__all__ = ["Run", "fit", "map_divergence", "measure", "predict"]

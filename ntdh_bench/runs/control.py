@@ -13,20 +13,21 @@ from ntdh_bench.cache import default_cache_dir, digest, is_usable, locked, origi
 from ntdh_bench.checkpoints import load_network, read_checkpoint, weights_of, write_checkpoint
 from ntdh_bench.runs.callbacks import cut_short
 from ntdh_bench.runs.checkpoint_files import LAST
-from ntdh_bench.runs.training import FitCLI
+from ntdh_bench.runs.run import Run
+from ntdh_bench.runs.trainers import Student
 from ntdh_bench.notices import notice
 
 _VERSION = 1  # of how controls are trained: raised when the same settings give another student
 
 
-def is_control(cli: FitCLI) -> bool:
+def is_control(run: Run) -> bool:
     """Return whether the run is a student without KD that can be shared."""
-    alone = cli.trainer.world_size == 1 and not cli.fast_dev_run
-    return alone and records.arm(cli.run_identity) in ("without_kd", "matched")
+    alone = run.processes.alone and not run.is_trial
+    return alone and records.arm(run.identity) in ("without_kd", "matched")
 
 
 def measure(
-    cli: FitCLI, train: Callable[[], None], test: Callable[[], dict[str, Any]]
+    run: Run, student: Student, train: Callable[[], None], test: Callable[[], dict[str, Any]]
 ) -> dict[str, Any]:
     """Measure the control against the teacher at hand; ``train`` it only if no run did yet.
 
@@ -34,36 +35,35 @@ def measure(
         ``epochs``, ``metrics``, ``curves`` and ``control_environment`` (where it was trained) of
         the record.
     """
-    path = _train_once(cli, train)
+    path = _train_once(run, student, train)
     saved = read_checkpoint(path)
     metrics: dict[str, Any] = {"last": None, "best": None}
     for name, checkpoint in saved["checkpoints"].items():
-        load_network(cli.model.student, saved["state_dict"], name, str(path))
+        load_network(run.model.student, saved["state_dict"], name, str(path))
         metrics[name] = {"checkpoint": checkpoint, **test()}
     trained = {name: saved[name] for name in ("epochs", "curves", "control_environment")}
     return {**trained, "metrics": metrics}
 
 
-def _train_once(cli: FitCLI, train: Callable[[], None]) -> Path:
+def _train_once(run: Run, student: Student, train: Callable[[], None]) -> Path:
     """Train the control unless the cache has it; returns where it is."""
-    path = _path(cli)
+    path = _path(run, student.trainer.strategy.root_device)
     with locked(path):
-        if cli.uses_cache and is_usable(path):
-            cli.from_cache["control"] = origin(path)
+        if run.uses_cache and is_usable(path):
+            run.from_cache["control"] = origin(path)
             return path
         train()
-        if cut_short(cli.trainer):
+        if cut_short(student.trainer):
             notice("trainer.max_time cut the training of the control short: it is not cached")
-            return _save(cli, cli.folder / "control.ckpt")
-        _save(cli, path)
+            return _save(run, student, run.folder / "control.ckpt")
+        _save(run, student, path)
         seal(path, path)
     return path
 
 
-def _path(cli: FitCLI) -> Path:
+def _path(run: Run, device: torch.device) -> Path:
     """Return where the student is kept; the number of threads changes only its last bits."""
-    identity = cli.run_identity
-    device = cli.trainer.strategy.root_device
+    identity = run.identity
     key = {
         "version": _VERSION,
         "ntdh-bench": __version__,
@@ -75,12 +75,12 @@ def _path(cli: FitCLI) -> Path:
     return default_cache_dir() / "students" / f"{digest(key)}.ckpt"
 
 
-def _save(cli: FitCLI, path: Path) -> Path:
-    students = {"last": cli.model.student.state_dict()}
+def _save(run: Run, student: Student, path: Path) -> Path:
+    students = {"last": run.model.student.state_dict()}
     checkpoints = {"last": LAST}
-    if cli.best is not None:
-        checkpoints["best"] = Path(cli.best.best_model_path).name
-        weights = read_checkpoint(cli.best.best_model_path)["state_dict"]
+    if student.best is not None:
+        checkpoints["best"] = Path(student.best.best_model_path).name
+        weights = read_checkpoint(student.best.best_model_path)["state_dict"]
         students["best"] = weights_of(weights, "student")
     saved = {
         "state_dict": {
@@ -90,9 +90,9 @@ def _save(cli: FitCLI, path: Path) -> Path:
         },
         "control_environment": records.environment(),
         "checkpoints": checkpoints,
-        "epochs": cli.trainer.current_epoch,
+        "epochs": student.trainer.current_epoch,
         # Divergences along the way are from one teacher, and other runs have other masks.
-        "curves": {n: v for n, v in cli.curves.values.items() if n == cli.datamodule.metric},
+        "curves": {n: v for n, v in student.curves.values.items() if n == run.data.metric},
     }
     write_checkpoint(saved, path)
     return path

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from torch import distributed as dist
 
 from ntdh_bench import __version__
 from ntdh_bench.cache import (
@@ -22,9 +20,11 @@ from ntdh_bench.cache import (
     seal,
 )
 from ntdh_bench.runs.callbacks import cut_short
-from ntdh_bench.parsing.parser import BenchCLI, run_folder
-from ntdh_bench.runs.training import EvaluateCLI, FitCLI
+from ntdh_bench.parsing.parser import run_folder
+from ntdh_bench.runs.run import Run
+from ntdh_bench.runs.trainers import teacher_trainer
 from ntdh_bench.errors import UserError
+from ntdh_bench.frozen_teacher import FrozenTeacher
 from ntdh_bench.layers import INPUT, mask_layer
 from ntdh_bench.masks import FeatureMask
 from ntdh_bench.notices import notice
@@ -33,57 +33,56 @@ from ntdh_bench.provenance import named_in
 Part: TypeAlias = Literal["teacher", "retrained"]
 TEACHER_FILE = "teacher.ckpt"
 _VERSION = 1  # of how teachers are trained: raised when the same settings give another teacher
-_DECISION = "NTDH_CACHED"  # + name: whether the first process found that teacher in the cache
 _TEACHER_SETTINGS = (
     "teacher_network", "student_network", "teacher", "optimizer", "scheduler", "ignore_index",
     "class_weights",
 )  # fmt: skip
 
 
-def saved_teacher(cli: BenchCLI) -> Path | None:
+def saved_teacher(run: Run) -> Path | None:
     """Return the teacher named in the config or kept beside the checkpoint in use, if any."""
-    if cli.model.teacher_checkpoint:
-        return Path(cli.model.teacher_checkpoint)
-    if cli.config.ckpt_path:
-        beside = run_folder(cli.config.ckpt_path) / TEACHER_FILE
+    if run.described.teacher_checkpoint:
+        return Path(run.described.teacher_checkpoint)
+    if run.checkpoint:
+        beside = run_folder(run.checkpoint) / TEACHER_FILE
         return beside if beside.is_file() else None
     return None
 
 
-def prepare_teacher(cli: FitCLI) -> str:
+def prepare_teacher(run: Run, teacher: FrozenTeacher) -> str:
     """Load the teacher, first training it if it is nowhere, anew on kept inputs if asked to.
 
     Returns:
         ``given``, ``cached`` or ``trained``.
     """
-    origin = load_pair(cli)
-    resumed = cli.config.ckpt_path is not None  # then the retrained teacher lies beside it
-    if isinstance(cli.mask, FeatureMask) and cli.mask.retrain and not resumed:
-        _retrain_on_kept_inputs(cli)
+    origin = load_pair(run, teacher)
+    resumed = run.checkpoint is not None  # then the retrained teacher lies beside it
+    if isinstance(run.mask, FeatureMask) and run.mask.retrain and not resumed:
+        _retrain_on_kept_inputs(run, teacher, run.mask)
     return origin
 
 
-def load_pair(cli: FitCLI) -> str:
+def load_pair(run: Run, teacher: FrozenTeacher) -> str:
     """Load the teacher (and f_b, if joint) into the DistillationModule; returns its origin."""
-    if path := saved_teacher(cli):
-        cli.model.frozen_teacher.load(path)
+    if path := saved_teacher(run):
+        teacher.load(path)
         return "given"
-    module = cli.model.teacher_module(cli.model.frozen_teacher.kind)
-    path, found = _train_once(cli, module, "teacher", teacher_key(cli))
-    cli.model.frozen_teacher.load(path)
+    module = run.model.teacher_module(teacher.kind)
+    path, found = _train_once(run, module, "teacher", teacher_key(run))
+    teacher.load(path)
     return found
 
 
-def cached_teacher(cli: EvaluateCLI) -> Path:
+def cached_teacher(run: Run) -> Path:
     """Return the cached teacher of the configured run, for commands that train nothing.
 
     Raises:
         UserError: it was never trained here, or is damaged.
     """
-    path = _cache_path("teacher", teacher_key(cli))
+    path = _cache_path("teacher", teacher_key(run))
     if not is_intact(path):
         raise UserError(
-            f"no teacher beside {cli.config.ckpt_path} and none in the cache for these settings "
+            f"no teacher beside {run.checkpoint} and none in the cache for these settings "
             f"({path}): give --model.teacher_checkpoint <run>/{TEACHER_FILE}, or "
             "--config <run>/config.yaml"
         )
@@ -94,9 +93,9 @@ def _cache_path(part: Part, key: str) -> Path:
     return default_cache_dir() / "teachers" / f"{part}-{key}.ckpt"
 
 
-def teacher_key(cli: FitCLI | EvaluateCLI) -> str:
+def teacher_key(run: Run) -> str:
     """Return the hash of everything that a trained teacher depends on."""
-    identity = cli.run_identity
+    identity = run.identity
     init_args = identity["model"]["init_args"]
     trainer = identity["trainer"]
     if init_args["teacher_epochs"] is not None:
@@ -113,31 +112,29 @@ def teacher_key(cli: FitCLI | EvaluateCLI) -> str:
     return digest({**depends, **versions, "third_party": code})
 
 
-def _retrain_on_kept_inputs(cli: FitCLI) -> None:
-    mask: FeatureMask = cli.mask
-    mask.prepare(cli.model.frozen_teacher, cli.datamodule)
-    module = cli.model.teacher_module("independent")
+def _retrain_on_kept_inputs(run: Run, teacher: FrozenTeacher, mask: FeatureMask) -> None:
+    mask.prepare(teacher, run.data)
+    module = run.model.teacher_module("independent")
     assert mask.keep is not None
     mask_layer(module.network, INPUT, mask.keep)
-    kept = digest({"key": teacher_key(cli), "kept": mask.keep.tolist()})
-    path, _ = _train_once(cli, module, "retrained", kept)
-    cli.model.frozen_teacher.replace(path)
+    kept = digest({"key": teacher_key(run), "kept": mask.keep.tolist()})
+    path, _ = _train_once(run, module, "retrained", kept)
+    teacher.replace(path)
 
 
 def _train_once(
-    cli: FitCLI, module: LightningModule, part: Part, key: str
+    run: Run, module: LightningModule, part: Part, key: str
 ) -> tuple[Path, Literal["cached", "trained"]]:
     """Train ``module`` unless the cache has it; processes that want the same one wait."""
-    path, private = _cache_path(part, key), cli.folder / f"{part}-{key}.ckpt"
-    if cli.fast_dev_run:
-        return _save(_trained(cli, module, part), private), "trained"
+    path, private = _cache_path(part, key), run.folder / f"{part}-{key}.ckpt"
+    if run.is_trial:
+        return _save(_trained(run, module, part), private), "trained"
     # The processes of one multi-device run train together: they must not wait for each other.
-    alone = cli.trainer.world_size == 1
-    with locked(path) if alone else nullcontext():
-        if _agreed(cli.uses_cache and is_usable(path), path.stem):
-            cli.from_cache[part] = origin(path)
+    with locked(path) if run.processes.alone else nullcontext():
+        if run.processes.agree(run.uses_cache and is_usable(path)):
+            run.from_cache[part] = origin(path)
             return path, "cached"
-        trainer = _trained(cli, module, part)
+        trainer = _trained(run, module, part)
         if cut_short(trainer):
             notice(f"trainer.max_time cut the training of the {part} short: it is not cached")
             return _save(trainer, private), "trained"
@@ -147,21 +144,9 @@ def _train_once(
     return path, "trained"
 
 
-def _agreed(found: bool, name: str) -> bool:
-    """Return what the first process of the run found: the others look at another moment."""
-    if dist.is_available() and dist.is_initialized():
-        box = [found]
-        dist.broadcast_object_list(box)
-        return box[0]
-    variable = f"{_DECISION}_{name}"
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        os.environ[variable] = str(int(found))
-    return os.environ.get(variable, str(int(found))) == "1"
-
-
-def _trained(cli: FitCLI, module: LightningModule, part: Part) -> Trainer:
-    trainer = cli.teacher_trainer(part)
-    trainer.fit(module, datamodule=cli.datamodule)
+def _trained(run: Run, module: LightningModule, part: Part) -> Trainer:
+    trainer = teacher_trainer(run, part)
+    trainer.fit(module, datamodule=run.data)
     return trainer
 
 

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from ntdh_bench.errors import UserError
 from ntdh_bench.run_hash import PINNED, pin
-from ntdh_bench.runs import saliency
-from ntdh_bench.runs.fitting import run as fit
-from ntdh_bench.runs.training import FitCLI, run_command
+from ntdh_bench.runs import Run, fit, map_divergence
+from ntdh_bench.runs.session import quiet_lightning
+from ntdh_bench.runs.summary import summary_of_fit, summary_of_maps
 
 _PINNED_WORDS = {"third_party": "third-party code", "given_teacher": "model.teacher_checkpoint"}
 _NOT_SETTINGS = ("command", *PINNED)
@@ -40,17 +39,19 @@ def run_config(config: dict[str, Any], folder: Path) -> dict[str, Any]:
     settings["trainer"] = {**settings.get("trainer", {}), **_QUIET}
     if settings["trainer"].get("accelerator") != "cpu":
         _check_gpu()
-    path = folder / "run.yaml"
-    path.write_text(yaml.safe_dump(settings, sort_keys=False))
-    command = config.get("command", "fit")
-    found: dict[str, Any] = {}
+    return _run(settings, config.get("command", "fit"), folder)
 
-    def action() -> None:
-        cli = FitCLI(command, ["--config", str(path)], folder=folder)
-        found.update(saliency.run(cli) if command == "saliency" else fit(cli, in_sweep=True))
 
-    run_command(action)
-    return found
+def _run(settings: dict[str, Any], command: str, folder: Path) -> dict[str, Any]:
+    with quiet_lightning():
+        run = Run.from_config(settings, command, folder)
+        if command == "saliency":
+            record, paths = map_divergence(run)
+            summary_of_maps(run, record, paths).show()
+        else:
+            record = fit(run, record=False, share_control=True)
+            summary_of_fit(run, record, recorded=False).show()
+    return record
 
 
 def _check_pinned(config: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -122,3 +123,23 @@ def test_two_processes_on_the_cpu(tmp_path: Path) -> None:
         own = {key.removeprefix(f"{name}."): x for key, x in state.items() if key.startswith(name)}
         networks[name].load_state_dict(own)
     assert state_hash(networks) == recorded["teacher_hash"]
+
+
+@pytest.mark.slow
+def test_processes_of_another_launcher_share_a_folder(tmp_path: Path) -> None:
+    """As torchrun or a cluster starts them: by variables, each for itself."""
+    words = [
+        *COMMAND, "fit", "--config", "quickstart", "--run_dir", str(tmp_path), *SHORT,
+        "--trainer.max_epochs", "1", "--trainer.devices", "2", "--trainer.strategy", "ddp",
+    ]  # fmt: skip
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "NODE_RANK": "0"}
+    started = [
+        subprocess.Popen(words, env={**os.environ, **common, "LOCAL_RANK": str(rank)})
+        for rank in range(2)
+    ]
+    assert [process.wait(timeout=300) for process in started] == [0, 0]
+    (folder,) = tmp_path.iterdir()
+    assert (folder / "record.json").is_file()

@@ -10,11 +10,10 @@ import pytest
 import yaml
 from torch import nn
 
-from ntdh_bench import records
+from ntdh_bench import records, runs
 from ntdh_bench.cli import main
 from ntdh_bench.composition import read_config
-from ntdh_bench.runs import saliency
-from ntdh_bench.runs.training import FitCLI, run_command
+from ntdh_bench.parsing.parser import FitCLI
 from tests.helpers import flags, small_and_simulated
 
 
@@ -77,18 +76,13 @@ def test_fit_and_test_report_mean_iou(
 
 
 def test_saliency_draws_the_divergence_of_pixels(words: list[str]) -> None:
-    found: list[tuple[FitCLI, dict[str, Any]]] = []
-
-    def action() -> None:
-        cli = FitCLI("saliency", words)
-        found.append((cli, saliency.run(cli)))
-
-    run_command(action)
-    ((cli, record),) = found
+    run = runs.Run.parsed(FitCLI("saliency", words))
+    record, paths = runs.map_divergence(run)
     assert (record["arm"], record["epochs"]) == ("saliency", 2)
     assert len(record["maps"]) == 6
     assert len(record["maps"]["sample 1, NCJSD"]) == 6
-    assert {path.name for path in (cli.folder / "divergence").iterdir()} == {
+    assert paths[0] == run.folder / "divergence" / "divergence.npz"
+    assert {path.name for path in paths[0].parent.iterdir()} == {
         "divergence.npz", "divergence.png", "divergence.svg",
     }  # fmt: skip
 

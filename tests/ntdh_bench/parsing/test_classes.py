@@ -14,16 +14,10 @@ from torch.optim import SGD, Optimizer
 from ntdh_bench.cli import main
 from ntdh_bench.errors import UserError
 from ntdh_bench.experiments import load_experiment
-from ntdh_bench.parsing.parser import BenchCLI
-from ntdh_bench.runs.training import FitCLI
+from ntdh_bench.parsing.parser import BenchCLI, FitCLI
 from tests.helpers import flags
 
 QUICKSTART = Path("configs/quickstart.yaml")
-
-
-@pytest.fixture(autouse=True)
-def _no_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("NTDH_RUN", raising=False)
 
 
 TOUCH = {"class_path": "os.system", "init_args": {"command": "touch {trap}"}}
@@ -176,6 +170,21 @@ def test_measuring_a_checkpoint_imports_no_more_than_it_needs(
     assert not (tmp_path / "executed").exists()
 
 
+class Share(Callback):
+    """Takes a number of batches, or a share of them."""
+
+    def __init__(self, batches: float | int) -> None: ...
+
+
+@pytest.mark.parametrize("written", [1, 1.0, 0.5, 0])
+def test_a_number_stays_what_it_was_written_as(written: float, tmp_path: Path) -> None:
+    """Whichever type the annotation names first: 1 is one batch, 1.0 all of them."""
+    words = overlay(tmp_path, callback("Share", batches=written), tmp_path)
+    (found,) = parsed(flags(QUICKSTART, tmp_path, *words))["trainer"]["callbacks"]
+    assert type(found["init_args"]["batches"]) is type(written)
+    assert found["init_args"]["batches"] == written
+
+
 # -- another class, other arguments --------------------------------------------------------------
 
 
@@ -187,7 +196,7 @@ class Parsed(BenchCLI):
 
 
 def parsed(words: Any) -> dict[str, Any]:
-    return Parsed("fit", list(words)).plain_config()
+    return Parsed("fit", list(words)).plain
 
 
 def short(spec: dict[str, Any]) -> tuple[str, dict[str, Any]]:

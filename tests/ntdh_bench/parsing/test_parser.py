@@ -1,19 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from lightning.pytorch import Callback
 
-from ntdh_bench.cli import main
 from ntdh_bench.errors import UserError
 from ntdh_bench.parsing.configs import with_absolute_paths
-from ntdh_bench.parsing.parser import BenchCLI, _without, run_folder
-from ntdh_bench.records import baseline_hash
-from ntdh_bench.runs.teacher import teacher_key
-from ntdh_bench.runs.training import EvaluateCLI, FitCLI, check_resume
+from ntdh_bench.parsing.parser import BenchCLI, EvaluateCLI, FitCLI, run_folder
 from tests.helpers import flags
 
 # Nine lists of nine aliases of the list before: 3.9e9 values in 400 characters.
@@ -73,7 +68,8 @@ def test_a_file_that_is_no_config(content: str, message: str, tmp_path: Path) ->
 def test_a_mask_without_a_value_is_no_mask(tmp_path: Path) -> None:
     path = tmp_path / "overlay.yaml"
     path.write_text("mask:\n")
-    assert FitCLI("fit", flags(QUICKSTART, tmp_path, "--config", str(path))).mask is None
+    made = FitCLI("fit", flags(QUICKSTART, tmp_path, "--config", str(path))).config_init
+    assert made.mask is None
 
 
 @pytest.mark.parametrize("value", ["./LICENSE", "configs/mnist_kd.yaml"])
@@ -104,76 +100,17 @@ def test_one_seed_is_that_of_all(words: list[str], message: str, tmp_path: Path)
 def test_a_config_may_repeat_its_seed(tmp_path: Path) -> None:
     path = tmp_path / "seed.yaml"
     path.write_text("seed_everything: 7\ndata: {init_args: {seed: 7}}\n")
-    assert FitCLI("fit", flags(QUICKSTART, tmp_path, "--config", str(path))).datamodule.seed == 7
-    more = ["--config", str(path), "--seed_everything", "8"]
-    assert FitCLI("fit", flags(QUICKSTART, tmp_path, *more)).datamodule.seed == 8
+    words = flags(QUICKSTART, tmp_path, "--config", str(path))
+    assert FitCLI("fit", words).config_init.data.seed == 7
+    assert FitCLI("fit", [*words, "--seed_everything", "8"]).config_init.data.seed == 8
     path.write_text("seed_everything: 8\ndata: {init_args: {seed: 7}}\n")
     with pytest.raises(UserError, match=r"seed.yaml: data.seed is 7, but the run's seed is 8"):
         FitCLI("fit", flags(QUICKSTART, tmp_path, "--config", str(path)))
 
 
 def test_the_seed_reaches_data_model_and_mask(tmp_path: Path) -> None:
-    cli = FitCLI("fit", flags(QUICKSTART, tmp_path, "--seed_everything", "7"))
-    assert (cli.model.seed, cli.datamodule.seed, cli.mask.seed) == (7, 7, 7)
-    assert cli.identity()["seed"] == 7
-
-
-def test_the_data_are_told_the_only_modality_that_is_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    used: list[str | None] = []
-    monkeypatch.setattr(
-        "ntdh_bench.datamodules.ravdess.datamodule.RAVDESSDataModule.setup",
-        lambda data, stage=None: used.append(data.modality),
-    )
-    cli = BenchCLI("fit", flags(Path("configs/ravdess_unimodal.yaml"), tmp_path))
-    for modality in ("teacher", "student"):
-        cli.model.modality = modality
-        cli.load_data("fit")
-    del cli.model.modality
-    cli.load_data("test")
-    assert used == ["teacher", "student", None]
-
-
-def test_identity_leaves_out_paths_and_workers(tmp_path: Path) -> None:
-    one = FitCLI("fit", flags(QUICKSTART, tmp_path, "--mask.cache_dir", str(tmp_path / "a")))
-    two = FitCLI("fit", flags(QUICKSTART, tmp_path, "--data.num_workers", "1"))
-    other = FitCLI("fit", flags(QUICKSTART, tmp_path, "--mask.ratio", "0.3"))
-    assert one.identity() == two.identity()
-    assert one.identity() != other.identity()
-
-
-def test_settings_that_came_later_leave_hashes_as_they_were(tmp_path: Path) -> None:
-    """Records and cached teachers of earlier versions are still found."""
-    weights = ["--model.class_weights", "[0.5, 1, 1, 1]"]
-    before = FitCLI("fit", flags(QUICKSTART, tmp_path))
-    weighted = FitCLI("fit", flags(QUICKSTART, tmp_path, *weights))
-    assert "class_weights" not in before.identity()["model"]["init_args"]
-    assert weighted.identity()["model"]["init_args"]["class_weights"] == [0.5, 1, 1, 1]
-    assert teacher_key(before) != teacher_key(weighted)
-    assert baseline_hash(before.identity()) != baseline_hash(weighted.identity())
-
-
-def test_the_class_weights_of_2dpass_are_part_of_its_identity(tmp_path: Path) -> None:
-    small = ["--data.source", "simulated", "--data.simulated_frames", "2", "--data.scale", "0.1"]
-    small += ["--data.crop", "[32,96]", "--data.batch_size", "2"]
-
-    def arguments(weighting: str) -> dict[str, Any]:
-        words = [*small, "--model.class_weighting", weighting]
-        cli = FitCLI("fit", flags(Path("configs/semantickitti_2dpass.yaml"), tmp_path, *words))
-        found: dict[str, Any] = cli.identity()["model"]["init_args"]
-        return found
-
-    assert arguments("2dpass")["class_weighting"] == "2dpass"
-    assert "class_weighting" not in arguments("pmf")  # what the first records of 2DPASS had
-
-
-def test_every_run_gets_its_own_folder_with_a_config_that_repeats_it(tmp_path: Path) -> None:
-    folders = [FitCLI("fit", flags(QUICKSTART, tmp_path)).folder for _ in range(2)]
-    assert folders[0] != folders[1]
-    first = FitCLI("fit", flags(QUICKSTART, tmp_path)).identity()
-    again = FitCLI("fit", flags(folders[0] / "config.yaml", tmp_path)).identity()
-    assert first == again
+    made = FitCLI("fit", flags(QUICKSTART, tmp_path, "--seed_everything", "7")).config_init
+    assert (made.model.seed, made.data.seed, made.mask.seed) == (7, 7, 7)
 
 
 @pytest.mark.parametrize(
@@ -204,25 +141,6 @@ def test_values_out_of_range_are_refused_at_once(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_mask_that_needs_a_pair_is_refused_before_a_teacher_is_trained(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    alone = ["--model.teacher", "independent", "--trainer.max_epochs", "100000"]
-    assert main(["fit", *flags(QUICKSTART, tmp_path, *alone)]) == 1
-    assert "set model.teacher to joint" in capsys.readouterr().err
-
-
-def test_a_run_can_be_repeated_from_another_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("NTDH_RUN", raising=False)
-    more = ["--mask.cache_dir", "masks", "--model.teacher_checkpoint", "LICENSE"]
-    cli = FitCLI("fit", flags(QUICKSTART, tmp_path, *more))
-    saved = yaml.safe_load((cli.folder / "config.yaml").read_text())
-    assert saved["mask"]["init_args"]["cache_dir"] == str(Path("masks").absolute())
-    assert saved["model"]["init_args"]["teacher_checkpoint"] == str(Path("LICENSE").absolute())
-
-
 def test_paths_in_a_config_become_absolute() -> None:
     data = {"class_path": "D", "init_args": {"root": "here", "features": None, "gap": 0.5}}
     model = {"class_path": "M", "init_args": {"pretrained": "w.pt", "teacher_checkpoint": "~/t"}}
@@ -243,25 +161,6 @@ def test_a_checkpoint_needs_its_run(command: type[BenchCLI], tmp_path: Path) -> 
     assert run_folder(path) == tmp_path / "run"
     with pytest.raises(UserError, match="not in the folder of its run"):
         command("test", [f"--ckpt_path={path}"])
-
-
-def test_a_resumed_run_keeps_its_settings(tmp_path: Path) -> None:
-    import torch
-
-    path = tmp_path / "last.ckpt"
-    saved = {"model": {"lr": 0.1, "layers": [1, 2]}, "trainer": {"max_epochs": 5}}
-    torch.save({"state_dict": {}, "identity": saved}, path)
-    check_resume(str(path), {**saved, "trainer": {"max_epochs": 10}})
-    with pytest.raises(UserError, match=r"model\.lr is 0\.2, but .* was made with 0\.1"):
-        check_resume(str(path), {**saved, "model": {"lr": 0.2, "layers": [1, 2]}})
-
-
-def test_only_the_data_modules_own_arguments_are_left_out_of_the_identity() -> None:
-    network = {"class_path": "my.Net", "init_args": {"features": 64, "jobs": 2}}
-    settings = {"class_path": "my.Data", "init_args": {"root": "here", "jobs": 1, "net": network}}
-    kept = _without(settings, {"root", "jobs", "features"})
-    assert kept == {"class_path": "my.Data", "init_args": {"net": network}}
-    assert _without({"class_path": "my.Data"}, {"root"}) == {"class_path": "my.Data"}
 
 
 def test_an_error_of_a_class_is_shown(tmp_path: Path) -> None:

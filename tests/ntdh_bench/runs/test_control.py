@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from ntdh_bench import records
-from ntdh_bench.runs import control, fitting
+from ntdh_bench.runs import Run, control, fitting
 from ntdh_bench.composition import change, read_config
 from ntdh_bench.sweep.worker import run_config
 
@@ -33,8 +33,10 @@ def test_the_control_is_trained_once_and_measured_against_every_teacher(
     config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained = []
-    train = fitting.fit
-    monkeypatch.setattr(fitting, "fit", lambda cli: (trained.append(1), train(cli)))
+    train = fitting.train_student
+    monkeypatch.setattr(
+        fitting, "train_student", lambda *given: (trained.append(1), train(*given))
+    )
     first = run(config, tmp_path / "a")
     again = run(config, tmp_path / "b")
     masked = run(config, tmp_path / "c", mask=MASK)
@@ -66,17 +68,14 @@ def test_the_record_says_where_a_shared_control_was_trained(
 def test_controls_of_another_torch_or_device_are_not_shared(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    cli: Any = SimpleNamespace(
-        run_identity={"model": {"init_args": {"task_weight": 1.0}}},
-        trainer=SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu"))),
-    )
-    paths = [control._path(cli)]
-    cli.trainer.strategy.root_device = torch.device("cuda", 0)
+    run: Any = SimpleNamespace(identity={"model": {"init_args": {"task_weight": 1.0}}})
+    gpu = torch.device("cuda", 0)
+    paths = [control._path(run, torch.device("cpu"))]
     for name in ("H100", "H200"):
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda device, name=name: name)
-        paths.append(control._path(cli))
+        paths.append(control._path(run, gpu))
     monkeypatch.setattr(torch, "__version__", "0.1")
-    paths.append(control._path(cli))
+    paths.append(control._path(run, gpu))
     assert len(set(paths)) == 4
 
 
@@ -91,13 +90,8 @@ def test_the_log_of_a_sweep_names_no_scratch_files(
 
 
 def test_a_shared_control_equals_one_of_its_own(config: dict[str, Any], tmp_path: Path) -> None:
-    from ntdh_bench.runs.training import FitCLI
-
     shared = run(config, tmp_path / "a")
-    path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump(config))
-    words = ["--config", str(path), "--trainer.enable_progress_bar", "false"]
-    alone = fitting.run(FitCLI("fit", [*words, "--run_dir", str(tmp_path / "runs")]))
+    alone = fitting.fit(Run.from_config({**config, "run_dir": str(tmp_path / "runs")}))
     assert alone["metrics"] == shared["metrics"]
     assert alone["config_hash"] == shared["config_hash"]
     assert alone["curves"]["accuracy"] == shared["curves"]["accuracy"]
@@ -120,10 +114,8 @@ def test_a_sweeps_run_is_alone_whatever_a_cluster_says(
 ) -> None:
     monkeypatch.setenv("SLURM_NTASKS", "4")
     monkeypatch.setenv("SLURM_JOB_NAME", "sweep")
-    monkeypatch.setenv("NTDH_RUN", str(tmp_path / "named"))
     run(config, tmp_path / "scratch")
     assert (tmp_path / "scratch" / "checkpoints" / "last.ckpt").is_file()
-    assert not (tmp_path / "named").exists()
 
 
 def test_saliency_records_what_the_masks_remove(tmp_path: Path) -> None:

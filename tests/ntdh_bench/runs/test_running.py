@@ -20,12 +20,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ntdh_bench.cli import main
-from ntdh_bench.runs import checkpoint_files
-from ntdh_bench.runs import fitting
-from ntdh_bench.commands.evaluate import EvaluateCLI
+from ntdh_bench import runs
+from ntdh_bench.runs import Run, checkpoint_files, fitting, trainers
 from ntdh_bench.runs.predictions import PredictionFiles
-from ntdh_bench.commands.summary import metrics_by_name
-from ntdh_bench.runs.teacher import saved_teacher
 from ntdh_bench.models import DistillationModule, TeacherModule
 from tests.helpers import flags, refusal
 
@@ -64,13 +61,7 @@ def record_of(folder: Path) -> dict[str, Any]:
 
 def measured_by_test(checkpoint: Path) -> dict[str, float]:
     """Return what ``test`` measures of a checkpoint."""
-    quiet = ("--trainer.enable_progress_bar", "false")
-    cli = EvaluateCLI("test", ["--ckpt_path", str(checkpoint), *quiet])
-    cli.model.frozen_teacher.load(saved_teacher(cli))
-    found = cli.trainer.test(
-        cli.model, datamodule=cli.datamodule, ckpt_path=str(checkpoint), verbose=False
-    )
-    return metrics_by_name(found)
+    return runs.measure(runs.Run.from_checkpoint(checkpoint))
 
 
 def test_the_record_has_the_curves_of_all_epochs_though_the_best_is_not_the_last(
@@ -282,18 +273,16 @@ class Interrupting(Callback):
 
 @pytest.fixture
 def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, type[LightningModule]], None]:
-    from ntdh_bench.runs.training import FitCLI
-
-    make = FitCLI.make_trainer
+    make = trainers.make_trainer
 
     def interrupted_by(number: int, module: type[LightningModule]) -> None:
         def with_interruption(
-            self: FitCLI, folder: Path, extra_callbacks: list[Callback], **changes: Any
+            run: Run, folder: Path, extra_callbacks: list[Callback], **changes: Any
         ) -> Trainer:
             callbacks = [*extra_callbacks, Interrupting(number, module)]
-            return make(self, folder, callbacks, **changes)
+            return make(run, folder, callbacks, **changes)
 
-        monkeypatch.setattr(FitCLI, "make_trainer", with_interruption)
+        monkeypatch.setattr(trainers, "make_trainer", with_interruption)
 
     return interrupted_by
 
@@ -320,7 +309,6 @@ def test_a_stopped_run_says_how_to_go_on(
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.endswith(f"go on with `ntdh-bench fit --ckpt_path {last}`")
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
-    assert "NTDH_RUN" not in os.environ
     monkeypatch.undo()
     assert main(["fit", "--ckpt_path", str(last)]) == 0
     (resumed,) = set(tmp_path.iterdir()) - {folder}
@@ -353,7 +341,7 @@ def test_a_run_stopped_while_it_is_measured_goes_on(
     def stopped(*_: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(fitting, "measure", stopped)
+    monkeypatch.setattr(fitting, "measure_splits", stopped)
     folder = run(tmp_path, *given, status=143)
     last = folder / "checkpoints" / "last.ckpt"
     assert f"fit --ckpt_path {last}" in capsys.readouterr().err
@@ -450,23 +438,7 @@ def test_a_run_folder_that_is_removed_meanwhile_is_named(
     assert not list((tmp_path / "runs").iterdir())
 
 
-# -- folders and clusters ------------------------------------------------------------------------
-
-
-def test_a_named_run_folder_gets_the_config_and_is_used_once(
-    teacher: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setenv("NTDH_RUN", str(tmp_path / "mine"))
-    words = flags(QUICKSTART, tmp_path, *SHORT, "--model.teacher_checkpoint", teacher)
-    assert main(["fit", *words]) == 0
-    written = (tmp_path / "mine" / "record.json").read_text()
-    assert main(["test", "--ckpt_path", str(tmp_path / "mine" / "checkpoints" / "last.ckpt")]) == 0
-    assert main(["fit", *words]) == 1
-    assert f"NTDH_RUN names {tmp_path / 'mine'}, which holds a run" in capsys.readouterr().err
-    assert (tmp_path / "mine" / "record.json").read_text() == written
+# -- clusters ------------------------------------------------------------------------
 
 
 def test_one_process_pays_no_attention_to_a_clusters_variables(

@@ -16,7 +16,7 @@ def test_a_gpu_that_cannot_be_used_is_a_failure(
 ) -> None:
     """Not hours on the CPU; the records would not say that a GPU was meant."""
     started: list[object] = []
-    monkeypatch.setattr(worker, "run_command", started.append)
+    monkeypatch.setattr(worker, "_run", lambda *words: started.append(words))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     with pytest.raises(UserError, match=r"GPU 1 is there, but torch .* cannot use it"):
@@ -37,7 +37,7 @@ def test_a_run_of_other_code_than_the_sweeps_is_refused(
 ) -> None:
     """A worker that starts after an edit would record new code under the old run."""
     started: list[object] = []
-    monkeypatch.setattr(worker, "run_command", started.append)
+    monkeypatch.setattr(worker, "_run", lambda *words: started.append(words))
     write_module("own_kd.py", "class DIST:\n    weight = 1\n")
     config = pin({"trainer": {"accelerator": "cpu"}, "model": {"class_path": "own_kd.DIST"}})
     worker.run_config(config, tmp_path)

@@ -1,0 +1,130 @@
+"""One checkpoint, measured on validation or test data, or its predictions there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning.pytorch import LightningDataModule, Trainer
+
+from ntdh_bench.cache import write_atomic
+from ntdh_bench.errors import UserError
+from ntdh_bench.runs.identity import check_evaluated
+from ntdh_bench.runs.predictions import PredictionFiles
+from ntdh_bench.runs.processes import build_trainer
+from ntdh_bench.runs.run import Run
+from ntdh_bench.runs.teacher import cached_teacher, saved_teacher
+from ntdh_bench.runs.trainers import measuring_trainer
+
+_METHODS = {"val": "validate", "test": "test"}
+
+
+def measure(run: Run, split: Literal["val", "test"] = "test") -> dict[str, float]:
+    """Return what the run's checkpoint measures on a split: metric to value.
+
+    Raises:
+        UserError: there is no such split, or the checkpoint or its teacher does not fit.
+    """
+    trainer = _prepared(run, split)
+    method = getattr(trainer, _METHODS[split])
+    return metrics_by_name(method(**_arguments(run), verbose=False))
+
+
+def predict(run: Run, output: str | None = None, logits: bool = False) -> Path:
+    """Write the checkpoint's predictions on test data batch by batch; returns their folder.
+
+    Args:
+        run: made from a checkpoint.
+        output: a new folder; by default one beside the checkpoint.
+        logits: whether logits are written also where a sample has many targets.
+
+    Raises:
+        UserError: it is there already, or cannot be written; or the checkpoint does not fit.
+    """
+    # Several processes would each return a part.
+    trainer = _prepared(run, "predict", devices=1, num_nodes=1, strategy="auto")
+    path = Path(output).absolute() if output else _beside_checkpoint(run)
+    if path.exists():
+        raise UserError(f"{path} is there already: remove it, or name another folder by --output")
+    with write_atomic(path) as temporary:
+        temporary.mkdir()
+        with PredictionFiles(temporary, logits) as files:
+            trainer.callbacks.append(files)  # type: ignore[attr-defined]
+            trainer.predict(**_arguments(run), return_predictions=False)
+    return path
+
+
+def measure_splits(run: Run, path: Path | None) -> dict[str, Any]:
+    """Return the metrics of each split, of a checkpoint or (None) of the model as it is.
+
+    ``test_per_class`` holds the student's IoU of each class that is evaluated, where the data are
+    judged by the mean IoU.
+    """
+    trainer = measuring_trainer(run)
+    common: dict[str, Any] = {
+        "model": run.model, "datamodule": run.data, "ckpt_path": path, "verbose": False,
+    }  # fmt: skip
+    result: dict[str, Any] = {}
+    if run.data.has_validation and trainer.limit_val_batches:
+        result["val"] = metrics_by_name(trainer.validate(**common))
+    result["test"] = metrics_by_name(trainer.test(**common))
+    if per_class := run.described.test_per_class:
+        names = run.data.class_names or map(str, range(len(per_class)))
+        named = zip(names, per_class, strict=True)
+        result["test_per_class"] = {name: iou for name, iou in named if not math.isnan(iou)}
+    return result
+
+
+def _beside_checkpoint(run: Run) -> Path:
+    assert run.checkpoint is not None
+    checkpoint = Path(run.checkpoint).resolve()
+    limit = run.trainer["limit_predict_batches"]
+    whole = limit is None or (isinstance(limit, float) and limit == 1)  # 1 is one batch
+    part = run.is_trial or not whole
+    return checkpoint.with_name(f"predictions-{checkpoint.stem}{'-part' if part else ''}")
+
+
+def _prepared(run: Run, split: str, **changes: Any) -> Trainer:
+    """Load data and teacher; returns a Trainer without log and checkpoints, the mask in place."""
+    run.load_data("test")
+    if split == "val" and not run.data.has_validation:
+        raise UserError(f"{run.data.name} has no validation split here: use `test`")
+    assert run.checkpoint is not None
+    check_evaluated(run.checkpoint, run.identity)
+    check_measured(run.trainer[f"limit_{split}_batches"], run.data, split)
+    if teacher := run.described.frozen_teacher:
+        teacher.load(saved_teacher(run) or cached_teacher(run))
+    quiet = {"logger": False, "enable_checkpointing": False}
+    callbacks = [] if run.mask is None else [run.mask]
+    return build_trainer({**run.trainer, **quiet, **changes, "callbacks": callbacks})
+
+
+def _arguments(run: Run) -> dict[str, Any]:
+    return {"model": run.model, "datamodule": run.data, "ckpt_path": run.checkpoint}
+
+
+def check_measured(limit: int | float | None, datamodule: LightningDataModule, split: str) -> None:
+    """Refuse to measure a split of which no batch is left.
+
+    Args:
+        limit: the Trainer's ``limit_<split>_batches``: a number, or a share of the batches.
+        datamodule: set up.
+        split: ``val`` or ``test``.
+
+    Raises:
+        UserError: nothing would be measured.
+    """
+    if limit is None:
+        return
+    batches = len(getattr(datamodule, f"{split}_dataloader")())
+    if (limit if isinstance(limit, int) else int(limit * batches)) == 0:
+        raise UserError(
+            f"trainer.limit_{split}_batches is {limit}, which leaves none of the {batches} "
+            "batches: nothing would be measured; raise it, or leave it out"
+        )
+
+def metrics_by_name(results: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return what Trainer.test or .validate measured, without the split before the names."""
+    return {name.partition("/")[2]: float(value) for name, value in results[0].items()}

@@ -1,0 +1,178 @@
+"""What a run's end says: a table of networks, and where things are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+from ntdh_bench import records
+from ntdh_bench.batch import PairedData
+from ntdh_bench.runs.run import Run
+
+_ALWAYS = ("tcjsd", "ncjsd")
+_TITLES = {
+    "accuracy": "accuracy %", "miou": "mIoU %", "point_miou": "point mIoU %",
+    "completion_iou": "completion IoU %", "completion_precision": "precision %",
+    "completion_recall": "recall %", "tcjsd": "TCJSD", "ncjsd": "NCJSD",
+}  # fmt: skip
+_STUDENT = {
+    "kd": "student with KD",
+    "without_kd": "student without KD",
+    "matched": "student without KD, larger task weight",
+    "single": "network",
+}
+_ORIGINS = {
+    "given": "given: model.teacher_checkpoint, or the one beside the checkpoint",
+    "trained": "trained in this run",
+}
+_PARTS = {
+    "teacher": "teacher", "retrained": "retrained teacher", "control": "student",
+    "saliency": "Algorithm 1",
+}  # fmt: skip
+
+
+class Summary(NamedTuple):
+    """A table of what was measured, and lines below it.
+
+    Attributes:
+        title: what was measured, on which data.
+        rows: name of a network to its ``accuracy`` or ``miou``, ``point_miou``, ``completion_...``,
+            ``tcjsd`` and ``ncjsd``; ``None`` values and missing metrics show as a dash.
+        notes: where things are.
+    """
+
+    title: str
+    rows: Mapping[str, Mapping[str, float] | None]
+    notes: Mapping[str, str]
+
+    def show(self) -> None:
+        """Print accuracies or mean IoUs (per cent) and divergences (nats).
+
+        Mean IoUs of points, and how hidden voxels are completed, have columns where they are
+        measured.
+        """
+        console = Console()
+        if self.rows:
+            console.print(self._table())
+        width = max(map(len, self.notes), default=0)
+        for name, note in self.notes.items():
+            console.print(f"{name:<{width}}  {note}", highlight=False, soft_wrap=True, markup=False)
+
+    def _table(self) -> Table:
+        table = Table(title=self.title, title_justify="left")
+        table.add_column("network")
+        measured = {metric for metrics in self.rows.values() for metric in metrics or {}}
+        columns = [name for name in _TITLES if name in measured or name in _ALWAYS]
+        for name in columns:
+            table.add_column(_TITLES[name], justify="right")
+        for name, metrics in self.rows.items():
+            table.add_row(name, *(_cell(metrics or {}, column) for column in columns))
+        return table
+
+
+def summary_of_fit(run: Run, record: dict[str, Any], recorded: bool = True) -> Summary:
+    """Return what was measured in a run that is finished, and where its files are.
+
+    Args:
+        run: that is finished.
+        record: of it.
+        recorded: whether its folder stays, with the record.
+    """
+    best, last = record["metrics"]["best"], record["metrics"]["last"]
+    rows: dict[str, Mapping[str, float] | None] = {**teacher_row(last["test"])}
+    notes = {**data_notes(run.data), **origin_notes(run, record["teacher"])}
+    if run.is_trial:
+        notes["saved"] = "nothing: fast_dev_run is a trial"
+    elif recorded:
+        notes |= _saved_files(run.folder)
+    if rows and records.arm(run.identity) == "kd" and not run.is_trial:
+        without = records.find_without_kd(run.folder.parent, run.identity)
+        rows["student without KD"] = without and _comparable(without, record)
+        if without and records.threads(without) != records.threads(record):
+            notes["threads"] = (
+                f"{records.threads(record)}, without KD {records.threads(without)}: part of "
+                "the gain may be rounding, as bits repeat on equal threads only"
+            )
+    student = f"student of {record['method']}" if record["method"] else _STUDENT[record["arm"]]
+    rows[f"{student}, last epoch"] = last["test"]
+    if best:
+        rows[f"{student}, best on validation"] = best["test"]
+    if per_class := last.get("test_per_class"):
+        values = ", ".join(f"{name} {100 * iou:.1f}" for name, iou in per_class.items())
+        notes = {"IoU %": f"{values} (last epoch)", **notes}
+    return Summary(f"{record['dataset']}, test set, seed {record['seed']}", rows, notes)
+
+
+def summary_of_maps(run: Run, record: dict[str, Any], paths: Sequence[Path]) -> Summary:
+    """Return where the maps of a run are.
+
+    Args:
+        run: that is finished.
+        record: of it.
+        paths: the numbers first, then the figures.
+    """
+    figures = [path for path in paths if path.suffix == ".png"]
+    notes = {
+        **data_notes(run.data),
+        **origin_notes(run, record["teacher"]),
+        "numbers": str(paths[0]),
+        **{path.stem.replace("_", " "): str(path) for path in figures},
+    }
+    return Summary("", {}, notes)
+
+
+def teacher_row(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Return the teacher's ``accuracy`` or ``miou``, as a row; nothing if there is no teacher."""
+    found = {name: metrics.get(f"teacher_{name}") for name in ("accuracy", "miou")}
+    row = {name: value for name, value in found.items() if value is not None}
+    return {"teacher": row} if row else {}
+
+
+def data_notes(data: PairedData) -> dict[str, str]:
+    """Say plainly whether the numbers come from real data, and how, if not as usual."""
+    simulated = "SIMULATED data: these numbers say nothing about the published data set"
+    notes = {"source": simulated if data.source == "simulated" else "real data"}
+    if data.protocol != "pooled":  # with the default nothing compares
+        notes["scoring"] = "as SSCNet's script: unknown voxels are empty, completion a mean of scenes"
+    return notes
+
+
+def origin_notes(run: Run, teacher: str | None) -> dict[str, str]:
+    """Say where the teacher came from, and what else came from the cache."""
+    notes = {"teacher": _ORIGINS[teacher]} if teacher in _ORIGINS else {}
+    return notes | {
+        _PARTS[part]: f"from the cache, made {entry['created']}: {entry['path']}"
+        for part, entry in run.from_cache.items()
+    }
+
+
+def _comparable(without: dict[str, Any], record: dict[str, Any]) -> dict[str, float]:
+    """Return the measures without KD; the divergences only if they are from the same teacher."""
+    metrics: dict[str, float] = without["metrics"]["last"]["test"]
+    same_mask = without["config"]["mask"] == record["config"]["mask"]
+    if same_mask and without["teacher_hash"] == record["teacher_hash"]:
+        return metrics
+    own = ("accuracy", "miou", "point_miou", "completion_")
+    return {name: value for name, value in metrics.items() if name.startswith(own)}
+
+
+def _saved_files(folder: Path) -> dict[str, str]:
+    """Return what a run folder holds, for the summary."""
+    return {
+        "run": str(folder),
+        "record": str(folder / "record.json"),
+        "checkpoints": str(folder / "checkpoints"),
+        "settings": str(folder / "config.yaml"),
+        "curves": f"tensorboard --logdir {folder}",
+    }
+
+
+def _cell(metrics: Mapping[str, float], name: str) -> str:
+    value = metrics.get(name)
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if name in _ALWAYS else f"{100 * value:.2f}"

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ntdh_bench.errors import UserError
+from ntdh_bench.parsing.parser import FitCLI
+from ntdh_bench.records import baseline_hash
+from ntdh_bench.runs import Run
+from ntdh_bench.runs.identity import _without, check_resume
+from ntdh_bench.runs.teacher import teacher_key
+from tests.helpers import flags
+
+QUICKSTART = Path("configs/quickstart.yaml")
+
+
+def loaded(words: Sequence[str]) -> Run:
+    run = Run.parsed(FitCLI("fit", words))
+    run.load_data("fit")
+    return run
+
+
+def test_identity_leaves_out_paths_and_workers(tmp_path: Path) -> None:
+    one = loaded(flags(QUICKSTART, tmp_path, "--mask.cache_dir", str(tmp_path / "a")))
+    two = loaded(flags(QUICKSTART, tmp_path, "--data.num_workers", "1"))
+    other = loaded(flags(QUICKSTART, tmp_path, "--mask.ratio", "0.3"))
+    assert one.identity == two.identity
+    assert one.identity != other.identity
+
+
+def test_settings_that_came_later_leave_hashes_as_they_were(tmp_path: Path) -> None:
+    """Records and cached teachers of earlier versions are still found."""
+    weights = ["--model.class_weights", "[0.5, 1, 1, 1]"]
+    before = loaded(flags(QUICKSTART, tmp_path))
+    weighted = loaded(flags(QUICKSTART, tmp_path, *weights))
+    assert "class_weights" not in before.identity["model"]["init_args"]
+    assert weighted.identity["model"]["init_args"]["class_weights"] == [0.5, 1, 1, 1]
+    assert teacher_key(before) != teacher_key(weighted)
+    assert baseline_hash(before.identity) != baseline_hash(weighted.identity)
+
+
+def test_the_class_weights_of_2dpass_are_part_of_its_identity(tmp_path: Path) -> None:
+    small = ["--data.source", "simulated", "--data.simulated_frames", "2", "--data.scale", "0.1"]
+    small += ["--data.crop", "[32,96]", "--data.batch_size", "2"]
+
+    def arguments(weighting: str) -> dict[str, Any]:
+        words = [*small, "--model.class_weighting", weighting]
+        run = loaded(flags(Path("configs/semantickitti_2dpass.yaml"), tmp_path, *words))
+        found: dict[str, Any] = run.identity["model"]["init_args"]
+        return found
+
+    assert arguments("2dpass")["class_weighting"] == "2dpass"
+    assert "class_weighting" not in arguments("pmf")  # what the first records of 2DPASS had
+
+
+def test_a_resumed_run_keeps_its_settings(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    saved = {"model": {"lr": 0.1, "layers": [1, 2]}, "trainer": {"max_epochs": 5}}
+    torch.save({"state_dict": {}, "identity": saved}, path)
+    check_resume(str(path), {**saved, "trainer": {"max_epochs": 10}})
+    with pytest.raises(UserError, match=r"model\.lr is 0\.2, but .* was made with 0\.1"):
+        check_resume(str(path), {**saved, "model": {"lr": 0.2, "layers": [1, 2]}})
+
+
+def test_only_the_data_modules_own_arguments_are_left_out_of_the_identity() -> None:
+    network = {"class_path": "my.Net", "init_args": {"features": 64, "jobs": 2}}
+    settings = {"class_path": "my.Data", "init_args": {"root": "here", "jobs": 1, "net": network}}
+    kept = _without(settings, {"root", "jobs", "features"})
+    assert kept == {"class_path": "my.Data", "init_args": {"net": network}}
+    assert _without({"class_path": "my.Data"}, {"root"}) == {"class_path": "my.Data"}
