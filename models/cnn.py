@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from itertools import pairwise
+from math import prod
 
 from torch import nn
 
@@ -35,7 +36,7 @@ class _EmotionCNN(nn.Sequential):
             ("conv3", nn.Sequential(*conv3)),
             ("pool", nn.AdaptiveMaxPool2d(_POOLED)),
             ("flatten", nn.Flatten()),
-            ("hidden1", nn.Sequential(nn.Linear(_CHANNELS[-1] * 7 * 14, 1024), nn.ReLU())),
+            ("hidden1", nn.Sequential(nn.Linear(_CHANNELS[-1] * prod(_POOLED), 1024), nn.ReLU())),
             ("hidden2", nn.Sequential(nn.Linear(1024, 128), nn.ReLU())),
             ("head", nn.Linear(128, num_classes)),
         ]

@@ -176,8 +176,12 @@ def seconds_per_sample(run: Callable[[], int], repeats: int) -> float:
     return best
 
 
-# Small and simulated, by data module; batches of the size that the data then have.
-_SMALL = {
+# Small and simulated, by class; batches of the size that the data then have.
+_SMALL: dict[str, dict[str, Any]] = {
+    "CameraNet": {"backbone": "resnet18"},
+    "DDRNet": {"grid": [60, 36, 60]},
+    "PMFNet": {"backbone": "resnet18", "width": 8},
+    "TwoDPASSNet": {"backbone": "resnet18", "width": 16},
     "MNISTPairDataModule": {
         "source": "simulated", "simulated_train": 300, "simulated_test": 100, "batch_size": 32,
     },
@@ -198,11 +202,11 @@ _SMALL = {
 
 def small_and_simulated(config: Mapping[str, Any]) -> list[str]:
     """Flags that let a config run in seconds, without files."""
-    settings = _SMALL[config["data"]["class_path"]]
-    words = [word for name, value in settings.items() for word in (f"--data.{name}", str(value))]
-    if config["data"].get("init_args", {}).get("task") == "scene_completion":
-        networks = [name for name in config["model"]["init_args"] if name.endswith("network")]
-        words += [
-            word for name in networks for word in (f"--model.{name}.init_args.grid", "[60, 36, 60]")
-        ]
-    return words
+    parts = {f"model.{name}": part for name, part in config["model"]["init_args"].items()}
+    networks = {flag: part for flag, part in parts.items() if flag.endswith("network")}
+    return [
+        word
+        for flag, part in {"data": config["data"], **networks}.items()
+        for name, value in _SMALL.get(part["class_path"], {}).items()
+        for word in (f"--{flag}.init_args.{name}", str(value))
+    ]

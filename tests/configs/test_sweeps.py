@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,36 +9,68 @@ import pytest
 import yaml
 
 from ntdh_bench.cli import main
-from ntdh_bench.experiments import Run, load_experiment, shipped_experiments
+from ntdh_bench.composition import read_config
+from ntdh_bench.experiments import Experiment, Run, load_shipped
 from tests.helpers import small_and_simulated
 
-EXPERIMENTS = [load_experiment(path) for path in shipped_experiments()]
+EXPERIMENTS = load_shipped()
+
+
+def leaves(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Yield the dotted keys of a config with their values, numbers and lists as what they are."""
+    if isinstance(value, dict) and value:
+        for name, item in value.items():
+            yield from leaves(item, f"{key}.{name}")
+    else:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        yield key, "number" if number else "list" if isinstance(value, list) else str(value)
+
+
+def shown_by(config: dict[str, Any]) -> frozenset[Any]:
+    """What a run of a config shows: settings of its module, networks and data; a mask's, of any."""
+    small = {word.rpartition(".")[2] for word in small_and_simulated(config)}
+    settings = [leaf for leaf in leaves(config) if leaf[0].rpartition(".")[2] not in small]
+    classes = [leaf for leaf in settings if re.match(r"\.(data|model(.*network)?)\.class", leaf[0])]
+    family = str([config.get("command"), *classes])
+    of_any = re.compile(r"\.mask($|\.init_args)")
+    return frozenset(("" if of_any.match(key) else family, key, value) for key, value in settings)
+
+
+def labels_of(experiment: Experiment, run: Run) -> frozenset[Any]:
+    """The labels of a run in its experiment, or in all of a network that takes seconds."""
+    model, data = run.config["model"], run.config["data"]
+    own = experiment.name if "MLP" in str(model) else model["class_path"] + data["class_path"]
+    labels = ((axis, re.sub(r"^[\d.]+$", "number", label)) for axis, label in run.labels.items())
+    return frozenset((own, *label) for label in labels)
+
+
+def covering(runs: Mapping[frozenset[Any], Any], shown: set[Any]) -> Iterator[Any]:
+    """Yield runs until all that any of them shows is ``shown``, the one with most of it first."""
+    while new := (best := max(runs, key=lambda run: len(run - shown))) - shown:
+        shown |= new
+        yield runs[best]
 
 
 def one_of_each() -> Iterator[Any]:
-    """Runs that show every label once for each pair of module and data; of numbers, the first does.
-
-    Further runs, which show the same labels in other experiments, are slow: seconds each.
-    """
-    tried, shown_in = set(), set()
-    for experiment in EXPERIMENTS:
-        for run in experiment.runs:
-            model, data = run.config["model"], run.config["data"]
-            family = model["class_path"] + data["class_path"]
-            own = experiment.name if "MLPClassifier" in str(model) else family
-            labels = {
-                (axis, re.sub(r"^[\d.]+$", "number", label)) for axis, label in run.labels.items()
-            } or {("", "")}
-            new = {(family, *label) for label in labels} - tried
-            new_here = {(own, *label) for label in labels} - shown_in
-            tried |= new
-            shown_in |= new_here
-            if new or new_here:
-                marks = () if new else (pytest.mark.slow,)
-                name = f"{experiment.name}-{'-'.join(run.labels.values())}"
-                yield pytest.param(run, id=name, marks=marks)
+    """Runs that show what no shipped config does; slow, those for each label of an experiment."""
+    runs = [
+        (experiment, run)
+        for experiment in EXPERIMENTS
+        for run in reversed(experiment.runs)  # the first is kept of those that show the same
+        if run.seed == experiment.protocols[run.protocol].seeds[0]
+    ]
+    settings = {shown_by(run.config): (experiment, run) for experiment, run in runs}
+    labels = {labels_of(experiment, run): (experiment, run) for experiment, run in runs}
+    shipped = map(read_config, Path("configs").glob("*.yaml"))  # test_configs.py runs them
+    quick = list(covering(settings, set().union(*map(shown_by, shipped))))
+    seen = {label for found in quick for label in labels_of(*found)}
+    for marks, found in (((), quick), (pytest.mark.slow, covering(labels, seen))):
+        for experiment, run in found:
+            name = f"{experiment.name}-{'-'.join(run.labels.values())}"
+            yield pytest.param(run, id=name, marks=marks)
 
 
+@pytest.mark.usefixtures("narrow_networks")
 @pytest.mark.parametrize("run", list(one_of_each()))
 def test_every_kind_of_run_works(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
