@@ -18,8 +18,6 @@ from ntdh_bench.batch import (
     PairedBatch,
     PairedData,
     Split,
-    has_points,
-    in_plane,
 )
 from ntdh_bench.cache import digest
 from ntdh_bench.errors import UserError
@@ -72,14 +70,14 @@ class PairedDataset(Dataset[PairedBatch], ABC):
             if padding.any():
                 self._ignore(batch, padding)
         if self.unimodal:
-            batch["teacher"] = in_plane(batch["student"])
+            batch["teacher"] = batch["student"]
         return batch
 
     def _ignore(self, batch: PairedBatch, padding: Tensor) -> None:
         batch["target"][padding] = self.ignore_index
-        student = batch["student"]
-        if has_points(student):
-            student["point_target"][padding[student["scan"]]] = self.ignore_index
+        if "points" in batch:
+            points = batch["points"]
+            points["target"][padding[points["scan"]]] = self.ignore_index
 
 
 class LabelledPairs(PairedDataset):

@@ -16,11 +16,11 @@ from torch.optim import Optimizer
 from ntdh_bench.batch import Inputs, PairedBatch, PairedData, Split
 from ntdh_bench.contract import BenchModule
 from ntdh_bench.errors import UserError
+from ntdh_bench.metrics import update_completion, update_pair, update_points
 from ntdh_bench.networks import evaluating
 from ntdh_bench.seeding import derive_seed, seeded
 from ntdh_bench.segmentation import MeanIoU
 
-from .metrics import update_completion, update_pair, update_points
 from .optimizers import WarmupCosine
 
 NetworkCallable: TypeAlias = Callable[[], nn.Module]
@@ -282,7 +282,7 @@ class TrainableModule(BenchModule):
             self.log_dict(means, sync_dist=True)
 
     def log_pair(
-        self, split: str, teacher: Tensor, student: Tensor, target: Tensor, inputs: Inputs
+        self, split: str, teacher: Tensor, student: Tensor, target: Tensor, batch: PairedBatch
     ) -> None:
         """Add a batch to the metrics of a teacher and a student, and log them.
 
@@ -291,12 +291,12 @@ class TrainableModule(BenchModule):
             teacher: logits ``(N, C, *spatial)``.
             student: logits of the same shape.
             target: int64 ``(N, *spatial)``.
-            inputs: the student's; its points, or what its scenes hide, are measured as well.
+            batch: its points, or what its scenes hide, are measured as well.
         """
         metrics = cast(nn.ModuleDict, self.metrics[split])
         update_pair(metrics, teacher, student, target, self.ignore_index)
-        update_points(metrics, student, inputs)
-        update_completion(metrics, student, target, inputs)
+        update_points(metrics, student, batch)
+        update_completion(metrics, student, batch)
         named: Any = {f"{split}/{name}": metric for name, metric in metrics.items()}
         self.log_dict(named, on_step=False, on_epoch=True)
 

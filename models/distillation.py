@@ -11,12 +11,13 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from ntdh_bench.batch import Inputs, PairedBatch, has_occlusion, has_points, in_plane
+from ntdh_bench.batch import Inputs, PairedBatch
 from ntdh_bench.distillers import Distiller
 from ntdh_bench.errors import UserError
 from ntdh_bench.frozen_teacher import FrozenTeacher, TeacherKind
 from ntdh_bench.layers import LOGITS, FeatureTap, find_layer
 from ntdh_bench.masks import SampleMask
+from ntdh_bench.metrics import pair_metrics
 from ntdh_bench.networks import evaluating
 from ntdh_bench.ranges import check_at_least, check_within
 
@@ -30,7 +31,6 @@ from .base import (
 )
 from .dense import kept_outputs, samples_kept
 from .joint import JointModule
-from .metrics import pair_metrics
 from .teacher import TeacherModule
 
 
@@ -148,9 +148,9 @@ class DistillationModule(TrainableModule):
         """Check that data, networks and distiller fit, and size the distiller (Lightning hook)."""
         batch = self.first_batch(stage)
         if not self.metrics:
-            extras = has_points(batch["student"]), has_occlusion(batch["student"])
+            extras = "points" in batch, "occluded" in batch
             self.metrics.update({s: pair_metrics(self.data, *extras) for s in ("val", "test")})
-        inputs, size = in_plane(batch["student"]), batch["target"].shape[1:]
+        inputs, size = batch["student"], batch["target"].shape[1:]
         check_network(self.student, inputs, self.num_classes, "student_network", size)
         network = self.frozen_teacher.network
         check_network(network, batch["teacher"], self.num_classes, "teacher_network", size)
@@ -202,7 +202,7 @@ class DistillationModule(TrainableModule):
 
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
         """Weighted sum of task and distillation loss of one batch (Lightning hook)."""
-        student = self._student_tap(in_plane(batch["student"]))
+        student = self._student_tap(batch["student"])
         task = self.task_loss(student[LOGITS], batch["target"])
         loss = self.task_weight * task
         if self.distiller is None:
@@ -258,12 +258,12 @@ class DistillationModule(TrainableModule):
 
     def _evaluate(self, batch: PairedBatch, split: Literal["val", "test"]) -> None:
         teacher = self.frozen_teacher.outputs(batch, split, self.data)[LOGITS]
-        student = self.student(in_plane(batch["student"]))
-        self.log_pair(split, teacher, student, batch["target"], batch["student"])
+        student = self.student(batch["student"])
+        self.log_pair(split, teacher, student, batch["target"], batch)
 
     def predict_step(self, batch: PairedBatch, batch_idx: int) -> dict[str, Tensor]:
         """Return the student's logits, target and index of one batch (Lightning hook)."""
-        logits = self(in_plane(batch["student"]))
+        logits = self(batch["student"])
         return {"logits": logits, "target": batch["target"], "index": batch["index"]}
 
 

@@ -8,12 +8,12 @@ from typing import Literal
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
-from ntdh_bench.batch import Inputs, PairedBatch, has_points
+from ntdh_bench.batch import Inputs, PairedBatch
 from ntdh_bench.masks import SampleMask
+from ntdh_bench.metrics import pair_metrics
 from ntdh_bench.ranges import check_at_least
 
 from .base import NetworkCallable, TrainableModule, build_network, check_network
-from .metrics import pair_metrics
 
 
 class FusionModule(TrainableModule):
@@ -21,8 +21,9 @@ class FusionModule(TrainableModule):
 
     A subclass sets ``method``, the name in records, and ``labels_pixels``, whether its logits are
     those of pixels and not of points, and implements the abstract methods. There is no distiller:
-    the loss is the method's own. A sample mask drops rows (pixels or points) from what is
-    distilled, see :meth:`kept`.
+    the loss is the method's own, weighted by class with those of the data's ``class_weights`` that
+    ``class_weighting`` names, where there are any. A sample mask drops rows (pixels or points) from
+    what is distilled, see :meth:`kept`.
 
     Args:
         network: builds the network.
@@ -34,6 +35,7 @@ class FusionModule(TrainableModule):
     """
 
     method: str
+    class_weighting: str = ""
     labels_pixels: bool
     arm = "kd"
 
@@ -73,14 +75,10 @@ class FusionModule(TrainableModule):
         """Check that data and network fit, and make the metrics (Lightning hook)."""
         batch = self.first_batch(stage)
         check_network(self, self.inputs(batch), self.num_classes, "network")
-        self.class_weights = self.weights_of_classes()
+        self.class_weights = self.data.class_weights.get(self.class_weighting)
         if not self.metrics:
-            points = self.labels_pixels and has_points(batch["student"])
+            points = self.labels_pixels and "points" in batch
             self.metrics.update({s: pair_metrics(self.data, points) for s in ("val", "test")})
-
-    def weights_of_classes(self) -> Tensor | None:
-        """Return how much each class weighs in the segmentation losses, the data's: ``(C,)``."""
-        return getattr(self.data, "class_weights", None)
 
     def kept(
         self, teacher: Tensor, student: Tensor, target: Tensor, batch_idx: int
@@ -107,7 +105,7 @@ class FusionModule(TrainableModule):
         self._evaluate(batch, "test")
 
     def _evaluate(self, batch: PairedBatch, split: Literal["val", "test"]) -> None:
-        self.log_pair(split, *self.evaluated(batch), batch["student"])
+        self.log_pair(split, *self.evaluated(batch), batch)
 
 
 def check_weights(**weights: float) -> None:

@@ -8,9 +8,10 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from ntdh_bench.batch import PairedBatch, in_plane
+from ntdh_bench.batch import PairedBatch
 from ntdh_bench.distillers.functional import kd
 from ntdh_bench.divergence import flatten_dense
+from ntdh_bench.metrics import single_metric
 
 from .base import (
     NetworkCallable,
@@ -19,7 +20,6 @@ from .base import (
     check_network,
     checked_weights,
 )
-from .metrics import single_metric
 
 
 class JointModule(TrainableModule):
@@ -65,14 +65,14 @@ class JointModule(TrainableModule):
         if not self.metrics:
             self.metrics.update({split: single_metric(self.data) for split in ("val", "test")})
         batch = self.first_batch(stage)
-        inputs, size = in_plane(batch["student"]), batch["target"].shape[1:]
+        inputs, size = batch["student"], batch["target"].shape[1:]
         check_network(self.teacher, batch["teacher"], self.num_classes, "teacher_network", size)
         check_network(self.companion, inputs, self.num_classes, "student_network", size)
 
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
         """CE + CE + Dist of one batch (Lightning hook)."""
         logits_a = self.teacher(batch["teacher"])
-        logits_b = self.companion(in_plane(batch["student"]))
+        logits_b = self.companion(batch["student"])
         target = batch["target"]
         rows_a, _ = flatten_dense(logits_a, target, self.ignore_index)
         rows_b, _ = flatten_dense(logits_b, target, self.ignore_index)

@@ -8,7 +8,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 from torch.optim import SGD, AdamW
 
-from ntdh_bench.batch import Inputs, PairedBatch, in_plane
+from ntdh_bench.batch import Inputs, PairedBatch
 from ntdh_bench.divergence import flatten_dense
 from ntdh_bench.errors import UserError
 
@@ -44,6 +44,7 @@ class PMFModule(FusionModule):
     """
 
     method = "PMF"
+    class_weighting = "pmf"
     labels_pixels = True
 
     def __init__(
@@ -84,7 +85,7 @@ class PMFModule(FusionModule):
 
     def inputs(self, batch: PairedBatch) -> Inputs:
         """Return ``camera`` and ``lidar``, float32 ``(B, channels, H, W)``."""
-        camera, lidar = batch["teacher"], in_plane(batch["student"])
+        camera, lidar = batch["teacher"], batch["student"]
         if not isinstance(camera, Tensor) or camera.dim() != 4 or not isinstance(lidar, Tensor):
             raise UserError(
                 "PMFModule takes a camera and a lidar image of one image plane, as "

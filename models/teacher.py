@@ -8,7 +8,8 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from ntdh_bench.batch import Inputs, PairedBatch, in_plane
+from ntdh_bench.batch import Inputs, PairedBatch
+from ntdh_bench.metrics import single_metric
 
 from .base import (
     NetworkCallable,
@@ -18,7 +19,6 @@ from .base import (
     checked_weights,
     count_parameters,
 )
-from .metrics import single_metric
 
 
 class TeacherModule(TrainableModule):
@@ -60,7 +60,7 @@ class TeacherModule(TrainableModule):
         if not self.metrics:
             self.metrics.update({split: single_metric(self.data) for split in ("val", "test")})
         batch = self.first_batch(stage)
-        inputs, size = in_plane(batch[self.modality]), batch["target"].shape[1:]
+        inputs, size = batch[self.modality], batch["target"].shape[1:]
         check_network(self.network, inputs, self.num_classes, "network", size)
 
     def forward(self, inputs: Inputs) -> Tensor:
@@ -74,7 +74,7 @@ class TeacherModule(TrainableModule):
 
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
         """Cross entropy of one batch (Lightning hook)."""
-        logits = self(in_plane(batch[self.modality]))
+        logits = self(batch[self.modality])
         return self.checked(self.task_loss(logits, batch["target"]), batch_idx)
 
     def validation_step(self, batch: PairedBatch, batch_idx: int) -> None:
@@ -87,10 +87,10 @@ class TeacherModule(TrainableModule):
 
     def predict_step(self, batch: PairedBatch, batch_idx: int) -> dict[str, Any]:
         """Return logits, target and index of one batch (Lightning hook)."""
-        logits = self(in_plane(batch[self.modality]))
+        logits = self(batch[self.modality])
         return {"logits": logits, "target": batch["target"], "index": batch["index"]}
 
     def _evaluate(self, batch: PairedBatch, split: str) -> None:
         metric: Any = self.metrics[split]
-        metric.update(self(in_plane(batch[self.modality])), batch["target"])
+        metric.update(self(batch[self.modality]), batch["target"])
         self.log(f"{split}/{self.data.metric}", metric, on_step=False, on_epoch=True)

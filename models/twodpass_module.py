@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD
 
-from ntdh_bench.batch import Inputs, PairedBatch, has_points
+from ntdh_bench.batch import Inputs, PairedBatch
 from ntdh_bench.divergence import kl
 from ntdh_bench.errors import UserError
 
@@ -35,8 +35,7 @@ class TwoDPASSModule(FusionModule):
         num_classes: C, linked to the data by the command line.
         fused_weight: of the fused heads' segmentation losses, a quarter for each scale.
         distill_weight: of the divergences, a quarter for each scale.
-        class_weighting: of the cross entropy: ``2dpass``, the published one (the data's
-            ``point_class_weights``), or ``pmf``, PMF's (their ``class_weights``).
+        class_weighting: of the cross entropy: ``2dpass``, the published one, or ``pmf``, PMF's.
         optimizer: from parameters to an optimiser.
         scheduler: from an optimiser to an epoch-wise schedule.
         seed: of the initial weights, linked to ``seed_everything`` by the command line.
@@ -70,20 +69,15 @@ class TwoDPASSModule(FusionModule):
         self.fused_weight = fused_weight
         self.distill_weight = distill_weight
 
-    def weights_of_classes(self) -> Tensor | None:
-        """Return the weights of the classes in the cross entropy: ``(C,)``."""
-        name = "point_class_weights" if self.class_weighting == "2dpass" else "class_weights"
-        return getattr(self.data, name, None)
-
     def parameter_counts(self) -> dict[str, int]:
         """Return how many parameters the whole network and the points' branch have."""
         points = cast(nn.Module, self.network.points)
         return {"teacher": count_parameters(self.network), "student": count_parameters(points)}
 
-    def inputs(self, batch: PairedBatch) -> Inputs:
-        """Return the points, as SemanticKITTIDataModule describes them."""
-        image, points = batch["teacher"], batch["student"]
-        if not has_points(points):
+    def inputs(self, batch: PairedBatch) -> dict[str, Tensor]:
+        """Return the points."""
+        image, points = batch["teacher"], batch.get("points")
+        if points is None:
             raise UserError("TwoDPASSModule takes the points of the scans: set data.points: true")
         if not isinstance(image, Tensor) or image.dim() != 4 or image.shape[1] != 3:
             raise UserError(
@@ -99,9 +93,9 @@ class TwoDPASSModule(FusionModule):
 
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
         """Losses of all heads and between them, of one batch (Lightning hook)."""
-        points = cast(dict[str, Tensor], self.inputs(batch))
-        valid = points["point_target"] != self.ignore_index
-        target = points["point_target"][valid]
+        points = self.inputs(batch)
+        valid = points["target"] != self.ignore_index
+        target = points["target"][valid]
         logits = self.network(points, batch["teacher"])
         rows = {name: values[..., valid, :] for name, values in logits.items()}
         loss = self._segmentation(rows["logits"], target)
@@ -132,12 +126,12 @@ class TwoDPASSModule(FusionModule):
 
     def evaluated(self, batch: PairedBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits of the fused head and the points' network, and the target, per point."""
-        points = cast(dict[str, Tensor], self.inputs(batch))
+        points = self.inputs(batch)
         logits = self.network(points, batch["teacher"])
-        return logits["camera"], logits["logits"], points["point_target"]
+        return logits["camera"], logits["logits"], points["target"]
 
     def predict_step(self, batch: PairedBatch, batch_idx: int) -> dict[str, Tensor]:
         """Return logits and target of the points, and the index of each one's sample."""
-        points = cast(dict[str, Tensor], self.inputs(batch))
+        points = self.inputs(batch)
         index = batch["index"][points["scan"]]
-        return {"logits": self(points), "target": points["point_target"], "index": index}
+        return {"logits": self(points), "target": points["target"], "index": index}

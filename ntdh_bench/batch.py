@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Literal, Protocol, TypeAlias, TypedDict, TypeGuard
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, Protocol, TypeAlias, TypedDict
 
 from torch import Tensor
 
@@ -14,40 +14,32 @@ Measure: TypeAlias = Literal["accuracy", "miou"]
 ScoringProtocol: TypeAlias = Literal["pooled", "sscnet"]
 
 
-class PairedBatch(TypedDict):
+class BatchExtras(TypedDict, total=False):
+    """What only some data have beside inputs and targets; networks of one modality take neither.
+
+    ``points`` are all P points of the batch in its image plane: ``points``, float32 ``(P, 4)``, x,
+    y, z and remission, and, int64 ``(P,)``, ``scan``, the sample of each, ``pixel``, its flat
+    position in the ``(B, H, W)`` grid, and ``target``.
+
+    ``occluded``, bool ``(B, D, H, W)``, says which voxels of a scene are to be completed.
+    """
+
+    points: dict[str, Tensor]
+    occluded: Tensor
+
+
+class PairedBatch(BatchExtras):
     """A batch of paired samples of the teacher's (a) and the student's (b) modality.
 
-    ``teacher`` and ``student`` are a tensor ``(B, ...)`` or a dict of such tensors, ``target`` is
-    int64 ``(B,)``, ``(B, H, W)`` or ``(B, D, H, W)``, and ``index`` (int64, ``(B,)``) is the
-    position in the split.
-
-    A student's dict with ``point_target``, int64 ``(P,)``, holds points in an image plane: networks
-    that label pixels take its ``image``, ``(B, channels, H, W)``, and ``pixel``, int64 ``(P,)``, is
-    where each point lies in the ``(B, H, W)`` grid.
-
-    A student's dict with ``occluded``, bool ``(B, D, H, W)``, belongs to a scene that is to be
-    completed: it says of which voxels.
+    ``teacher`` and ``student`` are what the networks take, a tensor ``(B, ...)`` or a dict of such
+    tensors, ``target`` is int64 ``(B,)``, ``(B, H, W)`` or ``(B, D, H, W)``, and ``index`` (int64,
+    ``(B,)``) is the position in the split. Keys of :class:`BatchExtras` may be left out.
     """
 
     teacher: Inputs
     student: Inputs
     target: Tensor
     index: Tensor
-
-
-def in_plane(inputs: Inputs) -> Inputs:
-    """Return what a network that labels pixels takes: of an image and its points the image."""
-    return inputs["image"] if has_points(inputs) else inputs
-
-
-def has_points(inputs: Inputs) -> TypeGuard[dict[str, Tensor]]:
-    """Return whether inputs hold labelled points in an image plane."""
-    return isinstance(inputs, dict) and "point_target" in inputs
-
-
-def has_occlusion(inputs: Inputs) -> TypeGuard[dict[str, Tensor]]:
-    """Return whether inputs say which voxels are hidden, so that completion can be measured."""
-    return isinstance(inputs, dict) and "occluded" in inputs
 
 
 class PairedData(Protocol):
@@ -70,6 +62,11 @@ class PairedData(Protocol):
     protocol: ScoringProtocol = "pooled"
     #: the only modality that a network sees, None for both: set before :meth:`setup`
     modality: Modality | None = None
+
+    @property
+    def class_weights(self) -> Mapping[str, Tensor]:
+        """Published weights of the classes in a loss, float32 ``(C,)``, by the method's name."""
+        return {}
 
     @property
     def source(self) -> str:

@@ -8,6 +8,7 @@ float64 stays float64. Equation numbers are those of the NTDH paper.
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -51,6 +52,48 @@ def target_nontarget(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Te
     return _split(promote(logits)[0], target.long())
 
 
+class Comparison:
+    """Teacher a and student b on the same samples; softmax is computed once for all divergences.
+
+    Args:
+        logits_a: teacher ``(N, C)``.
+        logits_b: student ``(N, C)``.
+        target: int64 ``(N,)``.
+
+    Raises:
+        ValueError: shapes do not fit, or a target outside ``[0, C)``.
+    """
+
+    def __init__(self, logits_a: Tensor, logits_b: Tensor, target: Tensor) -> None:
+        _check_same_shape(logits_a, logits_b)
+        _check(logits_a, target)
+        self._logits = promote(logits_a, logits_b)
+        splits = (_split(logits, target.long()) for logits in self._logits)
+        self._target, self._rest, self._others = map(_Terms, *splits)
+
+    def kl(self) -> Tensor:
+        """Return :func:`kl`, ``(N,)``."""
+        return kl(*self._logits)
+
+    def tckl(self, binary: bool = False) -> Tensor:
+        """Return :func:`tckl`, ``(N,)``."""
+        value = self._target.kl()
+        return _bounded(value + self._rest.kl(), math.inf) if binary else value
+
+    def nckl(self) -> Tensor:
+        """Return :func:`nckl`, ``(N,)``."""
+        return _bounded(self._others.kl().sum(dim=1), math.inf)
+
+    def tcjsd(self, binary: bool = False) -> Tensor:
+        """Return :func:`tcjsd`, ``(N,)``."""
+        value = self._target.js()
+        return _bounded(value + self._rest.js() if binary else value, LN2)
+
+    def ncjsd(self) -> Tensor:
+        """Return :func:`ncjsd`, ``(N,)``."""
+        return _bounded(self._others.js().sum(dim=1), LN2)
+
+
 def kl(logits_a: Tensor, logits_b: Tensor) -> Tensor:
     """KL divergence from teacher a to student b over all classes (Eq. 16), per sample.
 
@@ -68,8 +111,8 @@ def kl(logits_a: Tensor, logits_b: Tensor) -> Tensor:
     """
     _check_same_shape(logits_a, logits_b)
     logits_a, logits_b = promote(logits_a, logits_b)
-    terms = _kl_term(logits_a.log_softmax(dim=-1), logits_b.log_softmax(dim=-1))
-    return _bounded(terms.sum(dim=-1), math.inf)
+    terms = _Terms(logits_a.log_softmax(dim=-1), logits_b.log_softmax(dim=-1))
+    return _bounded(terms.kl().sum(dim=-1), math.inf)
 
 
 def tckl(logits_a: Tensor, logits_b: Tensor, target: Tensor, binary: bool = False) -> Tensor:
@@ -91,9 +134,7 @@ def tckl(logits_a: Tensor, logits_b: Tensor, target: Tensor, binary: bool = Fals
     Raises:
         ValueError: shapes do not fit, or a target outside ``[0, C)``.
     """
-    (log_a, rest_a, _), (log_b, rest_b, _) = _split_both(logits_a, logits_b, target)
-    value = _kl_term(log_a, log_b)
-    return _bounded(value + _kl_term(rest_a, rest_b), math.inf) if binary else value
+    return Comparison(logits_a, logits_b, target).tckl(binary)
 
 
 def nckl(logits_a: Tensor, logits_b: Tensor, target: Tensor) -> Tensor:
@@ -110,8 +151,7 @@ def nckl(logits_a: Tensor, logits_b: Tensor, target: Tensor) -> Tensor:
     Raises:
         ValueError: shapes do not fit, or a target outside ``[0, C)``.
     """
-    (_, _, hat_a), (_, _, hat_b) = _split_both(logits_a, logits_b, target)
-    return _bounded(_kl_term(hat_a, hat_b).sum(dim=1), math.inf)
+    return Comparison(logits_a, logits_b, target).nckl()
 
 
 def tcjsd(logits_a: Tensor, logits_b: Tensor, target: Tensor, binary: bool = False) -> Tensor:
@@ -132,9 +172,7 @@ def tcjsd(logits_a: Tensor, logits_b: Tensor, target: Tensor, binary: bool = Fal
     Raises:
         ValueError: shapes do not fit, or a target outside ``[0, C)``.
     """
-    (log_a, rest_a, _), (log_b, rest_b, _) = _split_both(logits_a, logits_b, target)
-    value = _js_term(log_a, log_b)
-    return _bounded(value + _js_term(rest_a, rest_b) if binary else value, LN2)
+    return Comparison(logits_a, logits_b, target).tcjsd(binary)
 
 
 def ncjsd(logits_a: Tensor, logits_b: Tensor, target: Tensor) -> Tensor:
@@ -151,8 +189,7 @@ def ncjsd(logits_a: Tensor, logits_b: Tensor, target: Tensor) -> Tensor:
     Raises:
         ValueError: shapes do not fit, or a target outside ``[0, C)``.
     """
-    (_, _, hat_a), (_, _, hat_b) = _split_both(logits_a, logits_b, target)
-    return _bounded(_js_term(hat_a, hat_b).sum(dim=1), LN2)
+    return Comparison(logits_a, logits_b, target).ncjsd()
 
 
 def flatten_dense(logits: Tensor, target: Tensor, ignore_index: int = 255) -> tuple[Tensor, Tensor]:
@@ -187,25 +224,27 @@ def _split(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return F.logsigmoid(margin), F.logsigmoid(-margin), torch.log_softmax(rest, dim=1)
 
 
-def _split_both(
-    logits_a: Tensor, logits_b: Tensor, target: Tensor
-) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
-    _check_same_shape(logits_a, logits_b)
-    _check(logits_a, target)
-    logits_a, logits_b = promote(logits_a, logits_b)
-    target = target.long()
-    return _split(logits_a, target), _split(logits_b, target)
+class _Terms:
+    """Terms of the divergences between log-probabilities; what both share is computed once."""
 
+    def __init__(self, log_p: Tensor, log_q: Tensor) -> None:
+        self._log_p, self._log_q = log_p, log_q
 
-def _kl_term(log_p: Tensor, log_q: Tensor) -> Tensor:
-    return log_p.exp() * (log_p - log_q)
+    @cached_property
+    def _gap(self) -> Tensor:
+        return self._log_p - self._log_q
 
+    @cached_property
+    def _p(self) -> Tensor:
+        return self._log_p.exp()
 
-def _js_term(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """Half of p log(p / m) + q log(q / m), where log(p / m) = ln 2 + log sigmoid(log p - log q)."""
-    gap = log_p - log_q
-    p_term = log_p.exp() * (LN2 + F.logsigmoid(gap))
-    return (p_term + log_q.exp() * (LN2 + F.logsigmoid(-gap))) / 2
+    def kl(self) -> Tensor:
+        return self._p * self._gap
+
+    def js(self) -> Tensor:
+        """Half of p log(p / m) + q log(q / m), where log(p / m) = ln 2 + log sigmoid(gap)."""
+        p_term = self._p * (LN2 + F.logsigmoid(self._gap))
+        return (p_term + self._log_q.exp() * (LN2 + F.logsigmoid(-self._gap))) / 2
 
 
 def _bounded(value: Tensor, upper: float) -> Tensor:

@@ -1,20 +1,37 @@
-"""Divergences as torchmetrics, summed over batches and processes."""
+"""What validation and test measure: accuracy or mean IoU, and the divergences of a pair."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric
+from torchmetrics.classification import MulticlassAccuracy
 
-from ntdh_bench.divergence import flatten_dense, kl, ncjsd, nckl, tcjsd, tckl
+from ntdh_bench.batch import PairedBatch, PairedData
+from ntdh_bench.completion import Completion, CompletionScore
+from ntdh_bench.divergence import Comparison, flatten_dense
+from ntdh_bench.segmentation import MeanIoU
+
+_DIVERGENCES: dict[str, Callable[[Comparison], Tensor]] = {
+    "tcjsd": Comparison.tcjsd,
+    "ncjsd": Comparison.ncjsd,
+    "kl": Comparison.kl,
+    "tckl": Comparison.tckl,
+    "tckl_binary": partial(Comparison.tckl, binary=True),
+    "nckl": Comparison.nckl,
+}
+
+POINTS = "point_miou"
+_SCORES = get_args(CompletionScore)
+COMPLETION = tuple(f"completion_{score}" for score in _SCORES)
 
 
-class _MeanDivergence(Metric):
-    """Mean of a per-sample divergence over the samples (pixels, voxels) that are not ignored."""
-
+class _Mean(Metric):
     is_differentiable = False
     higher_is_better = False
     full_state_update = False
@@ -22,11 +39,34 @@ class _MeanDivergence(Metric):
     total: Tensor
     count: Tensor
 
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def compute(self) -> Tensor:
+        """Return the mean, float64; NaN if nothing was added."""
+        return self.total / self.count
+
+    def _add(self, values: Tensor) -> None:
+        self.total += values.sum(dtype=torch.float64)
+        self.count += len(values)
+
+
+class RowMean(_Mean):
+    """Mean of values of rows, summed in float64 over batches and processes."""
+
+    def update(self, values: Tensor) -> None:
+        """Add a batch, ``(N,)``."""
+        self._add(values)
+
+
+class _MeanDivergence(_Mean):
+    """Mean of a per-sample divergence over the samples (pixels, voxels) that are not ignored."""
+
     def __init__(self, ignore_index: int = 255, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.ignore_index = ignore_index
-        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, logits_teacher: Tensor, logits_student: Tensor, target: Tensor) -> None:
         """Add a batch.
@@ -42,17 +82,11 @@ class _MeanDivergence(Metric):
         with torch.no_grad():
             teacher, labels = flatten_dense(logits_teacher, target, self.ignore_index)
             student, _ = flatten_dense(logits_student, target, self.ignore_index)
-            values = self._divergence(teacher, student, labels)
-        self.total += values.sum(dtype=torch.float64)
-        self.count += len(values)
-
-    def compute(self) -> Tensor:
-        """Return the mean in nats, float64; NaN if no sample was added."""
-        return self.total / self.count
+            self._add(self._divergence(Comparison(teacher, student, labels)))
 
     @abstractmethod
-    def _divergence(self, teacher: Tensor, student: Tensor, target: Tensor) -> Tensor:
-        """Return the divergence of each sample, ``(N,)``."""
+    def _divergence(self, pair: Comparison) -> Tensor:
+        """Return the divergence of each sample in nats, ``(N,)``."""
 
 
 class _MeanTargetDivergence(_MeanDivergence):
@@ -72,8 +106,8 @@ class TargetJSD(_MeanTargetDivergence):
         kwargs: options of ``torchmetrics.Metric``.
     """
 
-    def _divergence(self, teacher: Tensor, student: Tensor, target: Tensor) -> Tensor:
-        return tcjsd(teacher, student, target, self.binary)
+    def _divergence(self, pair: Comparison) -> Tensor:
+        return pair.tcjsd(self.binary)
 
 
 class NonTargetJSD(_MeanDivergence):
@@ -84,8 +118,8 @@ class NonTargetJSD(_MeanDivergence):
         kwargs: options of ``torchmetrics.Metric``.
     """
 
-    def _divergence(self, teacher: Tensor, student: Tensor, target: Tensor) -> Tensor:
-        return ncjsd(teacher, student, target)
+    def _divergence(self, pair: Comparison) -> Tensor:
+        return pair.ncjsd()
 
 
 class TeacherStudentKL(_MeanDivergence):
@@ -96,8 +130,8 @@ class TeacherStudentKL(_MeanDivergence):
         kwargs: options of ``torchmetrics.Metric``.
     """
 
-    def _divergence(self, teacher: Tensor, student: Tensor, target: Tensor) -> Tensor:
-        return kl(teacher, student)
+    def _divergence(self, pair: Comparison) -> Tensor:
+        return pair.kl()
 
 
 class TargetKL(_MeanTargetDivergence):
@@ -109,8 +143,8 @@ class TargetKL(_MeanTargetDivergence):
         kwargs: options of ``torchmetrics.Metric``.
     """
 
-    def _divergence(self, teacher: Tensor, student: Tensor, target: Tensor) -> Tensor:
-        return tckl(teacher, student, target, self.binary)
+    def _divergence(self, pair: Comparison) -> Tensor:
+        return pair.tckl(self.binary)
 
 
 class NonTargetKL(_MeanDivergence):
@@ -121,5 +155,99 @@ class NonTargetKL(_MeanDivergence):
         kwargs: options of ``torchmetrics.Metric``.
     """
 
-    def _divergence(self, teacher: Tensor, student: Tensor, target: Tensor) -> Tensor:
-        return nckl(teacher, student, target)
+    def _divergence(self, pair: Comparison) -> Tensor:
+        return pair.nckl()
+
+
+def single_metric(data: PairedData) -> Metric:
+    """Return an empty metric of one network: the measure that the data are judged by.
+
+    Args:
+        data: names the measure (``metric``) and the classes that are not evaluated.
+    """
+    if data.metric == "miou":
+        return MeanIoU(data.num_classes, data.ignore_index, excluded=data.excluded_classes)
+    return MulticlassAccuracy(
+        data.num_classes, average="micro", ignore_index=data.ignore_index, validate_args=False
+    )
+
+
+def pair_metrics(data: PairedData, points: bool = False, completion: bool = False) -> nn.ModuleDict:
+    """Return empty metrics of a teacher and a student, by name.
+
+    ``accuracy`` or ``miou`` of the student, the same of the teacher (``teacher_...``), and the six
+    divergences from teacher to student. To be made in a LightningModule's ``setup``, one set for
+    validation and one for test, and updated by :func:`update_pair`.
+
+    Args:
+        data: names the measure (``metric``), the classes that are not evaluated, and how completion
+            is scored (``protocol``).
+        points: whether there is a ``point_miou`` of the student as well, see
+            :func:`update_points`.
+        completion: whether it is measured how the student completes hidden voxels, see
+            :func:`update_completion`.
+    """
+    metrics = {data.metric: single_metric(data), f"teacher_{data.metric}": single_metric(data)}
+    if points:
+        metrics[POINTS] = MeanIoU(
+            data.num_classes, data.ignore_index, excluded=data.excluded_classes
+        )
+    if completion:
+        scores = [Completion(score, data.ignore_index, data.protocol) for score in _SCORES]
+        metrics |= dict(zip(COMPLETION, scores, strict=True))
+    return nn.ModuleDict({**metrics, **{name: RowMean() for name in _DIVERGENCES}})
+
+
+@torch.no_grad()
+def update_pair(
+    metrics: nn.ModuleDict,
+    teacher: Tensor,
+    student: Tensor,
+    target: Tensor,
+    ignore_index: int = 255,
+) -> None:
+    """Add a batch to what :func:`pair_metrics` returned.
+
+    Args:
+        metrics: of :func:`pair_metrics`.
+        teacher: logits ``(N, C, *spatial)``; ``(N, C)`` for labels per sample or point.
+        student: logits of the same shape.
+        target: int64 ``(N, *spatial)``.
+        ignore_index: target value that is left out.
+    """
+    teacher_rows, labels = flatten_dense(teacher, target, ignore_index)
+    student_rows, _ = flatten_dense(student, target, ignore_index)
+    pair = Comparison(teacher_rows, student_rows, labels)
+    for name, metric in metrics.items():
+        update = cast(Metric, metric).update
+        if name in _DIVERGENCES:
+            update(_DIVERGENCES[name](pair))
+        elif name not in (POINTS, *COMPLETION):
+            update(teacher if name.startswith("teacher_") else student, target)
+
+
+def update_points(metrics: nn.ModuleDict, student: Tensor, batch: PairedBatch) -> None:
+    """Add every point in view, also those behind others, with the class of its pixel.
+
+    Args:
+        metrics: of :func:`pair_metrics`; without ``point_miou`` nothing is added.
+        student: logits ``(B, C, H, W)``.
+        batch: with ``points``.
+    """
+    if POINTS in metrics:
+        classes = student.argmax(dim=1).flatten()[batch["points"]["pixel"]]
+        cast(Metric, metrics[POINTS]).update(classes, batch["points"]["target"])
+
+
+def update_completion(metrics: nn.ModuleDict, student: Tensor, batch: PairedBatch) -> None:
+    """Add the hidden voxels of scenes: is something there, or are they empty?
+
+    Args:
+        metrics: of :func:`pair_metrics`; without ``completion_iou`` nothing is added.
+        student: logits ``(B, C, D, H, W)``, class 0 is empty.
+        batch: with ``occluded``.
+    """
+    if COMPLETION[0] in metrics:
+        classes = student.argmax(dim=1)
+        for name in COMPLETION:
+            cast(Metric, metrics[name]).update(classes, batch["target"], batch["occluded"])

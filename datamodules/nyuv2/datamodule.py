@@ -133,13 +133,10 @@ class CompletedScenes(RoomPairs):
             target = scored_target(target, evaluated, self.protocol, self.ignore_index)
         return PairedBatch(
             teacher={"image": standardised_rgb(self._read("rgb", index)), "position": position},
-            student={
-                "image": depth,
-                "position": position,
-                "occluded": self._read("occluded", index),
-            },
+            student={"image": depth, "position": position},
             target=target,
             index=index,
+            occluded=self._read("occluded", index),
         )
 
 
@@ -154,8 +151,8 @@ class NYUDepthV2DataModule(FilePairs):
     (B, H, W), the voxel of the volume (240 x 144 x 240, flat, in C order) that each pixel falls
     into, -1 for none. The target is int64 (B, 60, 36, 60): 0 empty, 1 to 11 the classes, 255
     outside the view or the room, and in validation and test also where the camera sees air or
-    nothing. The student's dict also has ``occluded``, bool (B, 60, 36, 60): the voxels behind what
-    the camera sees, where completion is scored.
+    nothing. The batch also has ``occluded``, bool (B, 60, 36, 60): the voxels behind what the
+    camera sees, where completion is scored.
 
     The official split has 795 training and 654 test samples. Validation takes blocks of neighbours
     (often the same room) from the training samples. Classes that occur nowhere in the files are

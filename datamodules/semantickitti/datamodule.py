@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ntdh_bench.batch import Inputs, Measure, PairedBatch, Split
+from ntdh_bench.batch import Measure, PairedBatch, Split
 from ntdh_bench.errors import UserError
 from ntdh_bench.ranges import check_at_least, check_within
 from ntdh_bench.seeding import uniform
@@ -88,7 +88,7 @@ class StreetViews(PairedDataset):
         size: (H, W) of what is given; smaller images are padded at the bottom and on the right.
         augmentation: of every view.
         seed: of the augmentation.
-        points: give the student the points as well, see :class:`SemanticKITTIDataModule`.
+        points: give the points as well, see :class:`SemanticKITTIDataModule`.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class StreetViews(PairedDataset):
         return len(self.frames)
 
     def samples(self, indices: Tensor | None, epoch: int) -> PairedBatch:
-        """Return images, lidar images or a dict with the points, and targets of the samples."""
+        """Return images, lidar images and targets of the samples, and their points if asked for."""
         index = torch.arange(len(self)) if indices is None else indices
         count = len(index)
         image = torch.zeros(count, 3, *self.size)
@@ -122,8 +122,10 @@ class StreetViews(PairedDataset):
         clouds = []
         for row, (position, draw) in enumerate(zip(index.tolist(), draws, strict=True)):
             clouds += self._draw(position, draw, image[row], lidar[row], target[row])
-        student: Inputs = {"image": lidar, **self._gathered(clouds)} if self.points else lidar
-        return PairedBatch(teacher=image, student=student, target=target, index=index)
+        batch = PairedBatch(teacher=image, student=lidar, target=target, index=index)
+        if self.points:
+            batch["points"] = self._gathered(clouds)
+        return batch
 
     def _draw(
         self, position: int, chances: list[float], image: Tensor, lidar: Tensor, target: Tensor
@@ -141,7 +143,7 @@ class StreetViews(PairedDataset):
             dense = cut_image(sequence.dense(frame), window)
             target[: window.height, : window.width] = _TARGET[dense.long()]
         else:
-            target.view(-1)[shown["pixel"]] = shown["point_target"]
+            target.view(-1)[shown["pixel"]] = shown["target"]
         if not self.points:
             return [shown]
         hidden = sequence.hidden(frame, *rows)
@@ -192,7 +194,7 @@ def cut_points(seen: Seen, window: Window, width: int, grid_width: int) -> dict[
     return {
         "points": torch.from_numpy(points),
         "pixel": torch.from_numpy(row * grid_width + column),
-        "point_target": _TARGET[torch.from_numpy(seen.classes[inside]).long()],
+        "target": _TARGET[torch.from_numpy(seen.classes[inside]).long()],
     }
 
 
@@ -203,10 +205,8 @@ class SemanticKITTIDataModule(FilePairs):
     float32 (B, 5, H, W): range, x, y, z, remission, standardised, 0 where no point is seen. The
     target is int64 (B, H, W): classes 1..19; 255 where there is no point, or one not learnt.
 
-    With ``points`` the student's input is a dict: ``image`` as above; of all P points in view, also
-    those behind others, ``points`` float32 (P, 4) x, y, z, remission; ``scan`` int64 (P,) the
-    sample each belongs to; ``pixel`` int64 (P,) flat positions in the (B, H, W) grid;
-    ``point_target`` int64 (P,).
+    With ``points`` the batch has those in view as well, also those behind others: see
+    :class:`ntdh_bench.batch.BatchExtras`.
 
     Training views are random crops, mirrored and with changed colours, derived from (seed, epoch,
     sample); a mirrored view has the y axis of its points reversed. Validation and test give whole
@@ -226,7 +226,7 @@ class SemanticKITTIDataModule(FilePairs):
         flip: mirror every second training view.
         jitter: largest relative change of brightness, contrast and saturation in training, in
             [0, 1].
-        points: give the student the points as well.
+        points: give the points as well.
         dense_labels: take pixel targets from ``image_2_labels/*.png`` (grey, raw ids) in those
             sequences that have this folder.
         batch_size: samples per step.
@@ -277,14 +277,10 @@ class SemanticKITTIDataModule(FilePairs):
         self._content: dict[str, dict[str, str]] = {}
 
     @property
-    def class_weights(self) -> Tensor:
-        """PMF's class weights of the focal loss by the published frequencies: float32 (20,)."""
-        return torch.from_numpy(class_weights()).float()
-
-    @property
-    def point_class_weights(self) -> Tensor:
-        """2DPASS's class weights of the cross entropy: float32 (20,)."""
-        return torch.from_numpy(point_class_weights()).float()
+    def class_weights(self) -> dict[str, Tensor]:
+        """Of PMF's focal loss (``pmf``) and 2DPASS's cross entropy (``2dpass``): float32 (20,)."""
+        weights = {"pmf": class_weights(), "2dpass": point_class_weights()}
+        return {name: torch.from_numpy(values).float() for name, values in weights.items()}
 
     def load(self) -> dict[Split, PairedDataset]:
         """Prepare the sequences in the cache and open them."""

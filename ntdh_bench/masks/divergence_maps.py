@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from ntdh_bench.batch import Inputs, PairedBatch, PairedData, Split, in_plane
+from ntdh_bench.batch import Inputs, PairedBatch, PairedData, Split
 from ntdh_bench.divergence import ncjsd
 from ntdh_bench.masks import plots
 from ntdh_bench.masks.sample_mask import SampleMask
@@ -50,7 +50,7 @@ def divergence_maps(
     target = batch["target"].to(device)
     with evaluating(teacher, student):
         logits_a = teacher(to_device(batch["teacher"], device))
-        logits_b = student(to_device(in_plane(batch["student"]), device))
+        logits_b = student(to_device(batch["student"], device))
     seen = target != ignore_index
     rows_a, rows_b = (logits.movedim(1, -1)[seen] for logits in (logits_a, logits_b))
     values = torch.zeros(target.shape, device=device)

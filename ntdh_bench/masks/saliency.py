@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ntdh_bench.batch import PairedBatch, in_plane
+from ntdh_bench.batch import PairedBatch
 from ntdh_bench.cache import write_atomic
 from ntdh_bench.errors import FileError, UserError
 from ntdh_bench.files.arrays import Spec, read_npz
@@ -161,7 +161,7 @@ class FeatureSaliency:
                     teacher,
                     self.layer,
                     to_device(batch["teacher"], device),
-                    student(to_device(in_plane(batch["student"]), device)),
+                    student(to_device(batch["student"], device)),
                     target,
                     ignore_index,
                 )

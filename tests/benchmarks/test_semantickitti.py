@@ -150,7 +150,7 @@ def our_steps(sample: Sample) -> tuple[Tensor, Tensor, Tensor]:
     cloud = cut_points(Seen(*(values[inside] for values in seen)), window, size[1], CROP[1])
     lidar, target = torch.zeros(5, CROP[0] * CROP[1]), torch.full((CROP[0] * CROP[1],), 255)
     lidar[:, cloud["pixel"]] = channels(cloud["points"])
-    target[cloud["pixel"]] = cloud["point_target"]
+    target[cloud["pixel"]] = cloud["target"]
     image = cut_image(sample.image.transpose(2, 0, 1), window).float().div_(255)
     return jittered(image, 1.1, 0.9, 1.2), lidar.view(5, *CROP), target.view(CROP)
 

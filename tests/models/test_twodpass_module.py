@@ -31,9 +31,7 @@ def make(**settings: Any) -> TwoDPASSModule:
 
 
 def without_points(batch: PairedBatch) -> PairedBatch:
-    points: Any = batch["student"]
-    fewer = {name: value if name == "image" else value[:0] for name, value in points.items()}
-    return PairedBatch(**{**batch, "student": fewer})
+    return {**batch, "points": {name: value[:0] for name, value in batch["points"].items()}}
 
 
 @pytest.mark.parametrize("weighting", ["2dpass", "pmf"])
@@ -42,10 +40,10 @@ def test_loss_is_that_of_the_paper(
 ) -> None:
     chosen = {} if weighting == "2dpass" else {"class_weighting": weighting}
     module = attached(make(fused_weight=2.0, distill_weight=3.0, **chosen), data, tmp_path)
-    class_weights = {"2dpass": data.point_class_weights, "pmf": data.class_weights}[weighting]
+    class_weights = data.class_weights[weighting]
     batch = next(data.batches("train"))
-    points: Any = batch["student"]
-    target = points["point_target"]
+    points = batch["points"]
+    target = points["target"]
     valid = target != 255
     assert 0 < valid.sum() < len(valid)
 
@@ -118,8 +116,8 @@ def test_a_batch_without_points_gives_zero(
 def test_points_without_a_label_give_zero(data: SemanticKITTIDataModule, tmp_path: Path) -> None:
     module = attached(make(), data, tmp_path)
     batch = next(data.batches("train"))
-    points: Any = batch["student"]
-    points["point_target"] = torch.full_like(points["point_target"], 255)
+    points = batch["points"]
+    points["target"] = torch.full_like(points["target"], 255)
     loss = module.training_step(batch, 0)
     loss.backward()
     assert loss == 0
@@ -169,7 +167,7 @@ def test_the_real_network_trains(tmp_path: Path) -> None:
 
 def test_predictions_are_of_points(data: SemanticKITTIDataModule, tmp_path: Path) -> None:
     batches: Any = quiet_trainer(tmp_path).predict(make(), datamodule=data)
-    points: Any = next(data.batches("test"))["student"]
+    points = next(data.batches("test"))["points"]
     assert batches[0]["logits"].shape == (len(points["scan"]), CLASSES)
     assert torch.equal(batches[0]["index"], points["scan"])
     assert batches[1]["index"].unique().tolist() == [2]

@@ -75,9 +75,9 @@ def test_completion_gives_images_voxels_behind_pixels_and_a_class_a_voxel(make: 
     assert student["position"].dtype == batch["target"].dtype == torch.int64
     assert student["position"].min() == -1
     assert student["position"].max() < 60 * 36 * 60
-    assert batch["target"].shape == student["occluded"].shape == (2, 15, 9, 15)
-    assert student["occluded"].dtype == torch.bool
-    assert 0 < student["occluded"].float().mean() < 0.9
+    assert batch["target"].shape == batch["occluded"].shape == (2, 15, 9, 15)
+    assert batch["occluded"].dtype == torch.bool
+    assert 0 < batch["occluded"].float().mean() < 0.9
     assert set(batch["target"].unique().tolist()) <= {*range(12), 255}
 
 
@@ -117,7 +117,7 @@ def test_sscnet_s_protocol_counts_unknown_voxels_as_empty(make: Make) -> None:
     student = second["student"]
     assert isinstance(student, dict)
     assert changed.any()
-    assert (second["target"][student["occluded"]] != 255).all()
+    assert (second["target"][second["occluded"]] != 255).all()
 
 
 def test_half_the_training_samples_are_mirrored_whole(make: Make) -> None:

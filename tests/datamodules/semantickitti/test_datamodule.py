@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,7 +14,11 @@ from torchvision.transforms import functional
 from ntdh_bench.batch import PairedBatch
 from ntdh_bench.datamodules.paired import RequestSampler
 from ntdh_bench.datamodules.semantickitti.datamodule import SemanticKITTIDataModule, jittered
-from ntdh_bench.datamodules.semantickitti.labels import RAW_TO_CLASS, class_weights
+from ntdh_bench.datamodules.semantickitti.labels import (
+    RAW_TO_CLASS,
+    class_weights,
+    point_class_weights,
+)
 from ntdh_bench.datamodules.semantickitti.layout import sequences_folder
 from ntdh_bench.datamodules.semantickitti.prepare import verify
 from ntdh_bench.datamodules.semantickitti.projection import channels, project
@@ -39,19 +43,13 @@ def make(street: Path, tmp_path: Path) -> Make:
     return build
 
 
-def student_of(batch: PairedBatch) -> dict[str, Tensor]:
-    student = batch["student"]
-    assert isinstance(student, dict)
-    return student
-
-
 def same(left: PairedBatch, right: PairedBatch) -> bool:
     def leaves(value: Any) -> list[Tensor]:
         return list(value.values()) if isinstance(value, dict) else [value]
 
-    return all(
+    return left.keys() == right.keys() and all(
         torch.equal(a, b)
-        for key in ("teacher", "student", "target", "index")
+        for key in left
         for a, b in zip(leaves(left[key]), leaves(right[key]), strict=True)  # type: ignore[literal-required]
     )
 
@@ -118,7 +116,7 @@ def test_views_are_crops_that_agree(make: Make, street: Path) -> None:
     data = make(points=True, jitter=0.0)
     for epoch in range(8):
         for batch in data.batches("train", batch_size=4, epoch=epoch):
-            student = student_of(batch)
+            cloud = batch["points"]
             assert isinstance(batch["teacher"], Tensor)
             place = (batch["teacher"] * 255).round().long()
             for row in range(4):
@@ -128,20 +126,20 @@ def test_views_are_crops_that_agree(make: Make, street: Path) -> None:
                 corners.add((int(columns.min()), int(rows.min())))
                 assert torch.equal(rows, rows[:1, :1] + torch.arange(16)[:, None].expand(CROP))
                 # Every point lies on the pixel of the image that it is projected to.
-                mine = student["scan"] == row
-                points = student["points"][mine].clone()
+                mine = cloud["scan"] == row
+                points = cloud["points"][mine].clone()
                 points[:, 1] *= -1 if flipped else 1
                 view = project(points, matrix, SIZE)
                 assert len(view.point) == len(points) > 20
-                local = student["pixel"][mine] - row * CROP[0] * CROP[1]
+                local = cloud["pixel"][mine] - row * CROP[0] * CROP[1]
                 there = rows.flatten()[local] * SIZE[1] + columns.flatten()[local]
                 assert torch.equal(there, view.pixel)
                 # The image shows the nearest of them, and the target is its label.
                 shown = local[view.nearest]
-                image = student["image"][row].flatten(1)
-                assert torch.equal(image[:, shown], channels(student["points"][mine][view.nearest]))
+                image = cast(Tensor, batch["student"])[row].flatten(1)
+                assert torch.equal(image[:, shown], channels(cloud["points"][mine][view.nearest]))
                 assert (image != 0).any(0).sum() == len(shown)
-                target = student["point_target"][mine][view.nearest]
+                target = cloud["target"][mine][view.nearest]
                 assert torch.equal(batch["target"][row].flatten()[shown], target)
     assert mirrored == {True, False}
     assert len(corners) > 20
@@ -150,27 +148,28 @@ def test_views_are_crops_that_agree(make: Make, street: Path) -> None:
 def test_points_are_those_in_view(make: Make, street: Path) -> None:
     folder = sequences_folder(street) / "10"
     batch = next(make(points=True).batches("val", batch_size=2))
-    student = student_of(batch)
-    names = {"image", "points", "scan", "pixel", "point_target"}
-    assert set(student) == names
+    cloud = batch["points"]
+    assert set(cloud) == {"points", "scan", "pixel", "target"}
     assert isinstance(batch["teacher"], Tensor)
-    for key in ("scan", "pixel", "point_target"):
-        assert student[key].dtype == torch.int64
-        assert len(student[key]) == len(student["points"])
-    assert student["points"].dtype == torch.float32
+    for key in ("scan", "pixel", "target"):
+        assert cloud[key].dtype == torch.int64
+        assert len(cloud[key]) == len(cloud["points"])
+    assert cloud["points"].dtype == torch.float32
     matrix = torch.from_numpy(read_calibration(folder / "calib.txt"))
     for row in range(2):
         points, labels = read_raw(folder, f"{row:06d}")
         view = project(torch.from_numpy(points), matrix, SIZE)
-        mine = student["scan"] == row
+        mine = cloud["scan"] == row
         assert mine.sum() == len(view.point)
         rows = {tuple(point) for point in points[view.point]}
-        assert {tuple(point) for point in student["points"][mine].numpy()} == rows
+        assert {tuple(point) for point in cloud["points"][mine].numpy()} == rows
         known = RAW_TO_CLASS[labels[view.point] & 0xFFFF] > 0
-        assert (student["point_target"][mine] != 255).sum() == known.sum()
-    grid = student["pixel"] // (48 * 128)
-    assert torch.equal(grid, student["scan"])
-    assert torch.equal(student["image"], next(make().batches("val", batch_size=2))["student"])
+        assert (cloud["target"][mine] != 255).sum() == known.sum()
+    grid = cloud["pixel"] // (48 * 128)
+    assert torch.equal(grid, cloud["scan"])
+    assert same(
+        {**batch, "points": {}}, {**next(make().batches("val", batch_size=2)), "points": {}}
+    )
 
 
 def test_views_are_derived_from_seed_epoch_and_sample(make: Make) -> None:
@@ -214,24 +213,24 @@ def test_padding_samples_are_ignored(make: Make) -> None:
     sampler = RequestSampler(3, None, shuffle=False, rank=1, world_size=2)
     (request,) = sampler
     batch = data.splits["test"][request]
-    student = student_of(batch)
+    cloud = batch["points"]
     assert batch["index"].tolist() == [1, 0]
     assert (batch["target"][1] == 255).all()
-    assert (student["point_target"][student["scan"] == 1] == 255).all()
-    assert (student["point_target"][student["scan"] == 0] != 255).any()
+    assert (cloud["target"][cloud["scan"] == 1] == 255).all()
+    assert (cloud["target"][cloud["scan"] == 0] != 255).any()
 
 
 def test_images_of_different_sizes(make: Make, street: Path) -> None:
     write_sequence(sequences_folder(street) / "03", 1, 3, size=(33, 130))
     data = make(test_sequences=[8, 3], points=True)
     batch = next(data.batches("test", batch_size=4))
-    student = student_of(batch)
+    cloud = batch["points"]
     assert batch["target"].shape == (4, 48, 144)
-    mine = student["scan"] == 3
-    local = student["pixel"][mine] - 3 * 48 * 144
+    mine = cloud["scan"] == 3
+    local = cloud["pixel"][mine] - 3 * 48 * 144
     assert (local // 144 < 33).all()
     assert (local % 144 < 130).all()
-    assert not student["image"][3, :, 33:].any()
+    assert not cast(Tensor, batch["student"])[3, :, 33:].any()
 
 
 def test_whole_training_images_stay_the_same(make: Make) -> None:
@@ -270,7 +269,7 @@ def test_unimodal(make: Make) -> None:
     batch = next(make(unimodal=True).batches("train"))
     assert batch["teacher"] is batch["student"]
     points: Any = next(make(unimodal=True, points=True).batches("train"))
-    assert points["teacher"] is points["student"]["image"]
+    assert points["teacher"] is points["student"]
     assert make(unimodal=True).fingerprint != make().fingerprint
 
 
@@ -287,7 +286,7 @@ def test_dense_labels(make: Make, street: Path) -> None:
     assert (target[:40, :60] == 9).all()
     assert (target[:, 60:] == 255).all()
     assert (target[40:] == 255).all()
-    labels = student_of(next(data.batches("test", batch_size=1)))["point_target"]
+    labels = next(data.batches("test", batch_size=1))["points"]["target"]
     assert len(labels.unique()) > 5
     assert data.fingerprint != make(points=True).fingerprint
 
@@ -306,7 +305,8 @@ def test_fingerprint(make: Make) -> None:
 
 
 def test_class_weights(make: Make) -> None:
-    assert torch.allclose(make().class_weights, torch.from_numpy(class_weights()).float())
+    for name, expected in (("pmf", class_weights()), ("2dpass", point_class_weights())):
+        assert torch.equal(make().class_weights[name], torch.from_numpy(expected).float())
 
 
 @pytest.mark.parametrize(
@@ -363,7 +363,7 @@ def test_simulated(simulated: Make) -> None:
     assert next(iter(small.train_dataloader()))["target"].shape == (1, 64, 256)
     whole = next(small.batches("val"))
     assert whole["target"].shape == (1, 96, 320)
-    assert len(student_of(whole)["points"]) > 3_000
+    assert len(whole["points"]["points"]) > 3_000
 
 
 def test_simulated_labels_of_image_and_scan_agree(simulated: Make) -> None:
@@ -394,5 +394,5 @@ def test_a_scan_behind_the_camera_has_no_targets(make: Make, street: Path) -> No
     points.tofile(scan)
     batch = next(make(points=True, test_sequences=[8]).batches("test", batch_size=1))
     assert (batch["target"] == 255).all()
-    assert not student_of(batch)["image"].any()
-    assert len(student_of(batch)["points"]) == 0
+    assert not cast(Tensor, batch["student"]).any()
+    assert len(batch["points"]["points"]) == 0
