@@ -6,7 +6,6 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from ntdh_bench.parsing.parser import EvaluateCLI
 from ntdh_bench.runs import Run, measure, predict
 from ntdh_bench.runs.session import quiet_lightning
 from ntdh_bench.runs.summary import Summary, data_notes, teacher_row
@@ -15,7 +14,7 @@ from ntdh_bench.runs.summary import Summary, data_notes, teacher_row
 def main(argv: list[str]) -> int:
     """Run ``ntdh-bench validate``, ``test`` or ``predict``; returns the exit status."""
     with quiet_lightning():
-        run = Run.parsed(EvaluateCLI(argv[0], argv[1:]))
+        run = Run.parse(argv[0], argv[1:])
         rows: dict[str, Any] = {}
         saved: dict[str, str] = {}
         if run.command == "predict":

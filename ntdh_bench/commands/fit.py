@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ntdh_bench.parsing.parser import FitCLI
 from ntdh_bench.runs import Run, fit
 from ntdh_bench.runs.session import quiet_lightning
 from ntdh_bench.runs.summary import summary_of_fit
@@ -11,7 +10,7 @@ from ntdh_bench.runs.summary import summary_of_fit
 def main(argv: list[str]) -> int:
     """Run ``ntdh-bench fit``; returns the exit status."""
     with quiet_lightning():
-        run = Run.parsed(FitCLI(argv[0], argv[1:]))
+        run = Run.parse(argv[0], argv[1:])
         record = fit(run)
         if run.processes.is_first:
             summary_of_fit(run, record).show()

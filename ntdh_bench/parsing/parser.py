@@ -36,6 +36,7 @@ from ntdh_bench.plugins import load, registered
 register_type(torch.device)  # a default of callbacks that average weights: written as its name
 
 CONFIG = "config.yaml"  # of a run, in its folder
+TRAINING = ("fit", "saliency")  # the commands that train; others measure a checkpoint
 
 
 def load_plugins() -> None:
@@ -98,6 +99,8 @@ class BenchCLI(LightningCLI):
     def run_config(self, words: Sequence[str]) -> Config:
         """Return the config of the run whose checkpoint ``words`` name, empty if they name none.
 
+        To measure it no more is taken than that needs.
+
         Raises:
             UserError: there is no such checkpoint, or no config in its run.
         """
@@ -108,7 +111,8 @@ class BenchCLI(LightningCLI):
             raise UserError(f"no checkpoint {path}: give --ckpt_path <run>/checkpoints/last.ckpt")
         config = run_folder(path) / CONFIG
         if config.is_file():
-            return read_configs([config])
+            settings = read_configs([config])
+            return settings if self.command in TRAINING else for_measuring(settings)
         if not any(word.startswith("--model") for word in words):
             raise UserError(
                 f"{path} is not in the folder of its run, whose config.yaml ({config}) has the "
@@ -126,7 +130,7 @@ class BenchCLI(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the mask, where runs go, what to resume, and the links."""
+        """Add the mask, where runs go, what to resume, what one command takes, and the links."""
         parser.add_subclass_arguments(Mask, "mask", required=False)
         parser.add_argument(
             "--run_dir", type=str, default="runs", help="Folder that gets a new folder per run."
@@ -138,6 +142,24 @@ class BenchCLI(LightningCLI):
             help="Checkpoint to resume (fit) or to measure. Without --config, the settings are "
             "those of its run.",
         )
+        if self.command in TRAINING:
+            parser.add_argument(
+                "--no-cache",
+                action="store_true",
+                help="Train and compute all anew: no teacher or saliency that an earlier run left.",
+            )
+        if self.command == "predict":
+            parser.add_argument(
+                "--output",
+                type=str | None,
+                default=None,
+                help="New folder of the predictions; default: predictions-<checkpoint> beside it.",
+            )
+            parser.add_argument(
+                "--logits",
+                action="store_true",
+                help="Write logits also where a sample has many targets (pixels, voxels, points).",
+            )
         parser.link_arguments("seed_everything", "model.init_args.seed")
         parser.link_arguments("seed_everything", "data.init_args.seed")
         parser.link_arguments("seed_everything", "mask.init_args.seed")
@@ -157,8 +179,12 @@ class BenchCLI(LightningCLI):
             raise UserError(f"seed_everything is {seed}: it must lie in [0, {MAX_SEED}]")
         check_seeds(self._given, seed)
         check_classes(parser, self.config)
-        text = parser.dump(self.config, format="yaml", skip_none=False)
-        self.plain = yaml.safe_load(text)
+        if not (self.command in TRAINING or self.config.ckpt_path):
+            raise UserError(
+                f"`ntdh-bench {self.command}` measures a checkpoint: give --ckpt_path "
+                "<run>/checkpoints/last.ckpt"
+            )
+        self.plain = yaml.safe_load(parser.dump(self.config, format="yaml", skip_none=False))
         # Now, just after it was imported: data that are prepared first leave time for an edit.
         self.code = provenance.code_of(self.plain)
 
@@ -177,52 +203,6 @@ class BenchCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Make none: a run has several (hook of LightningCLI)."""
-
-
-class FitCLI(BenchCLI):
-    """Takes what training commands take."""
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add what only they take (hook of LightningCLI)."""
-        super().add_arguments_to_parser(parser)
-        parser.add_argument(
-            "--no-cache",
-            action="store_true",
-            help="Train and compute all anew: no teacher or saliency that an earlier run left.",
-        )
-
-
-class EvaluateCLI(BenchCLI):
-    """Takes a checkpoint to measure, and its run's settings from its folder."""
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add what and where to predict (hook of LightningCLI)."""
-        super().add_arguments_to_parser(parser)
-        if self.command == "predict":
-            parser.add_argument(
-                "--output",
-                type=str | None,
-                default=None,
-                help="New folder of the predictions; default: predictions-<checkpoint> beside it.",
-            )
-            parser.add_argument(
-                "--logits",
-                action="store_true",
-                help="Write logits also where a sample has many targets (pixels, voxels, points).",
-            )
-
-    def run_config(self, words: Sequence[str]) -> Config:
-        """Return what of the checkpoint's run it takes to measure it."""
-        config = super().run_config(words)
-        return config and for_measuring(config)
-
-    def before_instantiate_classes(self) -> None:
-        """Refuse to measure nothing (hook of LightningCLI)."""
-        if not self.config.ckpt_path:
-            raise UserError(
-                f"`ntdh-bench {self.command}` measures a checkpoint: give --ckpt_path "
-                "<run>/checkpoints/last.ckpt"
-            )
 
 
 def run_folder(checkpoint: str | Path) -> Path:

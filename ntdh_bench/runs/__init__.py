@@ -5,12 +5,12 @@
     from ntdh_bench import runs
     from ntdh_bench.composition import find_config, read_config
 
-    run = runs.Run.from_config(read_config(find_config("quickstart")))
+    run = runs.Run.parse("fit", config=read_config(find_config("quickstart")))
     record = runs.fit(run)  # in a new folder of runs/, as `ntdh-bench fit` does
     record["metrics"]["last"]["test"]["accuracy"]
 
-    trained = runs.Run.from_checkpoint(run.folder / "checkpoints" / "last.ckpt")
-    runs.measure(trained, "test")["accuracy"]  # the same
+    trained = runs.Run.parse("test", ["--ckpt_path", str(run.last_checkpoint)])
+    runs.measure(trained)["accuracy"]  # the same
 """
 
 from .fitting import fit

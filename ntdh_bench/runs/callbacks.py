@@ -67,16 +67,10 @@ class StopAtOnce(Callback):
     """Takes SIGTERM back from the Trainer, whose handler waits for all processes, and for ever."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take it back before training (Lightning hook)."""
+        """Take it back before each stage (Lightning hook)."""
         stop_on_sigterm()
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take it back before validation (Lightning hook)."""
-        stop_on_sigterm()
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take it back before a test (Lightning hook)."""
-        stop_on_sigterm()
+    on_validation_start = on_test_start = on_train_start
 
 
 class Curves(Callback):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 
 from ntdh_bench import records
 from ntdh_bench.checkpoints import TRAINED, read_checkpoint, write_checkpoint
@@ -15,11 +16,11 @@ from ntdh_bench.errors import FileError, UserError
 from ntdh_bench.frozen_teacher import FrozenTeacher
 from ntdh_bench.masks import FeatureMask
 from ntdh_bench.notices import notice
+from ntdh_bench.provenance import plugins
 from ntdh_bench.runs import control
 from ntdh_bench.runs.checkpoint_files import check_run_folder
 from ntdh_bench.runs.logs import log_results
 from ntdh_bench.runs.measuring import measure_splits
-from ntdh_bench.runs.record import make_record
 from ntdh_bench.runs.run import Run
 from ntdh_bench.runs.session import running
 from ntdh_bench.runs.teacher import TEACHER_FILE, prepare_teacher
@@ -137,3 +138,46 @@ def _measure_checkpoints(run: Run, student: Student) -> dict[str, Any]:
     if loggers:  # a sweep's runs have none, and the step costs a look into the file
         log_results(loggers, "best", best, read_checkpoint(path)["global_step"])
     return {"last": last, "best": best}
+
+
+def make_record(
+    run: Run, trainer: Trainer, outcome: dict[str, Any], teacher: str | None, seconds: float
+) -> dict[str, Any]:
+    """Return the record of a finished run, plain values only.
+
+    Args:
+        run: that is finished.
+        trainer: of its student.
+        outcome: ``epochs``, ``metrics`` and ``curves``, and what else a command measures.
+        teacher: where the teacher came from.
+        seconds: wall time.
+    """
+    identity, model = run.identity, run.described
+    if isinstance(run.mask, FeatureMask) and run.mask.from_cache:
+        run.from_cache["saliency"] = run.mask.from_cache
+    return {
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "config_hash": records.config_hash(identity),
+        "baseline_hash": records.baseline_hash(identity),
+        "arm": model.arm or records.arm(identity),
+        "method": model.method,
+        "seed": identity["seed"],
+        "dataset": run.data.name,
+        "source": run.data.source,
+        "data_fingerprint": run.data.fingerprint,
+        "measure": run.data.metric,
+        "parameters": model.parameter_counts(),
+        **outcome,
+        "teacher": teacher,
+        "teacher_hash": model.frozen_teacher.hash if model.frozen_teacher else None,
+        "from_cache": {
+            part: {name: entry[name] for name in ("key", "created")}
+            for part, entry in run.from_cache.items()
+        },
+        "resumed_from": run.checkpoint,
+        "seconds": round(seconds, 2),
+        "precision": str(trainer.precision),  # a CPU has no float16: bfloat16 runs there
+        "environment": records.environment(),
+        "plugins": plugins(identity.get("third_party", {})),
+        "config": identity,
+    }

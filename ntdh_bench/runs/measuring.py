@@ -18,8 +18,6 @@ from ntdh_bench.runs.run import Run
 from ntdh_bench.runs.teacher import cached_teacher, saved_teacher
 from ntdh_bench.runs.trainers import measuring_trainer
 
-_METHODS = {"val": "validate", "test": "test"}
-
 
 def measure(run: Run, split: Literal["val", "test"] = "test") -> dict[str, float]:
     """Return what the run's checkpoint measures on a split: metric to value.
@@ -27,9 +25,7 @@ def measure(run: Run, split: Literal["val", "test"] = "test") -> dict[str, float
     Raises:
         UserError: there is no such split, or the checkpoint or its teacher does not fit.
     """
-    trainer = _prepared(run, split)
-    method = getattr(trainer, _METHODS[split])
-    return metrics_by_name(method(**_arguments(run), verbose=False))
+    return _measured(run, _prepared(run, split), split, run.checkpoint)
 
 
 def predict(run: Run, output: str | None = None, logits: bool = False) -> Path:
@@ -52,7 +48,9 @@ def predict(run: Run, output: str | None = None, logits: bool = False) -> Path:
         temporary.mkdir()
         with PredictionFiles(temporary, logits) as files:
             trainer.callbacks.append(files)  # type: ignore[attr-defined]
-            trainer.predict(**_arguments(run), return_predictions=False)
+            trainer.predict(
+                run.model, datamodule=run.data, ckpt_path=run.checkpoint, return_predictions=False
+            )
     return path
 
 
@@ -63,13 +61,10 @@ def measure_splits(run: Run, path: Path | None) -> dict[str, Any]:
     judged by the mean IoU.
     """
     trainer = measuring_trainer(run)
-    common: dict[str, Any] = {
-        "model": run.model, "datamodule": run.data, "ckpt_path": path, "verbose": False,
-    }  # fmt: skip
     result: dict[str, Any] = {}
     if run.data.has_validation and trainer.limit_val_batches:
-        result["val"] = metrics_by_name(trainer.validate(**common))
-    result["test"] = metrics_by_name(trainer.test(**common))
+        result["val"] = _measured(run, trainer, "val", path)
+    result["test"] = _measured(run, trainer, "test", path)
     if per_class := run.described.test_per_class:
         names = run.data.class_names or map(str, range(len(per_class)))
         named = zip(names, per_class, strict=True)
@@ -93,7 +88,7 @@ def _prepared(run: Run, split: str, **changes: Any) -> Trainer:
         raise UserError(f"{run.data.name} has no validation split here: use `test`")
     assert run.checkpoint is not None
     check_evaluated(run.checkpoint, run.identity)
-    check_measured(run.trainer[f"limit_{split}_batches"], run.data, split)
+    check_measured(run, split)
     if teacher := run.described.frozen_teacher:
         teacher.load(saved_teacher(run) or cached_teacher(run))
     quiet = {"logger": False, "enable_checkpointing": False}
@@ -101,30 +96,26 @@ def _prepared(run: Run, split: str, **changes: Any) -> Trainer:
     return build_trainer({**run.trainer, **quiet, **changes, "callbacks": callbacks})
 
 
-def _arguments(run: Run) -> dict[str, Any]:
-    return {"model": run.model, "datamodule": run.data, "ckpt_path": run.checkpoint}
+def _measured(
+    run: Run, trainer: Trainer, split: Literal["val", "test"], path: str | Path | None
+) -> dict[str, float]:
+    method = trainer.validate if split == "val" else trainer.test
+    found = method(run.model, datamodule=run.data, ckpt_path=path, verbose=False)[0]
+    return {name.partition("/")[2]: float(value) for name, value in found.items()}
 
 
-def check_measured(limit: int | float | None, datamodule: LightningDataModule, split: str) -> None:
-    """Refuse to measure a split of which no batch is left.
-
-    Args:
-        limit: the Trainer's ``limit_<split>_batches``: a number, or a share of the batches.
-        datamodule: set up.
-        split: ``val`` or ``test``.
+def check_measured(run: Run, split: str) -> None:
+    """Refuse to measure a split, once loaded, of which ``limit_<split>_batches`` leaves none.
 
     Raises:
         UserError: nothing would be measured.
     """
+    limit = run.trainer[f"limit_{split}_batches"]
     if limit is None:
         return
-    batches = len(getattr(datamodule, f"{split}_dataloader")())
+    batches = len(getattr(run.data, f"{split}_dataloader")())
     if (limit if isinstance(limit, int) else int(limit * batches)) == 0:
         raise UserError(
             f"trainer.limit_{split}_batches is {limit}, which leaves none of the {batches} "
             "batches: nothing would be measured; raise it, or leave it out"
         )
-
-def metrics_by_name(results: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Return what Trainer.test or .validate measured, without the split before the names."""
-    return {name.partition("/")[2]: float(value) for name, value in results[0].items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ from ntdh_bench.errors import UserError
 from ntdh_bench.composition import Config
 from ntdh_bench.contract import BenchModule, described
 from ntdh_bench.masks import Mask
-from ntdh_bench.parsing.parser import BenchCLI, EvaluateCLI, FitCLI
+from ntdh_bench.parsing.parser import BenchCLI
 from ntdh_bench.runs.checkpoint_files import LAST
 from ntdh_bench.runs.identity import identify
 from ntdh_bench.runs.processes import Processes
@@ -50,49 +50,34 @@ class Run:
     from_cache: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @classmethod
-    def parsed(cls, cli: BenchCLI, folder: Path | None = None) -> Run:
-        """Return the run of a command line."""
-        made = cli.config_init
-        parts = {"model": made.model, "data": made.data, "trainer": made.trainer}
-        return cls(
-            cli.command, cli.plain, cli.code, **parts, mask=made.get("mask"), given_folder=folder
-        )
-
-    @classmethod
-    def from_config(
-        cls, config: Config, command: str = "fit", folder: Path | None = None
+    def parse(
+        cls,
+        command: str,
+        words: Sequence[str] = (),
+        *,
+        config: Config | None = None,
+        folder: Path | None = None,
     ) -> Run:
-        """Return the run of a config, for :func:`ntdh_bench.runs.fit` or ``map_divergence``.
+        """Return the run of a command line.
 
         Args:
-            config: what ``--config`` takes.
-            command: ``fit`` or ``saliency``.
-            folder: an empty one for what the run leaves; by default a new one in ``run_dir``.
+            command: what is to be done with it, ``fit``, ``test`` ...
+            words: that follow the command.
+            config: settings before those words, as ``--config`` gives them.
+            folder: an empty one for what the run leaves.
 
         Raises:
             UserError: a setting is wrong.
         """
-        return cls.parsed(FitCLI(command, config=config), folder)
-
-    @classmethod
-    def from_checkpoint(cls, path: str | Path, command: str = "test") -> Run:
-        """Return the run of a checkpoint in its folder, to measure it.
-
-        Raises:
-            UserError: there is no such checkpoint, or no config beside it.
-        """
-        return cls.parsed(EvaluateCLI(command, ["--ckpt_path", str(path)]))
+        cli = BenchCLI(command, words, config)
+        made = cli.config_init
+        parts = (made.model, made.data, made.trainer, made.get("mask"))
+        return cls(command, cli.plain, cli.code, *parts, folder)
 
     @property
     def described(self) -> BenchModule:
         """The model, with a plain one's answers to what it does not say of itself."""
         return described(self.model)
-
-    @property
-    def seed(self) -> int:
-        """Of all its parts."""
-        seed: int = self.config["seed_everything"]
-        return seed
 
     @property
     def checkpoint(self) -> str | None:

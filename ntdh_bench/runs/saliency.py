@@ -14,8 +14,7 @@ from ntdh_bench.frozen_teacher import FrozenTeacher
 from ntdh_bench.masks import FeatureMask, SampleMask
 from ntdh_bench.masks.divergence_maps import divergence_report
 from ntdh_bench.masks.saliency_figures import HEATMAPS, saliency_report
-from ntdh_bench.runs.fitting import train_student
-from ntdh_bench.runs.record import make_record
+from ntdh_bench.runs.fitting import make_record, train_student
 from ntdh_bench.runs.run import Run
 from ntdh_bench.runs.session import running
 from ntdh_bench.runs.teacher import load_pair
@@ -81,7 +80,7 @@ def _is_dense(run: Run) -> bool:
 def _mask_of(run: Run, pair: FrozenTeacher, dense: bool) -> FeatureMask | SampleMask:
     """Return the mask whose choice is drawn: the run's, or one of a quarter."""
     wanted = SampleMask if dense else FeatureMask
-    mask = run.mask or wanted(ratio=0.25, seed=run.seed)
+    mask = run.mask or wanted(ratio=0.25, seed=run.config["seed_everything"])
     if not isinstance(mask, wanted):
         raise UserError(f"saliency needs --mask {wanted.__name__}, not {type(mask).__name__}")
     if isinstance(mask, SampleMask):

@@ -9,17 +9,19 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from pathlib import Path
 
+import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from ntdh_bench.cache import is_unwritable, unwritable
+from ntdh_bench.cache import is_unwritable, unwritable, write_atomic
 from ntdh_bench.errors import UserError
 from ntdh_bench.masks import FeatureMask
+from ntdh_bench.parsing.configs import with_absolute_paths
 from ntdh_bench.parsing.parser import CONFIG
 from ntdh_bench.runs.checkpoint_files import check_run_folder
-from ntdh_bench.runs.folder import make_folder
-from ntdh_bench.runs.identity import check_resume
+from ntdh_bench.runs.identity import check_resume, short_name
 from ntdh_bench.runs.measuring import check_measured
 from ntdh_bench.runs.processes import Processes
 from ntdh_bench.runs.run import Run
@@ -71,8 +73,10 @@ def running(run: Run) -> Iterator[None]:
     """
     _load(run)  # wrong data end the command before a folder is made
     run.processes = Processes(run.trainer)
-    with ExitStack() as trial, _quiet_writers():
-        run.folder = _first_folder(run, trial) if run.processes.is_first else Path()
+    with ExitStack() as after:
+        after.callback(setattr, threading, "excepthook", threading.excepthook)
+        threading.excepthook = _quiet
+        run.folder = _first_folder(run, after) if run.processes.is_first else Path()
         try:
             run.processes.meet()
             run.folder = run.processes.agree(run.folder)
@@ -90,34 +94,59 @@ def running(run: Run) -> Iterator[None]:
 def _load(run: Run) -> None:
     run.load_data("fit")
     if not run.is_trial:
-        check_measured(run.trainer["limit_test_batches"], run.data, "test")
+        check_measured(run, "test")
     if isinstance(run.mask, FeatureMask):
         run.mask.anew = not run.uses_cache
     if run.checkpoint:
         check_resume(run.checkpoint, run.identity)
 
 
-def _first_folder(run: Run, trial: ExitStack) -> Path:
-    """Make the run's folder; what a trial leaves goes when ``trial`` is closed."""
+def _first_folder(run: Run, after: ExitStack) -> Path:
+    """Make the run's folder; what a trial leaves goes when ``after`` is closed."""
     if not run.is_trial:
         return make_folder(run)
-    return Path(trial.enter_context(tempfile.TemporaryDirectory(prefix="ntdh-fast-dev-run-")))
+    return Path(after.enter_context(tempfile.TemporaryDirectory(prefix="ntdh-fast-dev-run-")))
 
 
-@contextmanager
-def _quiet_writers() -> Iterator[None]:
-    """Print no traceback of a log's writer: its error is raised where the log is next used."""
-    hook = threading.excepthook
+def make_folder(run: Run) -> Path:
+    """Return the folder that was given, or make a new one in ``run_dir``; it gets the config.
 
-    def quiet(failure: threading.ExceptHookArgs) -> None:
-        if not isinstance(failure.exc_value, OSError):
-            threading.__excepthook__(failure)
-
-    threading.excepthook = quiet
+    Raises:
+        UserError: it cannot be written.
+    """
+    root = Path(run.config["run_dir"])
     try:
-        yield
-    finally:
-        threading.excepthook = hook
+        folder = run.given_folder or _new_folder(root, short_name(run.identity))
+        with write_atomic(folder / CONFIG) as temporary:
+            # It repeats the run, whole and from any folder.
+            settings = {**with_absolute_paths(run.config), "ckpt_path": None}
+            del settings["no_cache"]
+            temporary.write_text(yaml.safe_dump(settings, sort_keys=False))
+    except OSError as error:
+        raise UserError(
+            f"cannot make a run folder in {root}: {error.strerror}; give --run_dir a folder "
+            "that can be written"
+        ) from None
+    return folder
+
+
+def _new_folder(root: Path, run: str) -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    name = f"{datetime.now():%Y%m%d-%H%M%S}-{run}"
+    for number in range(1, 1000):
+        folder = root / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+    raise UserError(f"{root} has 999 runs called {name}: give another --run_dir")
+
+
+def _quiet(failure: threading.ExceptHookArgs) -> None:
+    """Print no traceback of a log's writer: its error is raised where the log is next used."""
+    if not isinstance(failure.exc_value, OSError):
+        threading.__excepthook__(failure)
 
 
 def _how_to_go_on(run: Run) -> str:

@@ -75,16 +75,10 @@ class Summary(NamedTuple):
 
 
 def summary_of_fit(run: Run, record: dict[str, Any], recorded: bool = True) -> Summary:
-    """Return what was measured in a run that is finished, and where its files are.
-
-    Args:
-        run: that is finished.
-        record: of it.
-        recorded: whether its folder stays, with the record.
-    """
+    """Return what a finished run measured, and, where its folder stays, what is there."""
     best, last = record["metrics"]["best"], record["metrics"]["last"]
     rows: dict[str, Mapping[str, float] | None] = {**teacher_row(last["test"])}
-    notes = {**data_notes(run.data), **origin_notes(run, record["teacher"])}
+    notes = {**data_notes(run.data), **_origin_notes(run, record["teacher"])}
     if run.is_trial:
         notes["saved"] = "nothing: fast_dev_run is a trial"
     elif recorded:
@@ -108,28 +102,17 @@ def summary_of_fit(run: Run, record: dict[str, Any], recorded: bool = True) -> S
 
 
 def summary_of_maps(run: Run, record: dict[str, Any], paths: Sequence[Path]) -> Summary:
-    """Return where the maps of a run are.
-
-    Args:
-        run: that is finished.
-        record: of it.
-        paths: the numbers first, then the figures.
-    """
-    figures = [path for path in paths if path.suffix == ".png"]
-    notes = {
-        **data_notes(run.data),
-        **origin_notes(run, record["teacher"]),
-        "numbers": str(paths[0]),
-        **{path.stem.replace("_", " "): str(path) for path in figures},
-    }
+    """Return where the maps of a finished run are: ``paths``, the numbers first, and figures."""
+    notes = {**data_notes(run.data), **_origin_notes(run, record["teacher"])}
+    notes["numbers"] = str(paths[0])
+    notes |= {path.stem.replace("_", " "): str(path) for path in paths if path.suffix == ".png"}
     return Summary("", {}, notes)
 
 
 def teacher_row(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
     """Return the teacher's ``accuracy`` or ``miou``, as a row; nothing if there is no teacher."""
-    found = {name: metrics.get(f"teacher_{name}") for name in ("accuracy", "miou")}
-    row = {name: value for name, value in found.items() if value is not None}
-    return {"teacher": row} if row else {}
+    measures = [name for name in ("accuracy", "miou") if f"teacher_{name}" in metrics]
+    return {"teacher": {name: metrics[f"teacher_{name}"] for name in measures}} if measures else {}
 
 
 def data_notes(data: PairedData) -> dict[str, str]:
@@ -141,7 +124,7 @@ def data_notes(data: PairedData) -> dict[str, str]:
     return notes
 
 
-def origin_notes(run: Run, teacher: str | None) -> dict[str, str]:
+def _origin_notes(run: Run, teacher: str | None) -> dict[str, str]:
     """Say where the teacher came from, and what else came from the cache."""
     notes = {"teacher": _ORIGINS[teacher]} if teacher in _ORIGINS else {}
     return notes | {

@@ -44,7 +44,7 @@ def run_config(config: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def _run(settings: dict[str, Any], command: str, folder: Path) -> dict[str, Any]:
     with quiet_lightning():
-        run = Run.from_config(settings, command, folder)
+        run = Run.parse(command, config=settings, folder=folder)
         if command == "saliency":
             record, paths = map_divergence(run)
             summary_of_maps(run, record, paths).show()

@@ -13,7 +13,6 @@ from torch import nn
 from ntdh_bench import records, runs
 from ntdh_bench.cli import main
 from ntdh_bench.composition import read_config
-from ntdh_bench.parsing.parser import FitCLI
 from tests.helpers import flags, small_and_simulated
 
 
@@ -76,7 +75,7 @@ def test_fit_and_test_report_mean_iou(
 
 
 def test_saliency_draws_the_divergence_of_pixels(words: list[str]) -> None:
-    run = runs.Run.parsed(FitCLI("saliency", words))
+    run = runs.Run.parse("saliency", words)
     record, paths = runs.map_divergence(run)
     assert (record["arm"], record["epochs"]) == ("saliency", 2)
     assert len(record["maps"]) == 6

@@ -14,7 +14,7 @@ from torch.optim import SGD, Optimizer
 from ntdh_bench.cli import main
 from ntdh_bench.errors import UserError
 from ntdh_bench.experiments import load_experiment
-from ntdh_bench.parsing.parser import BenchCLI, FitCLI
+from ntdh_bench.parsing.parser import BenchCLI
 from tests.helpers import flags
 
 QUICKSTART = Path("configs/quickstart.yaml")
@@ -120,7 +120,7 @@ def test_a_config_runs_nothing_that_its_arguments_do_not_expect(
 ) -> None:
     trap = tmp_path / "executed"
     with pytest.raises(UserError) as error:
-        FitCLI("fit", flags(QUICKSTART, tmp_path, *overlay(tmp_path, settings, trap)))
+        BenchCLI("fit", flags(QUICKSTART, tmp_path, *overlay(tmp_path, settings, trap)))
     assert not trap.exists()
     assert "\n" not in str(error.value)
     assert len(list(tmp_path.iterdir())) == 1  # no run folder

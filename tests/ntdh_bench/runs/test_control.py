@@ -91,7 +91,7 @@ def test_the_log_of_a_sweep_names_no_scratch_files(
 
 def test_a_shared_control_equals_one_of_its_own(config: dict[str, Any], tmp_path: Path) -> None:
     shared = run(config, tmp_path / "a")
-    alone = fitting.fit(Run.from_config({**config, "run_dir": str(tmp_path / "runs")}))
+    alone = fitting.fit(Run.parse("fit", config={**config, "run_dir": str(tmp_path / "runs")}))
     assert alone["metrics"] == shared["metrics"]
     assert alone["config_hash"] == shared["config_hash"]
     assert alone["curves"]["accuracy"] == shared["curves"]["accuracy"]

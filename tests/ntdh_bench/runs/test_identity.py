@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from ntdh_bench.errors import UserError
-from ntdh_bench.parsing.parser import FitCLI
 from ntdh_bench.records import baseline_hash
 from ntdh_bench.runs import Run
 from ntdh_bench.runs.identity import _without, check_resume
@@ -19,7 +18,7 @@ QUICKSTART = Path("configs/quickstart.yaml")
 
 
 def loaded(words: Sequence[str]) -> Run:
-    run = Run.parsed(FitCLI("fit", words))
+    run = Run.parse("fit", words)
     run.load_data("fit")
     return run
 

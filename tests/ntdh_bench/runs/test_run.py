@@ -12,8 +12,7 @@ import yaml
 from ntdh_bench import runs
 from ntdh_bench.cli import main
 from ntdh_bench.composition import read_config
-from ntdh_bench.parsing.parser import BenchCLI, FitCLI
-from ntdh_bench.runs.folder import make_folder
+from ntdh_bench.runs.session import make_folder
 from tests.helpers import flags
 
 QUICKSTART = Path("configs/quickstart.yaml")
@@ -32,12 +31,12 @@ def test_a_config_is_fitted_and_its_checkpoint_measured(
     config: dict[str, Any], tmp_path: Path
 ) -> None:
     given = yaml.safe_dump(config)
-    run = runs.Run.from_config(config)
+    run = runs.Run.parse("fit", config=config)
     record = runs.fit(run)
     assert yaml.safe_dump(config) == given
     assert run.folder.parent == tmp_path / "runs"
     assert (run.folder / "record.json").is_file()
-    trained = runs.Run.from_checkpoint(run.folder / "checkpoints" / "last.ckpt")
+    trained = runs.Run.parse("test", ["--ckpt_path", str(run.last_checkpoint)])
     measured = runs.measure(trained, "test")
     assert measured == record["metrics"]["last"]["test"]
     assert runs.measure(trained, "val") == record["metrics"]["last"]["val"]
@@ -57,14 +56,14 @@ def test_making_a_run_has_no_side_effects(
     for name in ("prepare_data", "setup"):
         monkeypatch.setattr(f"ntdh_bench.datamodules.paired.PairedDataModule.{name}", loaded)
     before = dict(os.environ)
-    runs.Run.from_config(config)
+    runs.Run.parse("fit", config=config)
     changed = {name for name, _ in os.environ.items() ^ before.items()}
     assert changed <= {"PL_GLOBAL_SEED", "PL_SEED_WORKERS"}
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_leaves_the_environment_as_it_was(config: dict[str, Any]) -> None:
-    run = runs.Run.from_config(config)
+    run = runs.Run.parse("fit", config=config)
     before = dict(os.environ)
     runs.fit(run, record=False)
     assert not (run.folder / "record.json").exists()
@@ -80,7 +79,7 @@ def test_the_data_are_told_the_only_modality_that_is_used(
         lambda data, stage=None: used.append(data.modality),
     )
     words = flags(Path("configs/ravdess_unimodal.yaml"), tmp_path)
-    run = runs.Run.parsed(BenchCLI("fit", words))
+    run = runs.Run.parse("fit", words)
     for modality in ("teacher", "student"):
         run.model.modality = modality
         run.load_data("fit")
@@ -101,7 +100,7 @@ def test_every_run_gets_its_own_folder_with_a_config_that_repeats_it(tmp_path: P
     found = []
     config = QUICKSTART
     for _ in range(2):
-        run = runs.Run.parsed(FitCLI("fit", flags(config, tmp_path)))
+        run = runs.Run.parse("fit", flags(config, tmp_path))
         run.load_data("fit")
         folder = make_folder(run)
         found.append((folder, run.identity))
@@ -113,7 +112,7 @@ def test_every_run_gets_its_own_folder_with_a_config_that_repeats_it(tmp_path: P
 
 def test_a_run_can_be_repeated_from_another_folder(tmp_path: Path) -> None:
     more = ["--mask.cache_dir", "masks", "--model.teacher_checkpoint", "LICENSE"]
-    run = runs.Run.parsed(FitCLI("fit", flags(QUICKSTART, tmp_path, *more)))
+    run = runs.Run.parse("fit", flags(QUICKSTART, tmp_path, *more))
     run.load_data("fit")
     saved = yaml.safe_load((make_folder(run) / "config.yaml").read_text())
     assert saved["mask"]["init_args"]["cache_dir"] == str(Path("masks").absolute())

@@ -61,7 +61,7 @@ def record_of(folder: Path) -> dict[str, Any]:
 
 def measured_by_test(checkpoint: Path) -> dict[str, float]:
     """Return what ``test`` measures of a checkpoint."""
-    return runs.measure(runs.Run.from_checkpoint(checkpoint))
+    return runs.measure(Run.parse("test", ["--ckpt_path", str(checkpoint)]))
 
 
 def test_the_record_has_the_curves_of_all_epochs_though_the_best_is_not_the_last(
