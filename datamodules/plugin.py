@@ -1,17 +1,11 @@
-"""The plug-in entry point: importing it makes the data modules' short names known in configs."""
+"""The data modules, each named once: what has short names in configs and is imported from here."""
 
 from __future__ import annotations
 
-from .mnist.datamodule import MNISTPairDataModule
-from .nyuv2.datamodule import NYUDepthV2DataModule
-from .ravdess.datamodule import RAVDESSDataModule
-from .semantickitti.datamodule import SemanticKITTIDataModule
-from .synthetic import SyntheticDataModule
-
-__all__ = [
-    "MNISTPairDataModule",
-    "NYUDepthV2DataModule",
-    "RAVDESSDataModule",
-    "SemanticKITTIDataModule",
-    "SyntheticDataModule",
-]
+from .files import FilePairs as FilePairs
+from .mnist.datamodule import MNISTPairDataModule as MNISTPairDataModule
+from .nyuv2.datamodule import NYUDepthV2DataModule as NYUDepthV2DataModule
+from .paired import PairedDataModule as PairedDataModule
+from .ravdess.datamodule import RAVDESSDataModule as RAVDESSDataModule
+from .semantickitti.datamodule import SemanticKITTIDataModule as SemanticKITTIDataModule
+from .synthetic import SyntheticDataModule as SyntheticDataModule

@@ -1,4 +1,4 @@
-"""How many files a new method takes: one class and one config outside, four files inside."""
+"""How many files a new method or data set takes: one class and one YAML outside, few inside."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from ntdh_bench.cli import main
+from ntdh_bench.experiments import load_experiment
+from ntdh_bench.sweep.worker import run_config
 from tests.helpers import flags
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,6 +41,47 @@ model:
       class_path: {path}
       init_args: {{layer: hidden1}}
 """
+DATA_SET = '''
+class Waves(PairedDataModule):
+    """Sines of one period or of two, seen with a delay."""
+
+    name = "waves"
+    num_classes = 2
+    source = "simulated"
+
+    def load(self):
+        return {"train": self._waves("train", 64), "test": self._waves("test", 32)}
+
+    def _waves(self, split, count):
+        target = torch.arange(count) % 2
+        time = torch.linspace(0, 2 * torch.pi, 50)
+        noise = 0.1 * torch.randn(2, count, 50, generator=generator(0, f"waves/{split}"))
+        seen, delayed = ((1 + target[:, None]) * (time + delay) for delay in (0, 1))
+        return TensorPairs(seen.sin() + noise[0], delayed.sin() + noise[1], target)
+
+    def identity(self):
+        return {"version": 1}
+'''
+DATA = """
+base: {base}
+data: {{class_path: {path}, init_args: {{batch_size: 16}}}}
+model: {{init_args: {{teacher_network: {{init_args: {{num_classes: 2}}}},
+                      student_network: {{init_args: {{num_classes: 2}}}}}}}}
+"""
+EXPERIMENT = """
+title: Waves
+base: quickstart
+protocols: {two: {seeds: 2, overrides: {trainer.max_epochs: 1, trainer.accelerator: cpu}}}
+grids:
+  - overrides:
+      mask: null
+      data.class_path: own_data.Waves
+      data.init_args.batch_size: 16
+      model.init_args.teacher_network.init_args.num_classes: 2
+      model.init_args.student_network.init_args.num_classes: 2
+    axes:
+      model.init_args.distiller.init_args.temperature: [1.0, 4.0]
+"""
 
 
 def test_another_package_adds_a_method_by_a_class_and_a_config(
@@ -54,13 +97,26 @@ def test_another_package_adds_a_method_by_a_class_and_a_config(
     assert "test set, seed 0" in capsys.readouterr().out
 
 
+def test_another_package_adds_a_data_set_by_a_class_and_an_experiment(
+    tmp_path: Path, write_module: Callable[[str, str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is in no catalogue."""
+    imports = "import torch\nfrom ntdh_bench.seeding import generator\n"
+    imports += "from ntdh_bench.datamodules.paired import PairedDataModule, TensorPairs\n"
+    write_module("own_data.py", imports + DATA_SET)
+    path = tmp_path / "waves.yaml"
+    path.write_text(EXPERIMENT)
+    assert main(["sweep", str(path), "--runs", str(tmp_path / "runs"), "--dry-run"]) == 0
+    assert "4 runs, 4 to do" in capsys.readouterr().out
+    record = run_config(load_experiment(path).runs[-1].config, tmp_path)
+    assert (record["dataset"], record["source"]) == ("waves", "simulated")
+    assert record["metrics"]["last"]["test"]["accuracy"] > 0.9
+
+
 @pytest.mark.slow
 def test_the_package_takes_a_method_in_four_files(tmp_path: Path) -> None:
     """In a copy of the tree; the suite's tests of every method find it by themselves."""
-    for folder in ("ntdh_bench", "datamodules", "models", "configs", "tests"):
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignored)
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    _copy_tree(tmp_path)
     package = tmp_path / "ntdh_bench" / "distillers"
     imports = "from ntdh_bench.distillers.base import Distiller\n"
     imports += "from ntdh_bench.distillers.functional import angle\n\n"
@@ -73,16 +129,43 @@ def test_the_package_takes_a_method_in_four_files(tmp_path: Path) -> None:
     (tmp_path / "configs" / "mnist_angle.yaml").write_text(
         CONFIG.format(base="base/mnist.yaml", path="Angle")
     )
-    tests = ["tests/ntdh_bench/distillers", "tests/models", "tests/configs/test_configs.py"]
+    assert _passed(tmp_path, "angle", "tests/ntdh_bench/distillers", "tests/models") > 20
+
+
+@pytest.mark.slow
+def test_the_package_takes_a_data_set_of_vectors_in_three_files(tmp_path: Path) -> None:
+    """In a copy of the tree: its module, its name, its config."""
+    _copy_tree(tmp_path)
+    package = tmp_path / "datamodules"
+    imports = "import torch\nfrom ntdh_bench.seeding import generator\n"
+    imports += "from .paired import PairedDataModule, TensorPairs\n"
+    (package / "waves.py").write_text(imports + DATA_SET)
+    _change(package / "plugin.py", r"\Z", "from .waves import Waves as Waves\n")
+    (tmp_path / "configs" / "waves_kd.yaml").write_text(
+        DATA.format(base="synthetic_converged.yaml", path="Waves")
+    )
+    assert _passed(tmp_path, "waves") == 1
+
+
+def _copy_tree(target: Path) -> None:
+    for folder in ("ntdh_bench", "datamodules", "models", "configs", "tests"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / folder, target / folder, ignore=ignored)
+    shutil.copy(ROOT / "pyproject.toml", target)
+
+
+def _passed(tree: Path, name: str, *tests: str) -> int:
+    """Return how many tests of configs, and of others, whose id has the name pass in a tree."""
     result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "angle", *tests],
-        cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": ""},
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", name,
+         "tests/configs/test_configs.py", *tests],
+        cwd=tree, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": ""},
         capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     print(result.stdout)
     assert result.returncode == 0
     (passed,) = re.findall(r"(\d+) passed", result.stdout)
-    assert int(passed) > 20
+    return int(passed)
 
 
 def _change(path: Path, pattern: str, new: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from ntdh_bench import datamodules
 from ntdh_bench.batch import Split
 from ntdh_bench.datamodules.files import FilePairs
 from ntdh_bench.datamodules.paired import PairedDataset, TensorPairs
@@ -78,3 +79,10 @@ def test_what_is_shared_is_checked() -> None:
     with pytest.raises(TypeError, match="repeats"):
         Listed(repeats=2)
     assert Listed(cache_dir="~/x").cache_dir == Path.home() / "x"
+
+
+def test_the_package_has_the_data_modules_by_name() -> None:
+    assert datamodules.FilePairs is FilePairs
+    assert issubclass(datamodules.RAVDESSDataModule, FilePairs)
+    with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
+        datamodules.Nothing  # noqa: B018
