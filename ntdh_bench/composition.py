@@ -163,9 +163,12 @@ def change(config: Config, changes: Sequence[Mapping[str, Any]], path: Path) -> 
         path: of the experiment, to which files are relative.
 
     Raises:
-        UserError: a key leads through something that is no mapping, or a file is missing.
+        UserError: a key leads through something that is no mapping or is ``base``, or a file is
+            missing.
     """
     for overrides in changes:
+        if "base" in overrides:
+            raise UserError(f"{path}: base is no setting of runs: name files as `config`")
         config = with_files(config, overrides.get("config"), path, "config")
     for overrides in changes:
         deepest = max(overrides, key=lambda key: key.count("."), default="")

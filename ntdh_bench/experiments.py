@@ -5,7 +5,7 @@ An experiment is a YAML file, ``configs/sweeps/<name>.yaml``::
     title: Table II. KD methods with feature masks on MNIST/MNIST-M
     requires: mnist                 # if given, a data set that must be part of this version
     part_of: table2                 # if given, the experiment whose exhibit shows the runs as well
-    base: ../mnist_kd.yaml          # or a list, later files win
+    base: ../mnist_kd.yaml          # or mnist_kd, which is shipped; or a list, later ones win
     protocols:                      # the first is the default
       mnist: {seeds: 5}             # seeds 0 to 4; or a list of seeds
       mnist_short: {seeds: 3, overrides: {trainer.max_epochs: 15}}

@@ -19,6 +19,7 @@ from PIL import Image
 from ntdh_bench import records
 from ntdh_bench.cache import build_once
 from ntdh_bench.checkpoints import read_checkpoint, read_weights
+from ntdh_bench.composition import read_config
 from ntdh_bench.datamodules.mnist.idx import read_images, read_labels, write_idx
 from ntdh_bench.datamodules.mnist.mnist_m import archive_files, read_image
 from ntdh_bench.datamodules.mnist.prepare import unpack_photographs
@@ -37,7 +38,6 @@ from ntdh_bench.datamodules.semantickitti import reader as kitti
 from ntdh_bench.datamodules.semantickitti.store import prepared as prepared_sequences
 from ntdh_bench.errors import FileError, UserError
 from ntdh_bench.experiments import load_experiment
-from ntdh_bench.files.text import read_yaml
 from ntdh_bench.masks.saliency import Saliency
 from ntdh_bench.report import evidence
 from ntdh_bench.report.check import check
@@ -518,13 +518,14 @@ def _sweep(folder: Path) -> Path:
 
 
 def _read_sweep(path: Path) -> Any:
-    load_experiment.__globals__["_read"].cache_clear()
     return load_experiment(path).runs
 
 
 def _config(folder: Path) -> Path:
     path = folder / "config.yaml"
-    path.write_text(yaml.safe_dump({"model": {"class_path": "D", "init_args": {"lam": 0.5}}}))
+    (folder / "base.yaml").write_text(yaml.safe_dump({"model": {"class_path": "D"}}))
+    content = {"base": ["base.yaml"], "model": {"init_args": {"lam": 0.5}}}
+    path.write_text(yaml.safe_dump(content))
     return path
 
 
@@ -617,7 +618,7 @@ READERS = (
     Reader("results_manifest", _manifest, _read_manifest, m.json_values, share=0.5),
     Reader("sweep_yaml", _sweep, _read_sweep, m.text, lambda v: len(v) <= 100_000,
            named=("model.init_args.distiller.init_args.temperature",)),
-    Reader("config_yaml", _config, read_yaml, m.text),
+    Reader("config_yaml", _config, read_config, m.text),
     Reader("cached_file", _cached, _read_cached, rebuilt=True),
     Reader("cached_seal", _seal, _read_cached, m.json_values, rebuilt=True),
 )  # fmt: skip

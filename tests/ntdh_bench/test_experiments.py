@@ -94,6 +94,14 @@ def test_excluded_combinations(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_shipped_configs_are_found_by_name(tmp_path: Path) -> None:
+    axes = {"mask": {"none": {}, "R": {"config": "overlays/sample_mask"}}}
+    runs = experiment(tmp_path, base="mnist_dkd", grids=[{"axes": axes}]).runs
+    assert {run.config["model"]["init_args"]["distiller"]["class_path"] for run in runs} == {"DKD"}
+    assert runs[-1].config["mask"]["class_path"] == "SampleMask"
+    assert "base" not in runs[0].config
+
+
 def test_files_come_first_then_keys(tmp_path: Path) -> None:
     """A method's file repeats the epochs: the protocol's own must win all the same."""
     other = {"trainer": {"max_epochs": 50}, "model": {"distiller": {"class_path": "DKD"}}}
@@ -216,6 +224,7 @@ def test_a_missing_data_set_has_no_runs(tmp_path: Path) -> None:
             "two grids have the cell without axes, but other settings (model): give one an axis",
         ),
         ({"grids": [{"axis": {}}]}, "unknown key grids.axis"),
+        ({"grids": [{"axes": {"base": ["a.yaml"]}}]}, "base is no setting of runs: name files as"),
         ({"grids": [{"axes": {"a": [1]}, "exclude": [{"a": 2}]}]}, "exclude names a 2"),
         ({"grids": [{"overrides": {"trainer.max_epochs.x": 1}}]}, "nothing can be set below it"),
         ({"grids": [{"overrides": {"model.init_args": [1]}}]}, "model.init_args is a list"),
