@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -24,6 +24,7 @@ from ntdh_bench.segmentation import MeanIoU
 from .optimizers import WarmupCosine
 
 NetworkCallable: TypeAlias = Callable[[], nn.Module]
+EvaluatedSplit: TypeAlias = Literal["val", "test"]
 
 _TOO_LARGE = "lower the learning rate or the weight of the distillation term, or check the data"
 
@@ -156,7 +157,6 @@ class TrainableModule(BenchModule):
     """
 
     stage_name = "training"
-    metrics: nn.ModuleDict
     class_weights: Tensor | None
 
     def __init__(
@@ -174,6 +174,7 @@ class TrainableModule(BenchModule):
         self.scheduler_factory = scheduler
         self.seed = seed
         self.ignore_index = ignore_index
+        self.metrics = nn.ModuleDict()
         self._loss_sums: dict[str, Tensor | float] = {}
         self._loss_count = 0
 
@@ -281,13 +282,42 @@ class TrainableModule(BenchModule):
             means = {f"train/{n}": total / self._loss_count for n, total in self._loss_sums.items()}
             self.log_dict(means, sync_dist=True)
 
+    def validation_step(self, batch: PairedBatch, batch_idx: int) -> None:
+        """Measure one batch of validation data (Lightning hook)."""
+        self.evaluate(batch, "val")
+
+    def test_step(self, batch: PairedBatch, batch_idx: int) -> None:
+        """Measure one batch of test data (Lightning hook)."""
+        self.evaluate(batch, "test")
+
+    def evaluate(self, batch: PairedBatch, split: EvaluatedSplit) -> None:
+        """Measure a batch, by :meth:`log_single` or :meth:`log_pair`."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what it measures")
+
+    def log_single(self, split: EvaluatedSplit, logits: Tensor, target: Tensor) -> None:
+        """Add a batch to the metric of one network, and log it.
+
+        Args:
+            split: whose metric.
+            logits: ``(N, C, *spatial)``.
+            target: int64 ``(N, *spatial)``.
+        """
+        metric: Any = self.metrics[split]
+        metric.update(logits, target)
+        self.log(f"{split}/{self.data.metric}", metric, on_step=False, on_epoch=True)
+
     def log_pair(
-        self, split: str, teacher: Tensor, student: Tensor, target: Tensor, batch: PairedBatch
+        self,
+        split: EvaluatedSplit,
+        teacher: Tensor,
+        student: Tensor,
+        target: Tensor,
+        batch: PairedBatch,
     ) -> None:
         """Add a batch to the metrics of a teacher and a student, and log them.
 
         Args:
-            split: whose metrics, ``"val"`` or ``"test"``.
+            split: whose metrics.
             teacher: logits ``(N, C, *spatial)``.
             student: logits of the same shape.
             target: int64 ``(N, *spatial)``.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -22,6 +22,7 @@ from ntdh_bench.networks import evaluating
 from ntdh_bench.ranges import check_at_least, check_within
 
 from .base import (
+    EvaluatedSplit,
     NetworkCallable,
     TrainableModule,
     build_network,
@@ -121,7 +122,6 @@ class DistillationModule(TrainableModule):
             untrained = self.frozen_teacher.untrained()
             for layer in distiller.teacher_layers:
                 find_layer(untrained, layer)
-        self.metrics = nn.ModuleDict()
 
     def teacher_module(self, kind: TeacherKind) -> TeacherModule | JointModule:
         """Return the untrained module whose training gives a frozen teacher of this kind."""
@@ -248,15 +248,8 @@ class DistillationModule(TrainableModule):
         chosen.view(-1)[counted[rows]] = True
         return chosen
 
-    def validation_step(self, batch: PairedBatch, batch_idx: int) -> None:
-        """Accuracies (or mean IoUs) and divergences on validation data (Lightning hook)."""
-        self._evaluate(batch, "val")
-
-    def test_step(self, batch: PairedBatch, batch_idx: int) -> None:
-        """Accuracies (or mean IoUs) and divergences on test data (Lightning hook)."""
-        self._evaluate(batch, "test")
-
-    def _evaluate(self, batch: PairedBatch, split: Literal["val", "test"]) -> None:
+    def evaluate(self, batch: PairedBatch, split: EvaluatedSplit) -> None:
+        """Measure teacher, student and their divergences on a batch."""
         teacher = self.frozen_teacher.outputs(batch, split, self.data)[LOGITS]
         student = self.student(batch["student"])
         self.log_pair(split, teacher, student, batch["target"], batch)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Literal
 
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from torch import Tensor, nn
+from torch import Tensor
 
 from ntdh_bench.batch import Inputs, PairedBatch
 from ntdh_bench.masks import SampleMask
 from ntdh_bench.metrics import pair_metrics
 from ntdh_bench.ranges import check_at_least
 
-from .base import NetworkCallable, TrainableModule, build_network, check_network
+from .base import EvaluatedSplit, NetworkCallable, TrainableModule, build_network, check_network
 
 
 class FusionModule(TrainableModule):
@@ -53,7 +52,6 @@ class FusionModule(TrainableModule):
         self.num_classes = num_classes
         self.network = build_network(network, seed, "student")
         self.sample_mask: SampleMask | None = None
-        self.metrics = nn.ModuleDict()
 
     @abstractmethod
     def inputs(self, batch: PairedBatch) -> Inputs:
@@ -96,15 +94,8 @@ class FusionModule(TrainableModule):
         rows = self.sample_mask.keep_rows(teacher, student, target, self.current_epoch, batch_idx)
         return teacher[rows], student[rows]
 
-    def validation_step(self, batch: PairedBatch, batch_idx: int) -> None:
-        """Metrics of both branches and their divergences on validation data (Lightning hook)."""
-        self._evaluate(batch, "val")
-
-    def test_step(self, batch: PairedBatch, batch_idx: int) -> None:
-        """Metrics of both branches and their divergences on test data (Lightning hook)."""
-        self._evaluate(batch, "test")
-
-    def _evaluate(self, batch: PairedBatch, split: Literal["val", "test"]) -> None:
+    def evaluate(self, batch: PairedBatch, split: EvaluatedSplit) -> None:
+        """Measure both branches and their divergences on a batch."""
         self.log_pair(split, *self.evaluated(batch), batch)
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import SGD
 
 from ntdh_bench.batch import PairedBatch
@@ -14,6 +12,7 @@ from ntdh_bench.divergence import flatten_dense
 from ntdh_bench.metrics import single_metric
 
 from .base import (
+    EvaluatedSplit,
     NetworkCallable,
     TrainableModule,
     build_network,
@@ -58,7 +57,6 @@ class JointModule(TrainableModule):
         self.num_classes = num_classes
         self.teacher = build_network(teacher_network, seed, "teacher")
         self.companion = build_network(student_network, seed, "companion")
-        self.metrics = nn.ModuleDict()
 
     def setup(self, stage: str) -> None:
         """Check that data and networks fit (Lightning hook)."""
@@ -81,15 +79,6 @@ class JointModule(TrainableModule):
         loss = task + distilled
         return self.checked(loss, batch_idx, task_loss=task, distill_loss=distilled)
 
-    def validation_step(self, batch: PairedBatch, batch_idx: int) -> None:
-        """Accuracy or mean IoU of f_a on validation data (Lightning hook)."""
-        self._evaluate(batch, "val")
-
-    def test_step(self, batch: PairedBatch, batch_idx: int) -> None:
-        """Accuracy or mean IoU of f_a on test data (Lightning hook)."""
-        self._evaluate(batch, "test")
-
-    def _evaluate(self, batch: PairedBatch, split: str) -> None:
-        metric: Any = self.metrics[split]
-        metric.update(self.teacher(batch["teacher"]), batch["target"])
-        self.log(f"{split}/{self.data.metric}", metric, on_step=False, on_epoch=True)
+    def evaluate(self, batch: PairedBatch, split: EvaluatedSplit) -> None:
+        """Measure f_a on a batch."""
+        self.log_single(split, self.teacher(batch["teacher"]), batch["target"])

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import SGD
 
 from ntdh_bench.batch import Inputs, PairedBatch
 from ntdh_bench.metrics import single_metric
 
 from .base import (
+    EvaluatedSplit,
     NetworkCallable,
     TrainableModule,
     build_network,
@@ -53,7 +54,6 @@ class TeacherModule(TrainableModule):
         self.modality: Literal["teacher", "student"] = modality
         self.num_classes = num_classes
         self.network = build_network(network, seed, modality)
-        self.metrics = nn.ModuleDict()
 
     def setup(self, stage: str) -> None:
         """Check that data and network fit (Lightning hook)."""
@@ -77,20 +77,11 @@ class TeacherModule(TrainableModule):
         logits = self(batch[self.modality])
         return self.checked(self.task_loss(logits, batch["target"]), batch_idx)
 
-    def validation_step(self, batch: PairedBatch, batch_idx: int) -> None:
-        """Accuracy or mean IoU on validation data (Lightning hook)."""
-        self._evaluate(batch, "val")
-
-    def test_step(self, batch: PairedBatch, batch_idx: int) -> None:
-        """Accuracy or mean IoU on test data (Lightning hook)."""
-        self._evaluate(batch, "test")
-
     def predict_step(self, batch: PairedBatch, batch_idx: int) -> dict[str, Any]:
         """Return logits, target and index of one batch (Lightning hook)."""
         logits = self(batch[self.modality])
         return {"logits": logits, "target": batch["target"], "index": batch["index"]}
 
-    def _evaluate(self, batch: PairedBatch, split: str) -> None:
-        metric: Any = self.metrics[split]
-        metric.update(self(batch[self.modality]), batch["target"])
-        self.log(f"{split}/{self.data.metric}", metric, on_step=False, on_epoch=True)
+    def evaluate(self, batch: PairedBatch, split: EvaluatedSplit) -> None:
+        """Measure the network on a batch."""
+        self.log_single(split, self(batch[self.modality]), batch["target"])
