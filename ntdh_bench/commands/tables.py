@@ -19,6 +19,11 @@ def main(argv: list[str]) -> int:
         return _check(arguments.results, arguments.runs)
     if arguments.upgrade:
         return _upgrade(arguments.results)
+    from ntdh_bench.report.check import is_current
+
+    if is_current(arguments.results, arguments.runs):
+        print(f"{arguments.results}: up to date, nothing is made again")
+        return 0
     from ntdh_bench.report.build import build
 
     _print_summary(build(arguments.results, arguments.runs), arguments.results)
@@ -81,7 +86,7 @@ def _print_summary(report: Report, results: Path) -> None:
     print(f"exhibits  {len(run)} of {len(report.contents)} with runs")
     print(f"claims    {counts or 'none tested'}")
     print(f"strata    {len(report.hypothesis.strata)} in the test of the hypothesis")
-    print(f"files     {report.outputs} in {results}")
+    print(f"files     {report.outputs} in {results}, {report.rebuilt} of them new or changed")
     problems = report.evidence.problems
     for problem in problems[:_PROBLEMS]:
         print(f"problem: {problem}")

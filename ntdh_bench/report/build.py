@@ -37,7 +37,8 @@ class Report:
         contents: all exhibits.
         claims: the ledger.
         hypothesis: the test.
-        outputs: number of files written.
+        outputs: number of files.
+        rebuilt: number of those that were written, as they were not there or not the same.
     """
 
     evidence: Evidence
@@ -45,13 +46,15 @@ class Report:
     claims: list[Result]
     hypothesis: Hypothesis
     outputs: int
+    rebuilt: int
 
 
 def build(results: Path, store: Path) -> Report:
     """Collect the records in ``store``, if there is one, and write all that is derived from them.
 
-    Every file is written whole or not at all, the manifest last; files that an earlier build wrote
-    and this one does not are removed.
+    Every file is written whole or not at all, the manifest last. One that is the same is left as it
+    is, and what an earlier build drew from the same numbers is not drawn again. Files that an
+    earlier build wrote and this one does not are removed.
 
     Raises:
         UserError: a folder cannot be written.
@@ -71,8 +74,9 @@ def build(results: Path, store: Path) -> Report:
     }
     text = page.render(found, known, exhibits, claims, hypothesis, experiments)
     outputs["index.html"] = Output(text, (check.ALL,))
-    _write(results, outputs, inputs, _unlisted(found, store))
-    return Report(found, exhibits, claims, hypothesis, len(outputs))
+    rebuilt = _write(results, outputs, inputs, _unlisted(found, store))
+    check.mark_current(results)
+    return Report(found, exhibits, claims, hypothesis, len(outputs), rebuilt)
 
 
 def _collect(experiments: Iterable[Experiment], store: Path, results: Path) -> list[str]:
@@ -173,11 +177,14 @@ def _tests(claims: Sequence[Result], hypothesis: Hypothesis) -> dict[str, Output
 
 def _write(
     results: Path, outputs: dict[str, Output], inputs: dict[str, str], unlisted: list[str]
-) -> None:
-    """Write the outputs, then the manifest, and remove what an earlier build left over."""
+) -> int:
+    """Write the outputs, then the manifest, and remove what an earlier build left over.
+
+    Returns:
+        The number of outputs that were not there, or not the same.
+    """
     before = _earlier_outputs(results)
-    for name, output in outputs.items():
-        _write_text(results / name, output.text)
+    rebuilt = sum(_write_text(results / name, output.text) for name, output in outputs.items())
     for name in before - outputs.keys():
         _remove(results, name)
     manifest = {
@@ -189,6 +196,7 @@ def _write(
         "unlisted_records": unlisted,
     }
     _write_text(results / check.MANIFEST, json.dumps(manifest, indent=1) + "\n")
+    return rebuilt
 
 
 def _remove(results: Path, name: str) -> None:
@@ -208,6 +216,10 @@ def _earlier_outputs(results: Path) -> set[str]:
     return {name for name in outputs if name.startswith(("tables/", "figures/"))}
 
 
-def _write_text(path: Path, text: str) -> None:
+def _write_text(path: Path, text: str) -> bool:
+    """Write a file unless it has this text; returns whether it had not."""
+    if path.is_file() and path.read_bytes() == text.encode():
+        return False
     with write_atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+    return True

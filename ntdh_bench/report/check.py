@@ -8,19 +8,16 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from importlib.metadata import EntryPoint
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ntdh_bench import __version__
-from ntdh_bench.cache import digest, file_digest
+from ntdh_bench.cache import build_once, default_cache_dir, digest, file_digest, is_intact
 from ntdh_bench.errors import FileError
 from ntdh_bench.experiments import shipped_experiments
 from ntdh_bench.files.reading import reading
 from ntdh_bench.files.schema import mismatch
 from ntdh_bench.files.text import read_json
-from ntdh_bench.plugins import registered
 from ntdh_bench.records import (
     OUTDATED,
     RecordError,
@@ -31,6 +28,7 @@ from ntdh_bench.records import (
     read_run,
     to_row,
 )
+from ntdh_bench.report.code import code_digest, paper_digests
 
 MANIFEST = "manifest.json"
 VERSION = "ntdh-bench"
@@ -53,19 +51,8 @@ def input_hashes(results: Path) -> dict[str, str]:
     files = {f"{RECORDS}{path.name}": path for path in found}
     files |= {f"{CONFIGS}{path.name}": path for path in shipped_experiments()}
     hashes = {name: file_hash(files[name]) for name in sorted(files)}
-    papers = {f"{PAPERS}{e.name}": _paper_hash(e) for e in registered("ntdh_bench.papers").values()}
+    papers = {f"{PAPERS}{name}": found for name, found in paper_digests().items()}
     return {VERSION: __version__, **papers, **hashes}
-
-
-def _paper_hash(entry: EntryPoint) -> str:
-    """Return a hash of the YAML files beside the module of a paper, which is not imported."""
-    try:
-        spec = find_spec(entry.module)
-    except ImportError:
-        spec = None
-    inside = spec is not None and spec.parent and spec.origin
-    files = sorted(Path(str(spec.origin)).parent.glob("*.yaml")) if spec and inside else []
-    return digest([entry.value, {path.name: file_hash(path) for path in files}])
 
 
 def file_hash(path: Path) -> str:
@@ -129,6 +116,21 @@ def check(results: Path, store: Path) -> list[str]:
         *_changed_outputs(results, manifest.outputs),
         *_changed_records(results, store, manifest.unlisted),
     ]
+
+
+def is_current(results: Path, store: Path) -> bool:
+    """Return whether a build would change nothing: all is up to date, and this code made it."""
+    return not check(results, store) and is_intact(_mark(results))
+
+
+def mark_current(results: Path) -> None:
+    """Note, in the cache, that this code made what the manifest lists."""
+    build_once(_mark(results), Path.touch)
+
+
+def _mark(results: Path) -> Path:
+    made = digest([code_digest(), file_hash(results / MANIFEST)])
+    return default_cache_dir() / "reports" / f"report-{made}"
 
 
 def _changed_inputs(

@@ -116,7 +116,10 @@ def _variant(
 
 
 def _drawings(panels: Sequence[Panel], stem: str) -> list[str]:
-    return [figures.draw_panel(drawn, f"{stem}-{index}") for index, drawn in enumerate(panels)]
+    return [
+        figures.drawn(figures.draw_panel, shown, f"{stem}-{index}")
+        for index, shown in enumerate(panels)
+    ]
 
 
 # -- heat maps -----------------------------------------------------------------------------------
@@ -130,7 +133,10 @@ def _maps(stem: str, exhibit: Exhibit, found: Evidence, rows: Sequence[Row]) -> 
         for layer, maps in by_layer.items()
         for names in _map_groups(maps)
     ]
-    return [figures.draw_maps(maps, f"{stem}-{index}") for index, maps in enumerate(groups)]
+    return [
+        figures.drawn(figures.draw_maps, maps, f"{stem}-{index}")
+        for index, maps in enumerate(groups)
+    ]
 
 
 def _map_groups(maps: Iterable[str]) -> list[list[str]]:

@@ -41,6 +41,24 @@ def test_builds_then_checks(folder: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "records/mine.csv is gone" in capsys.readouterr().out
 
 
+def test_nothing_is_computed_where_nothing_changed(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(folder) == 0
+    assert " of them new or changed" in capsys.readouterr().out
+    with monkeypatch.context() as patch:
+        patch.setattr("ntdh_bench.report.build.build", None)
+        assert run(folder) == 0
+    assert capsys.readouterr().out == f"{folder}: up to date, nothing is made again\n"
+    with monkeypatch.context() as patch:
+        patch.setattr("ntdh_bench.report.check.code_digest", lambda: "of another version")
+        assert run(folder) == 0
+    assert ", 0 of them new or changed" in capsys.readouterr().out
+    (folder / "claims.md").unlink()
+    assert run(folder) == 0
+    assert ", 1 of them new or changed" in capsys.readouterr().out
+
+
 def test_a_csv_of_another_schema_is_one_line_and_stays(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

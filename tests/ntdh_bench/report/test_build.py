@@ -9,10 +9,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from ntdh_bench.errors import UserError
 from ntdh_bench.experiments import TRIAL
 from ntdh_bench.records import csv_path, read_rows, write_rows
+from ntdh_bench.report import figures
 from ntdh_bench.report.build import build
 from ntdh_bench.report.check import MANIFEST, check, file_hash
 from ntdh_bench.report.papers import papers
@@ -127,6 +129,43 @@ def test_a_build_repeats_itself(results: Path) -> None:
     before = {path: file_hash(path) for path in results.rglob("*") if path.is_file()}
     build(results, results / "no-store")
     assert {path: file_hash(path) for path in results.rglob("*") if path.is_file()} == before
+
+
+def test_only_what_a_change_concerns_is_drawn_and_written(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = results / "no-store"
+    rows = [
+        make_row(experiment="fig7a", protocol="mnist", method="WeightedKL", alpha=a, seed=s)
+        for a in (1.0, 2.0)
+        for s in range(2)
+    ]
+    write_results(results, rows)
+    assert build(results, store).rebuilt > 3
+    times = {path: path.stat().st_mtime_ns for path in results.rglob("*.*")}
+    drawn: list[str] = []
+    draw = figures._svg
+
+    def noted(figure: Figure, name: str) -> str:
+        drawn.append(name)
+        return draw(figure, name)
+
+    monkeypatch.setattr(figures, "_svg", noted)
+
+    assert build(results, store).rebuilt == 0
+    assert drawn == []
+    assert {path: path.stat().st_mtime_ns for path in results.rglob("*.*")} == times
+
+    rows[0]["last_test_accuracy"] += 0.1
+    write_results(results, rows)
+    report = build(results, store)
+    assert [name for name in drawn if not name.startswith(("forest", "scatter"))] == [
+        "fig7a-mnist-real-0"
+    ]
+    changed = {p.name for p in results.rglob("*.*") if times.get(p) != p.stat().st_mtime_ns}
+    assert {"fig7a-mnist-real.svg", "fig7a-mnist-real.md", "index.html"} <= changed
+    assert not [name for name in changed if name.startswith(("table", "smoke", "mine"))]
+    assert report.rebuilt == len(changed - {"fig7a.csv", "manifest.json"})
 
 
 def test_files_of_experiments_that_are_gone_are_removed(results: Path) -> None:
