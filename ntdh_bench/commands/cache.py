@@ -64,8 +64,9 @@ def main(argv: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ntdh-bench cache",
-        description="What earlier runs left to be used again: teachers, students, saliencies and "
-        "prepared data, in $NTDH_CACHE or the user's cache folder. All of it can be made again.",
+        description="What earlier runs left to be used again: teachers, students, saliencies, "
+        "drawings and prepared data, in $NTDH_CACHE or the user's cache folder. All of it can be "
+        "made again.",
     )
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="kinds, sizes and ages; of one kind, what it holds")

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from ntdh_bench import records
-from ntdh_bench.experiments import load_experiment, shipped_experiments
+from ntdh_bench.experiments import load_shipped, shipped_experiments
 from ntdh_bench.paper import printed as paper
 from ntdh_bench.paper.claims import CLAIMS, UNTESTED
 from ntdh_bench.paper.plugin import NTDH
@@ -91,8 +91,7 @@ def test_every_exhibit_of_the_paper_has_claims() -> None:
 def test_the_shipped_experiments_decide_every_claim_whose_data_are_here() -> None:
     """Rows with the settings of the real grids: a claim that misnames a column would find none."""
     rows, missing, few = [], set(), set()
-    for path in shipped_experiments():
-        experiment = load_experiment(path)
+    for experiment in load_shipped():
         if experiment.missing:
             missing.add(experiment.name)
         protocol = next(iter(experiment.protocols))

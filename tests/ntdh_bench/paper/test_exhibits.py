@@ -6,7 +6,7 @@ from statistics import fmean
 import numpy as np
 import pytest
 
-from ntdh_bench.experiments import load_experiment, shipped_experiments
+from ntdh_bench.experiments import load_shipped
 from ntdh_bench.paper import authors
 from ntdh_bench.paper import printed as paper
 from ntdh_bench.paper.exhibits import (
@@ -170,7 +170,7 @@ def test_table1_takes_networks_trained_alone_or_students_without_kd() -> None:
 
 def test_every_shipped_experiment_of_the_paper_has_an_exhibit() -> None:
     shown = {exhibit.experiment for exhibit in EXHIBITS}
-    shipped = [load_experiment(path) for path in shipped_experiments()]
+    shipped = load_shipped()
     assert {experiment.part_of for experiment in shipped} - shown <= {"smoke"}
     assert shown - {experiment.name for experiment in shipped} == {None}
 
