@@ -28,7 +28,7 @@ def test_what_is_shown_is_what_runs_get(tmp_path: Path, capsys: pytest.CaptureFi
     assert "base" not in written_out
     assert written_out["data"]["init_args"]["root"] == "here"  # not relative to the file
     composed = BenchCLI("fit", ["--config", str(own), "--config", "overlays/sample_mask"])
-    assert composed.plain_config() == BenchCLI("fit", ["--config", str(shown)]).plain_config()
+    assert composed.plain == BenchCLI("fit", ["--config", str(shown)]).plain
 
 
 def test_a_name_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
