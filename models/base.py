@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from ntdh_bench.batch import Inputs, PairedBatch, PairedData, Split
 from ntdh_bench.contract import BenchModule
 from ntdh_bench.errors import UserError
-from ntdh_bench.metrics import update_completion, update_pair, update_points
+from ntdh_bench.metrics import update_pair
 from ntdh_bench.networks import evaluating
 from ntdh_bench.seeding import derive_seed, seeded
 from ntdh_bench.segmentation import MeanIoU
@@ -294,6 +294,15 @@ class TrainableModule(BenchModule):
         """Measure a batch, by :meth:`log_single` or :meth:`log_pair`."""
         raise NotImplementedError(f"{type(self).__name__} does not say what it measures")
 
+    def inputs(self, batch: PairedBatch) -> Inputs:
+        """Return what :meth:`forward` takes of a batch."""
+        return batch["student"]
+
+    def predict_step(self, batch: PairedBatch, batch_idx: int) -> dict[str, Tensor]:
+        """Return logits, target and index of one batch (Lightning hook)."""
+        logits = self(self.inputs(batch))
+        return {"logits": logits, "target": batch["target"], "index": batch["index"]}
+
     def log_single(self, split: EvaluatedSplit, logits: Tensor, target: Tensor) -> None:
         """Add a batch to the metric of one network, and log it.
 
@@ -324,9 +333,7 @@ class TrainableModule(BenchModule):
             batch: its points, or what its scenes hide, are measured as well.
         """
         metrics = cast(nn.ModuleDict, self.metrics[split])
-        update_pair(metrics, teacher, student, target, self.ignore_index)
-        update_points(metrics, student, batch)
-        update_completion(metrics, student, batch)
+        update_pair(metrics, teacher, student, target, batch, self.ignore_index)
         named: Any = {f"{split}/{name}": metric for name, metric in metrics.items()}
         self.log_dict(named, on_step=False, on_epoch=True)
 

@@ -254,11 +254,6 @@ class DistillationModule(TrainableModule):
         student = self.student(batch["student"])
         self.log_pair(split, teacher, student, batch["target"], batch)
 
-    def predict_step(self, batch: PairedBatch, batch_idx: int) -> dict[str, Tensor]:
-        """Return the student's logits, target and index of one batch (Lightning hook)."""
-        logits = self(batch["student"])
-        return {"logits": logits, "target": batch["target"], "index": batch["index"]}
-
 
 @torch.no_grad()
 def _widths(network: nn.Module, layers: Sequence[str], inputs: Inputs) -> list[int]:

@@ -116,8 +116,3 @@ class PMFModule(FusionModule):
         """Return logits of the camera and the lidar branch, and the target, all per pixel."""
         logits = self.network(self.inputs(batch))
         return logits["camera"], logits["lidar"], batch["target"]
-
-    def predict_step(self, batch: PairedBatch, batch_idx: int) -> dict[str, Tensor]:
-        """Return logits, target and index of one batch (Lightning hook)."""
-        logits = self(self.inputs(batch))
-        return {"logits": logits, "target": batch["target"], "index": batch["index"]}

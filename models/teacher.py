@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
@@ -60,7 +60,7 @@ class TeacherModule(TrainableModule):
         if not self.metrics:
             self.metrics.update({split: single_metric(self.data) for split in ("val", "test")})
         batch = self.first_batch(stage)
-        inputs, size = batch[self.modality], batch["target"].shape[1:]
+        inputs, size = self.inputs(batch), batch["target"].shape[1:]
         check_network(self.network, inputs, self.num_classes, "network", size)
 
     def forward(self, inputs: Inputs) -> Tensor:
@@ -74,14 +74,13 @@ class TeacherModule(TrainableModule):
 
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
         """Cross entropy of one batch (Lightning hook)."""
-        logits = self(batch[self.modality])
+        logits = self(self.inputs(batch))
         return self.checked(self.task_loss(logits, batch["target"]), batch_idx)
 
-    def predict_step(self, batch: PairedBatch, batch_idx: int) -> dict[str, Any]:
-        """Return logits, target and index of one batch (Lightning hook)."""
-        logits = self(batch[self.modality])
-        return {"logits": logits, "target": batch["target"], "index": batch["index"]}
+    def inputs(self, batch: PairedBatch) -> Inputs:
+        """Return the inputs of the modality that the network sees."""
+        return batch[self.modality]
 
     def evaluate(self, batch: PairedBatch, split: EvaluatedSplit) -> None:
         """Measure the network on a batch."""
-        self.log_single(split, self(batch[self.modality]), batch["target"])
+        self.log_single(split, self(self.inputs(batch)), batch["target"])

@@ -84,12 +84,10 @@ class FrozenTeacher:
                 f"{path} holds a teacher trained alone, but model.teacher is joint: give a "
                 "checkpoint of JointModule, or set model.teacher to independent"
             )
-        prefixes = {"teacher": "teacher" if joint else "network"}
-        if self.kind == "joint":
-            prefixes["companion"] = "companion"
-        networks = {name: self._build[name]() for name in prefixes}
-        for name, prefix in prefixes.items():
-            load_network(networks[name], weights, prefix, str(path))
+        names = ["teacher", "companion"] if self.kind == "joint" else ["teacher"]
+        networks = {name: self._build[name]() for name in names}
+        for name, network in networks.items():
+            load_network(network, weights, name if joint else "network", str(path))
         self.hold(**networks)
 
     def hold(self, teacher: nn.Module, companion: nn.Module | None = None) -> None:
@@ -112,9 +110,8 @@ class FrozenTeacher:
 
     def save(self, path: Path) -> None:
         """Write the networks as a checkpoint that :meth:`load` reads, whole."""
-        prefixes = {"teacher": "teacher" if self.companion else "network", "companion": "companion"}
         state = {
-            f"{prefixes[name]}.{key}": value.cpu()
+            f"{'network' if self.companion is None else name}.{key}": value.cpu()
             for name, network in self._networks.items()
             for key, value in network.state_dict().items()
         }

@@ -182,10 +182,10 @@ def pair_metrics(data: PairedData, points: bool = False, completion: bool = Fals
     Args:
         data: names the measure (``metric``), the classes that are not evaluated, and how completion
             is scored (``protocol``).
-        points: whether there is a ``point_miou`` of the student as well, see
-            :func:`update_points`.
-        completion: whether it is measured how the student completes hidden voxels, see
-            :func:`update_completion`.
+        points: whether batches have ``points``. Each in view, also those behind others, then counts
+            with the class of its pixel (``point_miou``).
+        completion: whether batches have ``occluded``. Of these voxels it is then measured whether
+            the student finds something there, or leaves them empty (``completion_...``).
     """
     metrics = {data.metric: single_metric(data), f"teacher_{data.metric}": single_metric(data)}
     if points:
@@ -204,6 +204,7 @@ def update_pair(
     teacher: Tensor,
     student: Tensor,
     target: Tensor,
+    batch: PairedBatch,
     ignore_index: int = 255,
 ) -> None:
     """Add a batch to what :func:`pair_metrics` returned.
@@ -213,41 +214,20 @@ def update_pair(
         teacher: logits ``(N, C, *spatial)``; ``(N, C)`` for labels per sample or point.
         student: logits of the same shape.
         target: int64 ``(N, *spatial)``.
+        batch: whose points, or occluded voxels, are measured where :func:`pair_metrics` says so.
         ignore_index: target value that is left out.
     """
     teacher_rows, labels = flatten_dense(teacher, target, ignore_index)
     student_rows, _ = flatten_dense(student, target, ignore_index)
     pair = Comparison(teacher_rows, student_rows, labels)
+    classes = student.argmax(dim=1)
     for name, metric in metrics.items():
         update = cast(Metric, metric).update
         if name in _DIVERGENCES:
             update(_DIVERGENCES[name](pair))
-        elif name not in (POINTS, *COMPLETION):
+        elif name == POINTS:
+            update(classes.flatten()[batch["points"]["pixel"]], batch["points"]["target"])
+        elif name in COMPLETION:
+            update(classes, target, batch["occluded"])
+        else:
             update(teacher if name.startswith("teacher_") else student, target)
-
-
-def update_points(metrics: nn.ModuleDict, student: Tensor, batch: PairedBatch) -> None:
-    """Add every point in view, also those behind others, with the class of its pixel.
-
-    Args:
-        metrics: of :func:`pair_metrics`; without ``point_miou`` nothing is added.
-        student: logits ``(B, C, H, W)``.
-        batch: with ``points``.
-    """
-    if POINTS in metrics:
-        classes = student.argmax(dim=1).flatten()[batch["points"]["pixel"]]
-        cast(Metric, metrics[POINTS]).update(classes, batch["points"]["target"])
-
-
-def update_completion(metrics: nn.ModuleDict, student: Tensor, batch: PairedBatch) -> None:
-    """Add the hidden voxels of scenes: is something there, or are they empty?
-
-    Args:
-        metrics: of :func:`pair_metrics`; without ``completion_iou`` nothing is added.
-        student: logits ``(B, C, D, H, W)``, class 0 is empty.
-        batch: with ``occluded``.
-    """
-    if COMPLETION[0] in metrics:
-        classes = student.argmax(dim=1)
-        for name in COMPLETION:
-            cast(Metric, metrics[name]).update(classes, batch["target"], batch["occluded"])

@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 import torch
 
+from ntdh_bench.batch import PairedBatch
 from ntdh_bench.divergence import flatten_dense
 from ntdh_bench.metrics import (
     NonTargetJSD,
@@ -45,8 +46,9 @@ def test_divergences_of_a_pair(shape: tuple[int, ...]) -> None:
         for metric in separate:
             metric.update(rows, others, labels)
 
-    compare(
-        f"divergences of {shape}", lambda: update_pair(together, teacher, student, target), each, 7
-    )
+    def shared() -> None:
+        update_pair(together, teacher, student, target, cast(PairedBatch, {}))
+
+    compare(f"divergences of {shape}", shared, each, 7)
     for name, metric in zip(DIVERGENCES, separate, strict=True):
         assert torch.allclose(cast(Any, together[name]).compute(), metric.compute(), rtol=1e-12)

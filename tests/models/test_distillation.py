@@ -125,18 +125,6 @@ def test_wrong_number_of_classes(teacher: Path, tmp_path: Path, data: SyntheticD
         quiet_trainer(tmp_path).fit(module, datamodule=data)
 
 
-def test_an_independent_teacher_is_no_joint_pair(tmp_path: Path, data: SyntheticDataModule) -> None:
-    independent = distillation(None, KD(), teacher="independent")
-    module = independent.teacher_module("independent")
-    trainer = quiet_trainer(tmp_path)
-    trainer.fit(module, datamodule=data)
-    trainer.save_checkpoint(tmp_path / "alone.ckpt")
-    independent.frozen_teacher.load(tmp_path / "alone.ckpt")
-    assert independent.frozen_teacher.companion is None
-    with pytest.raises(UserError, match=r"model\.teacher is joint"):
-        distillation(tmp_path / "alone.ckpt", KD())
-
-
 def test_the_teacher_is_not_in_the_checkpoint_but_its_hash_is(
     teacher: Path, data: SyntheticDataModule, tmp_path: Path
 ) -> None:
@@ -165,14 +153,6 @@ def test_the_teacher_is_not_in_the_checkpoint_but_its_hash_is(
     other.frozen_teacher.hash = "0" * 16
     with pytest.raises(UserError, match=f"trained with the teacher {module.frozen_teacher.hash}"):
         trainer.test(other, datamodule=data, ckpt_path=tmp_path / "x.ckpt", verbose=False)
-
-
-def test_saved_teacher_is_the_one_loaded(teacher: Path, tmp_path: Path) -> None:
-    module = distillation(teacher, KD())
-    module.frozen_teacher.save(tmp_path / "teacher.ckpt")
-    again = distillation(tmp_path / "teacher.ckpt", KD())
-    assert again.frozen_teacher.hash == module.frozen_teacher.hash
-    assert again.frozen_teacher.companion is not None
 
 
 def test_cached_and_uncached_teacher_give_the_same_student(

@@ -20,11 +20,11 @@ from ntdh_bench.metrics import (
     TeacherStudentKL,
     pair_metrics,
     single_metric,
-    update_completion,
     update_pair,
-    update_points,
 )
 from ntdh_bench.segmentation import MeanIoU
+
+PLAIN = cast(PairedBatch, {})  # without points or occluded voxels
 
 
 def draw(rows: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -124,11 +124,11 @@ def test_pixels_and_their_rows_measure_alike(metric: Measure) -> None:
     target = torch.randint(1, 4, (3, 5, 6)).masked_fill(torch.rand(3, 5, 6) < 0.5, 255)
     rows = [logits.movedim(1, -1).reshape(-1, 4) for logits in (teacher, student)]
     dense, flat = (pair_metrics(data(metric)) for _ in range(2))
-    update_pair(dense, teacher, student, target)
+    update_pair(dense, teacher, student, target, PLAIN)
     for part in range(0, 90, 30):
         chunk = slice(part, part + 30)
-        update_pair(flat, rows[0][chunk], rows[1][chunk], target.flatten()[chunk])
-    update_pair(flat, rows[0], rows[1], torch.full((90,), 255))  # adds nothing
+        update_pair(flat, rows[0][chunk], rows[1][chunk], target.flatten()[chunk], PLAIN)
+    update_pair(flat, rows[0], rows[1], torch.full((90,), 255), PLAIN)  # adds nothing
     found = {name: float(cast(Any, value).compute()) for name, value in dense.items()}
     assert found == pytest.approx({n: float(cast(Any, v).compute()) for n, v in flat.items()})
     valid = target.flatten() != 255
@@ -143,7 +143,7 @@ def test_sharing_the_softmax_changes_no_bit() -> None:
     teacher, student, target = draw(40)
     target[:5] = 255
     metrics = pair_metrics(data("accuracy"))
-    update_pair(metrics, teacher, student, target)
+    update_pair(metrics, teacher, student, target, PLAIN)
     alone = {
         "tcjsd": TargetJSD(), "ncjsd": NonTargetJSD(), "kl": TeacherStudentKL(),
         "tckl": TargetKL(), "tckl_binary": TargetKL(binary=True), "nckl": NonTargetKL(),
@@ -161,12 +161,10 @@ def test_points_take_the_class_of_their_pixel() -> None:
         "target": torch.tensor([1, 2, 3, 3, 1, 255]),  # one point hidden, one not counted
     }
     batch = cast(PairedBatch, {"points": points})
-    update_pair(metrics, logits.float(), logits.float(), torch.full((2, 1, 2), 255))
-    update_points(metrics, logits.float(), batch)
+    update_pair(metrics, logits.float(), logits.float(), torch.full((2, 1, 2), 255), batch)
     found = cast(Any, metrics["point_miou"])
     assert found.per_class()[1:].tolist() == [1.0, 0.5, 0.5]
     assert float(found.compute()) == pytest.approx(2 / 3)
-    update_points(pair_metrics(data("miou")), logits.float(), batch)  # nothing to measure with
 
 
 def test_hidden_voxels_are_completed() -> None:
@@ -175,14 +173,11 @@ def test_hidden_voxels_are_completed() -> None:
     logits = torch.nn.functional.one_hot(predicted, 4).movedim(-1, 1).float()
     target = torch.tensor([[[[1, 3, 0, 2, 255, 1]]]])
     occluded = torch.tensor([[[[1, 1, 1, 1, 1, 0]]]]).bool()  # the last is seen
-    update_pair(metrics, logits, logits, target)
-    batch = cast(PairedBatch, {"target": target, "occluded": occluded})
-    update_completion(metrics, logits, batch)
+    update_pair(metrics, logits, logits, target, cast(PairedBatch, {"occluded": occluded}))
     found = {name: float(cast(Any, metrics[name]).compute()) for name in COMPLETION}
     assert found == pytest.approx(
         {"completion_iou": 2 / 4, "completion_precision": 2 / 3, "completion_recall": 2 / 3}
     )
-    update_completion(pair_metrics(data("miou")), logits, batch)  # nothing to measure with
 
 
 def test_completion_is_scored_by_the_protocol_of_the_data() -> None:
