@@ -26,8 +26,9 @@ def main(argv: list[str]) -> int:
         return 0
     from ntdh_bench.report.build import build
 
-    _print_summary(build(arguments.results, arguments.runs), arguments.results)
-    return 0
+    report = build(arguments.results, arguments.runs)
+    _print_summary(report, arguments.results)
+    return 1 if report.evidence.conflicts else 0
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -449,7 +449,8 @@ def _table4() -> list[Claim]:
 
 def _fig13() -> list[Claim]:
     def change(measure: Measure) -> Contrast:
-        return minus(kd(measure, removes=TRUE), kd(measure, removes=None))
+        half = kd(measure, removes=TRUE, ratio=0.5)
+        return minus(half, kd(measure, removes=None, ratio=None))
 
     gap = minus(kd(NCJSD, removes=TRUE), kd(TCJSD, removes=TRUE))
     place, effect = "Sec. IV-G, Fig. 13 (a)", "with T minus without a mask, last epoch"

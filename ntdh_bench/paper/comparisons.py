@@ -166,23 +166,18 @@ def log(measure: Measure) -> Measure:
 
 # -- several teachers ------------------------------------------------------------------------------
 
-# What tells the teachers of an experiment apart.
-_TEACHER = ("dataset", "gap", "teacher_noise", "teacher", "teacher_epochs", "teacher_parameters")
-_Teachers: TypeAlias = dict[int, dict[tuple[Any, ...], tuple[float, float]]]
+# Seed to the hash of data and teacher to what was measured.
+_Teachers: TypeAlias = dict[int, dict[str, tuple[float, float]]]
 
 
 def missing_teachers(rows: Sequence[Row]) -> str:
     """Say how many teachers of the shipped grid no seed has yet; nothing if all are there."""
     first = rows[0]
     wanted = _shipped_teachers(first["experiment"]).get(first["protocol"], 0)
-    found = len({_teacher(row) for row in rows if row["arm"] == "kd"})
+    found = len({row["pair_hash"] for row in rows if row["arm"] == "kd"})
     if found >= wanted:
         return ""
     return f"partial: {found} of {wanted} teachers; a part of the grid decides nothing"
-
-
-def _teacher(row: Row) -> tuple[Any, ...]:
-    return tuple(row[name] for name in _TEACHER)
 
 
 @cache
@@ -212,7 +207,7 @@ def teacher_against_student(rows: Sequence[Row]) -> BySeed:
     for row in rows:
         values = row["last_test_teacher_score"], row["last_test_score"]
         if row["arm"] == "kd" and None not in values:
-            teachers[row["seed"]][_teacher(row)] = values
+            teachers[row["seed"]][row["pair_hash"]] = values
     rho = {s: float(spearman(*zip(*p, strict=True))) for s, p in _whole(teachers, 4).items()}
     return {seed: value for seed, value in rho.items() if not math.isnan(value)}
 
@@ -233,7 +228,7 @@ def closer_against_farther(metric: str) -> Values:
             divergence = controls.before(row, metric) if row["arm"] == "kd" else None
             if divergence is not None and row["last_test_score"] is not None:
                 pair = divergence, 100 * row["last_test_score"]
-                teachers[row["seed"]][_teacher(row)] = pair
+                teachers[row["seed"]][row["pair_hash"]] = pair
         return {seed: _mean_lead(found) for seed, found in _whole(teachers, 2).items()}
 
     return values

@@ -10,8 +10,8 @@ from functools import partial
 from ntdh_bench.paper import printed as paper
 from ntdh_bench.records import Row
 from ntdh_bench.report.evidence import Image
-from ntdh_bench.report.layouts import LineSpec, PanelSpec, Where, cell, grouped, select
-from ntdh_bench.report.papers import ALL, Exhibit
+from ntdh_bench.report.layouts import LineSpec, PanelSpec, Where, cell, grouped, select, values
+from ntdh_bench.report.papers import SHOWN, Exhibit
 from ntdh_bench.report.statistics import mean_ci
 from ntdh_bench.report.tables import RATIO, Cell, Column, Line, Table, mark_best
 
@@ -52,14 +52,17 @@ def strength_table(rows: Sequence[Row]) -> list[Table]:
     lines = []
     for dataset, numbers in paper.tables()["table1"].values.items():
         own = select(rows, {"dataset": dataset})
+        if not own and _is_simulated(rows):
+            continue
         alike = dataset == "synthetic" or not _is_simulated(rows)  # so are the paper's
         alike &= not any(row["protocol"] in _SEGMENTATION for row in own)
-        cells = [
-            cell(*of, number if alike else None)
-            for of, number in zip(_alone(own), numbers, strict=True)
-        ]
-        if own or not _is_simulated(rows):
-            lines.append(Line((_DATASETS[dataset],), tuple(cells)))
+        gaps = {f", gap {gap:g}": part for gap, part in values(own, "gap").items()}
+        for at, part in (gaps or {"": own}).items():
+            cells = [
+                cell(*of, number if alike else None)
+                for of, number in zip(_alone(part), numbers, strict=True)
+            ]
+            lines.append(Line((f"{_DATASETS[dataset]}{at}",), tuple(cells)))
     columns = [
         Column(modality, group)
         for group in ("parameters (million)", "accuracy or mIoU (%)")
@@ -361,17 +364,20 @@ _BOTH = (
     "TCKL without more is the two-way form of Eq. 17. The mean of the single term of Eq. 19 may be "
     "negative or near 0, so its size is taken. Verdicts depend on which of the two is meant."
 )
-_BOUND = grouped("last_test_kl", "kl_bound", "last_test_tckl_binary", "last_test_nckl")
+_BOUND = grouped(
+    "last_test_kl", "kl_bound", "last_test_tckl_binary", "last_test_nckl", by=("gap", "arm")
+)
 _RATIO = grouped(
     "last_test_nckl", "last_test_tckl_binary", "last_test_tckl", "nckl_over_tckl",
     "nckl_over_single_tckl", "classes_less_1",
+    by=("classes", "teacher_parameters", "student_parameters", "arm"),
 )  # fmt: skip
 
 _EXHIBITS = (
     Exhibit("table1", "Table I", "Capacity and strength of the two modalities", "table1",
             table=strength_table, also="fig3",
-            note="Scikit-learn: the students without KD of Fig. 3 and their teachers, averaged "
-                 f"over the gaps. {_TASKS}"),
+            note="Scikit-learn: the students without KD of Fig. 3 and their teachers, at every "
+                 f"gap. {_TASKS}"),
     Exhibit("fig3", "Fig. 3", "KD as the modality gap grows, synthetic data", "fig3",
             _gap_panels()),
     Exhibit("fig6", "Fig. 6", "Weight adjustment, synthetic data", "fig6",
@@ -425,7 +431,7 @@ _EXHIBITS = (
             "fig13b_nyu", (_curve_panel("NYU Depth V2"),), details="curves",
             note=f"{_PMF} {_TASKS}"),
     Exhibit("unimodal", "Sec. III-C", "Cross-modal against unimodal KD", "unimodal",
-            (_unimodal_panel(),), ALL),
+            (_unimodal_panel(),), grouped(*SHOWN, by=("gap", "unimodal", "arm"))),
     Exhibit("eq18", "Eq. 18", "KL and its bound TCKL + NCKL", "eq18", (_bound_panel(),), _BOUND,
             note=_TWO_WAY),
     Exhibit("eq25", "Eq. 25", "NCKL beside TCKL as classes are added, synthetic data", "eq25",
@@ -433,11 +439,13 @@ _EXHIBITS = (
     Exhibit("eq25_mnist", "Eq. 25, MNIST", "NCKL beside TCKL as classes are added, MNIST/MNIST-M",
             "eq25_mnist", (_classes_panel(),), _RATIO, note=_BOTH),
     Exhibit("teacher_accuracy", "Sec. III-B", "The teacher's accuracy against the student's",
-            "teacher_accuracy", (_teacher_panel(),), ALL),
+            "teacher_accuracy", (_teacher_panel(),),
+            grouped(*SHOWN, by=("teacher_epochs", "teacher_parameters", "arm"))),
     Exhibit("two_teachers", "Sec. IV-G", "Of two teachers, the less divergent one", "two_teachers",
-            table=ALL),
+            table=grouped(*SHOWN, by=("gap", "teacher_parameters", "arm"))),
     Exhibit("matched", "Extra", "KD against a larger task loss alone (matched)", None,
-            table=ALL, having={"arm": "matched"},
+            table=grouped(*SHOWN, by=("dataset", "gap", "classes", "method", "arm")),
+            having={"arm": "matched"},
             keep={"mask": None, "arm": ("kd", "without_kd", "matched")},
             note="Matched: the student without KD, its task weight raised to the sum of both "
                  "weights. A gain over w/o KD that matched has as well is no gain from the "

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ntdh_bench.files.text import read_yaml
-from ntdh_bench.records import COLUMNS, Row
+from ntdh_bench.records import Row, blank_row
 from ntdh_bench.report.pairing import scored
 
 PATH = Path(__file__).with_name("paper.yaml")
@@ -142,9 +142,9 @@ def _cell(dataset: str, mask: str, method: str, number: float) -> Row:
 
 
 def _score(dataset: str, number: float) -> Row:
-    return {f"last_test_{'miou' if dataset in _DENSE else 'accuracy'}": number / 100}
+    measure = "miou" if dataset in _DENSE else "accuracy"
+    return {"measure": measure, f"last_test_{measure}": number / 100}
 
 
 def _row(dataset: str, **given: Any) -> Row:
-    blank = dict.fromkeys(COLUMNS)
-    return scored({**blank, "dataset": dataset, "seed": 0, "unimodal": False, **given})
+    return scored({**blank_row(), "dataset": dataset, "seed": 0, "unimodal": False, **given})

@@ -48,6 +48,7 @@ from ntdh_bench.records.identity import (
 from ntdh_bench.records.rows import (
     conflicts,
     csv_path,
+    differing,
     experiment_csvs,
     read_rows,
     to_row,
@@ -58,7 +59,8 @@ from ntdh_bench.records.upgrading import upgrade
 __all__ = [
     "CHECKPOINTS", "COLUMNS", "METRICS", "OUTDATED", "SCHEMA", "SETTINGS", "SPLITS", "Collected",
     "Place", "RecordError", "Row", "arm", "baseline_hash", "blank_row", "check_record", "collect",
-    "config_hash", "conflicts", "csv_path", "details_path", "environment", "experiment_csvs",
+    "config_hash", "conflicts", "csv_path", "details_path", "differing",
+    "environment", "experiment_csvs",
     "find_without_kd", "orphans", "outdated_path", "outdated_runs", "own_metrics", "place",
     "place_of", "read_details", "read_record", "read_records", "read_rows", "read_run",
     "record_path", "threads", "to_row", "upgrade", "write_record", "write_rows",

@@ -171,15 +171,20 @@ def conflicts(rows: Iterable[Row]) -> Collected:
     return Collected(kept, [_conflict(group) for group in groups.values() if len(group) > 1])
 
 
+def differing(rows: Sequence[Row]) -> str:
+    """Return the columns in which runs differ, in words; not those in which any two do."""
+    settings = [name for name in COLUMNS if not metric_of(name) and name not in _OF_THE_RUN]
+    other = [name for name in settings if any(row[name] != rows[0][name] for row in rows)]
+    return cut(", ".join(other), 100) or "settings without a column"
+
+
 def _conflict(group: Sequence[Row]) -> str:
     first = group[0]
     labels = ", ".join(f"{axis}={label}" for axis, label in first["cell"].items())
-    settings = [name for name in COLUMNS if not metric_of(name) and name not in _OF_THE_RUN]
-    other = [name for name in settings if any(row[name] != first[name] for row in group)]
     runs = " and ".join(cut(row["run"], 16) for row in group[:2])
     return (
         f"{first['experiment']}: {len(group)} runs of the cell {cut(labels, 120) or '(no axes)'}, "
         f"seed {first['seed']}, protocol {cut(first['protocol'], 40)} ({runs} ...) differ in "
-        f"{cut(', '.join(other), 100) or 'settings without a column'}: left out, not averaged; "
+        f"{differing(group)}: left out, not averaged; "
         "give the experiment an axis that tells them apart"
     )

@@ -10,6 +10,7 @@ import numpy as np
 
 from ntdh_bench.records import Row
 from ntdh_bench.report import evidence, figures
+from ntdh_bench.report.cells import MixedRuns
 from ntdh_bench.report.evidence import Evidence
 from ntdh_bench.report.layouts import Panel, panel, panel_table, select
 from ntdh_bench.report.papers import Exhibit, Paper, unlisted
@@ -80,12 +81,15 @@ def contents(
 def _content(exhibit: Exhibit, paper: str | None, found: Evidence) -> Content:
     rows = _rows(exhibit, found)
     settings = sorted({(row["source"], row["protocol"]) for row in rows})
-    variants = [
-        _variant(
-            exhibit, found, source, protocol, select(rows, {"source": source, "protocol": protocol})
-        )
-        for source, protocol in settings
-    ]
+    variants = []
+    for source, protocol in settings:
+        part = select(rows, {"source": source, "protocol": protocol})
+        try:
+            variants.append(_variant(exhibit, found, source, protocol, part))
+        except MixedRuns as error:
+            told = f"{exhibit.name}, protocol {protocol}, {source} data: {error}: left out"
+            found.problems.append(told)
+            found.conflicts.append(told)
     blank = exhibit.table([]) if exhibit.table and not variants else []
     return Content(exhibit, variants, blank, paper)
 
@@ -110,7 +114,8 @@ def _variant(
     shown = rows
     if exhibit.details == "curves" and exhibit.experiment:
         shown = evidence.curves(found.results, exhibit.experiment, rows)
-    panels = [drawn for spec in exhibit.panels if (drawn := panel(spec, shown))]
+    specs = exhibit.panels(rows) if callable(exhibit.panels) else exhibit.panels
+    panels = [drawn for spec in specs if (drawn := panel(spec, shown))]
     tables = tables if exhibit.table else [panel_table(drawn) for drawn in panels]
     return Variant(stem, protocol, source, tables, _drawings(panels, stem), rows)
 

@@ -13,9 +13,10 @@ from functools import reduce
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from ntdh_bench.records import Row
+from ntdh_bench.report.cells import axes, one_run, value_of
 
-# What else tells runs of one seed apart: both sides of a comparison have it in common.
-_CONTEXT = ("dataset", "method", "gap", "classes", "teacher_noise", "student_noise")
+# What both sides of a comparison have in common, unless it is what is compared.
+_CONTEXT = ("experiment", "dataset", "method")
 
 Measure: TypeAlias = Callable[[Row], float | None]
 Where: TypeAlias = Mapping[str, Any]  # column -> value
@@ -54,7 +55,7 @@ SCORE = points("last_test_score")
 
 
 def cell(measure: Measure = SCORE, **where: Any) -> Contrast:
-    """Return the cell of the rows whose columns have these values."""
+    """Return the cell of the rows whose columns (or labels on axes) have these values."""
     return (Term(1.0, measure, where),)
 
 
@@ -96,11 +97,15 @@ def evaluate(contrast: Contrast, rows: Iterable[Row], over: Reduction | None = N
     Where something that the contrast does not mention tells runs apart (the data set, the gap ...),
     like is compared with like, and the seed's value is the mean over those comparisons, or what
     ``over`` makes of them.
+
+    Raises:
+        MixedRuns: neither what the contrast mentions nor their cells tell two runs of a seed apart.
     """
-    mentioned = {name for term in contrast for name in term.where}
-    context = [name for name in _CONTEXT if name not in mentioned]
+    mentioned = sorted({name for term in contrast for name in term.where})
     candidates = list(rows)
-    terms = [_values(term, candidates, context) for term in contrast]
+    matching = [[row for row in candidates if _matches(row, term.where)] for term in contrast]
+    context = _context(mentioned, [row for found in matching for row in found])
+    terms = [_values(*pair, context) for pair in zip(contrast, matching, strict=True)]
     common = reduce(set.intersection, (set(values) for values in terms))
     by_seed: dict[int, list[float]] = defaultdict(list)
     for seed, *like in sorted(common, key=repr):
@@ -108,17 +113,56 @@ def evaluate(contrast: Contrast, rows: Iterable[Row], over: Reduction | None = N
     return {seed: (over or _mean)(values) for seed, values in sorted(by_seed.items())}
 
 
+def _matches(row: Row, where: Where) -> bool:
+    return all(value_of(row, name) == value for name, value in where.items())
+
+
+def _context(mentioned: Sequence[str], rows: Sequence[Row]) -> list[str]:
+    """Return the columns and axes that a comparison holds equal: those that it does not mention."""
+    columns = [name for name in _CONTEXT if name not in mentioned]
+    return columns + [axis for axis in axes(rows) if not _is_mentioned(axis, mentioned, rows)]
+
+
+def _is_mentioned(axis: str, mentioned: Sequence[str], rows: Sequence[Row]) -> bool:
+    """Return whether what a contrast mentions says where on an axis a row lies.
+
+    An axis whose labels are those of a column is mentioned with that column. Of any other, the
+    mentioned values must leave no choice: as ``removes`` does of an axis ``mask: {T, R, F}``.
+    """
+    column = axis.rpartition(".")[2]
+    labels = [(row["cell"].get(axis), row) for row in rows]
+    if all(label is None or _says(row.get(column), label) for label, row in labels):
+        return column in mentioned
+    found: dict[tuple[Any, ...], Any] = {}
+    keys = [tuple(value_of(row, name) for name in mentioned) for row in rows]
+    return all(
+        found.setdefault(key, label) == label for key, (label, _) in zip(keys, labels, strict=True)
+    )
+
+
+def _says(value: Any, label: str) -> bool:
+    """Return whether a label is a column's value, as text."""
+    if isinstance(value, float):
+        try:
+            return float(label) == value
+        except ValueError:
+            return False
+    return str(value) == label
+
+
 def _values(
     term: Term, rows: Iterable[Row], context: Sequence[str]
 ) -> dict[tuple[Any, ...], float]:
-    """Return the weighted measure by seed and context, averaged over runs alike in both."""
-    found: dict[tuple[Any, ...], list[float]] = defaultdict(list)
+    """Return the weighted measure of the rows of a term by seed and context."""
+    found: dict[tuple[Any, ...], float] = {}
+    first: dict[tuple[Any, ...], Row] = {}
     for row in rows:
-        if all(row[name] == value for name, value in term.where.items()):
-            value = term.measure(row)
-            if value is not None:
-                found[(row["seed"], *(row[name] for name in context))].append(value)
-    return {key: term.weight * _mean(values) for key, values in found.items()}
+        value = term.measure(row)
+        if value is not None:
+            key = (row["seed"], *(value_of(row, name) for name in context))
+            one_run(first.setdefault(key, row), row)
+            found[key] = term.weight * value
+    return found
 
 
 def _mean(values: Sequence[float]) -> float:

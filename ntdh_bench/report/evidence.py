@@ -16,6 +16,7 @@ from ntdh_bench.records import (
     Collected,
     RecordError,
     Row,
+    conflicts,
     csv_path,
     details_path,
     experiment_csvs,
@@ -41,11 +42,13 @@ class Evidence:
         rows: by experiment, with the columns of :func:`derived` and ``pairing.scored``, and
             ``part_of``: the experiment whose exhibit and claims they belong to.
         problems: a line each.
+        conflicts: those of them that name runs which cannot be told apart.
     """
 
     results: Path
     rows: dict[str, list[Row]]
     problems: list[str] = field(default_factory=list)
+    conflicts: list[str] = field(default_factory=list)
 
     @property
     def all_rows(self) -> list[Row]:
@@ -65,12 +68,13 @@ def read(results: Path, of_maps: Mapping[str, OfMaps] | None = None) -> Evidence
         results: the folder that holds ``records/``.
         of_maps: columns that rows of an experiment get from each of their heat maps.
 
-    Left out, and named in ``problems``: files of another schema, damaged rows, and rows of runs
-    that the experiment of that name no longer has.
+    Left out, and named in ``problems``: files of another schema, damaged rows, rows of runs that
+    the experiment of that name no longer has, and runs that cannot be told apart.
     """
     rows: dict[str, list[Row]] = {}
     measured: dict[str, Row] = defaultdict(dict)
     problems: list[str] = []
+    clashes: list[str] = []
     current = shipped_runs()
     part_of = {e.name: e.part_of for e in load_shipped()}
     for path in experiment_csvs(results):
@@ -81,15 +85,17 @@ def read(results: Path, of_maps: Mapping[str, OfMaps] | None = None) -> Evidence
         except FileError as error:
             problems.append(str(error))
             continue
-        kept = [
-            scored(row)
+        own = [
+            row
             for row in rows_read
             if (pair := (row["run"], row["protocol"])) not in outdated
             and (runs is None or pair in runs)
         ]
-        rows[path.stem] = kept
+        kept, alike = conflicts(own)
+        rows[path.stem] = [scored(row) for row in kept]
+        clashes += alike
         problems += notes
-        if left := len(rows_read) - len(kept):
+        if left := len(rows_read) - len(own):
             problems.append(
                 f"{path}: {left} rows of runs that {path.stem}.yaml no longer has are left out"
             )
@@ -117,7 +123,8 @@ def read(results: Path, of_maps: Mapping[str, OfMaps] | None = None) -> Evidence
             ]
             for name, kept in rows.items()
         },
-        problems,
+        problems + clashes,
+        clashes,
     )
 
 

@@ -35,6 +35,7 @@ _INK, _QUIET, _GRID = "#222222", "#666666", "#e4e4e4"
 _WIDTH, _HEIGHT, _LEGEND_LINE = 4.3, 3.1, 0.19  # inches
 _FONTS = "system-ui, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif"
 _STYLE: Any = {
+    "text.parse_math": False,  # a label may hold any character
     "svg.fonttype": "none",  # text stays text: small, searchable
     "font.size": 9.5,
     "text.color": _INK,

@@ -1,18 +1,19 @@
 """The hypothesis test: does a smaller non-target divergence go with a larger gain from KD?
 
-A stratum is a data set, method, source and protocol. Its cells differ in what moves the divergence
-(gap, teacher, mask); each has the divergence between the (masked) teacher and the student *before*
-distillation, since distilling itself lowers it, and the gain over the same student without KD. Both
-are averaged over seeds, and rank correlations run over the cells. Intervals come from resampling
-whole seeds, the same resamples for every statistic of a stratum: they hold training noise, not the
-choice of cells. Strata of one data set share its controls, seeds and divergences, so the summary
-first makes one value of them, and only data sets count as independent.
+A stratum is a data set, source, protocol and objective: the student, the distiller with all of its
+arguments, and how they are trained. Its cells differ in what moves the divergence (the data, such
+as their gap, the teacher, the mask); each has the divergence between the (masked) teacher and the
+student *before* distillation, since distilling itself lowers it, and the gain over the same student
+without KD. Both are averaged over seeds, and rank correlations run over the cells. Intervals come
+from resampling whole seeds, the same resamples for every statistic of a stratum: they hold training
+noise, not the choice of cells. Strata of one data set share its controls, seeds and divergences, so
+the summary first makes one value of them, and only data sets count as independent.
 """
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeAlias
@@ -20,6 +21,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from ntdh_bench.records import Row
+from ntdh_bench.report.cells import in_words, told_apart
 from ntdh_bench.report.pairing import Controls, split
 from ntdh_bench.report.statistics import (
     Array,
@@ -42,23 +44,15 @@ SUPPORTS, NOT_SPECIFIC, CONTRADICTS, INCONCLUSIVE, TOO_FEW = (
 )  # fmt: skip
 REFERENCE = "reference"
 
-# What sets a stratum apart: the task, the student and the objective.
-_STRATUM = (
-    "dataset", "method", "source", "protocol", "classes", "student_noise", "student_parameters",
-    "epochs", "task_weight", "distill_weight", "alpha", "beta",
-)  # fmt: skip
-# What moves the divergence within a stratum.
-_MASK = ("mask", "removes", "ratio", "layer")
-_CELL = (
-    "gap", "teacher_noise", "unimodal", "teacher", "teacher_epochs", "teacher_parameters",
-    "retrain", *_MASK,
-)  # fmt: skip
-# What a family of cells within a stratum has in common.
-_FAMILY = ("unimodal", "teacher", "gap", "mask", "layer", "retrain")
+# What sets a stratum apart, and what moves the divergence within one.
+_STRATUM = ("dataset", "method", "source", "protocol", "objective_hash")
+_CELL = ("pair_hash", "mask_hash")
+_MASK = ("mask", "removes", "ratio", "layer", "retrain")
 _MEASURED = ("gain", "ncjsd", "tcjsd", "teacher_score")
 
 Key: TypeAlias = tuple[object, ...]
 Cells: TypeAlias = Mapping[Key, Mapping[int, Mapping[str, float]]]  # cell -> seed -> measured
+Firsts: TypeAlias = Mapping[Key, Row]  # cell -> one of its rows, whose settings are those of all
 
 
 @dataclass(frozen=True)
@@ -86,12 +80,12 @@ class Family:
 
 @dataclass(frozen=True)
 class Stratum:
-    """A data set, method, source and protocol, and the correlations over its cells.
+    """A data set, source, protocol and objective, and the correlations over its cells.
 
     Attributes:
         label: data set, method and protocol, and what else sets the stratum apart.
         cells: number of cells, each averaged over seeds.
-        unclear: cells left out, as their columns cannot tell two runs of one seed apart.
+        unclear: cells left out, as two runs of one seed in them cannot be told apart.
         seeds: number of distinct seeds.
         split: ``val``, or ``test`` where there is no validation split: of the divergences.
         ncjsd: rho(NCJSD before distillation, gain). The hypothesis says negative.
@@ -199,13 +193,15 @@ def test_hypothesis(rows: Sequence[Row]) -> Hypothesis:
     for row in unique:
         if row["arm"] == "kd" and _keeps_objective(row):
             by_stratum[tuple(row[column] for column in _STRATUM)].append(row)
+    labels = _labels(by_stratum)
     strata, points = [], []
-    for members in by_stratum.values():
+    for key, members in by_stratum.items():
         cells, unclear = _cells(members, controls)
         if cells or unclear:
-            stratum = _stratum(members, cells, unclear, _label(members[0], by_stratum))
+            firsts = {_cell_of(row): row for row in reversed(members)}
+            stratum = _stratum(members[0], cells, unclear, labels[key], firsts)
             strata.append((stratum, cells))
-            points += _points(stratum, cells)
+            points += _points(stratum, cells, firsts)
     return Hypothesis([stratum for stratum, _ in strata], _summaries(strata), points)
 
 
@@ -214,17 +210,20 @@ def _keeps_objective(row: Row) -> bool:
     return bool(row["method"] != "WeightedKL")
 
 
-def _label(row: Row, strata: Iterable[Key]) -> str:
-    """Name a stratum by data set, method and protocol, and by what tells it from its like."""
-    alike = [key for key in strata if key[:4] == tuple(row[name] for name in _STRATUM[:4])]
-    told = [_coordinate(name, row[name]) for name in _varying(_STRATUM, alike)]
-    return ", ".join([f"{row['dataset']} {row['method']}, {row['protocol']}", *told])
-
-
-def _varying(columns: Sequence[str], keys: Iterable[Key]) -> list[str]:
-    """Return the columns in which keys differ."""
-    values = zip(*keys, strict=True)
-    return [name for name, found in zip(columns, values, strict=True) if len(set(found)) > 1]
+def _labels(strata: Mapping[Key, Sequence[Row]]) -> dict[Key, str]:
+    """Name strata by data set, method and protocol, and by what tells each from its like."""
+    alike: dict[Key, list[Key]] = defaultdict(list)
+    for key in strata:
+        alike[key[:-1]].append(key)
+    labels = {}
+    for (dataset, method, _, protocol), keys in alike.items():
+        for key, told in zip(keys, told_apart([strata[key] for key in keys]), strict=True):
+            labels[key] = ", ".join([f"{dataset} {method}, {protocol}", *in_words(told)])
+    counts = Counter(labels.values())
+    return {
+        key: f"{label}, objective {key[-1]}" if counts[label] > 1 else label
+        for key, label in labels.items()
+    }
 
 
 # -- cells ---------------------------------------------------------------------------------------
@@ -233,13 +232,12 @@ def _varying(columns: Sequence[str], keys: Iterable[Key]) -> list[str]:
 def _cells(rows: Iterable[Row], controls: Controls) -> tuple[Cells, int]:
     """Return what each cell measured by seed, where the run and its own control are there.
 
-    Cells that hold two runs of one seed are left out, as their columns cannot tell them apart; the
-    second value is their number.
+    Cells that hold two runs of one seed are left out; the second value is their number.
     """
     cells: dict[Key, dict[int, dict[str, float]]] = defaultdict(dict)
     unclear: set[Key] = set()
     for row in rows:
-        key = tuple(row[column] for column in _CELL)
+        key = _cell_of(row)
         values = {name: controls.before(row, name) for name in _MEASURED[1:]}
         values["gain"] = controls.gain(row)
         there = {name: value for name, value in values.items() if value is not None}
@@ -249,6 +247,10 @@ def _cells(rows: Iterable[Row], controls: Controls) -> tuple[Cells, int]:
             cells[key][row["seed"]] = there
     clear = {key: values for key, values in cells.items() if values and key not in unclear}
     return clear, len(unclear)
+
+
+def _cell_of(row: Row) -> Key:
+    return tuple(row[name] for name in _CELL)
 
 
 def _seeds(cells: Cells) -> list[int]:
@@ -262,45 +264,34 @@ def _table(cells: Cells, name: str, seeds: Sequence[int]) -> Array:
     )
 
 
-def _points(stratum: Stratum, cells: Cells) -> list[Point]:
+def _points(stratum: Stratum, cells: Cells, firsts: Firsts) -> list[Point]:
     seeds = _seeds(cells)
     means = {name: np.nanmean(_table(cells, name, seeds), axis=1) for name in _MEASURED if cells}
+    told = told_apart([[firsts[key]] for key in cells], leave_out=_MASK)
     return [
         Point(
             stratum.label, stratum.dataset, stratum.method, stratum.source, stratum.protocol,
-            _cell_label(key, cells), float(means["ncjsd"][i]), float(means["tcjsd"][i]),
+            ", ".join([*in_words(told[i]), _mask_label(firsts[key])]),
+            float(means["ncjsd"][i]), float(means["tcjsd"][i]),
             100 * float(means["gain"][i]), 100 * float(means["teacher_score"][i]), len(values),
         )
         for i, (key, values) in enumerate(cells.items())
     ]  # fmt: skip
 
 
-def _cell_label(key: Key, cells: Cells) -> str:
-    """Name a cell by what varies within the stratum, and by its mask."""
-    cell = dict(zip(_CELL, key, strict=True))
-    parts = [
-        _coordinate(name, cell[name])
-        for name in _varying(_CELL, cells)
-        if name not in _MASK and cell[name] not in (None, False)
-    ]
-    mask = f"{cell['removes']} {cell['ratio']:g}" if cell["mask"] else "no mask"
-    parts.append(f"{mask} of {cell['layer']}" if cell["layer"] else mask)
-    return ", ".join(parts)
-
-
-def _coordinate(name: str, value: object) -> str:
-    """Return a column and its value in words: ``gap 0.5``, ``unimodal``, ``teacher joint``."""
-    words = name.replace("_", " ")
-    if value is True:
-        return words
-    return f"{words} {value:g}" if isinstance(value, float) else f"{words} {value}"
+def _mask_label(row: Row) -> str:
+    if not row["mask"]:
+        return f"no mask of {row['layer']}" if row["layer"] else "no mask"
+    ratio = "" if row["ratio"] is None else f" {row['ratio']:g}"
+    layer = f" of {row['layer']}" if row["layer"] else ""
+    return f"{row['removes'] or row['mask']}{ratio}{layer}"
 
 
 # -- correlations --------------------------------------------------------------------------------
 
 
-def _stratum(rows: Sequence[Row], cells: Cells, unclear: int, label: str) -> Stratum:
-    first, seeds = rows[0], _seeds(cells)
+def _stratum(first: Row, cells: Cells, unclear: int, label: str, firsts: Firsts) -> Stratum:
+    seeds = _seeds(cells)
     found = _correlations(cells)
     return Stratum(
         label=label,
@@ -317,7 +308,7 @@ def _stratum(rows: Sequence[Row], cells: Cells, unclear: int, label: str) -> Str
         difference=found["difference"],
         partial=found["partial"],
         verdict=_stratum_verdict(cells, found),
-        families=_families(cells),
+        families=_families(cells, firsts),
     )
 
 
@@ -382,45 +373,54 @@ def _specific(verdict: str, difference: float | None) -> str:
 # -- families of cells ---------------------------------------------------------------------------
 
 
-def _families(cells: Cells) -> tuple[Family, ...]:
+def _families(cells: Cells, firsts: Firsts) -> tuple[Family, ...]:
     """Return the cells by family; none where there is but one.
 
-    A family is the masks of one kind of teacher at one gap, with that teacher unmasked; the other
-    unmasked cells of a kind of teacher are one, over gaps and teachers.
+    A family is the masks of one kind between one pair of data and teacher, with that pair unmasked;
+    the other unmasked cells of a kind of teacher are one, over data and teachers.
     """
-    named = [(dict(zip(_CELL, key, strict=True)), key) for key in cells]
-    masked = {tuple(c[name] for name in _FAMILY) for c, _ in named if c["mask"]}
-    families: dict[Key, dict[Key, Mapping[int, Mapping[str, float]]]] = defaultdict(dict)
-    for cell, key in named:
-        own = tuple(cell[name] for name in _FAMILY)
-        joined = [family for family in masked if family == own or _unmasked_of(cell, family)]
-        for family in joined or [(*own[:2], "no mask")]:
-            families[family][key] = cells[key]
+    masked = {_masked_family(row): row for key in cells if (row := firsts[key])["mask"]}
+    labels = dict(zip(masked, _masked_labels(list(masked.values())), strict=True))
+    families: dict[str, dict[Key, Mapping[int, Mapping[str, float]]]] = defaultdict(dict)
+    for key in cells:
+        row = firsts[key]
+        own = [
+            label
+            for family, label in labels.items()
+            if family == _masked_family(row) or (not row["mask"] and family[0] == row["pair_hash"])
+        ]
+        for label in own or [f"{_teachers(row)}, no mask"]:
+            families[label][key] = cells[key]
     if len(families) < 2:
         return ()
-    return tuple(_family(key, families[key]) for key in sorted(families, key=repr))
+    return tuple(_family(label, families[label]) for label in sorted(families))
 
 
-def _unmasked_of(cell: Mapping[str, object], family: Key) -> bool:
-    return cell["mask"] is None and tuple(cell[name] for name in _FAMILY[:3]) == family[:3]
+def _masked_family(row: Row) -> Key:
+    return tuple(row[name] for name in ("pair_hash", "mask", "layer", "retrain"))
 
 
-def _family(key: Key, cells: Cells) -> Family:
+def _family(label: str, cells: Cells) -> Family:
     found = _correlations(cells)
-    seeds = len(_seeds(cells))
-    return Family(_family_label(key), len(cells), seeds, found["ncjsd"], found["tcjsd"])
+    return Family(label, len(cells), len(_seeds(cells)), found["ncjsd"], found["tcjsd"])
 
 
-def _family_label(key: Key) -> str:
-    family = dict(zip(_FAMILY, key, strict=False))
-    parts = ["unimodal"] if family["unimodal"] else []
-    parts.append(f"{family['teacher']} teachers" if family["teacher"] else "teachers")
-    if len(key) < len(_FAMILY):
-        return ", ".join([*parts, "no mask"])
-    parts += [_coordinate("gap", family["gap"])] if family["gap"] is not None else []
-    place = f" of {family['layer']}" if family["layer"] else ""
-    parts.append(f"{family['mask']} masks{place}")
-    return ", ".join(parts + (["trained anew"] if family["retrain"] else []))
+def _masked_labels(rows: Sequence[Row]) -> list[str]:
+    """Name families of masks, one row each, by teacher, mask and what else tells them apart."""
+    told = told_apart([[row] for row in rows], leave_out=(*_MASK, "unimodal", "teacher"))
+    labels = []
+    for row, words in zip(rows, told, strict=True):
+        place = f" of {row['layer']}" if row["layer"] else ""
+        anew = ["trained anew"] if row["retrain"] else []
+        labels.append(
+            ", ".join([_teachers(row), *in_words(words), f"{row['mask']} masks{place}", *anew])
+        )
+    return labels
+
+
+def _teachers(row: Row) -> str:
+    kind = f"{row['teacher']} teachers" if row["teacher"] else "teachers"
+    return f"unimodal, {kind}" if row["unimodal"] else kind
 
 
 # -- summary over data sets ----------------------------------------------------------------------

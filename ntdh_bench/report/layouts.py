@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from statistics import fmean
+from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any, NamedTuple
 
-from ntdh_bench.records import Row
+from ntdh_bench.records import Row, own_metrics
+from ntdh_bench.report.cells import headings, one_run, value_of, varying
 from ntdh_bench.report.statistics import Estimate, mean_ci
 from ntdh_bench.report.tables import (
     MILLIONS,
     NATS,
     PERCENT,
+    PLAIN,
     POINTS,
     RATIO,
     Cell,
@@ -25,13 +28,10 @@ from ntdh_bench.report.tables import (
 
 #: Column to wanted value, or to a tuple of wanted values.
 Where = Mapping[str, Any]
+Layout = Callable[[Sequence[Row]], list[Table]]
 
-#: The columns of a row that say what was run; tables of unknown experiments have those that vary.
-SETTINGS = (
-    "dataset", "gap", "classes", "teacher_noise", "student_noise", "modality", "unimodal",
-    "teacher", "teacher_epochs", "teacher_parameters", "student_parameters", "arm", "method",
-    "alpha", "beta", "mask", "layer", "retrain", "ratio", "removes", "epochs",
-)  # fmt: skip
+_KEYS = {"arm": "run", "ratio": "share removed", "dataset": "data set"}
+MAX_PANELS = 24  # of the figure of an experiment
 _NAMES = {
     "most_divergent": "T, most divergent",
     "random": "R, random",
@@ -39,9 +39,8 @@ _NAMES = {
     "kd": "KD",
     "without_kd": "w/o KD",
     "single": "alone",
+    "miou": "mIoU",
 }
-# None is no other value of these: it says that there is no KD, or no mask, which others say, too.
-_IMPLIED = ("method", "alpha", "beta", "mask", "layer", "retrain")
 
 
 class Quantity(NamedTuple):
@@ -77,53 +76,73 @@ QUANTITIES = {
     "tcjsd": Quantity("TCJSD", NATS),
     "ncjsd": Quantity("NCJSD", NATS),
 }
+_SHARES = ("iou_", "point_miou", "completion_")
+_LAST = "last_test_"
+
+
+def quantity(column: str) -> Quantity:
+    """Return the name and the unit of a measured column, also of a metric of a user's module."""
+    name = column.removeprefix(_LAST)
+    unit = PERCENT if name.startswith(_SHARES) else PLAIN
+    return QUANTITIES.get(column, Quantity(_literal(name.replace("_", " ")), unit))
+
+
+def _literal(text: str) -> str:
+    """Return text that ``str.format`` leaves as it is."""
+    return text.replace("{", "{{").replace("}", "}}")
 
 
 # -- selecting and averaging ---------------------------------------------------------------------
 
 
 def select(rows: Iterable[Row], where: Where) -> list[Row]:
-    """Return the rows whose columns have the wanted values."""
-    return [row for row in rows if all(_fits(row[name], want) for name, want in where.items())]
+    """Return the rows whose columns, or labels on axes, have the wanted values."""
+    return [row for row in rows if all(_fits(value_of(row, n), want) for n, want in where.items())]
 
 
 def _fits(value: Any, wanted: Any) -> bool:
     return value in wanted if isinstance(wanted, tuple) else value == wanted
 
 
-def values(rows: Iterable[Row], column: str) -> dict[str, list[Row]]:
-    """Return the rows of every value of a column, in ascending order; None is no value."""
+def values(rows: Iterable[Row], column: str) -> dict[Any, list[Row]]:
+    """Return the rows of every value of a column or axis, in ascending order; None is no value."""
     found: dict[Any, list[Row]] = defaultdict(list)
     for row in rows:
-        if row[column] is not None:
-            found[row[column]].append(row)
-    return dict(sorted(found.items()))
+        if (value := value_of(row, column)) is not None:
+            found[value].append(row)
+    return dict(sorted(found.items(), key=lambda item: _order(item[0])))
+
+
+def _order(value: Any) -> tuple[bool, float, str]:
+    """Order values as numbers, and others after them."""
+    try:
+        return False, float(value), ""
+    except (TypeError, ValueError):
+        return True, 0.0, str(value)
 
 
 def estimate(rows: Iterable[Row], column: str) -> Estimate | None:
-    """Return the mean over seeds and its 95 % interval; several runs of a seed count as one."""
-    by_seed: dict[int, list[float]] = defaultdict(list)
+    """Return the mean over seeds and its 95 % interval; None if nothing was measured.
+
+    Raises:
+        MixedRuns: a seed has several runs, so that a mean would be of different things.
+    """
+    by_seed: dict[int, Row] = {}
     for row in rows:
-        if row[column] is not None:
-            by_seed[row["seed"]].append(row[column])
-    return mean_ci(fmean(runs) for runs in by_seed.values())
+        if row.get(column) is not None:
+            one_run(by_seed.setdefault(row["seed"], row), row)
+    return mean_ci([row[column] for row in by_seed.values()])
 
 
 def cell(rows: Iterable[Row], column: str, paper: float | None = None) -> Cell:
     """Return the cell of some rows."""
-    measured = [row for row in rows if row[column] is not None]
-    mixed = len({row["seed"] for row in measured}) < len(measured)
-    return Cell(estimate(measured, column), QUANTITIES[column].unit, paper, mixed=mixed)
+    return Cell(estimate(rows, column), quantity(column).unit, paper)
 
 
 def score_name(rows: Iterable[Row]) -> str:
     """Return what the scores of rows are: ``accuracy``, ``mIoU``, or both."""
-    dense = {
-        row["last_test_miou"] is not None for row in rows if row["last_test_score"] is not None
-    }
-    if len(dense) == 2:
-        return "accuracy or mIoU"
-    return "mIoU" if True in dense else "accuracy"
+    measures = {row["measure"] for row in rows if row["last_test_score"] is not None}
+    return " or ".join(sorted(_NAMES.get(name, name) for name in measures)) or "accuracy"
 
 
 # -- figures -------------------------------------------------------------------------------------
@@ -208,8 +227,8 @@ def panel(spec: PanelSpec, rows: Sequence[Row]) -> Panel | None:
     if not curves:
         return None
     score = score_name(inside)
-    quantity = QUANTITIES[spec.column]
-    y_label = _with_unit(quantity._replace(name=spec.y_name or quantity.name), score)
+    shown = quantity(spec.column)
+    y_label = _with_unit(shown._replace(name=spec.y_name or shown.name), score)
     x_label = spec.x_label.format(score=score)
     return Panel(spec.title, x_label, y_label, curves, levels, spec.even, spec.scatter)
 
@@ -221,7 +240,8 @@ def _curves(line: LineSpec, spec: PanelSpec, rows: Sequence[Row]) -> list[Curve]
         parts = dict(values(chosen, line.split))
     drawn = _scattered if spec.scatter else _drawn
     found = [
-        drawn(line.label.format(_shown(value)), line, spec, part) for value, part in parts.items()
+        drawn(line.label.format(_shown(value)) if line.split else line.label, line, spec, part)
+        for value, part in parts.items()
     ]
     return [curve for curve in found if curve.x]
 
@@ -230,21 +250,21 @@ def _drawn(label: str, line: LineSpec, spec: PanelSpec, rows: Sequence[Row]) -> 
     column = line.column or spec.column
     at = {x: estimate(part, column) for x, part in values(rows, line.x or spec.x).items()}
     points = {float(x): y for x, y in at.items() if y}
-    unit = QUANTITIES[column].unit
+    unit = quantity(column).unit
     return Curve(label, tuple(points), tuple(points.values()), unit, bool(line.split))
 
 
 def _scattered(label: str, line: LineSpec, spec: PanelSpec, rows: Sequence[Row]) -> Curve:
     runs = [row for row in rows if row[spec.x] is not None and row[spec.column] is not None]
-    x = tuple(row[spec.x] * QUANTITIES[spec.x].unit.scale for row in runs)
+    x = tuple(row[spec.x] * quantity(spec.x).unit.scale for row in runs)
     y = tuple(Estimate(row[spec.column], None, None, 1) for row in runs)
-    return Curve(label, x, y, QUANTITIES[spec.column].unit, False)
+    return Curve(label, x, y, quantity(spec.column).unit, False)
 
 
 def _level(line: LineSpec, spec: PanelSpec, rows: Sequence[Row]) -> list[Curve]:
     column = line.column or spec.column
     found = estimate(select(rows, line.where), column)
-    unit = QUANTITIES[column].unit
+    unit = quantity(column).unit
     return [Curve(line.label, (), (found,), unit, False)] if found else []
 
 
@@ -268,47 +288,114 @@ def panel_table(drawn: Panel) -> Table:
     return Table(title, (drawn.x_label,), columns, tuple(lines))
 
 
-# -- tables grouped by settings ------------------------------------------------------------------
+# -- tables and figures by cell ------------------------------------------------------------------
 
 
-def varying(rows: Sequence[Row]) -> tuple[str, ...]:
-    """Return the settings that are not the same in all rows."""
-    found = {name: {row[name] for row in rows} for name in SETTINGS}
-    return tuple(
-        name
-        for name, values in found.items()
-        if len(values - {None} if name in _IMPLIED else values) > 1
-    )
+def grouped(*columns: str, by: Sequence[str] | None = None) -> Layout:
+    """Return a layout of a line per group of rows, and these columns.
 
-
-def grouped_rows(rows: Iterable[Row], keys: Sequence[str]) -> dict[tuple[Any, ...], list[Row]]:
-    """Return the rows of every combination of settings, sorted; None comes first."""
-    groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
-    for row in rows:
-        groups[tuple(row[key] for key in keys)].append(row)
-    return dict(sorted(groups.items(), key=lambda item: [(v is not None, v) for v in item[0]]))
-
-
-def grouped(*columns: str) -> Callable[[Sequence[Row]], list[Table]]:
-    """Return a layout: a line per combination of the settings that vary, and these columns."""
+    Args:
+        columns: the quantities.
+        by: the columns whose values make the groups, in ascending order, None first; those with
+            but one value, None aside, are left out. By default the groups are the cells, in the
+            order of their experiment, labelled by the axes on which they differ; then every metric
+            that is not this package's follows the columns, and a second table holds the IoUs of
+            classes.
+    """
 
     def layout(rows: Sequence[Row]) -> list[Table]:
         if not rows:
             return []
-        keys = varying(rows)
-        there = [c for c in columns if any(row[c] is not None for row in rows)]
-        lines = [
-            Line(
-                tuple(_label(key, value) for key, value in zip(keys, found, strict=True)),
-                tuple(_cell_or_none(group, column) for column in there),
-            )
-            for found, group in grouped_rows(rows, keys).items()
-        ]
-        score = score_name(rows)
-        names = tuple(Column(_with_unit(QUANTITIES[column], score)) for column in there)
-        return [Table("", tuple(map(_key_name, keys)), names, tuple(lines), sortable=True)]
+        told = [name for name in by or () if len({row[name] for row in rows} - {None}) > 1]
+        names = varying(rows) if by is None else told
+        groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+        for row in rows:
+            groups[tuple(value_of(row, name) for name in names)].append(row)
+        if by is not None:
+            groups = dict(sorted(groups.items(), key=lambda item: list(map(_none_first, item[0]))))
+            return [_grouped_table("", names, groups, columns)]
+        own = _own_columns(rows)
+        classes = [column for column in own if column.startswith(f"{_LAST}iou_")]
+        others = [column for column in own if column not in classes]
+        tables = [_grouped_table("", names, groups, (*columns, *others))]
+        return tables + ([_grouped_table("Each class", names, groups, classes)] if classes else [])
 
     return layout
+
+
+def _none_first(value: Any) -> tuple[bool, Any]:
+    return value is not None, value
+
+
+def _own_columns(rows: Sequence[Row]) -> list[str]:
+    """Return the columns of test metrics of the last epoch that are not those of every row."""
+    return [column for column in own_metrics(rows) if column.startswith(_LAST)]
+
+
+def _grouped_table(
+    title: str,
+    names: Sequence[str],
+    groups: Mapping[tuple[Any, ...], list[Row]],
+    columns: Sequence[str],
+) -> Table:
+    rows = [row for group in groups.values() for row in group]
+    there = [column for column in columns if any(row.get(column) is not None for row in rows)]
+    lines = [
+        Line(
+            tuple(_label(name, value) for name, value in zip(names, found, strict=True)),
+            tuple(_cell_or_none(group, column) for column in there),
+        )
+        for found, group in groups.items()
+    ]
+    score, short = score_name(rows), headings(names)
+    heads = tuple(Column(_with_unit(quantity(column), score)) for column in there)
+    keys = tuple(_KEYS.get(name, short[name]) for name in names)
+    return Table(title, keys, heads, tuple(lines), sortable=True)
+
+
+def cell_panels(rows: Sequence[Row]) -> tuple[PanelSpec, ...]:
+    """Return the panels of an experiment's figure: the score, and each metric of its own, by cell.
+
+    Over the axis of numbers with most values; a line for every value of another axis, and a panel
+    for each combination of the rest. Cells without a value of the first one are levels. There is
+    no figure without such an axis, or of more than :data:`MAX_PANELS` panels.
+    """
+    names = varying(rows)
+    labels = {name: list(dict.fromkeys(value_of(row, name) for row in rows)) for name in names}
+    numbers = [name for name in names if all(map(_is_number, labels[name]))]
+    columns = [column for column in _own_columns(rows) if not column.startswith(f"{_LAST}iou_")]
+    if any(row["last_test_score"] is not None for row in rows):
+        columns = ["last_test_score", *columns]
+    if not numbers:
+        return ()
+    x = max(numbers, key=lambda name: len(labels[name]))
+    *apart, split = [name for name in names if name != x] or [""]
+    short = headings(names)
+    panels = []
+    for column, *chosen in product(columns, *(labels[name] for name in apart)):
+        where = dict(zip(apart, chosen, strict=True))
+        title = ", ".join(_named(short[name], label) for name, label in where.items())
+        lines = [
+            LineSpec(_named(short[split], label), {split: label}) for label in labels.get(split, ())
+        ] or [LineSpec("")]
+        levels = [replace(line, where={**line.where, x: None}) for line in lines]
+        panels.append(
+            PanelSpec(
+                title, x, _literal(short[x]), column, tuple(lines), tuple(levels), where, even=True
+            )
+        )
+    return tuple(panels) if len(panels) <= MAX_PANELS else ()
+
+
+def _is_number(label: Any) -> bool:
+    try:
+        return label is None or math.isfinite(float(label))
+    except ValueError:
+        return False
+
+
+def _named(name: str, label: Any) -> str:
+    return f"no {name}" if label is None else f"{name} {_shown(label)}"
 
 
 def _cell_or_none(rows: Sequence[Row], column: str) -> Cell | None:
@@ -320,12 +407,6 @@ def _cell_or_none(rows: Sequence[Row], column: str) -> Cell | None:
 def _with_unit(quantity: Quantity, score: str) -> str:
     name = quantity.name.format(score=score)
     return f"{name} ({quantity.unit.symbol})" if quantity.unit.symbol else name
-
-
-def _key_name(key: str) -> str:
-    return {"arm": "run", "ratio": "share removed", "dataset": "data set"}.get(
-        key, key.replace("_", " ")
-    )
 
 
 def _label(key: str, value: Any) -> str:

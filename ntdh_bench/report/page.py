@@ -294,9 +294,10 @@ def _sort_value(value: float | None) -> str:
 def _hypothesis(found: Hypothesis) -> Html:
     explanation = el(
         "p",
-        "A stratum is a data set, method, source and protocol. Over its cells (gap, mask, ratio), "
-        "each averaged over seeds, the divergence between the masked teacher and the student "
-        "before distillation is ranked against the gain over the same student without KD. "
+        "A stratum is a data set, source, protocol and objective: student, distiller and how they "
+        "are trained. Over its cells (data, teacher, mask), each averaged over seeds, the "
+        "divergence between the masked teacher and the student before distillation is ranked "
+        "against the gain over the same student without KD. "
         "Intervals come from resampling whole seeds. The summary is a random-effects mean over "
         f"data sets. {wording.VERDICTS_NOTE}",
     )

@@ -14,22 +14,22 @@ from ntdh_bench.records import CHECKPOINTS, SPLITS, Row
 
 # baseline_hash holds everything the student depends on: data, network, schedule and seed.
 _STUDENT = ("baseline_hash", "protocol", "source", "data_fingerprint")
-_TEACHER = ("teacher_hash", "unimodal", "mask", "removes", "ratio", "layer", "retrain")
+_TEACHER = ("teacher_hash", "mask_hash")
 Key = tuple[object, ...]
 
 
 def scored(row: Row) -> Row:
-    """Return a row with its scores: mIoU where the data are judged by that, else accuracy.
+    """Return a row with its scores, of the measure that the data are judged by.
 
     ``{last,best}_{val,test}_score`` of the student, ``..._teacher_score`` of the teacher.
     """
-    scores: Row = {}
-    for start in (f"{checkpoint}_{part}" for checkpoint in CHECKPOINTS for part in SPLITS):
-        for whose in ("", "teacher_"):
-            miou = row[f"{start}_{whose}miou"]
-            score = row[f"{start}_{whose}accuracy"] if miou is None else miou
-            scores[f"{start}_{whose}score"] = score
-    return {**row, **scores}
+    starts = [
+        f"{checkpoint}_{part}_{whose}"
+        for checkpoint in CHECKPOINTS
+        for part in SPLITS
+        for whose in ("", "teacher_")
+    ]
+    return {**row, **{f"{start}score": row.get(f"{start}{row['measure']}") for start in starts}}
 
 
 def _key(row: Row, columns: tuple[str, ...]) -> Key:

@@ -18,17 +18,15 @@ from ntdh_bench.records import Row
 from ntdh_bench.report.code import GROUP
 from ntdh_bench.report.contrasts import BySeed, Contrast, Reduction, evaluate
 from ntdh_bench.report.evidence import OfMaps
-from ntdh_bench.report.layouts import PanelSpec, Where, grouped
-from ntdh_bench.report.tables import Table
+from ntdh_bench.report.layouts import Layout, PanelSpec, Where, cell_panels, grouped
 
 #: Units of effects; any other text will do as well.
 POINTS, NATS, PER_CENT, RHO = "accuracy points", "nats", "per cent", "rank correlation"
 
-Layout: TypeAlias = Callable[[Sequence[Row]], list[Table]]
 Values: TypeAlias = Callable[[Sequence[Row]], BySeed]
 
-#: Shown of experiments that no paper has an exhibit for.
-ALL = grouped(
+#: What tables of whole experiments show.
+SHOWN = (
     "last_test_score", "gain", "last_test_teacher_score", "last_test_ncjsd",
     "last_test_tcjsd", "ncjsd_before",
 )  # fmt: skip
@@ -46,7 +44,7 @@ class Exhibit:
         label: its name in the paper, or ``Extra``.
         title: one line.
         experiment: whose records it shows; None: those of all experiments.
-        panels: of its figure.
+        panels: of its figure, or what makes them of rows.
         table: its tables, from rows (which may be none); by default the numbers of the panels.
         details: what it shows beside the rows: values per epoch, or heat maps.
         of_maps: columns that rows get from each of their heat maps: ``<name>_<map>``.
@@ -61,7 +59,7 @@ class Exhibit:
     label: str
     title: str
     experiment: str | None
-    panels: tuple[PanelSpec, ...] = ()
+    panels: Sequence[PanelSpec] | Callable[[Sequence[Row]], Sequence[PanelSpec]] = ()
     table: Layout | None = None
     details: Literal["curves", "maps"] | None = None
     of_maps: OfMaps = field(default_factory=dict)
@@ -73,8 +71,8 @@ class Exhibit:
 
 
 def unlisted(experiment: str, title: str) -> Exhibit:
-    """Return the exhibit of an experiment that no paper has one for: a table of what varies."""
-    return Exhibit(experiment, "Experiment", title, experiment, table=ALL)
+    """Return the exhibit of an experiment that no paper has one for: its cells."""
+    return Exhibit(experiment, "Experiment", title, experiment, cell_panels, table=grouped(*SHOWN))
 
 
 # -- claims --------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ PERCENT = Unit("%", 100.0, 1)
 POINTS = Unit("points", 100.0, 2)
 NATS = Unit("nats")
 RATIO = Unit("", digits=2)
+PLAIN = Unit("", digits=4)
 MILLIONS = Unit("M", 1e-6, 4, exact=True)
 
 
@@ -46,14 +47,12 @@ class Cell:
         unit: of both numbers.
         paper: the paper's number, in the shown unit; None if it prints none.
         best: whether it is the best of its column.
-        mixed: whether a seed has several runs, so that the number is a mean over them, too.
     """
 
     estimate: Estimate | None
     unit: Unit
     paper: float | None = None
     best: bool = False
-    mixed: bool = False
 
     @property
     def ours(self) -> str:
@@ -128,15 +127,12 @@ class Table:
             parts.append("bold: best of its column")
         if any(cell.paper is not None for cell in self.cells):
             parts.append("[ ]: the paper's number")
-        if any(cell.mixed for cell in self.cells):
-            parts.append("*: mean over runs of a seed that differ in settings not shown")
         text = "; ".join(parts)
         return f"{text[0].upper()}{text[1:]}." if text else ""
 
     def brackets(self, cell: Cell) -> str:
-        """Return the number of seeds where it is not the same everywhere, and a star if mixed."""
-        seeds = f" ({cell.estimate.n})" if cell.estimate and self.seeds is None else ""
-        return f"*{seeds}" if cell.mixed else seeds
+        """Return the number of seeds where it is not the same everywhere."""
+        return f" ({cell.estimate.n})" if cell.estimate and self.seeds is None else ""
 
     def text(self, cell: Cell | None) -> str:
         """Return a cell in plain text: ours, the number of seeds if it varies, the paper's."""
