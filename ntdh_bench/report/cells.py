@@ -10,6 +10,12 @@ from ntdh_bench.records import SETTINGS, Row, differing
 _NO_NAME = "init_args"  # of a dotted key; it says nothing
 
 
+class Axis(str):
+    """The name of an axis, where a column may bear it as well."""
+
+    __slots__ = ()
+
+
 class MixedRuns(ValueError):
     """Two runs of a seed stand where one should: a mean would be of different things."""
 
@@ -28,13 +34,17 @@ def one_run(first: Row, row: Row) -> None:
 
 
 def value_of(row: Row, name: str) -> Any:
-    """Return the value of a column, or the label on an axis; None where a row has neither."""
-    return row[name] if name in row else row["cell"].get(name)
+    """Return the value of a column, or the label on an axis; None where a row has neither.
+
+    A name that is no :class:`Axis` is that of the column, where there is one.
+    """
+    of_column = name in row and not isinstance(name, Axis)
+    return row[name] if of_column else row["cell"].get(name)
 
 
-def axes(rows: Iterable[Row]) -> list[str]:
+def axes(rows: Iterable[Row]) -> list[Axis]:
     """Return the axes of rows, in the order in which experiments wrote them."""
-    return list(dict.fromkeys(axis for row in rows for axis in row["cell"]))
+    return list(map(Axis, dict.fromkeys(axis for row in rows for axis in row["cell"])))
 
 
 def varying(rows: Sequence[Row]) -> list[str]:

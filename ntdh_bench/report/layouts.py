@@ -10,7 +10,7 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from ntdh_bench.records import Row, own_metrics
-from ntdh_bench.report.cells import headings, one_run, value_of, varying
+from ntdh_bench.report.cells import Axis, headings, one_run, value_of, varying
 from ntdh_bench.report.statistics import Estimate, mean_ci
 from ntdh_bench.report.tables import (
     MILLIONS,
@@ -296,18 +296,16 @@ def grouped(*columns: str, by: Sequence[str] | None = None) -> Layout:
 
     Args:
         columns: the quantities.
-        by: the columns whose values make the groups, in ascending order, None first; those with
-            but one value, None aside, are left out. By default the groups are the cells, in the
-            order of their experiment, labelled by the axes on which they differ; then every metric
-            that is not this package's follows the columns, and a second table holds the IoUs of
-            classes.
+        by: the columns whose values make the groups, in ascending order, None first; those that
+            tell no groups apart are left out. By default the groups are the cells, in the order of
+            their experiment, labelled by the axes on which they differ; then every metric that is
+            not this package's follows the columns, and a second table holds the IoUs of classes.
     """
 
     def layout(rows: Sequence[Row]) -> list[Table]:
         if not rows:
             return []
-        told = [name for name in by or () if len({row[name] for row in rows} - {None}) > 1]
-        names = varying(rows) if by is None else told
+        names = varying(rows) if by is None else _telling(by, rows)
         groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
         for row in rows:
             groups[tuple(value_of(row, name) for name in names)].append(row)
@@ -323,13 +321,25 @@ def grouped(*columns: str, by: Sequence[str] | None = None) -> Layout:
     return layout
 
 
+def _telling(by: Sequence[str], rows: Sequence[Row]) -> list[str]:
+    """Return the columns that differ; not one that has a value or none, as others say already."""
+    names = [name for name in by if len({row[name] for row in rows}) > 1]
+    for name in tuple(names):
+        rest = [other for other in names if other != name]
+        groups = [{tuple(row[n] for n in told) for row in rows} for told in (names, rest)]
+        if len({row[name] for row in rows} - {None}) == 1 and len(set(map(len, groups))) == 1:
+            names = rest
+    return names
+
+
 def _none_first(value: Any) -> tuple[bool, Any]:
     return value is not None, value
 
 
 def _own_columns(rows: Sequence[Row]) -> list[str]:
-    """Return the columns of test metrics of the last epoch that are not those of every row."""
-    return [column for column in own_metrics(rows) if column.startswith(_LAST)]
+    """Return the columns of metrics on test data, last epoch, that are not this package's."""
+    own = [column for column in own_metrics(rows) if column.startswith(_LAST)]
+    return [column for column in own if column not in QUANTITIES]
 
 
 def _grouped_table(
@@ -349,7 +359,9 @@ def _grouped_table(
     ]
     score, short = score_name(rows), headings(names)
     heads = tuple(Column(_with_unit(quantity(column), score)) for column in there)
-    keys = tuple(_KEYS.get(name, short[name]) for name in names)
+    keys = tuple(
+        short[name] if isinstance(name, Axis) else _KEYS.get(name, short[name]) for name in names
+    )
     return Table(title, keys, heads, tuple(lines), sortable=True)
 
 
@@ -368,7 +380,7 @@ def cell_panels(rows: Sequence[Row]) -> tuple[PanelSpec, ...]:
         columns = ["last_test_score", *columns]
     if not numbers:
         return ()
-    x = max(numbers, key=lambda name: len(labels[name]))
+    x = max(numbers, key=lambda name: len(set(labels[name]) - {None}))
     *apart, split = [name for name in names if name != x] or [""]
     short = headings(names)
     panels = []

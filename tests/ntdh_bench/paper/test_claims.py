@@ -9,15 +9,16 @@ import pytest
 from scipy import stats
 
 from ntdh_bench import records
-from ntdh_bench.experiments import load_shipped, shipped_experiments
+from ntdh_bench.experiments import Experiment, Run, load_shipped, shipped_experiments
 from ntdh_bench.paper import printed as paper
 from ntdh_bench.paper.claims import CLAIMS, UNTESTED
 from ntdh_bench.paper.plugin import NTDH
-from ntdh_bench.records import COLUMNS, Row
+from ntdh_bench.records import COLUMNS, Row, blank_row
 from ntdh_bench.report import claims
 from ntdh_bench.report.claims import Result, ledger
 from ntdh_bench.report.hypothesis import Hypothesis, Summary
 from ntdh_bench.report.pairing import scored
+from tests.ntdh_bench.report.rows import placed
 
 NOTHING = Hypothesis([], [], [])
 PAPERS = {"ntdh": NTDH}
@@ -25,8 +26,9 @@ NOISE = (0.001, -0.002, 0.0005, 0.0015, -0.001, 0.0003)
 
 
 def row(experiment: str, seed: int, accuracy: float = 0.5, **given: Any) -> Row:
-    return {
-        **scored(dict.fromkeys(COLUMNS)),
+    known = {
+        **scored(blank_row()),
+        "measure": "accuracy",
         "experiment": experiment,
         "protocol": "mnist",
         "source": "real",
@@ -37,6 +39,7 @@ def row(experiment: str, seed: int, accuracy: float = 0.5, **given: Any) -> Row:
         "last_test_score": accuracy,
         **given,
     }
+    return placed(known)
 
 
 def masked_rows(
@@ -97,11 +100,7 @@ def test_the_shipped_experiments_decide_every_claim_whose_data_are_here() -> Non
         protocol = next(iter(experiment.protocols))
         if len(experiment.protocols[protocol].seeds) < claims.MIN_SEEDS:
             few.add(experiment.name)
-        rows += [
-            row_of(experiment.name, experiment.requires, run.config, run.seed, run.hash)
-            for run in experiment.runs
-            if run.protocol == protocol
-        ]
+        rows += [row_of(experiment, run) for run in experiment.runs if run.protocol == protocol]
     results = {result.id: result for result in ledger(rows, PAPERS)}
     decidable = [
         claim
@@ -119,11 +118,13 @@ def test_the_shipped_experiments_decide_every_claim_whose_data_are_here() -> Non
             assert results[claim.id].verdict == claims.NOT_RUN
 
 
-def row_of(experiment: str, dataset: str, config: Mapping[str, Any], seed: int, run: str) -> Row:
+def row_of(experiment: Experiment, run: Run) -> Row:
     """A row with a run's settings and random metrics."""
-    identity = {**config, "seed": seed, "mask": config.get("mask")}
-    values = random.Random(run)
-    given = row(experiment, seed, dataset=dataset, run=run)
+    config = run.config
+    identity = {**config, "seed": run.seed, "mask": config.get("mask")}
+    values = random.Random(run.hash)
+    given = row(experiment.name, run.seed, dataset=experiment.requires, run=run.hash)
+    given |= records.place(experiment.name, run)._asdict() | {"protocol": "mnist"}
     given |= {"arm": records.arm(identity), "baseline_hash": records.baseline_hash(identity)}
     given |= {
         "teacher_parameters": 100,

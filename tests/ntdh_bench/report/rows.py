@@ -18,7 +18,6 @@ from ntdh_bench.cache import digest
 from ntdh_bench.records import (
     COLUMNS,
     METRICS,
-    SETTINGS,
     Row,
     blank_row,
     csv_path,
@@ -38,6 +37,10 @@ RUN = "0123456789abcdef"
 _SHIFT = {None: 0.0, "most_divergent": -0.06, "random": 0.01, "least_divergent": 0.08}
 _DENSE = ("semantickitti", "nyuv2")
 _STUDENT = ("dataset", "protocol", "source", "gap", "classes", "unimodal", "student_noise", "seed")
+_AXES = (
+    "dataset", "gap", "classes", "teacher_noise", "unimodal", "modality", "teacher_epochs", "arm",
+    "method", "alpha", "beta", "layer", "removes", "ratio",
+)  # fmt: skip
 _BLANK = blank_row()
 _ENVIRONMENT: Row = {
     "seconds": 12.5,
@@ -87,8 +90,13 @@ def make_row(**given: Any) -> Row:
     row["config_hash"] = row["run"]
     row["baseline_hash"] = digest([row[name] for name in _STUDENT])
     row["measure"] = "miou" if row["dataset"] in _DENSE else "accuracy"
-    row |= older._by_columns(row, SETTINGS)._asdict()
+    row = placed(row)
     return scored({**row, **_metrics(row), **_ENVIRONMENT})
+
+
+def placed(row: Row) -> Row:
+    """Return a row with the cell and the hashes that its settings give it."""
+    return {**row, **older._by_columns(row, _AXES)._asdict()}
 
 
 def _metrics(row: Row) -> Row:

@@ -5,7 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ntdh_bench.records import COLUMNS, Row
+from ntdh_bench.cache import digest
+from ntdh_bench.records import Row, blank_row
+from ntdh_bench.report.cells import MixedRuns
 from ntdh_bench.report.contrasts import (
     SCORE,
     average,
@@ -18,12 +20,14 @@ from ntdh_bench.report.contrasts import (
     trend,
 )
 from ntdh_bench.report.pairing import scored
+from tests.ntdh_bench.report.rows import placed
 
 GAPS = (0.0, 0.2, 0.4, 1.0)
 
 
 def row(seed: int, accuracy: float | None, **given: Any) -> Row:
-    return {**scored(dict.fromkeys(COLUMNS)), "seed": seed, "last_test_score": accuracy, **given}
+    known = {**scored(blank_row()), "seed": seed, "last_test_score": accuracy, **given}
+    return placed({**known, "run": digest(known)})
 
 
 def test_a_difference_is_paired_by_seed_in_points() -> None:
@@ -70,9 +74,45 @@ def test_several_comparisons_of_a_seed_are_averaged_or_reduced() -> None:
     assert evaluate(cell(), rows, min)[0] == pytest.approx(10)
 
 
-def test_runs_alike_are_averaged() -> None:
-    rows = [row(0, value, gap=0.0, layer=layer) for layer, value in (("a", 0.2), ("b", 0.6))]
-    assert evaluate(cell(gap=0.0), rows)[0] == pytest.approx(40)
+def test_runs_that_nothing_tells_apart_are_not_averaged() -> None:
+    rows = [row(0, 0.2, last_test_kl=1.0), row(0, 0.6)]
+    with pytest.raises(MixedRuns, match=f"runs {rows[0]['run']} and {rows[1]['run']} of seed 0"):
+        evaluate(cell(), rows)
+
+
+def own(seed: int, accuracy: float, **cell: str) -> Row:
+    """A row of a user's experiment, whose axes no column knows."""
+    arm = "without_kd" if cell["method"] == "without_kd" else "kd"
+    return {**row(seed, accuracy, arm=arm, layer=str(cell)), "cell": cell}
+
+
+def test_axes_that_no_column_knows_are_compared_like_with_like_and_may_be_named() -> None:
+    rows = [
+        own(0, 0.5 + lr / 10 - t / 100, method="KD", temperature=str(t), lr=str(lr))
+        for t in (1, 4)
+        for lr in (1, 2)
+    ]
+    rows += [own(0, 0.5, method="without_kd", lr=lr) for lr in ("1", "2")]
+    hot, cold = cell(temperature="4"), cell(temperature="1")
+    assert evaluate(minus(hot, cold), rows) == pytest.approx({0: -3.0})
+    assert evaluate(hot, rows, min) == pytest.approx({0: 56.0})
+    gain = minus(cell(arm="kd", temperature="4"), cell(arm="without_kd"))
+    assert evaluate(gain, rows, max)[0] == pytest.approx(16)
+    at_2 = minus(cell(arm="kd", temperature="4", lr="2"), cell(arm="without_kd", lr="2"))
+    assert evaluate(at_2, rows)[0] == pytest.approx(16)
+
+
+def test_an_axis_may_be_told_by_other_columns() -> None:
+    """``mask: {T, none}`` is mentioned with ``removes``; ``gap`` is not, whatever was run."""
+    rows = [
+        {**row(0, score, removes=removes, gap=gap), "cell": {"mask": mask, "gap": str(gap)}}
+        for score, removes, mask, gap in (
+            (0.5, "most_divergent", "T", 0.0), (0.4, None, "none", 0.0), (0.9, None, "none", 1.0),
+        )
+    ]  # fmt: skip
+    effect = minus(cell(removes="most_divergent"), cell(removes=None))
+    assert evaluate(effect, rows) == pytest.approx({0: 10.0})
+    assert evaluate(effect, [rows[0], rows[2]]) == {}
 
 
 def test_a_column_is_taken_as_it_is() -> None:

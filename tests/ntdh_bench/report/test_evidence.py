@@ -24,6 +24,20 @@ def test_a_foreign_file_is_a_problem_and_stops_nothing(tmp_path: Path) -> None:
     assert "foreign.csv" in found.problems[0]
 
 
+def test_runs_that_cannot_be_told_apart_are_conflicts_and_left_out(tmp_path: Path) -> None:
+    first, second, other = (
+        make_row(experiment="mine", protocol="p", seed=seed, task_weight=weight)
+        for seed, weight in ((0, 0.5), (0, 0.7), (1, 0.5))
+    )
+    write_results(tmp_path, [first, second, other])
+    found = evidence.read(tmp_path)
+    assert [row["run"] for row in found.rows["mine"]] == [other["run"]]
+    assert found.problems == found.conflicts
+    (conflict,) = found.conflicts
+    assert conflict.startswith("mine: 2 runs of the cell dataset=mnist")
+    assert "differ in objective_hash, task_weight: left out, not averaged" in conflict
+
+
 def test_foreign_maps_are_a_problem_and_stop_nothing(tmp_path: Path) -> None:
     write_results(tmp_path, [make_row(experiment="mine", protocol="p", arm="saliency")])
     details_path(csv_path(tmp_path, "mine"), "maps").write_text("a,b\n1,2\n")

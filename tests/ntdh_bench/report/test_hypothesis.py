@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ntdh_bench.records import COLUMNS, Row
+from ntdh_bench.records import Row, blank_row
 from ntdh_bench.report import hypothesis
 from ntdh_bench.report.pairing import scored
 from ntdh_bench.report.statistics import random_effects
+from tests.ntdh_bench.report.rows import placed
 
 GAPS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
@@ -21,7 +22,7 @@ def pair(
 ) -> list[Row]:  # fmt: skip
     """A KD run with this gain and its control with these divergences."""
     common = {
-        **scored(dict.fromkeys(COLUMNS)),
+        **scored(blank_row()),
         "dataset": "synthetic",
         "source": "simulated",
         "protocol": "p",
@@ -43,7 +44,7 @@ def pair(
         "last_val_tcjsd": tcjsd,
         "last_val_teacher_score": accuracy,
     }
-    return [kd, control]
+    return [placed(kd), placed(control)]
 
 
 def noisy(seeds: int, slope: float, **given: Any) -> list[Row]:
@@ -202,6 +203,26 @@ def test_weight_adjustment_changes_the_objective_and_its_unit_weights_are_kd() -
     for row in rows:
         row["run"] += str(row["beta"])
     assert hypothesis.test_hypothesis(rows).strata == []
+
+
+def test_objectives_of_a_users_grid_are_strata_of_their_own() -> None:
+    """Temperature x learning rate, which no column knows: nothing is pooled, and labels say which."""
+    rows = []
+    for hot in ("1", "4"):
+        for rate in ("0.1", "1e-3"):
+            for row in noisy(3, -0.05):
+                own = {"x.temperature": hot, "x.lr": rate, "gap": str(row["gap"])}
+                run = f"{row['run']} {hot} {rate}"
+                rows.append({**row, "cell": own, "objective_hash": hot + rate, "run": run})
+    found = hypothesis.test_hypothesis(rows).strata
+    assert [(s.label, s.cells, s.unclear) for s in found] == [
+        (f"synthetic KD, p, temperature {hot}, lr {rate}", 6, 0)
+        for hot in ("1", "4") for rate in ("0.1", "1e-3")
+    ]  # fmt: skip
+    unnamed = [{**row, "cell": {"gap": str(row["gap"])}} for row in rows]
+    labels = [s.label for s in hypothesis.test_hypothesis(unnamed).strata]
+    assert labels[0] == "synthetic KD, p, objective 10.1"
+    assert len(set(labels)) == 4
 
 
 def test_unclear_cells_are_counted_even_if_nothing_else_is_left() -> None:

@@ -6,17 +6,19 @@ from typing import Any
 import pytest
 
 from ntdh_bench.records import Row
+from ntdh_bench.report.cells import MixedRuns
 from ntdh_bench.report.evidence import derived
+from ntdh_bench.report.figures import draw_panel
 from ntdh_bench.report.layouts import (
     LineSpec,
     PanelSpec,
     cell,
+    cell_panels,
     estimate,
     grouped,
     panel,
     panel_table,
     select,
-    varying,
 )
 from ntdh_bench.report.pairing import Controls
 from tests.ntdh_bench.report.rows import make_row
@@ -34,11 +36,11 @@ def with_derived(rows: list[Row]) -> list[Row]:
 
 
 def test_labels_say_what_the_scores_are() -> None:
-    dense = with_derived(rows_of(dataset="semantickitti", gap=0.0))
+    dense = with_derived(rows_of(dataset="semantickitti", gap=1.0))
     rows = with_derived(rows_of(gap=0.0))
     columns = (SCORE, "last_test_teacher_score")
     for found, name in ((rows, "accuracy"), (dense, "mIoU"), (rows + dense, "accuracy or mIoU")):
-        (table,) = grouped(*columns)(found)
+        (table,) = grouped(*columns, by=("dataset",))(found)
         assert [c.name for c in table.columns] == [f"{name} (%)", f"teacher's {name} (%)"]
         drawn = panel(PanelSpec("", "gap", "the {score}", SCORE, (LineSpec("KD"),)), found)
         assert drawn is not None
@@ -54,14 +56,14 @@ def test_select_matches_values_none_and_several() -> None:
     assert select(rows, {"ratio": 0.5}) == []
 
 
-def test_an_estimate_counts_seeds_not_runs() -> None:
-    rows = [*rows_of(gap=0.0), *rows_of(gap=1.0)]
-    found = estimate(rows, SCORE)
+def test_an_estimate_counts_seeds_and_averages_no_two_runs_of_one() -> None:
+    rows = rows_of(gap=0.0)
+    found = estimate([*rows, *rows], SCORE)  # the same runs, of two experiments
     assert found is not None
     assert found.n == 3
     assert found.mean == pytest.approx(fmean(row[SCORE] for row in rows))
-    assert cell(rows, SCORE).mixed
-    assert not cell(rows[:3], SCORE).mixed
+    with pytest.raises(MixedRuns, match=r"of seed 0 stand in one place, and differ in .*gap"):
+        cell([*rows, *rows_of(gap=1.0)], SCORE)
 
 
 def test_panels_have_a_curve_per_line_or_per_value() -> None:
@@ -136,16 +138,104 @@ def test_grouped_has_a_line_per_setting_that_varies() -> None:
             *rows_of(arm="without_kd"),
         ]
     )
-    assert varying(rows) == ("arm", "ratio", "removes")  # the others go with these
-    (table,) = grouped(SCORE, "gain", "last_test_kl")(rows)
+    by = ("arm", "method", "mask", "ratio", "removes")  # removes says what mask and ratio do
+    (table,) = grouped(SCORE, "gain", "last_test_kl", by=by)(rows)
     assert len(table.lines) == 3
     assert table.sortable
     labels = {line.labels for line in table.lines}
     assert labels == {
-        ("KD", "–", "no mask"),
-        ("KD", "0.5", "R, random"),
-        ("w/o KD", "–", "no mask"),
+        ("KD", "no mask"),
+        ("KD", "R, random"),
+        ("w/o KD", "no mask"),
     }
     without = next(line for line in table.lines if line.labels[0] == "w/o KD")
     assert without.cells[1] is None  # no gain over itself
     assert grouped(SCORE)([]) == []
+
+
+TEMPERATURE, LR = "model.init_args.distiller.init_args.temperature", "model.init_args.lr"
+
+
+def crossed(**measured: float) -> list[Row]:
+    """An experiment of axes and metrics that nothing here knows; scores tell the cells apart."""
+    rows = []
+    for number, (method, hot, rate) in enumerate(
+        [("KD", t, lr) for t in ("10", "2") for lr in ("0.1", "0.03", "1e-3")]
+        + [("none", None, lr) for lr in ("0.1", "0.03", "1e-3")]
+    ):
+        cell_of = {"method": method, TEMPERATURE: hot, LR: rate}
+        for seed in range(2):
+            row = make_row(experiment="mine", protocol="p", seed=seed, layer=str(cell_of))
+            named = {axis: label for axis, label in cell_of.items() if label}
+            score = {SCORE: (10 * number + seed) / 100}
+            own = {f"last_test_{name}": value + number for name, value in measured.items()}
+            rows.append({**row, "cell": named, **score, **own})
+    return rows
+
+
+def test_an_own_experiment_has_a_line_per_cell_and_columns_of_its_own_metrics() -> None:
+    rows = crossed(brier_score=0.25, point_miou=0.0, iou_road=0.0)
+    table, classes = grouped(SCORE, "last_test_kl")(rows)
+    assert table.keys == ("method", "temperature", "lr")
+    assert [column.name for column in table.columns] == [
+        "accuracy (%)", "KL (nats)", "brier score", "point miou (%)",
+    ]  # fmt: skip
+    assert [column.name for column in classes.columns] == ["iou road (%)"]
+    assert [line.labels for line in table.lines][:2] == [("KD", "10", "0.1"), ("KD", "10", "0.03")]
+    assert table.lines[-1].labels == ("none", "–", "1e-3")
+    texts = [table.text(line.cells[0]) for line in table.lines]
+    assert [text.split()[0] for text in texts] == [f"{10 * n}.5" for n in range(9)]
+    assert [table.text(line.cells[2]) for line in table.lines][:2] == [
+        "0.2500 ± 0.0000", "1.2500 ± 0.0000",
+    ]  # fmt: skip
+    with_kl = [{**row, "cell": {LR: "1", "x.lr": "2"}} for row in rows[:1]]
+    two, _ = grouped(SCORE)([*rows[2:4], *with_kl])
+    assert two.keys == ("method", "temperature", "model.lr", "x.lr")
+
+
+def test_an_own_experiment_has_a_panel_for_each_metric_and_combination() -> None:
+    rows = crossed(brier_score=0.25, iou_road=0.0)
+    panels = [panel(spec, rows) for spec in cell_panels(rows)]
+    drawn = [found for found in panels if found is not None]
+    assert [(found.title, found.y_label) for found in drawn] == [
+        ("method KD", "accuracy (%)"), ("method none", "accuracy (%)"),
+        ("method KD", "brier score"), ("method none", "brier score"),
+    ]  # fmt: skip
+    first, without = drawn[:2]
+    assert first.x_label == "lr"
+    assert [curve.label for curve in first.curves] == ["temperature 10", "temperature 2"]
+    assert first.curves[0].x == (0.001, 0.03, 0.1)
+    assert [y.mean for y in first.curves[1].y] == pytest.approx([0.505, 0.405, 0.305])
+    assert [curve.label for curve in without.curves] == ["no temperature"]
+    only_kd = [row for row in rows if row["cell"]["method"] == "KD"]
+    assert [spec.title for spec in cell_panels(only_kd)] == ["", ""]
+    words = [{**row, "cell": {"which": row["cell"][LR] + " a"}} for row in rows[:4]]
+    assert cell_panels(words) == ()
+    many = [{**row, "cell": {"a": "1", "b": f"{n} x", "c": "y", "d": f"{n}"}}
+            for n, row in enumerate(rows)]  # fmt: skip
+    assert len(cell_panels([*many, {**many[0], "cell": {"a": "2"}}])) == 0
+
+
+def test_cells_without_the_value_of_an_axis_are_levels() -> None:
+    rows = [row for row in crossed() if row["cell"].get(LR) == "0.1"]
+    (spec,) = cell_panels(rows)
+    found = panel(spec, rows)
+    assert found is not None
+    assert (found.x_label, [curve.x for curve in found.curves]) == ("temperature", [(2.0, 10.0)])
+    assert [(level.label, level.y[0].mean) for level in found.levels] == [
+        ("method none", pytest.approx(0.605))
+    ]
+
+
+def test_text_of_axes_and_metrics_is_taken_literally() -> None:
+    rows = [
+        {**row, "cell": {"{a": "1", "$b$": f"{{{n % 2}}}"}, "last_test_f{1}": 0.5}
+        for n, row in enumerate(rows_of(gap=0.0) + rows_of(gap=1.0))
+    ]
+    rows = [{**row, "cell": {**row["cell"], "{a": str(n // 3)}} for n, row in enumerate(rows)]
+    (table,) = grouped(SCORE)(rows)
+    assert table.columns[-1].name == "f{1}"
+    found = panel(cell_panels(rows)[-1], rows)
+    assert found is not None
+    assert (found.x_label, found.curves[0].label) == ("{a", "$b$ {0}")
+    assert "$b$ {0}" in draw_panel(found, "x")

@@ -4,15 +4,16 @@ from typing import Any
 
 import pytest
 
-from ntdh_bench.records import COLUMNS, Row
+from ntdh_bench.records import Row, blank_row
 from ntdh_bench.report.pairing import Controls, scored, split
+from tests.ntdh_bench.report.rows import placed
 
 TRUE = {"mask": "feature", "removes": "most_divergent", "ratio": 0.25, "layer": "hidden1"}
 
 
 def row(arm: str, accuracy: float | None = 0.7, ncjsd: float = 0.2, **given: Any) -> Row:
-    return {
-        **scored(dict.fromkeys(COLUMNS)),
+    known = {
+        **scored(blank_row()),
         "arm": arm,
         "baseline_hash": "seed 0",
         "protocol": "mnist",
@@ -25,6 +26,7 @@ def row(arm: str, accuracy: float | None = 0.7, ncjsd: float = 0.2, **given: Any
         "last_test_ncjsd": 9.0,
         **given,
     }
+    return placed(known)
 
 
 def test_gain_and_divergence_come_from_the_control_with_the_same_mask() -> None:
@@ -53,7 +55,6 @@ def test_gain_and_divergence_come_from_the_control_with_the_same_mask() -> None:
         {"layer": "input"},
         {"teacher_hash": "another"},
         {"retrain": True},
-        {"unimodal": True},
     ],
 )
 def test_a_control_of_another_teacher_or_mask_gives_the_gain_but_no_divergence(

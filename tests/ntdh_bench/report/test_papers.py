@@ -41,14 +41,14 @@ def gaps(rows):
 
 
 def printed(exhibit):
-    blank = make_blank()
+    blank = {**make_blank(), "measure": "accuracy"}
     return [scored({**blank, "gap": g, "seed": 0, "arm": "kd", "last_test_accuracy": a / 100})
             for g, a in PRINTED.items()] if exhibit == "toys" else []
 
 
 def make_blank():
-    from ntdh_bench.records import COLUMNS
-    return dict.fromkeys(COLUMNS)
+    from ntdh_bench.records import blank_row
+    return blank_row()
 
 
 panel = PanelSpec("Toys by gap", "gap", "gap", "last_test_score", (LineSpec("KD", {"arm": "kd"}),))
