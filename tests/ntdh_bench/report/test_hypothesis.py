@@ -206,7 +206,7 @@ def test_weight_adjustment_changes_the_objective_and_its_unit_weights_are_kd() -
 
 
 def test_objectives_of_a_users_grid_are_strata_of_their_own() -> None:
-    """Temperature x learning rate, which no column knows: nothing is pooled, and labels say which."""
+    """Temperature x learning rate, which no column knows: labels say which is which."""
     rows = []
     for hot in ("1", "4"):
         for rate in ("0.1", "1e-3"):
