@@ -8,7 +8,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ntdh_bench.runs import Run, measure, predict
 from ntdh_bench.runs.session import quiet_lightning
-from ntdh_bench.runs.summary import Summary, data_notes, teacher_row
+from ntdh_bench.runs.summary import data_notes, print_summary, teacher_row
 
 
 def main(argv: list[str]) -> int:
@@ -25,5 +25,5 @@ def main(argv: list[str]) -> int:
             rows = {**teacher_row(metrics), "student": metrics}
         notes = {**data_notes(run.data), "checkpoint": str(run.checkpoint), **saved}
         split = "validation" if run.command == "validate" else "test"
-        rank_zero_only(Summary(f"{run.data.name}, {split} set", rows, notes).show)()
+        rank_zero_only(print_summary)(f"{run.data.name}, {split} set", rows, notes)
     return 0

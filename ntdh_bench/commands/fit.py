@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ntdh_bench.runs import Run, fit
 from ntdh_bench.runs.session import quiet_lightning
-from ntdh_bench.runs.summary import summary_of_fit
+from ntdh_bench.runs.summary import print_fit
 
 
 def main(argv: list[str]) -> int:
@@ -13,5 +13,5 @@ def main(argv: list[str]) -> int:
         run = Run.parse(argv[0], argv[1:])
         record = fit(run)
         if run.processes.is_first:
-            summary_of_fit(run, record).show()
+            print_fit(run, record)
     return 0

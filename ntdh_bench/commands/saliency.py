@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ntdh_bench.runs import Run, map_divergence
 from ntdh_bench.runs.session import quiet_lightning
-from ntdh_bench.runs.summary import summary_of_maps
+from ntdh_bench.runs.summary import print_maps
 
 
 def main(argv: list[str]) -> int:
@@ -13,5 +13,5 @@ def main(argv: list[str]) -> int:
         run = Run.parse(argv[0], argv[1:])
         record, paths = map_divergence(run)
         if run.processes.is_first:
-            summary_of_maps(run, record, paths).show()
+            print_maps(run, record, paths)
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -35,47 +35,36 @@ _PARTS = {
 }  # fmt: skip
 
 
-class Summary(NamedTuple):
-    """A table of what was measured, and lines below it.
+def print_summary(
+    title: str, rows: Mapping[str, Mapping[str, float] | None], notes: Mapping[str, str]
+) -> None:
+    """Print accuracies or mean IoUs (per cent) and divergences (nats) of teacher and students.
 
-    Attributes:
+    Mean IoUs of points, and how hidden voxels are completed, have columns where they are measured.
+
+    Args:
         title: what was measured, on which data.
-        rows: name of a network to its ``accuracy`` or ``miou``, ``point_miou``, ``completion_...``,
-            ``tcjsd`` and ``ncjsd``; ``None`` values and missing metrics show as a dash.
-        notes: where things are.
+        rows: name of a network to its metrics; ``None`` and missing ones show as a dash.
+        notes: lines below the table: where things are.
     """
-
-    title: str
-    rows: Mapping[str, Mapping[str, float] | None]
-    notes: Mapping[str, str]
-
-    def show(self) -> None:
-        """Print accuracies or mean IoUs (per cent) and divergences (nats).
-
-        Mean IoUs of points, and how hidden voxels are completed, have columns where they are
-        measured.
-        """
-        console = Console()
-        if self.rows:
-            console.print(self._table())
-        width = max(map(len, self.notes), default=0)
-        for name, note in self.notes.items():
-            console.print(f"{name:<{width}}  {note}", highlight=False, soft_wrap=True, markup=False)
-
-    def _table(self) -> Table:
-        table = Table(title=self.title, title_justify="left")
-        table.add_column("network")
-        measured = {metric for metrics in self.rows.values() for metric in metrics or {}}
-        columns = [name for name in _TITLES if name in measured or name in _ALWAYS]
-        for name in columns:
-            table.add_column(_TITLES[name], justify="right")
-        for name, metrics in self.rows.items():
-            table.add_row(name, *(_cell(metrics or {}, column) for column in columns))
-        return table
+    table = Table(title=title, title_justify="left")
+    table.add_column("network")
+    measured = {metric for metrics in rows.values() for metric in metrics or {}}
+    columns = [name for name in _TITLES if name in measured or name in _ALWAYS]
+    for name in columns:
+        table.add_column(_TITLES[name], justify="right")
+    for name, metrics in rows.items():
+        table.add_row(name, *(_cell(metrics or {}, column) for column in columns))
+    console = Console()
+    if rows:
+        console.print(table)
+    width = max(map(len, notes), default=0)
+    for name, note in notes.items():
+        console.print(f"{name:<{width}}  {note}", highlight=False, soft_wrap=True, markup=False)
 
 
-def summary_of_fit(run: Run, record: dict[str, Any], recorded: bool = True) -> Summary:
-    """Return what a finished run measured, and, where its folder stays, what is there."""
+def print_fit(run: Run, record: dict[str, Any], recorded: bool = True) -> None:
+    """Print what a finished run measured, and, where its folder stays, what is there."""
     best, last = record["metrics"]["best"], record["metrics"]["last"]
     rows: dict[str, Mapping[str, float] | None] = {**teacher_row(last["test"])}
     notes = {**data_notes(run.data), **_origin_notes(run, record["teacher"])}
@@ -98,15 +87,15 @@ def summary_of_fit(run: Run, record: dict[str, Any], recorded: bool = True) -> S
     if per_class := last.get("test_per_class"):
         values = ", ".join(f"{name} {100 * iou:.1f}" for name, iou in per_class.items())
         notes = {"IoU %": f"{values} (last epoch)", **notes}
-    return Summary(f"{record['dataset']}, test set, seed {record['seed']}", rows, notes)
+    print_summary(f"{record['dataset']}, test set, seed {record['seed']}", rows, notes)
 
 
-def summary_of_maps(run: Run, record: dict[str, Any], paths: Sequence[Path]) -> Summary:
-    """Return where the maps of a finished run are: ``paths``, the numbers first, and figures."""
+def print_maps(run: Run, record: dict[str, Any], paths: Sequence[Path]) -> None:
+    """Print where the maps of a finished run are: ``paths``, the numbers first, and figures."""
     notes = {**data_notes(run.data), **_origin_notes(run, record["teacher"])}
     notes["numbers"] = str(paths[0])
     notes |= {path.stem.replace("_", " "): str(path) for path in paths if path.suffix == ".png"}
-    return Summary("", {}, notes)
+    print_summary("", {}, notes)
 
 
 def teacher_row(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:

@@ -12,7 +12,7 @@ from ntdh_bench.errors import UserError
 from ntdh_bench.run_hash import PINNED, pin
 from ntdh_bench.runs import Run, fit, map_divergence
 from ntdh_bench.runs.session import quiet_lightning
-from ntdh_bench.runs.summary import summary_of_fit, summary_of_maps
+from ntdh_bench.runs.summary import print_fit, print_maps
 
 _PINNED_WORDS = {"third_party": "third-party code", "given_teacher": "model.teacher_checkpoint"}
 _NOT_SETTINGS = ("command", *PINNED)
@@ -47,10 +47,10 @@ def _run(settings: dict[str, Any], command: str, folder: Path) -> dict[str, Any]
         run = Run.parse(command, config=settings, folder=folder)
         if command == "saliency":
             record, paths = map_divergence(run)
-            summary_of_maps(run, record, paths).show()
+            print_maps(run, record, paths)
         else:
             record = fit(run, record=False, share_control=True)
-            summary_of_fit(run, record, recorded=False).show()
+            print_fit(run, record, recorded=False)
     return record
 
 

@@ -32,7 +32,9 @@ def test_a_config_is_fitted_and_its_checkpoint_measured(
 ) -> None:
     given = yaml.safe_dump(config)
     run = runs.Run.parse("fit", config=config)
+    before = dict(os.environ)
     record = runs.fit(run)
+    assert dict(os.environ) == before
     assert yaml.safe_dump(config) == given
     assert run.folder.parent == tmp_path / "runs"
     assert (run.folder / "record.json").is_file()
@@ -60,14 +62,6 @@ def test_making_a_run_has_no_side_effects(
     changed = {name for name, _ in os.environ.items() ^ before.items()}
     assert changed <= {"PL_GLOBAL_SEED", "PL_SEED_WORKERS"}
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_run_leaves_the_environment_as_it_was(config: dict[str, Any]) -> None:
-    run = runs.Run.parse("fit", config=config)
-    before = dict(os.environ)
-    runs.fit(run, record=False)
-    assert not (run.folder / "record.json").exists()
-    assert dict(os.environ) == before
 
 
 def test_the_data_are_told_the_only_modality_that_is_used(
