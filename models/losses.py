@@ -1,8 +1,7 @@
-"""Losses of segmentation networks that fuse sensors, for pixels and points alike.
+"""Losses of segmentation networks that fuse sensors.
 
-Logits are ``(N, C, *spatial)`` (``(N, C)`` for points) and targets int64 ``(N, *spatial)``. Ignored
-targets take no part. Half precision is promoted to float32, float64 stays float64. Every loss is 0,
-with a zero gradient, where nothing is left to compare.
+Logits are rows ``(N, C)``, of points or of pixels that count (``divergence.flatten_dense``). Half
+precision is promoted to float32, float64 stays float64. Without rows a loss is 0, and its gradient.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from ntdh_bench.divergence import flatten_dense, promote
+from ntdh_bench.divergence import promote
 from ntdh_bench.segmentation import check_labels
 
 PMF_FLOOR = 1e-8
@@ -23,36 +22,34 @@ def focal(
     target: Tensor,
     class_weight: Tensor | None = None,
     gamma: float = 2.0,
-    ignore_index: int = 255,
     floor: float = 1e-6,
 ) -> Tensor:
     """Focal loss: ``-w_k (1 - p_k)^gamma log max(p_k, floor)`` of the target class k.
 
     Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, Eq. 5, with the floor of PMF's
-    code, below which an element hardly has a gradient. The mean is over valid elements and not over
-    their weights, as there. ``gamma = 0, floor = 0`` is cross-entropy.
+    code, below which a row hardly has a gradient. The mean is over rows and not over their weights,
+    as there. ``gamma = 0, floor = 0`` is cross-entropy.
 
     Args:
-        logits: ``(N, C, *spatial)``.
-        target: int64 ``(N, *spatial)``.
+        logits: ``(N, C)``.
+        target: int64 ``(N,)``.
         class_weight: ``(C,)``, finite; None for 1.
         gamma: exponent, at least 0.
-        ignore_index: target value to leave out.
         floor: least probability the logarithm sees, in [0, 1).
 
     Returns:
-        Scalar in nats, mean over the elements that are not ignored.
+        Scalar in nats, mean over rows.
 
     Raises:
         ValueError: shapes do not fit, gamma is negative, or floor outside [0, 1).
-        TargetError: a target neither in ``[0, C)`` nor ignored.
+        TargetError: a target outside ``[0, C)``.
     """
     if not gamma >= 0:
         raise ValueError(f"gamma is {gamma}: expected a number of at least 0")
     if not 0 <= floor < 1:
         raise ValueError(f"floor is {floor}: expected a probability below 1")
-    rows, labels = _valid_rows(logits, target, ignore_index)
-    log_p = rows.log_softmax(dim=1).gather(1, labels[:, None]).squeeze(1)
+    rows = _checked(logits, target)
+    log_p = rows.log_softmax(dim=1).gather(1, target[:, None]).squeeze(1)
     # Below this the power of an exponent under 1 has an infinite slope, and 0 * inf is NaN.
     miss = (-torch.expm1(log_p)).clamp(min=torch.finfo(log_p.dtype).tiny)
     value = -miss.pow(gamma) * _floored(log_p, floor)
@@ -62,31 +59,30 @@ def focal(
                 f"class_weight {tuple(class_weight.shape)}: expected one for each of the "
                 f"{rows.shape[1]} classes"
             )
-        value = value * class_weight.to(value)[labels]
+        value = value * class_weight.to(value)[target]
     return value.sum() / max(len(value), 1)
 
 
-def lovasz_softmax(logits: Tensor, target: Tensor, ignore_index: int = 255) -> Tensor:
+def lovasz_softmax(logits: Tensor, target: Tensor) -> Tensor:
     """Lovász-softmax: the convex extension of the Jaccard loss, mean over the classes present.
 
     Berman, Triki and Blaschko, "The Lovász-Softmax loss", CVPR 2018, Eq. 8-9 and Alg. 1. All
-    elements of the batch form one set, and classes without a target in it do not count.
+    rows form one set, and classes without a target in it do not count.
 
     Args:
-        logits: ``(N, C, *spatial)``.
-        target: int64 ``(N, *spatial)``.
-        ignore_index: target value to leave out.
+        logits: ``(N, C)``.
+        target: int64 ``(N,)``.
 
     Returns:
         Scalar in [0, 1].
 
     Raises:
         ValueError: shapes do not fit.
-        TargetError: a target neither in ``[0, C)`` nor ignored.
+        TargetError: a target outside ``[0, C)``.
     """
-    rows, labels = _valid_rows(logits, target, ignore_index)
-    present = torch.unique(labels)
-    foreground = labels == present[:, None]
+    rows = _checked(logits, target)
+    present = torch.unique(target)
+    foreground = target == present[:, None]
     probability = rows.softmax(dim=1).T[present]
     errors = torch.where(foreground, 1 - probability, probability)
     value = (errors * _lovasz_weights(errors.detach(), foreground)).sum()
@@ -94,25 +90,7 @@ def lovasz_softmax(logits: Tensor, target: Tensor, ignore_index: int = 255) -> T
 
 
 def perception_aware(first: Tensor, second: Tensor, threshold: float = 0.7) -> Tensor:
-    """PMF's perception-aware loss: the mean of :func:`perception_aware_values`.
-
-    Args:
-        first: logits ``(N, C, *spatial)`` of one branch.
-        second: logits of the other branch, the same shape.
-        threshold: confidence in [0, 1] from which a branch may guide the other.
-
-    Returns:
-        Scalar in nats, mean over all elements; 0 where there are none.
-
-    Raises:
-        ValueError: shapes do not fit.
-    """
-    values = perception_aware_values(first, second, threshold)
-    return values.sum() / max(values.numel(), 1)
-
-
-def perception_aware_values(first: Tensor, second: Tensor, threshold: float = 0.7) -> Tensor:
-    """Weighted KL divergence from the more confident to the less confident branch, per element.
+    """PMF's perception-aware loss: KL divergence from the more to the less confident branch.
 
     Zhuang et al., "Perception-Aware Multi-Sensor Fusion for 3D LiDAR Semantic Segmentation", ICCV
     2021, Sec. 3.3. Confidence is 1 minus the entropy over log C, and the weight is how much more
@@ -121,20 +99,20 @@ def perception_aware_values(first: Tensor, second: Tensor, threshold: float = 0.
     logarithms see no probability below 1e-8.
 
     Args:
-        first: logits ``(N, C, *spatial)`` of one branch, C >= 2.
+        first: logits ``(N, C)`` of one branch, C >= 2.
         second: logits of the other branch, the same shape.
         threshold: confidence in [0, 1] from which a branch may guide the other.
 
     Returns:
-        ``(N, *spatial)`` in nats, >= 0.
+        Scalar in nats, mean over rows.
 
     Raises:
         ValueError: shapes do not fit.
     """
-    if first.shape != second.shape or first.dim() < 2 or first.shape[1] < 2:
+    if first.shape != second.shape or first.dim() != 2 or first.shape[1] < 2:
         raise ValueError(
             f"logits {tuple(first.shape)} and {tuple(second.shape)} do not fit: expected twice the "
-            "same (N, C, *spatial) with at least 2 classes"
+            "same (N, C) with at least 2 classes"
         )
     log_p, log_q = (logits.log_softmax(dim=1) for logits in promote(first, second))
     with torch.no_grad():
@@ -144,14 +122,18 @@ def perception_aware_values(first: Tensor, second: Tensor, threshold: float = 0.
         weight_p = lead.clamp(min=0) * (confidence_p >= threshold)
         weight_q = (-lead).clamp(min=0) * (confidence_q >= threshold)
     value = weight_p * _kl(p, log_p, log_q) + weight_q * _kl(q, log_q, log_p)
-    return value / p.shape[1]
+    return (value / p.shape[1]).sum() / max(len(value), 1)
 
 
-def _valid_rows(logits: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
-    """Return logits ``(M, C)``, at least float32, and targets ``(M,)`` of what is not ignored."""
-    rows, labels = flatten_dense(logits, target, ignore_index)
-    check_labels(labels, rows.shape[1])
-    return promote(rows)[0], labels.long()
+def _checked(logits: Tensor, target: Tensor) -> Tensor:
+    """Return the logits, at least float32, if they and the targets fit."""
+    if logits.dim() != 2 or target.shape != logits.shape[:1]:
+        raise ValueError(
+            f"logits {tuple(logits.shape)} and target {tuple(target.shape)} do not fit: expected "
+            "(N, C) and (N,)"
+        )
+    check_labels(target, logits.shape[1])
+    return promote(logits)[0]
 
 
 @torch.no_grad()

@@ -14,14 +14,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ntdh_bench.distillers.functional import kd
-from ntdh_bench.divergence import TargetError
+from ntdh_bench.divergence import TargetError, flatten_dense
 from ntdh_bench.models.losses import (
     focal,
     lovasz_softmax,
     perception_aware,
-    perception_aware_values,
 )
-from tests.logits import CLASSES, IGNORED, draw
+from tests.logits import CLASSES, draw
+
+
+def rows(seed: int = 0, scale: float = 2.0, count: int = 60) -> tuple[Tensor, Tensor]:
+    """Logits ``(N, C)`` and targets ``(N,)``; class 5 is absent."""
+    logits, target = flatten_dense(*draw((count, CLASSES), seed, scale))
+    return logits.detach().requires_grad_(), target
 
 
 def gradient(value: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -36,13 +41,11 @@ def naive_jaccard(wrong: np.ndarray, foreground: np.ndarray) -> float:
 
 def naive_lovasz(logits: Tensor, target: Tensor) -> float:
     """Lovász extension as the mean of the set function over thresholds (the Choquet integral)."""
-    rows = logits.detach().softmax(1).movedim(1, -1).reshape(-1, logits.shape[1]).numpy()
-    labels = target.flatten().numpy()
-    rows, labels = rows[labels != IGNORED], labels[labels != IGNORED]
+    probability, labels = logits.detach().softmax(1).numpy(), target.numpy()
     losses = []
     for label in np.unique(labels):
         foreground = labels == label
-        errors = np.where(foreground, 1 - rows[:, label], rows[:, label])
+        errors = np.where(foreground, 1 - probability[:, label], probability[:, label])
         levels = np.concatenate([[0.0], np.sort(errors)])
         parts = [
             (high - low) * naive_jaccard(errors > low, foreground) for low, high in pairwise(levels)
@@ -52,23 +55,19 @@ def naive_lovasz(logits: Tensor, target: Tensor) -> float:
 
 
 def test_focal_is_what_its_formula_says() -> None:
-    logits, target = draw()
+    logits, target = rows()
     weight = torch.linspace(0.5, 2.0, CLASSES)
-    total = count = 0.0
-    for p, label in zip(
-        logits.detach().softmax(1).movedim(1, -1).reshape(-1, CLASSES), target.flatten(),
-        strict=True,
-    ):  # fmt: skip
-        if label != IGNORED:
-            k = float(p[label])
-            total -= float(weight[label]) * (1 - k) ** 3 * math.log(k)
-            count += 1
-    assert focal(logits, target, weight, gamma=3.0).item() == pytest.approx(total / count)
+    total = 0.0
+    for p, label in zip(logits.detach().softmax(1), target, strict=True):
+        k = float(p[label])
+        total -= float(weight[label]) * (1 - k) ** 3 * math.log(k)
+    expected = total / len(target)
+    assert focal(logits, target, weight, gamma=3.0).item() == pytest.approx(expected)
 
 
 def test_focal_without_exponent_is_cross_entropy() -> None:
-    logits, target = draw()
-    expected = F.cross_entropy(logits, target, ignore_index=IGNORED)
+    logits, target = rows()
+    expected = F.cross_entropy(logits, target)
     actual = focal(logits, target, gamma=0.0, floor=0.0)
     torch.testing.assert_close(actual, expected)
     torch.testing.assert_close(gradient(actual, logits), gradient(expected, logits))
@@ -76,7 +75,7 @@ def test_focal_without_exponent_is_cross_entropy() -> None:
 
 def test_lovasz_is_the_extension_of_the_jaccard_loss() -> None:
     for seed in range(3):
-        logits, target = draw(seed=seed)
+        logits, target = rows(seed)
         assert lovasz_softmax(logits, target).item() == pytest.approx(naive_lovasz(logits, target))
     hard = F.one_hot(torch.tensor([0, 1, 1, 1, 2]), 3) * 100.0
     target = torch.tensor([0, 0, 1, 1, 2])
@@ -85,7 +84,7 @@ def test_lovasz_is_the_extension_of_the_jaccard_loss() -> None:
 
 
 def test_lovasz_keeps_its_digits_in_single_precision() -> None:
-    logits, target = draw((1, CLASSES, 200, 300))
+    logits, target = rows(count=60_000)
     exact = gradient(lovasz_softmax(logits, target), logits)[0]
     single = logits.detach().float().requires_grad_()
     actual = gradient(lovasz_softmax(single, target), single)[0]
@@ -93,36 +92,23 @@ def test_lovasz_keeps_its_digits_in_single_precision() -> None:
 
 
 @pytest.mark.parametrize("loss", [focal, lovasz_softmax])
-def test_gradients_are_right_and_points_are_like_pixels(loss: Callable[..., Tensor]) -> None:
-    logits, target = draw((2, CLASSES, 3, 4))
+def test_gradients_are_right_and_the_order_is_of_no_matter(loss: Callable[..., Tensor]) -> None:
+    logits, target = rows(count=24)
     assert torch.autograd.gradcheck(lambda x: loss(x, target), logits)
-    rows = logits.movedim(1, -1).reshape(-1, CLASSES)
-    torch.testing.assert_close(loss(rows, target.flatten()), loss(logits, target))
-    shuffled = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(
-        loss(rows[shuffled], target.flatten()[shuffled]), loss(logits, target)
-    )
+    order = torch.randperm(len(logits), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(loss(logits[order], target[order]), loss(logits, target))
 
 
 @pytest.mark.parametrize("loss", [focal, lovasz_softmax])
-@pytest.mark.parametrize("valid", [0, 1])
-def test_none_or_one_valid_pixel(loss: Callable[..., Tensor], valid: int) -> None:
-    logits, _ = draw((2, CLASSES, 3, 4))
-    target = torch.full((2, 3, 4), IGNORED)
-    target.view(-1)[:valid] = 3
-    value = loss(logits, target)
+@pytest.mark.parametrize("count", [0, 1])
+def test_none_or_one_row(loss: Callable[..., Tensor], count: int) -> None:
+    logits = rows()[0][:count].detach().requires_grad_()
+    value = loss(logits, torch.full((count,), 3))
     slope = gradient(value, logits)[0]
     assert value.shape == ()
-    assert value.isfinite()
+    assert bool(value > 0) == bool(count)
     assert slope.isfinite().all()
-    if not valid:
-        assert value == 0
-        assert not slope.any()
-    else:
-        assert value > 0
-        assert slope.flatten(2)[0, :, 0].any()
-        assert not slope.flatten(2)[:, :, 1:].any()
-    assert loss(logits[:0], target[:0]) == 0
+    assert bool(slope.any()) == bool(count)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
@@ -137,7 +123,7 @@ def test_focal_is_finite_where_the_class_is_certain(gamma: float) -> None:
 @pytest.mark.parametrize("scale", [1.0, 1e4])
 @pytest.mark.parametrize("name", ["focal", "lovasz", "perception_aware"])
 def test_huge_logits_and_half_precision(name: str, scale: float, dtype: torch.dtype) -> None:
-    source, target = draw(scale=scale)
+    source, target = rows(scale=scale)
     logits = source.detach().to(dtype).clamp(-6e4, 6e4).requires_grad_()
     losses = {
         "focal": lambda x: focal(x, target),
@@ -154,24 +140,29 @@ def test_huge_logits_and_half_precision(name: str, scale: float, dtype: torch.dt
     torch.testing.assert_close(value.double(), exact, rtol=1e-5, atol=1e-6)
 
 
+def one_by_one(first: Tensor, second: Tensor, threshold: float = 0.7) -> Tensor:
+    """The perception-aware loss of every row alone."""
+    pairs = zip(first.split(1), second.split(1), strict=True)
+    return torch.stack([perception_aware(*pair, threshold) for pair in pairs])
+
+
 def test_the_more_confident_branch_guides_the_other() -> None:
     sure, unsure = [8.0, 0.0, 0.0], [0.5, 0.2, 0.0]
     first = torch.tensor([sure, unsure, unsure, sure], requires_grad=True)
     second = torch.tensor([unsure, sure, [0.0, 0.5, 0.2], sure], requires_grad=True)
-    values = perception_aware_values(first, second)
+    values = one_by_one(first, second)
     assert (values > 0).tolist() == [True, True, False, False]
     torch.testing.assert_close(values.mean(), perception_aware(first, second))
     of_first, of_second = gradient(values.sum(), first, second)
     assert of_first.any(dim=1).tolist() == [False, True, False, False]
     assert of_second.any(dim=1).tolist() == [True, False, False, False]
-    swapped = perception_aware_values(second, first)
-    torch.testing.assert_close(swapped, values)
+    torch.testing.assert_close(one_by_one(second, first), values)
 
 
 def test_perception_aware_weight_is_the_lead_in_confidence() -> None:
     first, _ = draw((3, CLASSES), seed=1, scale=6.0)
     second, _ = draw((3, CLASSES), seed=2)
-    for x, y, value in zip(first, second, perception_aware_values(first, second, 0.0), strict=True):
+    for x, y, value in zip(first, second, one_by_one(first, second, 0.0), strict=True):
         p, q = x.softmax(0), y.softmax(0)
         confidence = [1 + (r * r.log()).sum() / math.log(CLASSES) for r in (p, q)]
         lead = abs(confidence[0] - confidence[1])
@@ -180,24 +171,18 @@ def test_perception_aware_weight_is_the_lead_in_confidence() -> None:
         torch.testing.assert_close(value, expected)
 
 
-def test_perception_aware_of_rows_that_a_mask_keeps() -> None:
-    first, _ = draw(scale=6.0)
-    second, _ = draw(seed=1)
-    values = perception_aware_values(first, second)
-    assert values.shape == (2, 5, 7)
-    keep = torch.tensor([3, 8, 40])
-    rows = [x.movedim(1, -1).reshape(-1, CLASSES)[keep] for x in (first, second)]
-    torch.testing.assert_close(perception_aware_values(*rows), values.flatten()[keep])
-    nothing = perception_aware(first[:0], second[:0])
+def test_perception_aware_of_no_rows() -> None:
+    first, second = rows()[0], rows(1)[0][:0]
+    nothing = perception_aware(first[:0], second)
     assert nothing == 0
     assert not gradient(nothing, first)[0].any()
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    logits, target = draw()
+    logits, target = rows()
     for loss in (focal, lovasz_softmax):
         with pytest.raises(ValueError, match="do not fit"):
-            loss(logits, target[:, 1:])
+            loss(logits, target[1:])
         for label in (CLASSES, -1):
             with pytest.raises(TargetError, match="expected 0 to 5"):
                 loss(logits, torch.full_like(target, label))
@@ -235,7 +220,7 @@ def test_lovasz_reference(golden: Path, peer: str) -> None:
     data = golden_arrays(golden, "lovasz")
     probability = data["base.in_probas"]
     logits = probability.log().requires_grad_()
-    value = lovasz_softmax(logits, data["base.in_labels"], ignore_index=0)
+    value = lovasz_softmax(*flatten_dense(logits, data["base.in_labels"], ignore_index=0))
     close(value, data[f"base.ignore0_present.{peer}.loss_f64"])
     expected = by_logits(probability, data[f"base.ignore0_present.{peer}.grad_s_f64"])
     close(gradient(value, logits)[0], expected)
@@ -246,7 +231,7 @@ def test_focal_reference(golden: Path) -> None:
     probability = data["in_probas"]
     logits = probability.log().requires_grad_()
     weight = data["semantickitti.focal_alpha"]
-    value = focal(logits, data["in_labels"], weight, ignore_index=0)
+    value = focal(*flatten_dense(logits, data["in_labels"], ignore_index=0), weight)
     close(value, data["gamma2_kitti_alpha_mask.pmf.loss_f64"])
     expected = by_logits(probability, data["gamma2_kitti_alpha_mask.pmf.grad_s_f64"])
     close(gradient(value, logits)[0], expected)
@@ -256,7 +241,8 @@ def test_perception_aware_reference(golden: Path) -> None:
     data = golden_arrays(golden, "perception_aware")
     lidar = data["in_lidar_logits"].requires_grad_()
     camera = data["in_camera_logits"].requires_grad_()
-    value = perception_aware(lidar, camera, float(data["hp_tau"]))
+    rows = [x.movedim(1, -1).flatten(0, -2) for x in (lidar, camera)]
+    value = perception_aware(rows[0], rows[1], float(data["hp_tau"]))
     close(value, data["pmf.loss_f64"])
     # The reference detaches nothing; with a constant guide the gradient is that of cross-entropy.
     for student, guide, weight in ((lidar, camera, "img"), (camera, lidar, "pcd")):

@@ -43,8 +43,8 @@ def test_loss_is_that_of_the_paper(data: SemanticKITTIDataModule, tmp_path: Path
     logits = module.network(module.inputs(batch))
     expected = torch.zeros(())
     for branch in ("camera", "lidar"):
-        expected = expected + focal(logits[branch], batch["target"], data.class_weights["pmf"])
-        expected = expected + 0.5 * lovasz_softmax(logits[branch], batch["target"])
+        rows = flatten_dense(logits[branch], batch["target"])
+        expected = expected + focal(*rows, data.class_weights["pmf"]) + 0.5 * lovasz_softmax(*rows)
     camera, lidar = (flatten_dense(logits[b], batch["target"])[0] for b in ("camera", "lidar"))
     guidance = perception_aware(camera, lidar, threshold=0.0)
     assert guidance > 0
