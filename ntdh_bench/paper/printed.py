@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ntdh_bench.files.text import read_yaml
 from ntdh_bench.records import Row, blank_row
@@ -18,31 +17,11 @@ _DENSE = ("semantickitti", "nyuv2")  # judged by mIoU
 DATASETS = {"table2": "mnist", "table3": "ravdess", "table4": "semantickitti"}
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table of the paper.
+class Table(NamedTuple):
+    """A table of the paper: its columns, and row label to numbers, in the paper's order."""
 
-    Attributes:
-        title: its number and what it shows.
-        where: table and section.
-        unit: of its numbers.
-        columns: in the paper's order.
-        values: row label to numbers, in the paper's order.
-    """
-
-    title: str
-    where: str
-    unit: str
     columns: tuple[str, ...]
     values: dict[str, tuple[float, ...]]
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A figure of the paper, and what it says in words (it prints no numbers)."""
-
-    title: str
-    says: str
 
 
 @cache
@@ -61,9 +40,6 @@ def tables() -> dict[str, Table]:
     """Return the paper's tables by name: ``table1`` to ``table4``."""
     return {
         name: Table(
-            table["title"],
-            table["where"],
-            table["unit"],
             tuple(table["columns"]),
             {row: tuple(map(float, values)) for row, values in table["values"].items()},
         )
@@ -71,28 +47,14 @@ def tables() -> dict[str, Table]:
     }
 
 
-@cache
-def figures() -> dict[str, Figure]:
-    """Return the paper's figures by name: ``fig3``, ``fig6`` ... ``fig13``."""
-    return {name: Figure(**figure) for name, figure in _content()["figures"].items()}
+def figures() -> dict[str, str]:
+    """Return what the paper's figures say in words, by name; they print no numbers."""
+    return {name: figure["says"] for name, figure in _content()["figures"].items()}
 
 
 def says(exhibit: str) -> str:
-    """Return what the paper says in words about the figure that an exhibit is, or is part of."""
-    found = figures().get(re.sub(r"(fig\d+).*", r"\1", exhibit))
-    return found.says if found else ""
-
-
-def value(table: str, row: str, column: str) -> float:
-    """Return a printed number, such as ``value("table2", "T 0.25", "DKD")``.
-
-    Raises:
-        KeyError: the paper's table has no such row or column.
-    """
-    found = tables()[table]
-    if column not in found.columns:
-        raise KeyError(f"{table} has no column {column!r}: it has {', '.join(found.columns)}")
-    return found.values[row][found.columns.index(column)]
+    """Return what the paper says about the figure that an exhibit is, or is part of."""
+    return figures().get(re.sub(r"(fig\d+).*", r"\1", exhibit), "")
 
 
 @cache

@@ -123,6 +123,22 @@ def _scroll(table: Html, label: str) -> Html:
     return el("div", table, class_="scroll", tabindex=0, role="region", aria_label=label)
 
 
+def _heads(names: Iterable[str], text: int, sortable: bool = True) -> Html:
+    """Return a row of headers, the first ``text`` of them over text; a click on one may sort."""
+    return el(
+        "tr",
+        *(
+            el(
+                "th",
+                el("button", name, type="button") if sortable else name,
+                scope="col",
+                class_="text" if place < text else None,
+            )
+            for place, name in enumerate(names)
+        ),
+    )
+
+
 # -- summary -------------------------------------------------------------------------------------
 
 
@@ -213,12 +229,9 @@ def _claims(claims: Sequence[Result], anchors: Mapping[str, str]) -> Html:
         f"{wording.N_NOTE}",
     )
     head = ("verdict", "claim", "data", "n", "effect [95 %]", "Holm p", "in the paper")
-    buttons = [
-        el("th", el("button", name, type="button"), scope="col", class_="text") for name in head
-    ]
     table = el(
         "table",
-        el("thead", el("tr", *buttons)),
+        el("thead", _heads(head, len(head))),
         el("tbody", *(_claim(result, anchors[result.id]) for result in claims)),
         id="ledger",
     )
@@ -373,11 +386,6 @@ def _label(text: str) -> str:
 
 def _strata(strata: Iterable[Stratum]) -> Html:
     names = ("stratum", "data", "cells", "seeds", *wording.QUANTITY_NAMES.values(), "verdict")
-    kinds = ["text", *[None] * (len(names) - 1)]
-    head = [
-        el("th", el("button", name, type="button"), scope="col", class_=kind)
-        for name, kind in zip(names, kinds, strict=True)
-    ]
     lines = []
     for stratum in strata:
         found = [getattr(stratum, quantity) for quantity in wording.QUANTITY_NAMES]
@@ -395,7 +403,7 @@ def _strata(strata: Iterable[Stratum]) -> Html:
                 el("td", _verdict(stratum.verdict), data_value=stratum.verdict),
             )
         )
-    table = el("table", el("thead", el("tr", *head)), el("tbody", *lines))
+    table = el("table", el("thead", _heads(names, 1)), el("tbody", *lines))
     return _scroll(table, "Strata of the hypothesis test")
 
 
@@ -403,7 +411,7 @@ def _families(found: Hypothesis) -> Html:
     families = wording.families(found)
     if not families:
         return Html()
-    head = [el("th", name, scope="col", class_="text") for name in wording.FAMILY_HEAD]
+    head = _heads(wording.FAMILY_HEAD, len(wording.FAMILY_HEAD), sortable=False)
     lines = [
         el(
             "tr",
@@ -413,7 +421,7 @@ def _families(found: Hypothesis) -> Html:
         )
         for label, source, *rest in families
     ]
-    table = el("table", el("thead", el("tr", *head)), el("tbody", *lines))
+    table = el("table", el("thead", head), el("tbody", *lines))
     return join(
         el("h3", "By family"),
         el("p", wording.FAMILIES_NOTE, class_="note"),
@@ -517,17 +525,7 @@ def _head(table: Table) -> list[Html]:
         ]
         rows.append(el("tr", el("td", colspan=len(table.keys)), *groups))
     names = [*table.keys, *(column.name for column in table.columns)]
-    kinds = ["text"] * len(table.keys) + [None] * len(table.columns)
-    cells = [
-        el(
-            "th",
-            el("button", name, type="button") if table.sortable else name,
-            scope="col",
-            class_=k,
-        )
-        for name, k in zip(names, kinds, strict=True)
-    ]
-    return [*rows, el("tr", *cells)]
+    return [*rows, _heads(names, len(table.keys), table.sortable)]
 
 
 def _line(table: Table, line: Line) -> Html:
@@ -552,9 +550,6 @@ def _cell(table: Table, cell: Cell | None, spans: int | None) -> Html:
 
 def _records(found: Evidence, known: Mapping[str, Experiment]) -> Html:
     names = ("experiment", "what", "runs", "seeds", "protocols", "data", "hours")
-    head = [
-        el("th", el("button", name, type="button"), scope="col", class_="text") for name in names
-    ]
     lines = []
     for name, rows in found.rows.items():
         hours = sum(row["seconds"] or 0.0 for row in rows) / 3600
@@ -571,7 +566,7 @@ def _records(found: Evidence, known: Mapping[str, Experiment]) -> Html:
                 el("td", f"{hours:.1f}"),
             )
         )
-    table = el("table", el("thead", el("tr", *head)), el("tbody", *lines))
+    table = el("table", el("thead", _heads(names, len(names))), el("tbody", *lines))
     return join(
         el("p", "One CSV per experiment, a row per run; results/README.md describes the columns."),
         _scroll(table, "Records"),

@@ -240,9 +240,7 @@ def papers() -> dict[str, Paper]:
 
 
 def _names(paper: Paper) -> list[str]:
-    return [
-        *(f"exhibit {exhibit.name}" for exhibit in paper.exhibits),
-        *(f"claim {claim.id}" for claim in paper.claims),
-        *(f"claim {claim.id}" for claim in paper.untested),
-        *(f"claim {claim.id}" for claim in paper.hypothesised),
-    ]
+    stated: list[Claim | Untested | Hypothesised] = [
+        *paper.claims, *paper.untested, *paper.hypothesised,
+    ]  # fmt: skip
+    return [f"exhibit {e.name}" for e in paper.exhibits] + [f"claim {c.id}" for c in stated]
