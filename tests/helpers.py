@@ -23,7 +23,6 @@ from ntdh_bench.distillers import Distiller
 from ntdh_bench.frozen_teacher import FrozenTeacher
 from ntdh_bench.models import DistillationModule, JointModule, MLPClassifier
 
-T = TypeVar("T")
 Module = TypeVar("Module", bound=LightningModule)
 FEATURES, CLASSES = 12, 4
 network = partial(MLPClassifier, FEATURES, [8, 6], CLASSES, "relu")
@@ -95,12 +94,6 @@ def held(teacher: torch.nn.Module, companion: torch.nn.Module | None = None) -> 
     frozen = FrozenTeacher("joint", torch.nn.Module, torch.nn.Module)
     frozen.hold(teacher, companion)
     return frozen
-
-
-def some(value: T | None) -> T:
-    """Return a value that must be there."""
-    assert value is not None
-    return value
 
 
 def weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:

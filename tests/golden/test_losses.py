@@ -13,7 +13,7 @@ from torch import Tensor
 from ntdh_bench.distillers import CRD
 from ntdh_bench.distillers.functional import dkd, fitnet, kd, pkt, rkd, sp
 from ntdh_bench.divergence import ncjsd, tcjsd
-from tests.helpers import some
+from tests.typed import some
 
 TOLERANCE = 1e-6
 

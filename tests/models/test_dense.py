@@ -27,7 +27,8 @@ from ntdh_bench.masks import Mask, SampleMask
 from ntdh_bench.models import DistillationModule, JointModule, TeacherModule
 from ntdh_bench.models.dense import averaged, kept_outputs
 from ntdh_bench.paper.authors import AuthorsPKT
-from tests.helpers import equal, methods, optimizer, quiet_trainer, run_two_processes, some, weights
+from tests.helpers import equal, methods, optimizer, quiet_trainer, run_two_processes, weights
+from tests.typed import some
 
 CLASSES, SIZE, IGNORED = 5, (6, 8), 255
 WIDTHS = {LOGITS: CLASSES, "small": 7}

@@ -16,8 +16,9 @@ from ntdh_bench.masks import SampleMask
 from ntdh_bench.models import OptimizerPair, PMFModule, WarmupCosine
 from ntdh_bench.models.losses import focal, lovasz_softmax, perception_aware
 from ntdh_bench.segmentation import MeanIoU
-from tests.helpers import attached, equal, quiet_trainer, small_data, some, weights
+from tests.helpers import attached, equal, quiet_trainer, small_data, weights
 from tests.models.fusion import CLASSES, TinyPMF, street_data
+from tests.typed import some
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ntdh_bench.errors import UserError
 from ntdh_bench.models.projection3d import project_to_voxels
-from tests.helpers import some
+from tests.typed import some
 
 GRID = (4, 3, 5)
 VOXELS = 60

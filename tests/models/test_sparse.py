@@ -16,7 +16,7 @@ from ntdh_bench.models.sparse import (
     voxel_coordinates,
     voxel_keys,
 )
-from tests.helpers import some
+from tests.typed import some
 
 SHAPE = (7, 6, 5)
 

@@ -12,16 +12,8 @@ from ntdh_bench.batch import PairedBatch
 from ntdh_bench.errors import UserError
 from ntdh_bench.models import JointModule, TeacherModule
 from ntdh_bench.models.base import task_loss
-from tests.helpers import (
-    CLASSES,
-    equal,
-    network,
-    optimizer,
-    quiet_trainer,
-    small_data,
-    some,
-    weights,
-)
+from tests.helpers import CLASSES, equal, network, optimizer, quiet_trainer, small_data, weights
+from tests.typed import some
 
 
 def batch(size: int = 6) -> PairedBatch:

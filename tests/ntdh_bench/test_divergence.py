@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ntdh_bench.divergence import flatten_dense, kl, ncjsd, nckl, target_nontarget, tcjsd, tckl
 from ntdh_bench.errors import UserError
-from tests.helpers import some
+from tests.typed import some
 
 Divergence = Callable[..., Tensor]
 ALL: list[Divergence] = [tckl, nckl, tcjsd, ncjsd]

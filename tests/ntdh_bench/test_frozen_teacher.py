@@ -13,7 +13,8 @@ from ntdh_bench.batch import PairedBatch
 from ntdh_bench.checkpoints import state_hash
 from ntdh_bench.errors import UserError
 from ntdh_bench.frozen_teacher import FrozenTeacher, TeacherKind
-from tests.helpers import equal, some, weights
+from tests.helpers import equal, weights
+from tests.typed import some
 
 
 def network() -> nn.Module:

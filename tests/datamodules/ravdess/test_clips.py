@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ntdh_bench.datamodules.paired import Request
 from ntdh_bench.datamodules.ravdess.clips import ClipPairs, hide_bands, jitter, normalised_images
+from tests.typed import some
 
 COUNT, FRAMES = 12, 3
 
@@ -26,9 +27,7 @@ def pairs(**changes: Any) -> ClipPairs:
 
 
 def stored(split: ClipPairs) -> tuple[NDArray[Any], NDArray[Any]]:
-    assert split.mfcc is not None
-    assert split.frames is not None
-    return split.mfcc["values"], split.frames["values"]
+    return some(split.mfcc)["values"], some(split.frames)["values"]
 
 
 def inputs(split: ClipPairs, *rows: int, epoch: int = 0) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,8 @@ from torch import Tensor
 from ntdh_bench.distillers import CRD, contrastive
 from ntdh_bench.distillers.ranks import gather_rows, rank
 from ntdh_bench.errors import UserError
-from tests.helpers import run_two_processes, some
+from tests.helpers import run_two_processes
+from tests.typed import some
 
 N_DATA, BATCH, NEGATIVES = 30, 4, 7
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ntdh_bench.distillers import functional
 from ntdh_bench.distillers.functional import dkd, fitnet, kd, pkt, rkd, sp, unit_rows
-from tests.helpers import some
+from tests.typed import some
 
 Loss = Callable[..., Tensor]
 RELATIONAL: list[Loss] = [rkd, pkt, sp]

@@ -25,7 +25,8 @@ from ntdh_bench.distillers import (
 )
 from ntdh_bench.divergence import nckl, tckl
 from ntdh_bench.errors import UserError
-from tests.helpers import methods, some
+from tests.helpers import methods
+from tests.typed import some
 
 ROWS, CLASSES = 6, 4
 METHODS = methods("hidden2")

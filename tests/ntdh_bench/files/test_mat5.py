@@ -9,7 +9,7 @@ import scipy.io
 
 from ntdh_bench.errors import LONGEST, FileError
 from ntdh_bench.files.mat5 import read_mat5
-from tests.helpers import some
+from tests.typed import some
 
 VALUES = {
     "trainNdxs": np.arange(1, 12, dtype=np.float64)[:, None],

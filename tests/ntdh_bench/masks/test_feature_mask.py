@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader
 from ntdh_bench.batch import PairedBatch
 from ntdh_bench.errors import UserError
 from ntdh_bench.masks import FeatureMask, FeatureSaliency, Removes
-from tests.helpers import held, some
+from tests.helpers import held
+from tests.typed import some
 
 CLASSES, WIDTH, N = 4, 8, 40
 

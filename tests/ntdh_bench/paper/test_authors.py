@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ntdh_bench.distillers import Distiller, functional
 from ntdh_bench.paper import authors
+from tests.typed import some
 
 ROWS, CLASSES = 6, 4
 STREAM = torch.Generator().manual_seed(0)
@@ -28,8 +29,7 @@ def test_all_is_on_the_logits_and_trains(preset: type[Distiller]) -> None:
     loss = distiller.distill(student, TEACHER, TARGET, INDEX)
     loss.backward()
     assert loss.isfinite()
-    assert student["logits"].grad is not None
-    assert student["logits"].grad.isfinite().all()
+    assert some(student["logits"].grad).isfinite().all()
     for parameter in distiller.parameters():
         assert parameter.grad is not None
 

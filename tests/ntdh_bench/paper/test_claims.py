@@ -19,6 +19,7 @@ from ntdh_bench.report.claims import Result, ledger
 from ntdh_bench.report.hypothesis import Hypothesis, Summary
 from ntdh_bench.report.pairing import scored
 from tests.ntdh_bench.report.rows import placed
+from tests.typed import some
 
 NOTHING = Hypothesis([], [], [])
 PAPERS = {"ntdh": NTDH}
@@ -173,8 +174,7 @@ def test_an_order_fails_if_one_part_is_clearly_turned() -> None:
     result = find(masked_rows(0.76, 0.70, 0.73), ORDER)
     assert (result.verdict, result.note) == ("fails", "decided by R - F")
     assert result.effect == pytest.approx(-3, abs=0.1)
-    assert result.high is not None
-    assert result.high < 0
+    assert some(result.high) < 0
 
 
 def test_noise_decides_nothing() -> None:
@@ -302,8 +302,7 @@ def test_holm_is_within_an_exhibit_protocol_and_source() -> None:
         members = [r for r in results if (r.exhibit, r.protocol, r.source) == family]
         assert len(members) > 5
         smallest = min(members, key=lambda r: r.p or 0.0)
-        assert smallest.p is not None
-        assert smallest.p_corrected == pytest.approx(min(1, len(members) * smallest.p))
+        assert smallest.p_corrected == pytest.approx(min(1, len(members) * some(smallest.p)))
         assert all((r.p_corrected or 0) >= (r.p or 0) for r in members)
 
 

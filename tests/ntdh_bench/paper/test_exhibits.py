@@ -18,11 +18,8 @@ from ntdh_bench.paper.exhibits import (
     share_in_the_middle,
     strength_table,
 )
-from ntdh_bench.records import Row
 from ntdh_bench.report import evidence
-from ntdh_bench.report.evidence import derived
 from ntdh_bench.report.layouts import panel
-from ntdh_bench.report.pairing import Controls
 from ntdh_bench.report.tables import Cell, Table
 from tests.ntdh_bench.report.rows import (
     METHODS,
@@ -30,20 +27,15 @@ from tests.ntdh_bench.report.rows import (
     semantickitti,
     table1,
     table2,
+    with_derived,
     write_results,
 )
-
-
-def with_derived(rows: list[Row]) -> list[Row]:
-    controls = Controls(rows)
-    return [derived(row, controls) for row in rows]
+from tests.typed import some
 
 
 def find(table: Table, line: str, column: str) -> Cell:
     index = [c.full for c in table.columns].index(column)
-    found = next(entry for entry in table.lines if entry.labels[0] == line).cells[index]
-    assert found is not None
-    return found
+    return some(next(entry for entry in table.lines if entry.labels[0] == line).cells[index])
 
 
 def test_table2_is_the_papers_with_ours_beside_it() -> None:
@@ -83,8 +75,7 @@ def test_table2_is_the_papers_with_ours_beside_it() -> None:
         for row in rows
         if row["method"] == "DKD" and row["removes"] == "least_divergent" and row["ratio"] == 0.5
     ]
-    shown = find(gains, "F 0.50", "DKD").estimate
-    assert shown is not None
+    shown = some(find(gains, "F 0.50", "DKD").estimate)
     assert shown.mean == pytest.approx(fmean(paired))
 
 
@@ -101,8 +92,7 @@ def test_presets_never_share_a_table() -> None:
     assert find(authors, "w/o mask", "SP").estimate is not None
     assert find(authors, "T 0.25", "SP").estimate is None
     only = next(row for row in rows if row["method"] == "AuthorsSP")
-    shown = find(authors, "w/o mask", "SP").estimate
-    assert shown is not None
+    shown = some(find(authors, "w/o mask", "SP").estimate)
     assert shown.mean == only["last_test_accuracy"]
     assert find(published, "w/o mask", "SP").estimate != shown
 
@@ -149,8 +139,7 @@ def test_table1_takes_networks_trained_alone_or_students_without_kd() -> None:
     alone = with_derived([row for row in table1(3) if row["dataset"] == "mnist"])
     (table,) = strength_table(alone)
     teacher = find(table, "MNIST/MNIST-M", "accuracy or mIoU (%), teacher")
-    assert teacher.estimate is not None
-    assert teacher.estimate.mean == pytest.approx(
+    assert some(teacher.estimate).mean == pytest.approx(
         fmean(row["last_test_accuracy"] for row in alone if row["modality"] == "teacher")
     )
     assert find(table, "MNIST/MNIST-M", "parameters (million), student").ours == "0.5358"
@@ -162,8 +151,7 @@ def test_table1_takes_networks_trained_alone_or_students_without_kd() -> None:
     (table,) = strength_table(pairs)
     assert [line.labels for line in table.lines] == [("Scikit-learn, gap 0",)]
     assert find(table, "Scikit-learn, gap 0", "accuracy or mIoU (%), teacher").paper == 39.6
-    found = find(table, "Scikit-learn, gap 0", "accuracy or mIoU (%), teacher").estimate
-    assert found is not None
+    found = some(find(table, "Scikit-learn, gap 0", "accuracy or mIoU (%), teacher").estimate)
     assert found.mean == pairs[0]["last_test_teacher_accuracy"]
 
 
@@ -182,8 +170,7 @@ def test_names_are_unique() -> None:
 def test_eq25_draws_both_readings_of_the_target_divergence() -> None:
     rows = with_derived([make_row(classes=c, gap=1.0) for c in (3, 10)])
     exhibit = next(e for e in EXHIBITS if e.name == "eq25")
-    drawn = panel(exhibit.panels[0], rows)
-    assert drawn is not None
+    drawn = some(panel(exhibit.panels[0], rows))
     curves = {curve.label: curve for curve in drawn.curves}
     assert set(curves) == {"NCKL / TCKL, two-way", "NCKL / |TCKL|, Eq. 19", "C - 1"}
     row = rows[0]
@@ -215,11 +202,10 @@ def test_table4_shows_mean_iou_and_the_papers_beside_real_data_only() -> None:
         (table,) = application_table(rows)
         found = find(table, "2DPASS", "T 0.25")
         assert found.paper == printed
-        assert found.estimate is not None
         expected = fmean(
             row["last_test_miou"]
             for row in rows
             if row["method"] == "2DPASS" and row["removes"] == "most_divergent"
         )
-        assert found.estimate.mean == pytest.approx(expected)
+        assert some(found.estimate).mean == pytest.approx(expected)
         assert find(table, "PMF", "R 0.75").estimate is None

@@ -14,6 +14,7 @@ import yaml
 from ntdh_bench import records
 from ntdh_bench.experiments import Experiment, load_experiment
 from ntdh_bench.records import Place, collecting
+from tests.typed import some
 
 
 def identity(**model: Any) -> dict[str, Any]:
@@ -104,8 +105,7 @@ def test_records_are_found_and_damaged_ones_skipped(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         records.write_record(tmp_path / name / "record.json", {**whole, **changes})
     assert [found["run"] for found in records.read_records(tmp_path)] == ["a", "b", "c", "g", "h"]
-    found = records.find_without_kd(tmp_path, identity())
-    assert found is not None
+    found = some(records.find_without_kd(tmp_path, identity()))
     assert found["run"] == "c"
     assert records.find_without_kd(tmp_path, {**identity(), "seed": 1}) is None
     assert json.loads((tmp_path / "a" / "record.json").read_text())["schema"] == records.SCHEMA

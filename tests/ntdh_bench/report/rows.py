@@ -25,7 +25,8 @@ from ntdh_bench.records import (
     older,
     write_rows,
 )
-from ntdh_bench.report.pairing import scored
+from ntdh_bench.report.evidence import derived
+from ntdh_bench.report.pairing import Controls, scored
 
 METHODS = ("FitNet", "CRD", "RKD", "PKT", "SP", "DKD")
 REMOVES = ("most_divergent", "random", "least_divergent")
@@ -97,6 +98,12 @@ def make_row(**given: Any) -> Row:
 def placed(row: Row) -> Row:
     """Return a row with the cell and the hashes that its settings give it."""
     return {**row, **older._by_columns(row, _AXES)._asdict()}
+
+
+def with_derived(rows: list[Row]) -> list[Row]:
+    """Rows with what tables and figures compute from them."""
+    controls = Controls(rows)
+    return [derived(row, controls) for row in rows]
 
 
 def _metrics(row: Row) -> Row:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.typed import some
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 # A frame as wide as a screen, and what happens in it once the page is there.
@@ -57,8 +59,7 @@ def test_the_page_works(built: Path, tmp_path: Path, width: int) -> None:
         [browser, *flags, frame.as_uri()], capture_output=True, text=True, timeout=120, check=True
     )
     assert "CONSOLE" not in done.stderr
-    text = re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)
-    assert text is not None
+    text = some(re.search(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL))
     found = json.loads(unescape(text[1]))
     assert found["width"] <= width
     order = ["holds", "fails", "inconclusive", "not run"]

@@ -12,6 +12,7 @@ from ntdh_bench.report import hypothesis
 from ntdh_bench.report.pairing import scored
 from ntdh_bench.report.statistics import random_effects
 from tests.ntdh_bench.report.rows import placed
+from tests.typed import some
 
 GAPS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
@@ -91,12 +92,9 @@ def test_correlations_are_over_seed_averaged_cells_of_the_controls_divergence() 
         stats.spearmanr(means["without_kd", f"last_val_{name}"], gain).statistic
         for name in ("ncjsd", "tcjsd")
     ]
-    assert stratum.ncjsd is not None
-    assert stratum.tcjsd is not None
-    assert stratum.difference is not None
-    assert stratum.ncjsd.value == pytest.approx(rho[0])
-    assert stratum.tcjsd.value == pytest.approx(rho[1])
-    assert stratum.difference.value == pytest.approx(rho[0] - rho[1])
+    assert some(stratum.ncjsd).value == pytest.approx(rho[0])
+    assert some(stratum.tcjsd).value == pytest.approx(rho[1])
+    assert some(stratum.difference).value == pytest.approx(rho[0] - rho[1])
     assert (stratum.cells, stratum.seeds, stratum.split) == (6, 4, "val")
 
 
@@ -122,8 +120,7 @@ def test_the_interval_is_that_of_a_loop_over_resampled_seeds() -> None:
         ranks = [stats.rankdata(x) for x in means]
         values.append(np.corrcoef(*ranks)[0, 1])
     low, high = np.percentile(values, [2.5, 97.5])
-    found = only(rows).ncjsd
-    assert found is not None
+    found = some(only(rows).ncjsd)
     assert [found.low, found.high] == pytest.approx([low, high], abs=0.06)
 
 
@@ -160,10 +157,8 @@ def test_the_teachers_accuracy_may_explain_it() -> None:
         for seed in range(3):
             rows += pair(seed, float(gap), x + noise[0], -x + noise[1], 0.05, x)
     stratum = only(rows)
-    assert stratum.ncjsd is not None
-    assert stratum.partial is not None
-    assert stratum.ncjsd.value < -0.9
-    assert abs(stratum.partial.value) < 0.35
+    assert some(stratum.ncjsd).value < -0.9
+    assert abs(some(stratum.partial).value) < 0.35
 
 
 def test_masked_and_unmasked_cells_keep_their_own_controls() -> None:
@@ -260,17 +255,14 @@ def specific(seeds: int, target_too: bool) -> list[Row]:
 
 def test_a_divergence_that_the_target_beats_is_not_specific() -> None:
     beaten, alone = only(specific(6, True)), only(specific(6, False))
-    assert beaten.ncjsd is not None
-    assert beaten.difference is not None
-    assert beaten.ncjsd.high < 0 < beaten.difference.low
+    assert some(beaten.ncjsd).high < 0 < some(beaten.difference).low
     assert (beaten.verdict, alone.verdict) == ("not specific", "supports")
 
 
 def test_fewer_than_five_seeds_show_correlations_and_decide_nothing() -> None:
     for seeds in (2, 4):
         stratum = only(noisy(seeds, -0.05))
-        assert stratum.ncjsd is not None
-        assert stratum.ncjsd.high < 0
+        assert some(stratum.ncjsd).high < 0
         assert stratum.verdict == "inconclusive"
     assert only(noisy(5, -0.05)).verdict == "supports"
 
@@ -294,8 +286,7 @@ def test_families_show_what_pooling_hides() -> None:
         for name in ("run", "teacher_hash", "baseline_hash"):
             row[name] = f"{row[name]} {row['teacher']}"
     stratum = only(rows)
-    assert stratum.ncjsd is not None
-    assert stratum.ncjsd.value > 0.5
+    assert some(stratum.ncjsd).value > 0.5
     assert {(f.label, f.cells, f.ncjsd.value if f.ncjsd else None) for f in stratum.families} == {
         ("independent teachers, no mask", 6, -1.0),
         ("joint teachers, gap 0, feature masks of input", 4, -1.0),
@@ -365,8 +356,7 @@ def test_more_methods_on_the_same_runs_do_not_narrow_the_interval(quantity: str)
         for n in (1, 7)
     )
     assert (one.strata, seven.strata, one.datasets, seven.datasets) == (3, 21, 3, 3)
-    assert one.low is not None
-    assert [one.value, one.low, one.high, one.p] == pytest.approx(
+    assert [one.value, some(one.low), one.high, one.p] == pytest.approx(
         [seven.value, seven.low, seven.high, seven.p]
     )
 
@@ -380,11 +370,9 @@ def test_a_difference_has_the_variance_of_its_resamples() -> None:
         for name in ("data0", "data1", "data2")
     ]
     assert min(effects) <= difference.value <= max(effects)
-    assert difference.low is not None
-    assert difference.high is not None
     # 1.06 / (cells - 3) alone would make it wider than this.
     fisher = stats.t.ppf(0.975, 2) * math.sqrt(1.06 / 3 / 3)
-    assert difference.high - difference.low < 2 * fisher
+    assert some(difference.high) - some(difference.low) < 2 * fisher
 
 
 def test_methods_that_share_noise_hold_a_true_null_as_often_as_they_should() -> None:

@@ -7,7 +7,6 @@ import pytest
 
 from ntdh_bench.records import Row
 from ntdh_bench.report.cells import MixedRuns
-from ntdh_bench.report.evidence import derived
 from ntdh_bench.report.figures import draw_panel
 from ntdh_bench.report.layouts import (
     LineSpec,
@@ -20,19 +19,14 @@ from ntdh_bench.report.layouts import (
     panel_table,
     select,
 )
-from ntdh_bench.report.pairing import Controls
-from tests.ntdh_bench.report.rows import make_row
+from tests.ntdh_bench.report.rows import make_row, with_derived
+from tests.typed import some
 
 SCORE = "last_test_score"
 
 
 def rows_of(**given: Any) -> list[Row]:
     return [make_row(**given, seed=seed) for seed in range(3)]
-
-
-def with_derived(rows: list[Row]) -> list[Row]:
-    controls = Controls(rows)
-    return [derived(row, controls) for row in rows]
 
 
 def test_labels_say_what_the_scores_are() -> None:
@@ -42,8 +36,7 @@ def test_labels_say_what_the_scores_are() -> None:
     for found, name in ((rows, "accuracy"), (dense, "mIoU"), (rows + dense, "accuracy or mIoU")):
         (table,) = grouped(*columns, by=("dataset",))(found)
         assert [c.name for c in table.columns] == [f"{name} (%)", f"teacher's {name} (%)"]
-        drawn = panel(PanelSpec("", "gap", "the {score}", SCORE, (LineSpec("KD"),)), found)
-        assert drawn is not None
+        drawn = some(panel(PanelSpec("", "gap", "the {score}", SCORE, (LineSpec("KD"),)), found))
         assert (drawn.x_label, drawn.y_label) == (f"the {name}", f"{name} (%)")
     assert dense[0][SCORE] == dense[0]["last_test_miou"]
     assert dense[0]["last_test_accuracy"] is None
@@ -58,8 +51,7 @@ def test_select_matches_values_none_and_several() -> None:
 
 def test_an_estimate_counts_seeds_and_averages_no_two_runs_of_one() -> None:
     rows = rows_of(gap=0.0)
-    found = estimate([*rows, *rows], SCORE)  # the same runs, of two experiments
-    assert found is not None
+    found = some(estimate([*rows, *rows], SCORE))  # the same runs, of two experiments
     assert found.n == 3
     assert found.mean == pytest.approx(fmean(row[SCORE] for row in rows))
     with pytest.raises(MixedRuns, match=r"of seed 0 stand in one place, and differ in .*gap"):
@@ -90,8 +82,7 @@ def test_panels_have_a_curve_per_line_or_per_value() -> None:
         (LineSpec("α = {}", {"arm": "kd"}, split="alpha"),),
         (LineSpec("w/o KD", {"arm": "without_kd"}), LineSpec("none", {"arm": "matched"})),
     )
-    drawn = panel(spec, rows)
-    assert drawn is not None
+    drawn = some(panel(spec, rows))
     assert [curve.label for curve in drawn.curves] == ["α = 1", "α = 2"]
     assert [curve.x for curve in drawn.curves] == [(0.0, 0.5), (0.0, 0.5)]
     assert [level.label for level in drawn.levels] == ["w/o KD"]
@@ -111,12 +102,10 @@ def test_a_panels_table_has_its_numbers() -> None:
         (LineSpec("R", {"removes": "random"}),),
         (LineSpec("no mask", {"ratio": None}),),
     )
-    drawn = panel(spec, rows)
-    assert drawn is not None
+    drawn = some(panel(spec, rows))
     table = panel_table(drawn)
     assert [line.labels for line in table.lines] == [("0.1",), ("no mask",)]
-    first = table.lines[0].cells[0]
-    assert first is not None
+    first = some(table.lines[0].cells[0])
     assert first.estimate == estimate(rows[:3], SCORE)
 
 
@@ -124,8 +113,7 @@ def test_scatter_has_a_point_per_run() -> None:
     rows = with_derived(rows_of(teacher_noise=1.0) + rows_of(teacher_noise=2.0))
     column = "last_test_teacher_score"
     spec = PanelSpec("", column, "x", SCORE, (LineSpec("runs"),), scatter=True)
-    drawn = panel(spec, rows)
-    assert drawn is not None
+    drawn = some(panel(spec, rows))
     assert len(drawn.curves[0].x) == 6
     assert drawn.curves[0].x[0] == pytest.approx(100 * rows[0][column])
 
@@ -219,8 +207,7 @@ def test_an_own_experiment_has_a_panel_for_each_metric_and_combination() -> None
 def test_cells_without_the_value_of_an_axis_are_levels() -> None:
     rows = [row for row in crossed() if row["cell"].get(LR) == "0.1"]
     (spec,) = cell_panels(rows)
-    found = panel(spec, rows)
-    assert found is not None
+    found = some(panel(spec, rows))
     assert (found.x_label, [curve.x for curve in found.curves]) == ("temperature", [(2.0, 10.0)])
     assert [(level.label, level.y[0].mean) for level in found.levels] == [
         ("method none", pytest.approx(0.605))
@@ -235,7 +222,6 @@ def test_text_of_axes_and_metrics_is_taken_literally() -> None:
     rows = [{**row, "cell": {**row["cell"], "{a": str(n // 3)}} for n, row in enumerate(rows)]
     (table,) = grouped(SCORE)(rows)
     assert table.columns[-1].name == "f{1}"
-    found = panel(cell_panels(rows)[-1], rows)
-    assert found is not None
+    found = some(panel(cell_panels(rows)[-1], rows))
     assert (found.x_label, found.curves[0].label) == ("{a", "$b$ {0}")
     assert "$b$ {0}" in draw_panel(found, "x")

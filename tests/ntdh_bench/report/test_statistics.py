@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from ntdh_bench.report import statistics
+from tests.typed import some
 
 SAMPLES = (
     [1.0, 2.5, 0.3, 4.0, 2.2],
@@ -20,8 +21,7 @@ SAMPLES = (
 @pytest.mark.parametrize("level", [0.95, 0.99])
 def test_mean_and_interval_are_those_of_scipy(values: list[float], level: float) -> None:
     low, high = stats.t.interval(level, len(values) - 1, np.mean(values), stats.sem(values))
-    found = statistics.mean_ci(values, level)
-    assert found is not None
+    found = some(statistics.mean_ci(values, level))
     assert found.n == len(values)
     assert [found.mean, found.low, found.high] == pytest.approx([np.mean(values), low, high])
 

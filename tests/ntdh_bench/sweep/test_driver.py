@@ -22,6 +22,7 @@ from ntdh_bench.sweep.driver import Driver, Outcome
 from ntdh_bench.sweep.engine import cores, default_jobs, gpus, thread_count
 from ntdh_bench.sweep.local import LocalEngine
 from ntdh_bench.sweep.store import Store
+from tests.typed import some
 
 STUBS = Path(__file__).with_name("stubs.py")
 
@@ -313,8 +314,7 @@ def test_killed_at_random_moments(store: Store, trace: Path) -> None:
     recorded: list[set[str]] = []
     for kill in range(kills):
         driver = start(store, trace, count, jobs)
-        assert driver.stdout is not None
-        with driver.stdout as shown:
+        with some(driver.stdout) as shown:
             assert shown.readline() == "started\n"
             before = len(lines(trace, "start")) if trace.exists() else 0
             wait_until(lambda before=before: trace.exists() and len(lines(trace, "start")) > before)
@@ -360,8 +360,7 @@ def test_two_drivers_share_the_work(store: Store, trace: Path) -> None:
 
 def test_waits_for_a_run_that_another_sweep_holds(store: Store, trace: Path) -> None:
     held, other = stub_runs(trace, 2)
-    lock = store.claim(held.hash)
-    assert lock is not None
+    lock = some(store.claim(held.hash))
     assert store.claim(held.hash) is None
 
     def finish_elsewhere(outcome: Outcome) -> None:
@@ -376,8 +375,7 @@ def test_waits_for_a_run_that_another_sweep_holds(store: Store, trace: Path) -> 
 
 def test_takes_over_what_another_sweep_gave_up(store: Store, trace: Path) -> None:
     (held,) = stub_runs(trace, 1)
-    lock = store.claim(held.hash)
-    assert lock is not None
+    lock = some(store.claim(held.hash))
     outcome = drive([held], store, jobs=1, report=lambda outcome: lock.release())
     assert (outcome.done, outcome.elsewhere) == (1, 0)
 
@@ -387,8 +385,7 @@ def test_leftovers_of_a_running_sweep_stay(store: Store) -> None:
     kept = [store.scratch(name, 1), store.root / "work" / "readme"]
     for folder in kept:
         folder.mkdir()
-    lock = store.claim(name)
-    assert lock is not None
+    lock = some(store.claim(name))
     store.prepare()
     assert all(folder.exists() for folder in kept)
     lock.release()

@@ -19,6 +19,7 @@ from ntdh_bench.sweep.driver import Driver, Outcome
 from ntdh_bench.sweep.local import LocalEngine
 from ntdh_bench.sweep.ray_engine import RayEngine
 from ntdh_bench.sweep.store import Store
+from tests.typed import some
 
 
 def test_without_ray(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,8 +94,7 @@ def test_same_records_as_local(store: Store, trace: Path, tmp_path: Path) -> Non
     other.prepare()
     reasons = {}
     for kind, place in ((RayEngine, store), (LocalEngine, other)):
-        held = place.claim(runs[5].hash)
-        assert held is not None
+        held = some(place.claim(runs[5].hash))
 
         def give_up(outcome: Outcome, lock: FileLock = held) -> None:
             if outcome.left == 1 and not outcome.running:
