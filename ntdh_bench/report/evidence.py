@@ -71,61 +71,69 @@ def read(results: Path, of_maps: Mapping[str, OfMaps] | None = None) -> Evidence
     Left out, and named in ``problems``: files of another schema, damaged rows, rows of runs that
     the experiment of that name no longer has, and runs that cannot be told apart.
     """
-    rows: dict[str, list[Row]] = {}
-    measured: dict[str, Row] = defaultdict(dict)
+    found: dict[str, list[Row]] = {}
     problems: list[str] = []
     clashes: list[str] = []
     current = shipped_runs()
-    part_of = {e.name: e.part_of for e in load_shipped()}
     for path in experiment_csvs(results):
         try:
-            rows_read, notes = read_rows(path)
-            runs = current.get(path.stem)
-            outdated = outdated_runs(path) if runs is None else set()
+            rows, notes, alike = _current_rows(path, current.get(path.stem))
         except FileError as error:
             problems.append(str(error))
             continue
-        own = [
-            row
-            for row in rows_read
-            if (pair := (row["run"], row["protocol"])) not in outdated
-            and (runs is None or pair in runs)
-        ]
-        kept, alike = conflicts(own)
-        rows[path.stem] = [scored(row) for row in kept]
+        columns, lacking = _map_columns(results, path.stem, (of_maps or {}).get(path.stem, {}))
+        found[path.stem] = [row | columns[row["run"]] for row in rows]
+        problems += notes + lacking
         clashes += alike
-        problems += notes
-        if left := len(rows_read) - len(own):
-            problems.append(
-                f"{path}: {left} rows of runs that {path.stem}.yaml no longer has are left out"
-            )
-        details = {kind: _details(results, path.stem, kind) for kind in EXTRAS}
-        problems += [problem for detail in details.values() for problem in detail.problems]
-        for (run, removes), image in _images(details["maps"].rows).items():
-            if image is None:
-                file = details_path(path, "maps")
-                problems.append(f"{file}: the map {removes} of run {run} lacks pixels: left out")
-                continue
-            for name, measure in (of_maps or {}).get(path.stem, {}).items():
-                measured[run][f"{name}_{removes}"] = measure(image)
-    controls = Controls(row for kept in rows.values() for row in kept)
-    problems += _mixed_threads(rows, controls)
-    return Evidence(
-        results,
-        {
-            name: [
-                {
-                    **derived(row, controls),
-                    **measured.get(row["run"], {}),
-                    "part_of": part_of.get(name, name),
-                }
-                for row in kept
-            ]
-            for name, kept in rows.items()
-        },
-        problems + clashes,
-        clashes,
-    )
+    controls = Controls(row for rows in found.values() for row in rows)
+    problems += _mixed_threads(found, controls)
+    part_of = {e.name: e.part_of for e in load_shipped()}
+    complete = {
+        name: [{**derived(row, controls), "part_of": part_of.get(name, name)} for row in rows]
+        for name, rows in found.items()
+    }
+    return Evidence(results, complete, problems + clashes, clashes)
+
+
+def _current_rows(
+    path: Path, runs: set[tuple[str, str]] | None
+) -> tuple[list[Row], list[str], list[str]]:
+    """Return the rows of a CSV that the experiment still has, what is left out, and clashes.
+
+    Args:
+        path: of the CSV.
+        runs: run and protocol of what the experiment has; None: its last sweep says.
+    """
+    read, problems = read_rows(path)
+    outdated = outdated_runs(path) if runs is None else set()
+    own = [
+        row
+        for row in read
+        if (pair := (row["run"], row["protocol"])) not in outdated
+        and (runs is None or pair in runs)
+    ]
+    if left := len(read) - len(own):
+        problems.append(
+            f"{path}: {left} rows of runs that {path.stem}.yaml no longer has are left out"
+        )
+    kept, clashes = conflicts(own)
+    return [scored(row) for row in kept], problems, clashes
+
+
+def _map_columns(
+    results: Path, experiment: str, of_maps: OfMaps
+) -> tuple[dict[str, Row], list[str]]:
+    """Return what is measured of each run's heat maps, and what is wrong with maps and curves."""
+    columns: dict[str, Row] = defaultdict(dict)
+    details = {kind: _details(results, experiment, kind) for kind in EXTRAS}
+    problems = [problem for detail in details.values() for problem in detail.problems]
+    for (run, removes), image in _images(details["maps"].rows).items():
+        if image is None:
+            file = details_path(csv_path(results, experiment), "maps")
+            problems.append(f"{file}: the map {removes} of run {run} lacks pixels: left out")
+            continue
+        columns[run] |= {f"{name}_{removes}": measure(image) for name, measure in of_maps.items()}
+    return columns, problems
 
 
 def _mixed_threads(rows: Mapping[str, Iterable[Row]], controls: Controls) -> list[str]:
