@@ -151,29 +151,16 @@ class FeatureSaliency:
                 gives logits that are not finite.
         """
         find_layer(teacher, self.layer)
-        device = device_of(teacher)
-        difference = torch.zeros(0, dtype=torch.float64)
-        unmasked, rows = 0.0, 0
+        zero = torch.zeros((), dtype=torch.float64)
+        difference, unmasked, rows = zero, 0.0, 0
         with evaluating(teacher, student):
             for number, batch in enumerate(batches):
-                target = batch["target"].to(device)
-                evaluation = PermutedTeacher(
-                    teacher,
-                    self.layer,
-                    to_device(batch["teacher"], device),
-                    student(to_device(batch["student"], device)),
-                    target,
-                    ignore_index,
-                )
-                if evaluation.rows == 0:
-                    continue
-                total = sum(
-                    (evaluation.difference(order) for order in self._orders(number, len(target))),
-                    torch.zeros(evaluation.width, dtype=torch.float64),
-                )
-                difference = total if rows == 0 else difference + total
-                unmasked += evaluation.unmasked
-                rows += evaluation.rows
+                evaluation = self._evaluation(teacher, student, batch, ignore_index)
+                if evaluation.rows:
+                    orders = self._orders(number, len(batch["target"]))
+                    difference = difference + sum(map(evaluation.difference, orders), zero)
+                    unmasked += evaluation.unmasked
+                    rows += evaluation.rows
         if rows == 0:
             raise UserError(f"no training target differs from ignore_index={ignore_index}")
         values = difference / (rows * self.permutations)
@@ -183,6 +170,14 @@ class FeatureSaliency:
                 "NaN logits: train it with a lower learning rate"
             )
         return Saliency(values, unmasked / rows, self.layer, self.permutations, self.seed, rows)
+
+    def _evaluation(
+        self, teacher: nn.Module, student: nn.Module, batch: PairedBatch, ignore_index: int
+    ) -> PermutedTeacher:
+        device = device_of(teacher)
+        inputs, target = to_device(batch["teacher"], device), batch["target"].to(device)
+        logits = student(to_device(batch["student"], device))
+        return PermutedTeacher(teacher, self.layer, inputs, logits, target, ignore_index)
 
     def _orders(self, batch_number: int, size: int) -> Iterator[Tensor]:
         for m in range(self.permutations):
