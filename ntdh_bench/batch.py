@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal, Protocol, TypeAlias, TypedDict
 
 from torch import Tensor
@@ -62,11 +63,8 @@ class PairedData(Protocol):
     protocol: ScoringProtocol = "pooled"
     #: the only modality that a network sees, None for both: set before :meth:`setup`
     modality: Modality | None = None
-
-    @property
-    def class_weights(self) -> Mapping[str, Tensor]:
-        """Published weights of the classes in a loss, float32 ``(C,)``, by the method's name."""
-        return {}
+    #: published weights of the classes in a loss, float32 ``(C,)``, by the method's name
+    class_weights: Mapping[str, Tensor] = MappingProxyType({})
 
     @property
     def source(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -240,6 +241,12 @@ class SemanticKITTIDataModule(FilePairs):
     name = "semantickitti"
     num_classes = len(CLASS_NAMES)
     class_names = CLASS_NAMES
+    class_weights = MappingProxyType(
+        {
+            "pmf": torch.from_numpy(class_weights()).float(),
+            "2dpass": torch.from_numpy(point_class_weights()).float(),
+        }
+    )
     metric: Measure = "miou"
     excluded_classes = (0,)
 
@@ -275,12 +282,6 @@ class SemanticKITTIDataModule(FilePairs):
         self.dense_labels = dense_labels
         self.simulated_frames = simulated_frames
         self._content: dict[str, dict[str, str]] = {}
-
-    @property
-    def class_weights(self) -> dict[str, Tensor]:
-        """Of PMF's focal loss (``pmf``) and 2DPASS's cross entropy (``2dpass``): float32 (20,)."""
-        weights = {"pmf": class_weights(), "2dpass": point_class_weights()}
-        return {name: torch.from_numpy(values).float() for name, values in weights.items()}
 
     def load(self) -> dict[Split, PairedDataset]:
         """Prepare the sequences in the cache and open them."""
