@@ -14,9 +14,11 @@ import pytest
 from ntdh_bench import plugins
 from ntdh_bench.errors import UserError
 from ntdh_bench.report.build import build
-from ntdh_bench.report.check import check
+from ntdh_bench.report.check import check, is_current
+from ntdh_bench.report.code import code_digest
 from ntdh_bench.report.papers import GROUP, papers
 from tests.ntdh_bench.report.rows import make_row, write_results
+from tests.third_party import forget_code
 
 TOY = """
 from pathlib import Path
@@ -81,8 +83,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.syspath_prepend(site)
     importlib.invalidate_caches()
     yield package
-    for name in ("toy", "toy.paper"):
-        sys.modules.pop(name, None)
+    look_again()
 
 
 def test_another_papers_exhibits_and_claims_are_in_every_file(toy: Path, tmp_path: Path) -> None:
@@ -118,6 +119,29 @@ def test_another_papers_exhibits_and_claims_are_in_every_file(toy: Path, tmp_pat
     assert stale.startswith("papers/toy changed; stale: ")
     assert "tables/toys-p-real.md" in stale
     assert "table2" not in stale
+
+
+def test_other_code_of_a_paper_makes_the_report_again(toy: Path, tmp_path: Path) -> None:
+    results, store = tmp_path / "results", tmp_path / "no-store"
+    write_results(results, [make_row(experiment="mine", protocol="p", gap=0.0)])
+    look_again()
+    build(results, store)
+    assert is_current(results, store)
+    (toy / "paper.py").write_text(TOY.replace("Toys are fun", "Toys are dull"))
+    look_again()
+    assert check(results, store) == []  # code is no input
+    assert not is_current(results, store)
+    build(results, store)
+    assert is_current(results, store)
+    (results / "claims.csv").write_text("")
+    assert not is_current(results, store)
+
+
+def look_again() -> None:
+    forget_code()
+    code_digest.cache_clear()
+    for name in ("toy", "toy.paper"):
+        sys.modules.pop(name, None)
 
 
 def test_the_papers_own_reports_need_no_other(toy: Path, tmp_path: Path) -> None:
