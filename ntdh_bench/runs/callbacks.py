@@ -16,11 +16,11 @@ from torch import Tensor
 
 from ntdh_bench.cache import write_atomic
 from ntdh_bench.checkpoints import TRAINED
+from ntdh_bench.errors import FileError, UserError
+from ntdh_bench.files.schema import mismatch
 from ntdh_bench.runs.checkpoint_files import BEST
 from ntdh_bench.runs.logs import log_settings
 from ntdh_bench.stopping import stop_on_sigterm
-from ntdh_bench.errors import FileError, UserError
-from ntdh_bench.files.schema import mismatch
 
 _RESUME = "give a sound checkpoint, or start anew without --ckpt_path"
 

@@ -11,11 +11,11 @@ import torch
 from ntdh_bench import __version__, records
 from ntdh_bench.cache import default_cache_dir, digest, is_usable, locked, origin, seal
 from ntdh_bench.checkpoints import load_network, read_checkpoint, weights_of, write_checkpoint
+from ntdh_bench.notices import notice
 from ntdh_bench.runs.callbacks import cut_short
 from ntdh_bench.runs.checkpoint_files import LAST
 from ntdh_bench.runs.run import Run
 from ntdh_bench.runs.trainers import Student
-from ntdh_bench.notices import notice
 
 _VERSION = 1  # of how controls are trained: raised when the same settings give another student
 

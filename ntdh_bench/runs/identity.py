@@ -7,10 +7,10 @@ from typing import Any
 
 from ntdh_bench import provenance, records
 from ntdh_bench.checkpoints import file_hash, read_checkpoint
-from ntdh_bench.errors import UserError
 from ntdh_bench.composition import Config
-from ntdh_bench.run_hash import CHANGED_DEFAULTS, with_epochs
+from ntdh_bench.errors import UserError
 from ntdh_bench.notices import notice
+from ntdh_bench.run_hash import CHANGED_DEFAULTS, with_epochs
 
 # Where files lie and how many workers read them changes no number.
 _NOT_DATA = {"root", "features", "cache_dir", "num_workers", "jobs"}

@@ -8,9 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ntdh_bench.errors import UserError
 from ntdh_bench.composition import Config
 from ntdh_bench.contract import BenchModule, described
+from ntdh_bench.errors import UserError
 from ntdh_bench.masks import Mask
 from ntdh_bench.parsing.parser import BenchCLI
 from ntdh_bench.runs.checkpoint_files import LAST

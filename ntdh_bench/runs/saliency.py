@@ -90,7 +90,9 @@ def _mask_of(run: Run, pair: FrozenTeacher, dense: bool) -> FeatureMask | Sample
     return mask
 
 
-def _saliency(run: Run, pair: FrozenTeacher, mask: FeatureMask) -> tuple[list[Path], dict[str, Any]]:
+def _saliency(
+    run: Run, pair: FrozenTeacher, mask: FeatureMask
+) -> tuple[list[Path], dict[str, Any]]:
     folder = run.folder / "saliency"
     paths = saliency_report(pair, run.data, mask, folder)
     if mask.from_cache:

@@ -109,7 +109,9 @@ def data_notes(data: PairedData) -> dict[str, str]:
     simulated = "SIMULATED data: these numbers say nothing about the published data set"
     notes = {"source": simulated if data.source == "simulated" else "real data"}
     if data.protocol != "pooled":  # with the default nothing compares
-        notes["scoring"] = "as SSCNet's script: unknown voxels are empty, completion a mean of scenes"
+        notes["scoring"] = (
+            "as SSCNet's script: unknown voxels are empty, completion a mean of scenes"
+        )
     return notes
 
 

@@ -19,16 +19,16 @@ from ntdh_bench.cache import (
     origin,
     seal,
 )
-from ntdh_bench.runs.callbacks import cut_short
-from ntdh_bench.parsing.parser import run_folder
-from ntdh_bench.runs.run import Run
-from ntdh_bench.runs.trainers import teacher_trainer
 from ntdh_bench.errors import UserError
 from ntdh_bench.frozen_teacher import FrozenTeacher
 from ntdh_bench.layers import INPUT, mask_layer
 from ntdh_bench.masks import FeatureMask
 from ntdh_bench.notices import notice
+from ntdh_bench.parsing.parser import run_folder
 from ntdh_bench.provenance import named_in
+from ntdh_bench.runs.callbacks import cut_short
+from ntdh_bench.runs.run import Run
+from ntdh_bench.runs.trainers import teacher_trainer
 
 Part: TypeAlias = Literal["teacher", "retrained"]
 TEACHER_FILE = "teacher.ckpt"

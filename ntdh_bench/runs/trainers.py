@@ -44,9 +44,7 @@ def student_trainer(run: Run) -> Student:
     callbacks.append(restored)
     if run.keeps_checkpoints:
         # Two callbacks: `save_last` of the best one would follow the best epoch, not the last.
-        callbacks.append(
-            LastCheckpoint(filename=LAST.removesuffix(".ckpt"), **_checkpointing(run))
-        )
+        callbacks.append(LastCheckpoint(filename=LAST.removesuffix(".ckpt"), **_checkpointing(run)))
     return Student(make_trainer(run, run.folder, callbacks), curves, best, restored)
 
 

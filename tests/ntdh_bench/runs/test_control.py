@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 
 from ntdh_bench import records
-from ntdh_bench.runs import Run, control, fitting
 from ntdh_bench.composition import change, read_config
+from ntdh_bench.runs import Run, control, fitting
 from ntdh_bench.sweep.worker import run_config
 
 MASK = {"class_path": "FeatureMask", "init_args": {"layer": "input", "ratio": 0.5}}
@@ -34,9 +33,7 @@ def test_the_control_is_trained_once_and_measured_against_every_teacher(
 ) -> None:
     trained = []
     train = fitting.train_student
-    monkeypatch.setattr(
-        fitting, "train_student", lambda *given: (trained.append(1), train(*given))
-    )
+    monkeypatch.setattr(fitting, "train_student", lambda *given: (trained.append(1), train(*given)))
     first = run(config, tmp_path / "a")
     again = run(config, tmp_path / "b")
     masked = run(config, tmp_path / "c", mask=MASK)

@@ -19,11 +19,11 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ntdh_bench.cli import main
 from ntdh_bench import runs
+from ntdh_bench.cli import main
+from ntdh_bench.models import DistillationModule, TeacherModule
 from ntdh_bench.runs import Run, checkpoint_files, fitting, trainers
 from ntdh_bench.runs.predictions import PredictionFiles
-from ntdh_bench.models import DistillationModule, TeacherModule
 from tests.helpers import flags, refusal
 
 QUICKSTART = Path("configs/quickstart.yaml")
