@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 from typing import Any, get_args
 
 from ntdh_bench.datasets import DatasetInfo, Option
@@ -21,9 +20,15 @@ def _later(module: str, function: str) -> Callable[..., Any]:
     return call
 
 
-def _sample(module: str) -> Callable[[Path, int], None]:
-    write = _later(module, "write_simulated")
-    return lambda root, seed: write(root, seed=seed)
+def _files(package: str) -> dict[str, Any]:
+    """Return what the package of a data set does with its files."""
+    write = _later(f".{package}.simulate", "write_simulated")
+    return {
+        "prepare": _later(f".{package}.prepare", "prepare"),
+        "lacking": _later(f".{package}.glance", "lacking"),
+        "verify": _later(f".{package}.prepare", "verify"),
+        "sample": lambda root, seed: write(root, seed=seed),
+    }
 
 
 SYNTHETIC = DatasetInfo(
@@ -42,10 +47,7 @@ MNIST = DatasetInfo(
     folders=("mnist", "bsds500"),
     licence="research data; terms of MNIST and BSDS500 at their publishers",
     how_to_get="data prepare mnist",
-    prepare=_later(".mnist.prepare", "prepare"),
-    lacking=_later(".mnist.glance", "lacking"),
-    verify=_later(".mnist.prepare", "verify"),
-    sample=_sample(".mnist.simulate"),
+    **_files("mnist"),
 )
 
 RAVDESS = DatasetInfo(
@@ -55,10 +57,7 @@ RAVDESS = DatasetInfo(
     folders=("ravdess",),
     licence="CC BY-NC-SA 4.0 (Livingstone and Russo 2018)",
     how_to_get="data prepare ravdess",
-    prepare=_later(".ravdess.prepare", "prepare"),
-    lacking=_later(".ravdess.glance", "lacking"),
-    verify=_later(".ravdess.prepare", "verify"),
-    sample=_sample(".ravdess.simulate"),
+    **_files("ravdess"),
     options=(
         Option("--backend", "computes the MFCCs", DEFAULTS.backend, choices=get_args(Backend)),
         Option("--songs", "the songs as well", DEFAULTS.songs),
@@ -77,10 +76,7 @@ NYUV2 = DatasetInfo(
     folders=("nyuv2", "nyu_ssc"),
     licence="research data; terms of NYU Depth V2 and SSCNet at their publishers",
     how_to_get="fetch, then data prepare --from",
-    prepare=_later(".nyuv2.prepare", "prepare"),
-    lacking=_later(".nyuv2.glance", "lacking"),
-    verify=_later(".nyuv2.prepare", "verify"),
-    sample=_sample(".nyuv2.simulate"),
+    **_files("nyuv2"),
     options=(Option("--full_size", "labelled pairs of 640x480; default: half of it", False),),
 )
 
@@ -91,8 +87,5 @@ SEMANTICKITTI = DatasetInfo(
     folders=("semantickitti",),
     licence="CC BY-NC-SA 4.0 (Behley et al. 2019), CC BY-NC-SA 3.0 (Geiger et al. 2012)",
     how_to_get="register, then prepare --from",
-    prepare=_later(".semantickitti.prepare", "prepare"),
-    lacking=_later(".semantickitti.glance", "lacking"),
-    verify=_later(".semantickitti.prepare", "verify"),
-    sample=_sample(".semantickitti.simulate"),
+    **_files("semantickitti"),
 )

@@ -290,9 +290,11 @@ class _Writer:
 
     def _is_sound(self) -> bool:
         """Return whether the folder has nothing but the files of a build."""
-        known = {*self.plan, _LOG, _META}
+        most = {**dict.fromkeys(self.plan, 1 << 62), _LOG: _MAX_META, _META: _MAX_META}
         return self.folder.is_dir() and all(
-            path.name in known and path.is_file() and not path.is_symlink()
+            path.is_file()
+            and not path.is_symlink()
+            and path.stat().st_size <= most.get(path.name, -1)
             for path in self.folder.iterdir()
         )
 

@@ -285,6 +285,7 @@ ODD: dict[str, Callable[[Path], object]] = {
     ),
     "a log that is a folder": lambda p: replaced(p / "done.jsonl", Path.mkdir),
     "a log that is a pipe": lambda p: replaced(p / "done.jsonl", os.mkfifo),
+    "a log that is too long": lambda p: os.truncate(p / "done.jsonl", 1 << 25),
     "a kind that is a link": lambda p: replaced(
         p / "points", lambda path: path.symlink_to("/dev/zero")
     ),
