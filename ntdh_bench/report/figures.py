@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from html import escape
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -127,7 +128,8 @@ def draw_panel(panel: Panel, name: str) -> str:
         ticks = sorted({x for curve in panel.curves for x in curve.x})
         for index, curve in enumerate(panel.curves):
             _draw_curve(axes, curve, _colour(panel.curves, index), index, panel, ticks)
-        for level, dash in zip(panel.levels, ((4, 2), (1, 1.5), (6, 2, 1, 2)), strict=False):
+        dashes = cycle(((4, 2), (1, 1.5), (6, 2, 1, 2)))
+        for level, dash in zip(panel.levels, dashes, strict=False):
             _draw_level(axes, level, dash)
         if panel.even:
             axes.set_xticks(range(len(ticks)), [f"{tick:g}" for tick in ticks])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -31,6 +31,7 @@ Where = Mapping[str, Any]
 Layout = Callable[[Sequence[Row]], list[Table]]
 
 _KEYS = {"arm": "run", "ratio": "share removed", "dataset": "data set"}
+MAX_LINES = 6  # of a panel of an experiment, as many as there are colours
 MAX_PANELS = 24  # of the figure of an experiment
 _NAMES = {
     "most_divergent": "T, most divergent",
@@ -368,46 +369,58 @@ def _grouped_table(
 def cell_panels(rows: Sequence[Row]) -> tuple[PanelSpec, ...]:
     """Return the panels of an experiment's figure: the score, and each metric of its own, by cell.
 
-    Over the axis of numbers with most values; a line for every value of another axis, and a panel
-    for each combination of the rest. Cells without a value of the first one are levels. There is
-    no figure without such an axis, or of more than :data:`MAX_PANELS` panels.
+    Over the axis with most numbers; a line for every combination of the others, in panels of their
+    own if they are more than :data:`MAX_LINES`. Cells without a value of the first axis are levels.
+    There is no figure without such an axis, or of more than :data:`MAX_PANELS` panels.
     """
     names = varying(rows)
-    labels = {name: list(dict.fromkeys(value_of(row, name) for row in rows)) for name in names}
-    numbers = [name for name in names if all(map(_is_number, labels[name]))]
+    numbers = {name: _numbers(name, rows) for name in names}
+    x = max(names, key=lambda name: numbers[name], default=None)
+    if x is None or numbers[x] < 2:
+        return ()
+    others = [name for name in names if name != x]
+    cells = list(dict.fromkeys(tuple(value_of(row, name) for name in others) for row in rows))
+    panels: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
+    for apart in range(len(others) + 1):
+        panels = defaultdict(list)
+        for labels in cells:
+            panels[labels[:apart]].append(labels)
+        if max(map(len, panels.values())) <= MAX_LINES:
+            break
     columns = [column for column in _own_columns(rows) if not column.startswith(f"{_LAST}iou_")]
     if any(row["last_test_score"] is not None for row in rows):
         columns = ["last_test_score", *columns]
-    if not numbers:
+    if len(columns) * len(panels) > MAX_PANELS:
         return ()
-    x = max(numbers, key=lambda name: len(set(labels[name]) - {None}))
-    *apart, split = [name for name in names if name != x] or [""]
     short = headings(names)
-    panels = []
-    for column, *chosen in product(columns, *(labels[name] for name in apart)):
-        where = dict(zip(apart, chosen, strict=True))
-        title = ", ".join(_named(short[name], label) for name, label in where.items())
-        lines = [
-            LineSpec(_named(short[split], label), {split: label}) for label in labels.get(split, ())
-        ] or [LineSpec("")]
-        levels = [replace(line, where={**line.where, x: None}) for line in lines]
-        panels.append(
-            PanelSpec(
-                title, x, _literal(short[x]), column, tuple(lines), tuple(levels), where, even=True
-            )
-        )
-    return tuple(panels) if len(panels) <= MAX_PANELS else ()
+    return tuple(
+        _cell_panel(x, column, dict(zip(others, panel, strict=False)), [
+            dict(zip(others, labels, strict=True)) for labels in lines
+        ], short)
+        for column, (panel, lines) in product(columns, panels.items())
+    )  # fmt: skip
 
 
-def _is_number(label: Any) -> bool:
+def _numbers(axis: str, rows: Sequence[Row]) -> int:
+    """Return how many numbers an axis has; none if a label of it is no number."""
+    labels = {value_of(row, axis) for row in rows} - {None}
     try:
-        return label is None or math.isfinite(float(label))
+        return len(labels) if all(math.isfinite(float(label)) for label in labels) else 0
     except ValueError:
-        return False
+        return 0
 
 
-def _named(name: str, label: Any) -> str:
-    return f"no {name}" if label is None else f"{name} {_shown(label)}"
+def _cell_panel(
+    x: str, column: str, where: Where, lines: Sequence[Where], short: Mapping[str, str]
+) -> PanelSpec:
+    def named(labels: Where) -> str:
+        there = {name: label for name, label in labels.items() if label is not None}
+        return ", ".join(f"{short[name]} {_shown(label)}" for name, label in there.items())
+
+    own = [{name: label for name, label in line.items() if name not in where} for line in lines]
+    curves = tuple(LineSpec(named(labels), labels) for labels in own)
+    levels = tuple(LineSpec(named(labels), {**labels, x: None}) for labels in own)
+    return PanelSpec(named(where), x, _literal(short[x]), column, curves, levels, where, even=True)
 
 
 def _cell_or_none(rows: Sequence[Row], column: str) -> Cell | None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from ntdh_bench.cli import main
-from ntdh_bench.records import csv_path
+from ntdh_bench.records import csv_path, read_rows
+from tests.ntdh_bench.records.test_cells import as_schema
 from tests.ntdh_bench.report.rows import make_row, write_results
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -72,6 +73,30 @@ def test_a_csv_of_another_schema_is_one_line_and_stays(
     for path in foreign:
         assert shown.count(f"problem: {path}: its columns are not those of a schema") == 1
         assert path.read_text() == "a,b\n1,2\n"
+
+
+def test_runs_that_cannot_be_told_apart_are_an_error_every_time(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [make_row(experiment="two", protocol="p", task_weight=weight) for weight in (0.5, 0.7)]
+    write_results(folder, rows)
+    for _ in range(2):
+        assert run(folder) == 1
+        shown = capsys.readouterr().out
+        assert "problem: two: 2 runs of the cell" in shown
+        assert "differ in objective_hash, task_weight: left out, not averaged" in shown
+
+
+def test_older_csvs_are_converted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = csv_path(folder, "mine")
+    new = read_rows(path).rows
+    path.write_bytes(as_schema(path, 3, new).encode())
+    assert run(folder, "--upgrade") == 0
+    assert f"{path}: schema 3 to 4, 2 rows; the cells of 2 are" in capsys.readouterr().out
+    metric = "last_test_ncjsd"
+    assert [row[metric] for row in read_rows(path).rows] == [row[metric] for row in new]
+    assert run(folder, "--upgrade") == 0
+    assert "nothing to convert" in capsys.readouterr().out
 
 
 def test_imports_nothing_heavy(folder: Path) -> None:

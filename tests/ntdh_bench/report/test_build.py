@@ -9,16 +9,24 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import yaml
 from matplotlib.figure import Figure
 
 from ntdh_bench.errors import UserError
-from ntdh_bench.experiments import TRIAL
-from ntdh_bench.records import csv_path, read_rows, write_rows
+from ntdh_bench.experiments import TRIAL, load_experiment
+from ntdh_bench.records import (
+    collect,
+    csv_path,
+    read_rows,
+    record_path,
+    write_record,
+    write_rows,
+)
 from ntdh_bench.report import figures
 from ntdh_bench.report.build import build
 from ntdh_bench.report.check import MANIFEST, check, file_hash
 from ntdh_bench.report.papers import papers
-from tests.ntdh_bench.report.rows import make_row, table2, write_results
+from tests.ntdh_bench.report.rows import make_record, make_row, table2, write_results
 
 _VOID = {"meta", "link", "input"}
 
@@ -82,6 +90,63 @@ def test_dense_data_show_mean_iou_and_the_maps_of_their_samples(built: Path) -> 
     assert drawing.count("<image") == 6
     assert not (built / "tables" / "fig12-small-simulated.md").exists()
     assert "sample 2, share dropped" in (built / "index.html").read_text()
+
+
+def test_a_users_experiment_with_axes_and_metrics_of_its_own_is_everywhere(tmp_path: Path) -> None:
+    """Temperature x learning rate, and a metric of a user's module, as a sweep collects them."""
+    spec = {
+        "title": "mine", "protocols": {"tiny": {"seeds": 2}},
+        "grids": [{"axes": {"x.init_args.temperature": [1, 10], "y.init_args.lr": [0.1, 0.01]}}],
+    }  # fmt: skip
+    path = tmp_path / "hot_rates.yaml"
+    path.write_text(yaml.safe_dump(spec, sort_keys=False))
+    experiment, store = load_experiment(path), tmp_path / "store"
+    accuracy = {("1", "0.1"): 0.1, ("1", "0.01"): 0.3, ("10", "0.1"): 0.5, ("10", "0.01"): 0.9}
+    for run in experiment.runs:
+        score = accuracy[run.labels["x.init_args.temperature"], run.labels["y.init_args.lr"]]
+        test = {"accuracy": score, "brier": 1 - score}
+        record = make_record(
+            run=run.hash, seed=run.seed, metrics={"last": {"test": test}, "best": None}
+        )
+        write_record(record_path(store, run.hash), record)
+    collect(experiment, store, tmp_path)
+    report = build(tmp_path, tmp_path / "no-store")
+    assert report.evidence.problems == []
+
+    stem, cells = "hot_rates-tiny-real", ("1 / 0.1", "1 / 0.01", "10 / 0.1", "10 / 0.01")
+    with (tmp_path / "tables" / f"{stem}.csv").open(newline="") as file:
+        found = {(line["row"], line["column"]): line["mean"] for line in csv.DictReader(file)}
+    expected = {(cell, "accuracy (%)"): value for cell, value in zip(cells, "1359", strict=True)}
+    assert {key: value[:1] for key, value in found.items() if key[1] != "brier"} == expected
+    assert [found[cell, "brier"] for cell in cells] == ["0.9", "0.7", "0.5", "0.1"]
+    markdown = (tmp_path / "tables" / f"{stem}.md").read_text()
+    assert "| temperature | lr | accuracy (%) | brier |" in markdown
+    assert "| 10 | 0.01 | 90.0 ± 0.0 | 0.1000 ± 0.0000 |" in markdown
+    latex = (tmp_path / "tables" / f"{stem}.tex").read_text()
+    assert "10 & 0.01 & 90.0 $\\pm$ 0.0 & 0.1000 $\\pm$ 0.0000" in latex
+    drawing = (tmp_path / "figures" / f"{stem}.svg").read_text()
+    page = (tmp_path / "index.html").read_text()
+    for text in (">temperature<", ">lr 0.1<", ">lr 0.01<", ">brier<"):
+        assert text in drawing
+        assert text in page
+    assert "90.0 ± 0.0" in page
+
+
+def test_an_exhibit_that_would_average_runs_is_a_conflict(tmp_path: Path) -> None:
+    """Two optimisers in one experiment of Fig. 3: its lines cannot show both."""
+    base = {"experiment": "fig3", "protocol": "p", "gap": 0.0}
+    rows = [
+        {**row, "cell": {"optimiser": name}}
+        for name, weight in (("SGD", 0.5), ("Adam", 0.7))
+        for row in [make_row(**base, task_weight=weight)]
+    ]
+    write_results(tmp_path, rows)
+    report = build(tmp_path, tmp_path / "no-store")
+    (conflict,) = report.evidence.conflicts
+    assert conflict.startswith(f"fig3, protocol p, real data: runs {rows[0]['run']} and ")
+    assert conflict.endswith("differ in cell, objective_hash, task_weight: left out")
+    assert not (tmp_path / "figures").exists()
+    assert conflict in (tmp_path / "index.html").read_text()
 
 
 def test_real_and_simulated_never_share_a_file(built: Path) -> None:

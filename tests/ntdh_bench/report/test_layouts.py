@@ -183,20 +183,23 @@ def test_an_own_experiment_has_a_line_per_cell_and_columns_of_its_own_metrics() 
 
 def test_an_own_experiment_has_a_panel_for_each_metric_and_combination() -> None:
     rows = crossed(brier_score=0.25, iou_road=0.0)
-    panels = [panel(spec, rows) for spec in cell_panels(rows)]
-    drawn = [found for found in panels if found is not None]
+    drawn = [some(panel(spec, rows)) for spec in cell_panels(rows)]
     assert [(found.title, found.y_label) for found in drawn] == [
-        ("method KD", "accuracy (%)"), ("method none", "accuracy (%)"),
-        ("method KD", "brier score"), ("method none", "brier score"),
+        ("", "accuracy (%)"), ("", "brier score"),
     ]  # fmt: skip
-    first, without = drawn[:2]
+    first = drawn[0]
     assert first.x_label == "lr"
-    assert [curve.label for curve in first.curves] == ["temperature 10", "temperature 2"]
+    assert [curve.label for curve in first.curves] == [
+        "method KD, temperature 10", "method KD, temperature 2", "method none",
+    ]  # fmt: skip
     assert first.curves[0].x == (0.001, 0.03, 0.1)
     assert [y.mean for y in first.curves[1].y] == pytest.approx([0.505, 0.405, 0.305])
-    assert [curve.label for curve in without.curves] == ["no temperature"]
-    only_kd = [row for row in rows if row["cell"]["method"] == "KD"]
-    assert [spec.title for spec in cell_panels(only_kd)] == ["", ""]
+    more = [
+        {**row, "cell": {**row["cell"], "size": size}} for size in "abc" for row in rows
+    ]  # nine lines: a panel for each method
+    assert [(spec.title, len(spec.lines)) for spec in cell_panels(more)][:2] == [
+        ("method KD", 6), ("method none", 3),
+    ]  # fmt: skip
     words = [{**row, "cell": {"which": row["cell"][LR] + " a"}} for row in rows[:4]]
     assert cell_panels(words) == ()
     many = [{**row, "cell": {"a": "1", "b": f"{n} x", "c": "y", "d": f"{n}"}}
