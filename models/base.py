@@ -110,7 +110,7 @@ def task_loss(
     return total / torch.where(weight > 0, weight, 1)
 
 
-def checked_weights(class_weights: Sequence[float] | None, num_classes: int) -> Tensor | None:
+def _checked_weights(class_weights: Sequence[float] | None, num_classes: int) -> Tensor | None:
     """Return the weights of the classes in the task loss, float32 ``(C,)``, or ``None``.
 
     Raises:
@@ -149,11 +149,12 @@ class TrainableModule(BenchModule):
     """BenchModule with an injected optimiser that stops at the first loss that is not finite.
 
     Args:
+        num_classes: C.
         optimizer: from parameters to an optimiser.
         scheduler: from an optimiser to a schedule stepped every epoch, or ``None``.
         seed: the run's seed.
         ignore_index: targets that do not count.
-        class_weights: of the task loss, float32 ``(C,)``.
+        class_weights: of the task loss, one a class; ``None``: alike.
     """
 
     stage_name = "training"
@@ -161,15 +162,18 @@ class TrainableModule(BenchModule):
 
     def __init__(
         self,
+        num_classes: int,
         optimizer: OptimizerCallable,
         scheduler: LRSchedulerCallable | None,
         seed: int,
         ignore_index: int,
-        class_weights: Tensor | None = None,
+        class_weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
+        weights = _checked_weights(class_weights, num_classes)
         check_optimizer("optimizer", optimizer, scheduler)
-        self.register_buffer("class_weights", class_weights, persistent=False)
+        self.register_buffer("class_weights", weights, persistent=False)
+        self.num_classes = num_classes
         self.optimizer_factory = optimizer
         self.scheduler_factory = scheduler
         self.seed = seed

@@ -27,7 +27,6 @@ from .base import (
     TrainableModule,
     build_network,
     check_network,
-    checked_weights,
     count_parameters,
 )
 from .dense import kept_outputs, samples_kept
@@ -91,8 +90,7 @@ class DistillationModule(TrainableModule):
         ignore_index: int = 255,
         class_weights: list[float] | None = None,
     ) -> None:
-        weights = checked_weights(class_weights, num_classes)
-        super().__init__(optimizer, scheduler, seed, ignore_index, weights)
+        super().__init__(num_classes, optimizer, scheduler, seed, ignore_index, class_weights)
         self.remember_settings()
         self.task_weight, self.distill_weight = _loss_weights(task_weight, distill_weight, lam)
         if distiller is None and self.task_weight < 1:
@@ -102,7 +100,6 @@ class DistillationModule(TrainableModule):
                 "model.lam to null"
             )
         check_at_least("model.teacher_epochs", teacher_epochs, 1)
-        self.num_classes = num_classes
         self.teacher_checkpoint = teacher_checkpoint
         self.teacher_epochs = teacher_epochs
         self.teacher_network = teacher_network

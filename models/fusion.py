@@ -47,9 +47,8 @@ class FusionModule(TrainableModule):
         seed: int,
         ignore_index: int,
     ) -> None:
-        super().__init__(optimizer, scheduler, seed, ignore_index)
+        super().__init__(num_classes, optimizer, scheduler, seed, ignore_index)
         self.stage_name = f"{self.method}'s training"
-        self.num_classes = num_classes
         self.network = build_network(network, seed, "student")
         self.sample_mask: SampleMask | None = None
 

@@ -11,14 +11,7 @@ from ntdh_bench.distillers.functional import kd
 from ntdh_bench.divergence import flatten_dense
 from ntdh_bench.metrics import single_metric
 
-from .base import (
-    EvaluatedSplit,
-    NetworkCallable,
-    TrainableModule,
-    build_network,
-    check_network,
-    checked_weights,
-)
+from .base import EvaluatedSplit, NetworkCallable, TrainableModule, build_network, check_network
 
 
 class JointModule(TrainableModule):
@@ -51,10 +44,8 @@ class JointModule(TrainableModule):
         ignore_index: int = 255,
         class_weights: list[float] | None = None,
     ) -> None:
-        weights = checked_weights(class_weights, num_classes)
-        super().__init__(optimizer, scheduler, seed, ignore_index, weights)
+        super().__init__(num_classes, optimizer, scheduler, seed, ignore_index, class_weights)
         self.remember_settings()
-        self.num_classes = num_classes
         self.teacher = build_network(teacher_network, seed, "teacher")
         self.companion = build_network(student_network, seed, "companion")
 

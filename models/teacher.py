@@ -17,7 +17,6 @@ from .base import (
     TrainableModule,
     build_network,
     check_network,
-    checked_weights,
     count_parameters,
 )
 
@@ -47,12 +46,10 @@ class TeacherModule(TrainableModule):
         ignore_index: int = 255,
         class_weights: list[float] | None = None,
     ) -> None:
-        weights = checked_weights(class_weights, num_classes)
-        super().__init__(optimizer, scheduler, seed, ignore_index, weights)
+        super().__init__(num_classes, optimizer, scheduler, seed, ignore_index, class_weights)
         self.remember_settings()
         self.stage_name = f"training on the {modality}'s modality"
         self.modality: Literal["teacher", "student"] = modality
-        self.num_classes = num_classes
         self.network = build_network(network, seed, modality)
 
     def setup(self, stage: str) -> None:
