@@ -9,8 +9,9 @@ from functools import partial
 
 from ntdh_bench.paper import printed as paper
 from ntdh_bench.records import Row
+from ntdh_bench.report.cells import Where, select
 from ntdh_bench.report.evidence import Image
-from ntdh_bench.report.layouts import LineSpec, PanelSpec, Where, cell, grouped, select, values
+from ntdh_bench.report.layouts import LineSpec, PanelSpec, grouped, table_cell, values
 from ntdh_bench.report.papers import SHOWN, Exhibit
 from ntdh_bench.report.statistics import mean_ci
 from ntdh_bench.report.tables import RATIO, Cell, Column, Line, Table, mark_best
@@ -59,7 +60,7 @@ def strength_table(rows: Sequence[Row]) -> list[Table]:
         gaps = {f", gap {gap:g}": part for gap, part in values(own, "gap").items()}
         for at, part in (gaps or {"": own}).items():
             cells = [
-                cell(*of, number if alike else None)
+                table_cell(*of, number if alike else None)
                 for of, number in zip(_alone(part), numbers, strict=True)
             ]
             lines.append(Line((f"{_DATASETS[dataset]}{at}",), tuple(cells)))
@@ -127,7 +128,7 @@ def _accuracy_table(name: str, preset: str, rows: Sequence[Row]) -> Table:
         cells = []
         for method in methods:
             own = select(found, {"method": method}) if where["arm"] == "kd" else found
-            cells.append(cell(own, SCORE, numbers.get(method)))
+            cells.append(table_cell(own, SCORE, numbers.get(method)))
         if found or numbers:
             lines.append(Line((label,), tuple(cells)))
     title = f"Accuracy{preset}"
@@ -138,7 +139,7 @@ def _gain_table(preset: str, methods: tuple[Column, ...], rows: Sequence[Row]) -
     lines = []
     for label, mask in _MASKS.items():
         found = select(rows, {"arm": "kd", **mask})
-        cells = [cell(select(found, {"method": m.name}), "gain") for m in methods]
+        cells = [table_cell(select(found, {"method": m.name}), "gain") for m in methods]
         if any(entry.estimate for entry in cells):
             lines.append(Line((label,), tuple(cells)))
     title = f"Gain over w/o KD, paired by seed{preset}"
@@ -152,7 +153,7 @@ def application_table(rows: Sequence[Row]) -> list[Table]:
     for method, numbers in printed.values.items():
         own = select(rows, {"arm": "kd", "method": method})
         cells = [
-            cell(select(own, _MASKS[mask]), SCORE, None if simulated else number)
+            table_cell(select(own, _MASKS[mask]), SCORE, None if simulated else number)
             for mask, number in zip(printed.columns, numbers, strict=True)
         ]
         lines.append(Line((method,), tuple(cells)))

@@ -17,7 +17,7 @@ _DENSE = ("semantickitti", "nyuv2")  # judged by mIoU
 DATASETS = {"table2": "mnist", "table3": "ravdess", "table4": "semantickitti"}
 
 
-class Table(NamedTuple):
+class PrintedTable(NamedTuple):
     """A table of the paper: its columns, and row label to numbers, in the paper's order."""
 
     columns: tuple[str, ...]
@@ -36,10 +36,10 @@ def source() -> str:
 
 
 @cache
-def tables() -> dict[str, Table]:
+def tables() -> dict[str, PrintedTable]:
     """Return the paper's tables by name: ``table1`` to ``table4``."""
     return {
-        name: Table(
+        name: PrintedTable(
             tuple(table["columns"]),
             {row: tuple(map(float, values)) for row, values in table["values"].items()},
         )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from ntdh_bench.records import SETTINGS, Row, differing
+
+#: Column, or axis, to wanted value, or to a tuple of wanted values.
+Where: TypeAlias = Mapping[str, Any]
 
 _NO_NAME = "init_args"  # of a dotted key; it says nothing
 
@@ -40,6 +43,15 @@ def value_of(row: Row, name: str) -> Any:
     """
     of_column = name in row and not isinstance(name, Axis)
     return row[name] if of_column else row["cell"].get(name)
+
+
+def select(rows: Iterable[Row], where: Where) -> list[Row]:
+    """Return the rows whose columns, or labels on axes, have the wanted values."""
+    return [row for row in rows if all(_fits(value_of(row, n), want) for n, want in where.items())]
+
+
+def _fits(value: Any, wanted: Any) -> bool:
+    return value in wanted if isinstance(wanted, tuple) else value == wanted
 
 
 def axes(rows: Iterable[Row]) -> list[Axis]:

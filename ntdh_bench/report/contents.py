@@ -10,9 +10,9 @@ import numpy as np
 
 from ntdh_bench.records import Row
 from ntdh_bench.report import evidence, figures
-from ntdh_bench.report.cells import MixedRuns
+from ntdh_bench.report.cells import MixedRuns, select
 from ntdh_bench.report.evidence import Evidence
-from ntdh_bench.report.layouts import Panel, panel, panel_table, select
+from ntdh_bench.report.layouts import Panel, panel, panel_table
 from ntdh_bench.report.papers import Exhibit, Paper, unlisted
 from ntdh_bench.report.tables import Table
 

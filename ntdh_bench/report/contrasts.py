@@ -8,18 +8,17 @@ the same thing: ``minus(cell(removes="most_divergent"), cell(mask=None))``, or
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from ntdh_bench.records import Row
-from ntdh_bench.report.cells import axes, one_run, value_of
+from ntdh_bench.report.cells import Where, axes, one_run, select, value_of
 
 # What both sides of a comparison have in common, unless it is what is compared.
 _CONTEXT = ("experiment", "dataset", "method")
 
 Measure: TypeAlias = Callable[[Row], float | None]
-Where: TypeAlias = Mapping[str, Any]  # column -> value
 BySeed: TypeAlias = dict[int, float]
 Reduction: TypeAlias = Callable[[Sequence[float]], float]
 Level = TypeVar("Level")
@@ -103,7 +102,7 @@ def evaluate(contrast: Contrast, rows: Iterable[Row], over: Reduction | None = N
     """
     mentioned = sorted({name for term in contrast for name in term.where})
     candidates = list(rows)
-    matching = [[row for row in candidates if _matches(row, term.where)] for term in contrast]
+    matching = [select(candidates, term.where) for term in contrast]
     context = _context(mentioned, [row for found in matching for row in found])
     terms = [_values(*pair, context) for pair in zip(contrast, matching, strict=True)]
     common = reduce(set.intersection, (set(values) for values in terms))
@@ -111,10 +110,6 @@ def evaluate(contrast: Contrast, rows: Iterable[Row], over: Reduction | None = N
     for seed, *like in sorted(common, key=repr):
         by_seed[seed].append(sum(values[(seed, *like)] for values in terms))
     return {seed: (over or _mean)(values) for seed, values in sorted(by_seed.items())}
-
-
-def _matches(row: Row, where: Where) -> bool:
-    return all(value_of(row, name) == value for name, value in where.items())
 
 
 def _context(mentioned: Sequence[str], rows: Sequence[Row]) -> list[str]:

@@ -10,7 +10,7 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from ntdh_bench.records import Row, own_metrics
-from ntdh_bench.report.cells import Axis, headings, one_run, value_of, varying
+from ntdh_bench.report.cells import Axis, Where, headings, one_run, select, value_of, varying
 from ntdh_bench.report.statistics import Estimate, mean_ci
 from ntdh_bench.report.tables import (
     MILLIONS,
@@ -26,8 +26,6 @@ from ntdh_bench.report.tables import (
     Unit,
 )
 
-#: Column to wanted value, or to a tuple of wanted values.
-Where = Mapping[str, Any]
 Layout = Callable[[Sequence[Row]], list[Table]]
 
 _KEYS = {"arm": "run", "ratio": "share removed", "dataset": "data set"}
@@ -96,15 +94,6 @@ def _literal(text: str) -> str:
 # -- selecting and averaging ---------------------------------------------------------------------
 
 
-def select(rows: Iterable[Row], where: Where) -> list[Row]:
-    """Return the rows whose columns, or labels on axes, have the wanted values."""
-    return [row for row in rows if all(_fits(value_of(row, n), want) for n, want in where.items())]
-
-
-def _fits(value: Any, wanted: Any) -> bool:
-    return value in wanted if isinstance(wanted, tuple) else value == wanted
-
-
 def values(rows: Iterable[Row], column: str) -> dict[Any, list[Row]]:
     """Return the rows of every value of a column or axis, in ascending order; None is no value."""
     found: dict[Any, list[Row]] = defaultdict(list)
@@ -135,7 +124,7 @@ def estimate(rows: Iterable[Row], column: str) -> Estimate | None:
     return mean_ci([row[column] for row in by_seed.values()])
 
 
-def cell(rows: Iterable[Row], column: str, paper: float | None = None) -> Cell:
+def table_cell(rows: Iterable[Row], column: str, paper: float | None = None) -> Cell:
     """Return the cell of some rows."""
     return Cell(estimate(rows, column), quantity(column).unit, paper)
 
@@ -425,7 +414,7 @@ def _cell_panel(
 
 def _cell_or_none(rows: Sequence[Row], column: str) -> Cell | None:
     """Return the cell of some rows; None where the column says nothing about them."""
-    found = cell(rows, column)
+    found = table_cell(rows, column)
     return found if found.estimate else None
 
 

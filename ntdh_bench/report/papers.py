@@ -15,10 +15,11 @@ from typing import Literal, NamedTuple, TypeAlias
 from ntdh_bench.errors import UserError
 from ntdh_bench.plugins import load, registered
 from ntdh_bench.records import Row
+from ntdh_bench.report.cells import Where
 from ntdh_bench.report.code import GROUP
 from ntdh_bench.report.contrasts import BySeed, Contrast, Reduction, evaluate
 from ntdh_bench.report.evidence import OfMaps
-from ntdh_bench.report.layouts import Layout, PanelSpec, Where, cell_panels, grouped
+from ntdh_bench.report.layouts import Layout, PanelSpec, cell_panels, grouped
 
 #: Units of effects; any other text will do as well.
 POINTS, NATS, PER_CENT, RHO = "accuracy points", "nats", "per cent", "rank correlation"

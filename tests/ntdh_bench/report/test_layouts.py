@@ -6,18 +6,17 @@ from typing import Any
 import pytest
 
 from ntdh_bench.records import Row
-from ntdh_bench.report.cells import MixedRuns
+from ntdh_bench.report.cells import MixedRuns, select
 from ntdh_bench.report.figures import draw_panel
 from ntdh_bench.report.layouts import (
     LineSpec,
     PanelSpec,
-    cell,
     cell_panels,
     estimate,
     grouped,
     panel,
     panel_table,
-    select,
+    table_cell,
 )
 from tests.ntdh_bench.report.rows import make_row, with_derived
 from tests.typed import some
@@ -55,7 +54,7 @@ def test_an_estimate_counts_seeds_and_averages_no_two_runs_of_one() -> None:
     assert found.n == 3
     assert found.mean == pytest.approx(fmean(row[SCORE] for row in rows))
     with pytest.raises(MixedRuns, match=r"of seed 0 stand in one place, and differ in .*gap"):
-        cell([*rows, *rows_of(gap=1.0)], SCORE)
+        table_cell([*rows, *rows_of(gap=1.0)], SCORE)
 
 
 def test_panels_have_a_curve_per_line_or_per_value() -> None:

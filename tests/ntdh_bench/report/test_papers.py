@@ -25,9 +25,9 @@ from pathlib import Path
 
 import yaml
 
+from ntdh_bench.report.cells import select
 from ntdh_bench.report.contrasts import SCORE, cell, minus
-from ntdh_bench.report.layouts import LineSpec, PanelSpec, select
-from ntdh_bench.report import layouts
+from ntdh_bench.report.layouts import LineSpec, PanelSpec, table_cell
 from ntdh_bench.report.pairing import scored
 from ntdh_bench.report.papers import POINTS, POSITIVE, Claim, Exhibit, Paper, Untested, one
 from ntdh_bench.report.tables import Column, Line, Table
@@ -36,7 +36,7 @@ PRINTED = yaml.safe_load(Path(__file__).with_name("printed.yaml").read_text())
 
 
 def gaps(rows):
-    cells = [layouts.cell(select(rows, {"gap": g, "arm": "kd"}), "last_test_score", PRINTED[g])
+    cells = [table_cell(select(rows, {"gap": g, "arm": "kd"}), "last_test_score", PRINTED[g])
              for g in (0.0, 1.0)]
     line = Line(("KD",), tuple(cells))
     return [Table("Toys", ("method",), (Column("near"), Column("far")), (line,))]
