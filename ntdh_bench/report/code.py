@@ -41,7 +41,7 @@ def paper_digests() -> dict[str, str]:
 def _paper_digest(entry: EntryPoint) -> str:
     try:
         spec = find_spec(entry.module)
-    except ImportError:  # importing it will say so
+    except (ImportError, AttributeError):  # loading it will say so
         spec = None
     in_package = spec is not None and spec.parent and spec.origin
     files = sorted(Path(str(spec.origin)).parent.glob("*.yaml")) if spec and in_package else []

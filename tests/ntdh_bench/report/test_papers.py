@@ -15,7 +15,7 @@ from ntdh_bench import plugins
 from ntdh_bench.errors import UserError
 from ntdh_bench.report.build import build
 from ntdh_bench.report.check import check, is_current
-from ntdh_bench.report.code import code_digest
+from ntdh_bench.report.code import code_digest, paper_digests
 from ntdh_bench.report.papers import GROUP, papers
 from tests.ntdh_bench.report.rows import make_row, write_results
 from tests.third_party import forget_code
@@ -161,11 +161,13 @@ def test_the_papers_own_reports_need_no_other(toy: Path, tmp_path: Path) -> None
         ("ntdh_bench.report.papers:GROUP", "papers:GROUP gives no Paper: mend or remove"),
         ("ntdh_bench.paper.plugin:NTDH", "exhibit table1 is there twice among the papers ntdh, x"),
         ("no_such_package:PAPER", "cannot import the plugin no_such_package:PAPER"),
+        ("not a module", "cannot import the plugin not a module"),
     ],
 )
 def test_what_is_no_paper_is_one_line(
     value: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plugins, "entry_points", lambda group: (EntryPoint("x", value, GROUP),))
+    assert set(paper_digests()) == {"ntdh", "x"}
     with pytest.raises(UserError, match=message):
         papers()
