@@ -149,7 +149,8 @@ def _reader(columns: Sequence[str]) -> Callable[[Line], Row] | None:
     kinds = older.columns(columns) or as_found(columns) or {}
 
     def row(line: Line) -> Row:
-        return {n: checked_value(n, parsed(n, line.get(n, ""), k), k) for n, k in kinds.items()}
+        found = {n: checked_value(n, parsed(n, line.get(n, ""), k), k) for n, k in kinds.items()}
+        return {n: value for n, value in found.items() if n in COLUMNS or value is not None}
 
     return row if kinds else None
 
