@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from ntdh_bench.batch import Inputs, PairedBatch
+from ntdh_bench.contract import RowMask
 from ntdh_bench.distillers import Distiller
 from ntdh_bench.errors import UserError
 from ntdh_bench.frozen_teacher import FrozenTeacher, TeacherKind
 from ntdh_bench.layers import LOGITS, FeatureTap, find_layer
-from ntdh_bench.masks import SampleMask
 from ntdh_bench.metrics import pair_metrics
 from ntdh_bench.networks import evaluating
 from ntdh_bench.ranges import check_at_least, check_within
@@ -106,7 +106,7 @@ class DistillationModule(TrainableModule):
         self.student_network = student_network
         self.student = build_network(student_network, seed, "student")
         self.distiller = distiller
-        self.sample_mask: SampleMask | None = None
+        self.sample_mask: RowMask | None = None
         self.frozen_teacher: FrozenTeacher = FrozenTeacher(
             teacher,
             partial(build_network, teacher_network, seed, "teacher"),

@@ -8,7 +8,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
 from ntdh_bench.batch import Inputs, PairedBatch
-from ntdh_bench.masks import SampleMask
+from ntdh_bench.contract import RowMask
 from ntdh_bench.metrics import pair_metrics
 from ntdh_bench.ranges import check_at_least
 
@@ -50,7 +50,7 @@ class FusionModule(TrainableModule):
         super().__init__(num_classes, optimizer, scheduler, seed, ignore_index)
         self.stage_name = f"{self.method}'s training"
         self.network = build_network(network, seed, "student")
-        self.sample_mask: SampleMask | None = None
+        self.sample_mask: RowMask | None = None
 
     @abstractmethod
     def inputs(self, batch: PairedBatch) -> Inputs:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 from lightning.pytorch import LightningModule
+from torch import Tensor
 
 from ntdh_bench.batch import Modality
 from ntdh_bench.frozen_teacher import FrozenTeacher, TeacherKind
-
-if TYPE_CHECKING:
-    from ntdh_bench.masks import SampleMask
 
 
 class BenchModule(LightningModule):
@@ -44,11 +42,25 @@ class BenchModule(LightningModule):
         raise NotImplementedError(f"{type(self).__name__} has no frozen teacher to train")
 
 
+class RowMask(Protocol):
+    """What chooses the rows of a batch that are distilled, see :class:`masks.SampleMask`."""
+
+    def keep_rows(
+        self,
+        logits_teacher: Tensor,
+        logits_student: Tensor,
+        target: Tensor,
+        epoch: int,
+        batch_idx: int,
+    ) -> Tensor:
+        """Return the positions of the rows that stay."""
+
+
 @runtime_checkable
 class Distilling(Protocol):
     """A module with a distillation term, from which it drops what the mask does not keep."""
 
-    sample_mask: SampleMask | None
+    sample_mask: RowMask | None
 
 
 def described(module: LightningModule) -> BenchModule:
