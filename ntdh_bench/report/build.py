@@ -14,7 +14,7 @@ from ntdh_bench.notices import notice
 from ntdh_bench.records import RecordError, collect
 from ntdh_bench.report import check, evidence, figures, page, tables, wording
 from ntdh_bench.report.claims import Result, ledger
-from ntdh_bench.report.contents import Content, Variant, contents
+from ntdh_bench.report.contents import Content, Variant, contents, stem_of
 from ntdh_bench.report.evidence import Evidence, OfMaps
 from ntdh_bench.report.hypothesis import Hypothesis, Point, test_hypothesis
 from ntdh_bench.report.papers import Paper, papers
@@ -116,7 +116,7 @@ def _exhibit(content: Content) -> dict[str, Output]:
     found: dict[str, Output] = {}
     if content.blank:
         notes = ["Nothing was run yet.", exhibit.note]
-        found |= _tables(content, exhibit.name, heading, content.blank, notes)
+        found |= _tables(content, stem_of(exhibit.name), heading, content.blank, notes)
     for variant in content.variants:
         title = f"{heading} (protocol {variant.protocol}, {variant.source} data)"
         notes = [exhibit.note, *_notes(variant)]

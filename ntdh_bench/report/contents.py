@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ntdh_bench.cache import digest
 from ntdh_bench.records import Row
 from ntdh_bench.report import evidence, figures
 from ntdh_bench.report.cells import MixedRuns, select
@@ -22,6 +23,14 @@ _MASKS = {
     "random": "R, random",
     "least_divergent": "F, least divergent",
 }
+
+
+def stem_of(name: str, protocol: str = "", source: str = "") -> str:
+    """Return the stem of an exhibit's files: no two share one, whatever their names hold."""
+    stem = "-".join(filter(None, (name, protocol, source)))
+    plain = re.sub(r"^\W|[^\w.-]", "_", stem)
+    own = plain == stem and "-" not in protocol  # "a-b", "c" must not be "a", "b-c"
+    return stem if own else f"{plain}-{digest([name, protocol])[:8]}"
 
 
 @dataclass(frozen=True)
@@ -106,7 +115,7 @@ def _rows(exhibit: Exhibit, found: Evidence) -> list[Row]:
 def _variant(
     exhibit: Exhibit, found: Evidence, source: str, protocol: str, rows: list[Row]
 ) -> Variant:
-    stem = re.sub(r"[^\w.-]", "_", f"{exhibit.name}-{protocol}-{source}")
+    stem = stem_of(exhibit.name, protocol, source)
     tables = exhibit.table(rows) if exhibit.table else []
     if exhibit.details == "maps":
         drawings = _maps(stem, exhibit, found, rows)

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from ntdh_bench import __version__
 from ntdh_bench.experiments import Experiment
+from ntdh_bench.records.columns import Row
 from ntdh_bench.report import figures, wording
+from ntdh_bench.report.cells import headings, varying
 from ntdh_bench.report.claims import VERDICTS, Result
 from ntdh_bench.report.contents import Content, Variant
 from ntdh_bench.report.evidence import Evidence
@@ -558,7 +560,7 @@ def _records(found: Evidence, known: Mapping[str, Experiment]) -> Html:
             el(
                 "tr",
                 el("th", el("a", name, href=f"records/{name}.csv"), scope="row"),
-                el("td", known[name].title if name in known else "–", class_="text wide"),
+                el("td", known[name].title if name in known else _varied(rows), class_="text wide"),
                 el("td", str(len(rows))),
                 el("td", str(len({row["seed"] for row in rows}))),
                 el("td", ", ".join(sorted({row["protocol"] for row in rows})), class_="text"),
@@ -571,3 +573,9 @@ def _records(found: Evidence, known: Mapping[str, Experiment]) -> Html:
         el("p", "One CSV per experiment, a row per run; results/README.md describes the columns."),
         _scroll(table, "Records"),
     )
+
+
+def _varied(rows: Sequence[Row]) -> str:
+    """Say what an experiment that is not shipped varies: its rows do not hold its title."""
+    names = headings(varying(rows)).values()
+    return f"varies {', '.join(names)}" if names else "one setting"

@@ -21,7 +21,8 @@ Key = tuple[object, ...]
 def scored(row: Row) -> Row:
     """Return a row with its scores, of the measure that the data are judged by.
 
-    ``{last,best}_{val,test}_score`` of the student, ``..._teacher_score`` of the teacher.
+    ``{last,best}_{val,test}_score`` of the student, ``..._teacher_score`` of the teacher. A metric
+    of a user's module that bears such a name is kept as ``... (own)``.
     """
     starts = [
         f"{checkpoint}_{part}_{whose}"
@@ -29,7 +30,11 @@ def scored(row: Row) -> Row:
         for part in SPLITS
         for whose in ("", "teacher_")
     ]
-    return {**row, **{f"{start}score": row.get(f"{start}{row['measure']}") for start in starts}}
+    scores = {f"{start}score": row.get(f"{start}{row['measure']}") for start in starts}
+    own = {
+        f"{name} (own)": row[name] for name in scores if row.get(name, scores[name]) != scores[name]
+    }
+    return {**row, **own, **scores}
 
 
 def _key(row: Row, columns: tuple[str, ...]) -> Key:

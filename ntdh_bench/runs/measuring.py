@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -100,7 +101,22 @@ def _measured(
 ) -> dict[str, float]:
     method = trainer.validate if split == "val" else trainer.test
     found = method(run.model, datamodule=run.data, ckpt_path=path, verbose=False)[0]
-    return {name.partition("/")[2]: float(value) for name, value in found.items()}
+    return metrics_by_name(found)
+
+
+def metrics_by_name(logged: Mapping[str, float]) -> dict[str, float]:
+    """Return what was logged: ``val/x`` and ``test/x`` as ``x``, other names as they are.
+
+    Raises:
+        UserError: two names become one.
+    """
+    found: dict[str, float] = {}
+    for name, value in logged.items():
+        short = name.removeprefix("val/").removeprefix("test/")
+        if short in found:
+            raise UserError(f"the metric {short} is logged twice, also as {name}: rename one")
+        found[short] = float(value)
+    return found
 
 
 def check_measured(run: Run, split: str) -> None:

@@ -25,6 +25,7 @@ from ntdh_bench.records import (
 from ntdh_bench.report import figures
 from ntdh_bench.report.build import build
 from ntdh_bench.report.check import MANIFEST, check, file_hash
+from ntdh_bench.report.contents import stem_of
 from ntdh_bench.report.papers import papers
 from tests.ntdh_bench.report.rows import make_record, make_row, table2, write_results
 
@@ -104,7 +105,7 @@ def test_a_users_experiment_with_axes_and_metrics_of_its_own_is_everywhere(tmp_p
     accuracy = {("1", "0.1"): 0.1, ("1", "0.01"): 0.3, ("10", "0.1"): 0.5, ("10", "0.01"): 0.9}
     for run in experiment.runs:
         score = accuracy[run.labels["x.init_args.temperature"], run.labels["y.init_args.lr"]]
-        test = {"accuracy": score, "brier": 1 - score}
+        test = {"accuracy": score, "brier": 1 - score, "score": 10 * score}
         record = make_record(
             run=run.hash, seed=run.seed, metrics={"last": {"test": test}, "best": None}
         )
@@ -116,12 +117,13 @@ def test_a_users_experiment_with_axes_and_metrics_of_its_own_is_everywhere(tmp_p
     stem, cells = "hot_rates-tiny-real", ("1 / 0.1", "1 / 0.01", "10 / 0.1", "10 / 0.01")
     with (tmp_path / "tables" / f"{stem}.csv").open(newline="") as file:
         found = {(line["row"], line["column"]): line["mean"] for line in csv.DictReader(file)}
-    expected = {(cell, "accuracy (%)"): value for cell, value in zip(cells, "1359", strict=True)}
-    assert {key: value[:1] for key, value in found.items() if key[1] != "brier"} == expected
-    assert [found[cell, "brier"] for cell in cells] == ["0.9", "0.7", "0.5", "0.1"]
+    assert {column: [found[cell, column] for cell in cells] for _, column in found} == {
+        "accuracy (%)": ["10", "30", "50", "90"], "brier": ["0.9", "0.7", "0.5", "0.1"],
+        "score (own)": ["1", "3", "5", "9"],
+    }  # fmt: skip
     markdown = (tmp_path / "tables" / f"{stem}.md").read_text()
-    assert "| temperature | lr | accuracy (%) | brier |" in markdown
-    assert "| 10 | 0.01 | 90.0 ± 0.0 | 0.1000 ± 0.0000 |" in markdown
+    assert "| temperature | lr | accuracy (%) | brier | score (own) |" in markdown
+    assert "| 10 | 0.01 | 90.0 ± 0.0 | 0.1000 ± 0.0000 | 9.0000 ± 0.0000 |" in markdown
     latex = (tmp_path / "tables" / f"{stem}.tex").read_text()
     assert "10 & 0.01 & 90.0 $\\pm$ 0.0 & 0.1000 $\\pm$ 0.0000" in latex
     drawing = (tmp_path / "figures" / f"{stem}.svg").read_text()
@@ -130,6 +132,7 @@ def test_a_users_experiment_with_axes_and_metrics_of_its_own_is_everywhere(tmp_p
         assert text in drawing
         assert text in page
     assert "90.0 ± 0.0" in page
+    assert ">varies temperature, lr<" in page
 
 
 def test_an_exhibit_that_would_average_runs_is_a_conflict(tmp_path: Path) -> None:
@@ -275,11 +278,20 @@ def test_text_of_records_is_escaped(tmp_path: Path) -> None:
     assert nasty not in page
     assert "&lt;script&gt;alert(" in page
     assert Page(page).open == []
-    assert [path.name for path in (tmp_path / "tables").glob("mine*.md")] == ["mine-a_.._b-real.md"]
+    (name,) = (path.name for path in (tmp_path / "tables").glob("mine*.md"))
+    assert re.fullmatch(r"mine-a_\.\._b-real-[0-9a-f]{8}\.md", name)
 
     for text in (path.read_text() for path in (tmp_path / "tables").glob("mine*.md")):
         assert nasty.replace("|", "\\|") not in text
         assert "&lt;script>alert(" in text
+
+
+def test_no_two_exhibits_share_a_file() -> None:
+    names = [("a b", "c"), ("a_b", "c"), ("a-b", "c"), ("a", "b-c"), ("a", "b c"), (".a", "c")]
+    stems = [stem_of(name, protocol, "real") for name, protocol in names]
+    assert len(set(stems)) == len(stems)
+    assert stems[1:3] == ["a_b-c-real", "a-b-c-real"]
+    assert all(re.fullmatch(r"\w[\w.-]*", stem) for stem in stems)
 
 
 def test_a_trial_is_shown_but_is_no_evidence(tmp_path: Path) -> None:
