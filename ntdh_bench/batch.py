@@ -49,6 +49,8 @@ class PairedData(Protocol):
     What has a value here is optional for data modules that inherit from it.
     """
 
+    #: of the data set, in records
+    name: str
     num_classes: int
     #: names of the classes, in records; empty: their numbers
     class_names: Sequence[str] = ()
@@ -84,6 +86,9 @@ class PairedData(Protocol):
     @property
     def fingerprint(self) -> str:
         """Digest of the input files and of every parameter that changes the data."""
+
+    def prepare_data(self) -> None:
+        """Check the files, and build what is derived from them, once a machine."""
 
     def setup(self, stage: str) -> None:
         """Load the splits."""
