@@ -53,8 +53,7 @@ def build(results: Path, store: Path) -> Report:
     """Collect the records in ``store``, if there is one, and write all that is derived from them.
 
     Every file is written whole or not at all, the manifest last. One that is the same is left as it
-    is, and what an earlier build drew from the same numbers is not drawn again. Files that an
-    earlier build wrote and this one does not are removed.
+    is. Files that an earlier build wrote and this one does not are removed.
 
     Raises:
         UserError: a folder cannot be written.

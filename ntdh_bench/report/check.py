@@ -8,12 +8,13 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ntdh_bench import __version__
 from ntdh_bench.cache import build_once, default_cache_dir, digest, file_digest, is_intact
-from ntdh_bench.errors import FileError
+from ntdh_bench.errors import FileError, UserError
 from ntdh_bench.experiments import shipped_experiments
 from ntdh_bench.files.reading import reading
 from ntdh_bench.files.schema import mismatch
@@ -124,8 +125,9 @@ def is_current(results: Path, store: Path) -> bool:
 
 
 def mark_current(results: Path) -> None:
-    """Note, in the cache, that this code made what the manifest lists."""
-    build_once(_mark(results), Path.touch)
+    """Note, in the cache, that this code made what the manifest lists; if it can be written."""
+    with suppress(UserError):
+        build_once(_mark(results), Path.touch)
 
 
 def _mark(results: Path) -> Path:

@@ -13,7 +13,7 @@ from ntdh_bench.records import Row
 from ntdh_bench.report import evidence, figures
 from ntdh_bench.report.cells import MixedRuns, select
 from ntdh_bench.report.evidence import Evidence
-from ntdh_bench.report.layouts import Panel, panel, panel_table
+from ntdh_bench.report.layouts import panel, panel_table
 from ntdh_bench.report.papers import Exhibit, Paper, unlisted
 from ntdh_bench.report.tables import Table
 
@@ -126,14 +126,8 @@ def _variant(
     specs = exhibit.panels(rows) if callable(exhibit.panels) else exhibit.panels
     panels = [drawn for spec in specs if (drawn := panel(spec, shown))]
     tables = tables if exhibit.table else [panel_table(drawn) for drawn in panels]
-    return Variant(stem, protocol, source, tables, _drawings(panels, stem), rows)
-
-
-def _drawings(panels: Sequence[Panel], stem: str) -> list[str]:
-    return [
-        figures.drawn(figures.draw_panel, shown, f"{stem}-{index}")
-        for index, shown in enumerate(panels)
-    ]
+    drawings = [figures.draw_panel(drawn, f"{stem}-{i}") for i, drawn in enumerate(panels)]
+    return Variant(stem, protocol, source, tables, drawings, rows)
 
 
 # -- heat maps -----------------------------------------------------------------------------------
@@ -147,10 +141,7 @@ def _maps(stem: str, exhibit: Exhibit, found: Evidence, rows: Sequence[Row]) -> 
         for layer, maps in by_layer.items()
         for names in _map_groups(maps)
     ]
-    return [
-        figures.drawn(figures.draw_maps, maps, f"{stem}-{index}")
-        for index, maps in enumerate(groups)
-    ]
+    return [figures.draw_maps(maps, f"{stem}-{index}") for index, maps in enumerate(groups)]
 
 
 def _map_groups(maps: Iterable[str]) -> list[list[str]]:

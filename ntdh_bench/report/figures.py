@@ -7,13 +7,10 @@ them into one file. Nothing here touches pyplot's global state.
 from __future__ import annotations
 
 import io
-import json
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from html import escape
 from itertools import cycle
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -22,8 +19,6 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
-from ntdh_bench.cache import build_once, default_cache_dir, digest
-from ntdh_bench.report.code import code_digest
 from ntdh_bench.report.layouts import Curve, Panel
 
 if TYPE_CHECKING:
@@ -63,24 +58,6 @@ _STYLE: Any = {
     "lines.linewidth": 1.6,
     "lines.markersize": 4.0,
 }
-
-
-def drawn(draw: Callable[..., str], *arguments: Any) -> str:
-    """Return ``draw(*arguments)``, from the cache if this code drew it before.
-
-    Drawing takes longer than all that the report computes.
-    """
-
-    def write(path: Path) -> None:
-        path.write_text(draw(*arguments), encoding="utf-8")
-
-    key = digest([code_digest(), json.dumps(arguments, default=_plain)])
-    path = default_cache_dir() / "drawings" / f"{draw.__name__}-{key}.svg"
-    return build_once(path, write).read_text(encoding="utf-8")
-
-
-def _plain(value: Any) -> Any:
-    return value.tolist() if isinstance(value, np.ndarray) else asdict(value)
 
 
 def _svg(figure: Figure, name: str) -> str:

@@ -345,11 +345,7 @@ def _forests(found: Hypothesis) -> list[Html]:
         ]
         if lines:
             label = f"{wording.QUANTITY_NAMES['ncjsd']}, {source} data; the hypothesis says < 0"
-            drawings.append(
-                _drawing(
-                    figures.drawn(figures.draw_forest, lines, label, f"forest-{source}"), label
-                )
-            )
+            drawings.append(_drawing(figures.draw_forest(lines, label, f"forest-{source}"), label))
     return drawings
 
 
@@ -364,8 +360,7 @@ def _scatters(points: Sequence[Point]) -> list[Html]:
                 y.append(point.gain)
         if groups:
             title = f"Cells of all strata, {source} data"
-            drawing = figures.drawn(
-                figures.draw_scatter,
+            drawing = figures.draw_scatter(
                 [(name, x, y) for name, (x, y) in groups.items()],
                 "NCJSD before distillation (nats)",
                 "gain (points)",

@@ -5,9 +5,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from ntdh_bench.report import figures
 from ntdh_bench.report.figures import (
     draw_forest,
     draw_maps,
@@ -89,21 +87,3 @@ def test_a_file_holds_all_drawings() -> None:
         assert float(drawing.attrib["x"]) + float(drawing.attrib["width"]) <= width
         assert float(drawing.attrib["y"]) + float(drawing.attrib["height"]) <= height
     assert "Fig. <3>" in texts(text)
-
-
-def test_equal_numbers_are_drawn_once_by_the_same_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn: list[str] = []
-
-    def draw(panel: Panel, maps: list[tuple[str, NDArray[np.float64]]], name: str) -> str:
-        drawn.append(name)
-        return f"<svg>{len(drawn)}</svg>"
-
-    maps = [("T", np.arange(4000.0).reshape(2, 2000))]
-    assert figures.drawn(draw, make_panel(), maps, "a") == "<svg>1</svg>"
-    assert figures.drawn(draw, make_panel(), [("T", maps[0][1].copy())], "a") == "<svg>1</svg>"
-    maps[0][1][1, 1000] += 1e-9
-    assert figures.drawn(draw, make_panel(), maps, "a") == "<svg>2</svg>"
-    assert figures.drawn(draw, make_panel(even=True), maps, "a") == "<svg>3</svg>"
-    assert figures.drawn(draw, make_panel(even=True), maps, "b") == "<svg>4</svg>"
-    monkeypatch.setattr(figures, "code_digest", lambda: "other")
-    assert figures.drawn(draw, make_panel(even=True), maps, "b") == "<svg>5</svg>"
