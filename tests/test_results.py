@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 
 from ntdh_bench.experiments import load_shipped
-from ntdh_bench.records import COLUMNS, csv_path, orphans, read_rows
+from ntdh_bench.records.collecting import orphans
+from ntdh_bench.records.columns import COLUMNS
+from ntdh_bench.records.rows import csv_path, read_rows
 from ntdh_bench.report.check import check
 
 

@@ -20,7 +20,8 @@ from ntdh_bench.experiments import (
     load_experiment,
     shipped_experiments,
 )
-from ntdh_bench.records import collect, csv_path
+from ntdh_bench.records.collecting import collect
+from ntdh_bench.records.rows import csv_path
 from ntdh_bench.sweep.driver import Driver, Outcome
 from ntdh_bench.sweep.engine import FUNCTION, Engine, cores, default_jobs, gpus
 from ntdh_bench.sweep.estimate import expected_seconds

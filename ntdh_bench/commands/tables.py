@@ -69,7 +69,7 @@ def _check(results: Path, runs: Path) -> int:
 
 
 def _upgrade(results: Path) -> int:
-    from ntdh_bench.records import upgrade
+    from ntdh_bench.records.upgrading import upgrade
 
     lines = upgrade(results)
     for line in lines:

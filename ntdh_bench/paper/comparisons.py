@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from ntdh_bench.experiments import find_experiment, load_experiment
 from ntdh_bench.paper.printed import REMOVES
-from ntdh_bench.records import Row
+from ntdh_bench.records.columns import Row
 from ntdh_bench.report.contrasts import (
     SCORE,
     BySeed,

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 from ntdh_bench.paper import printed as paper
-from ntdh_bench.records import Row
+from ntdh_bench.records.columns import Row
 from ntdh_bench.report.cells import Where, select
 from ntdh_bench.report.evidence import Image
 from ntdh_bench.report.layouts import LineSpec, PanelSpec, grouped, table_cell, values

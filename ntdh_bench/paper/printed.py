@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ntdh_bench.files.text import read_yaml
-from ntdh_bench.records import Row, blank_row
+from ntdh_bench.records.columns import Row, blank_row
 from ntdh_bench.report.pairing import scored
 
 PATH = Path(__file__).with_name("paper.yaml")

@@ -11,7 +11,8 @@ from ntdh_bench.cache import write_atomic
 from ntdh_bench.errors import FileError
 from ntdh_bench.experiments import Experiment, load_shipped
 from ntdh_bench.notices import notice
-from ntdh_bench.records import RecordError, collect
+from ntdh_bench.records.collecting import collect
+from ntdh_bench.records.columns import RecordError
 from ntdh_bench.report import check, evidence, figures, page, tables, wording
 from ntdh_bench.report.claims import Result, ledger
 from ntdh_bench.report.contents import Content, Variant, contents, stem_of

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from ntdh_bench.records import SETTINGS, Row, differing
+from ntdh_bench.records.columns import SETTINGS, Row
+from ntdh_bench.records.rows import differing
 
 #: Column, or axis, to wanted value, or to a tuple of wanted values.
 Where: TypeAlias = Mapping[str, Any]

@@ -19,16 +19,11 @@ from ntdh_bench.experiments import shipped_experiments
 from ntdh_bench.files.reading import reading
 from ntdh_bench.files.schema import mismatch
 from ntdh_bench.files.text import read_json
-from ntdh_bench.records import (
-    OUTDATED,
-    RecordError,
-    Row,
-    experiment_csvs,
-    place_of,
-    read_rows,
-    read_run,
-    to_row,
-)
+from ntdh_bench.records.collecting import OUTDATED
+from ntdh_bench.records.columns import RecordError, Row
+from ntdh_bench.records.files import read_run
+from ntdh_bench.records.identity import place_of
+from ntdh_bench.records.rows import experiment_csvs, read_rows, to_row
 from ntdh_bench.report.code import code_digest, paper_digests
 
 MANIFEST = "manifest.json"

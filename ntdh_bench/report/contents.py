@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ntdh_bench.cache import digest
-from ntdh_bench.records import Row
+from ntdh_bench.records.columns import Row
 from ntdh_bench.report import evidence, figures
 from ntdh_bench.report.cells import MixedRuns, select
 from ntdh_bench.report.evidence import Evidence

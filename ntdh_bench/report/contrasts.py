@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
-from ntdh_bench.records import Row
+from ntdh_bench.records.columns import Row
 from ntdh_bench.report.cells import Where, axes, one_run, select, value_of
 
 # What both sides of a comparison have in common, unless it is what is compared.

@@ -12,18 +12,11 @@ from numpy.typing import NDArray
 
 from ntdh_bench.errors import FileError
 from ntdh_bench.experiments import EXTRAS, TRIAL, load_shipped
-from ntdh_bench.records import (
-    Collected,
-    RecordError,
-    Row,
-    conflicts,
-    csv_path,
-    details_path,
-    experiment_csvs,
-    outdated_runs,
-    read_details,
-    read_rows,
-)
+from ntdh_bench.records.collecting import outdated_runs
+from ntdh_bench.records.columns import RecordError, Row
+from ntdh_bench.records.csvs import Collected
+from ntdh_bench.records.details import details_path, read_details
+from ntdh_bench.records.rows import conflicts, csv_path, experiment_csvs, read_rows
 from ntdh_bench.report.pairing import Controls, scored
 
 Image = NDArray[np.float64]

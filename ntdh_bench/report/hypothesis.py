@@ -20,7 +20,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from ntdh_bench.records import Row
+from ntdh_bench.records.columns import Row
 from ntdh_bench.report.cells import in_words, told_apart
 from ntdh_bench.report.pairing import Controls, split
 from ntdh_bench.report.statistics import (

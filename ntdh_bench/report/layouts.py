@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, NamedTuple
 
-from ntdh_bench.records import Row, own_metrics
+from ntdh_bench.records.columns import Row, own_metrics
 from ntdh_bench.report.cells import Axis, Where, headings, one_run, select, value_of, varying
 from ntdh_bench.report.statistics import Estimate, mean_ci
 from ntdh_bench.report.tables import (

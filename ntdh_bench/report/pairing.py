@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ntdh_bench.records import CHECKPOINTS, SPLITS, Row
+from ntdh_bench.records.columns import CHECKPOINTS, SPLITS, Row
 
 # baseline_hash holds everything the student depends on: data, network, schedule and seed.
 _STUDENT = ("baseline_hash", "protocol", "source", "data_fingerprint")

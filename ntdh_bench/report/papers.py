@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from ntdh_bench.errors import UserError
 from ntdh_bench.plugins import load, registered
-from ntdh_bench.records import Row
+from ntdh_bench.records.columns import Row
 from ntdh_bench.report.cells import Where
 from ntdh_bench.report.code import GROUP
 from ntdh_bench.report.contrasts import BySeed, Contrast, Reduction, evaluate

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from ntdh_bench.records import Row
+from ntdh_bench.records.columns import Row
 from ntdh_bench.report.claims import Result
 from ntdh_bench.report.hypothesis import Correlation, Hypothesis, Stratum, Summary
 from ntdh_bench.report.tables import fixed, markdown_rows, plain

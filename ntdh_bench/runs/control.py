@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
-from ntdh_bench import __version__, records
+from ntdh_bench import __version__
 from ntdh_bench.cache import default_cache_dir, digest, is_usable, locked, origin, seal
 from ntdh_bench.checkpoints import load_network, read_checkpoint, weights_of, write_checkpoint
 from ntdh_bench.notices import notice
+from ntdh_bench.records.identity import arm, baseline_hash, environment
 from ntdh_bench.runs.callbacks import cut_short
 from ntdh_bench.runs.checkpoint_files import LAST
 from ntdh_bench.runs.run import Run
@@ -23,7 +24,7 @@ _VERSION = 1  # of how controls are trained: raised when the same settings give 
 def is_control(run: Run) -> bool:
     """Return whether the run is a student without KD that can be shared."""
     alone = run.processes.alone and not run.is_trial
-    return alone and records.arm(run.identity) in ("without_kd", "matched")
+    return alone and arm(run.identity) in ("without_kd", "matched")
 
 
 def measure(
@@ -69,7 +70,7 @@ def _path(run: Run, device: torch.device) -> Path:
         "ntdh-bench": __version__,
         "torch": str(torch.__version__),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "student": records.baseline_hash(identity),
+        "student": baseline_hash(identity),
         "task_weight": identity["model"]["init_args"]["task_weight"],
     }
     return default_cache_dir() / "students" / f"{digest(key)}.ckpt"
@@ -88,7 +89,7 @@ def _save(run: Run, student: Student, path: Path) -> Path:
             for checkpoint, state in students.items()
             for name, value in state.items()
         },
-        "control_environment": records.environment(),
+        "control_environment": environment(),
         "checkpoints": checkpoints,
         "epochs": student.trainer.current_epoch,
         # Divergences along the way are from one teacher, and other runs have other masks.

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-from ntdh_bench import records
 from ntdh_bench.checkpoints import TRAINED, read_checkpoint, write_checkpoint
 from ntdh_bench.errors import FileError, UserError
 from ntdh_bench.frozen_teacher import FrozenTeacher
 from ntdh_bench.masks import FeatureMask
 from ntdh_bench.notices import notice
 from ntdh_bench.provenance import plugins
+from ntdh_bench.records.files import write_record
+from ntdh_bench.records.identity import arm, baseline_hash, config_hash, environment
 from ntdh_bench.runs import control
 from ntdh_bench.runs.checkpoint_files import check_run_folder
 from ntdh_bench.runs.logs import log_results
@@ -49,7 +50,7 @@ def fit(run: Run, *, record: bool = True, share_control: bool = False) -> dict[s
         made = make_record(run, student.trainer, outcome, teacher, seconds)
         if record and run.processes.is_first and not run.is_trial:
             check_run_folder(run.folder)
-            records.write_record(run.folder / "record.json", made)
+            write_record(run.folder / "record.json", made)
     return made
 
 
@@ -157,9 +158,9 @@ def make_record(
         run.from_cache["saliency"] = run.mask.from_cache
     return {
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "config_hash": records.config_hash(identity),
-        "baseline_hash": records.baseline_hash(identity),
-        "arm": model.arm or records.arm(identity),
+        "config_hash": config_hash(identity),
+        "baseline_hash": baseline_hash(identity),
+        "arm": model.arm or arm(identity),
         "method": model.method,
         "seed": identity["seed"],
         "dataset": run.data.name,
@@ -177,7 +178,7 @@ def make_record(
         "resumed_from": run.checkpoint,
         "seconds": round(seconds, 2),
         "precision": str(trainer.precision),  # a CPU has no float16: bfloat16 runs there
-        "environment": records.environment(),
+        "environment": environment(),
         "plugins": plugins(identity.get("third_party", {})),
         "config": identity,
     }

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ntdh_bench import provenance, records
+from ntdh_bench import provenance
 from ntdh_bench.checkpoints import file_hash, read_checkpoint
 from ntdh_bench.composition import Config
 from ntdh_bench.errors import UserError
 from ntdh_bench.notices import notice
+from ntdh_bench.records.identity import arm
 from ntdh_bench.run_hash import CHANGED_DEFAULTS, with_epochs
 
 # Where files lie and how many workers read them changes no number.
@@ -86,8 +87,8 @@ def short_name(identity: dict[str, Any]) -> str:
     model = identity["model"]
     distiller = (model.get("init_args") or {}).get("distiller")
     parts = [identity["data"]["class_path"], model["class_path"]]
-    if records.arm(identity) != "single":
-        parts[1] = distiller["class_path"] if distiller else records.arm(identity)
+    if arm(identity) != "single":
+        parts[1] = distiller["class_path"] if distiller else arm(identity)
     if identity["mask"]:
         parts.append(identity["mask"]["class_path"])
     short = "-".join(part.rpartition(".")[2].replace("DataModule", "") for part in parts)

@@ -9,8 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from ntdh_bench import records
 from ntdh_bench.batch import PairedData
+from ntdh_bench.records.files import find_without_kd
+from ntdh_bench.records.identity import arm, threads
 from ntdh_bench.runs.run import Run
 
 _ALWAYS = ("tcjsd", "ncjsd")
@@ -72,12 +73,12 @@ def print_fit(run: Run, record: dict[str, Any], recorded: bool = True) -> None:
         notes["saved"] = "nothing: fast_dev_run is a trial"
     elif recorded:
         notes |= _saved_files(run.folder)
-    if rows and records.arm(run.identity) == "kd" and not run.is_trial:
-        without = records.find_without_kd(run.folder.parent, run.identity)
+    if rows and arm(run.identity) == "kd" and not run.is_trial:
+        without = find_without_kd(run.folder.parent, run.identity)
         rows["student without KD"] = without and _comparable(without, record)
-        if without and records.threads(without) != records.threads(record):
+        if without and threads(without) != threads(record):
             notes["threads"] = (
-                f"{records.threads(record)}, without KD {records.threads(without)}: part of "
+                f"{threads(record)}, without KD {threads(without)}: part of "
                 "the gain may be rounding, as bits repeat on equal threads only"
             )
     student = f"student of {record['method']}" if record["method"] else _STUDENT[record["arm"]]

@@ -13,7 +13,8 @@ from filelock import FileLock
 
 from ntdh_bench.errors import UserError
 from ntdh_bench.experiments import Run
-from ntdh_bench.records import RecordError, check_record, write_record
+from ntdh_bench.records.columns import RecordError
+from ntdh_bench.records.files import check_record, write_record
 from ntdh_bench.sweep.engine import Engine, Finished
 from ntdh_bench.sweep.store import Store
 

@@ -15,7 +15,10 @@ from filelock import FileLock, Timeout
 
 from ntdh_bench.errors import UserError
 from ntdh_bench.experiments import Experiment
-from ntdh_bench.records import RecordError, csv_path, read_rows, read_run, record_path
+from ntdh_bench.records.collecting import record_path
+from ntdh_bench.records.columns import RecordError
+from ntdh_bench.records.files import read_run
+from ntdh_bench.records.rows import csv_path, read_rows
 
 _FOLDERS = ("records", "logs", "locks", "work")
 _HASH = re.compile(r"\.?([0-9a-f]{16})\b")

@@ -11,7 +11,7 @@ import pytest
 
 from ntdh_bench.cache import digest
 from ntdh_bench.experiments import Run
-from ntdh_bench.records import read_record
+from ntdh_bench.records.files import read_record
 from ntdh_bench.sweep.driver import Driver
 from ntdh_bench.sweep.local import LocalEngine
 from ntdh_bench.sweep.store import Store

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from ntdh_bench.records import Place, csv_path, record_path, to_row, write_record, write_rows
+from ntdh_bench.records.collecting import record_path
+from ntdh_bench.records.files import write_record
+from ntdh_bench.records.identity import Place
+from ntdh_bench.records.rows import csv_path, to_row, write_rows
 from ntdh_bench.report import evidence
 from tests.ntdh_bench.report.rows import all_rows, make_record, write_results
 

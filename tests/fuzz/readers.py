@@ -16,7 +16,6 @@ import torch
 import yaml
 from PIL import Image
 
-from ntdh_bench import records
 from ntdh_bench.cache import build_once
 from ntdh_bench.checkpoints import read_checkpoint, read_weights
 from ntdh_bench.composition import read_config
@@ -39,6 +38,9 @@ from ntdh_bench.datamodules.semantickitti.store import prepared as prepared_sequ
 from ntdh_bench.errors import FileError, UserError
 from ntdh_bench.experiments import load_experiment
 from ntdh_bench.masks.saliency import Saliency
+from ntdh_bench.records.files import read_run, write_record
+from ntdh_bench.records.identity import Place
+from ntdh_bench.records.rows import read_rows, to_row, write_rows
 from ntdh_bench.report import evidence
 from ntdh_bench.report.check import check
 from tests.datamodules.nyuv2 import files as nyu_files
@@ -415,12 +417,12 @@ def _is_saliency(saliency: Any) -> bool:
 
 def _record(folder: Path) -> Path:
     path = folder / "record.json"
-    records.write_record(path, make_record())
+    write_record(path, make_record())
     return path
 
 
 def _read_record(path: Path) -> Any:
-    return records.to_row(records.read_run(path, RUN), records.Place("x", "y"))
+    return to_row(read_run(path, RUN), Place("x", "y"))
 
 
 def _is_row(row: Any) -> bool:
@@ -441,13 +443,13 @@ def _is_row(row: Any) -> bool:
 def _rows(folder: Path) -> Path:
     path = folder / "records" / "mine.csv"
     path.parent.mkdir()
-    row = records.to_row(make_record(), records.Place("mine", "p"))
-    records.write_rows(path, [row, {**row, "seed": 1, "run": "1" * 16}])
+    row = to_row(make_record(), Place("mine", "p"))
+    write_rows(path, [row, {**row, "seed": 1, "run": "1" * 16}])
     return path
 
 
 def _read_rows(path: Path) -> Any:
-    collected = records.read_rows(path)
+    collected = read_rows(path)
     too_long = [problem for problem in collected.problems if len(problem) > 400]
     assert not too_long, too_long
     return collected.rows

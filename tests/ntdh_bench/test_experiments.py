@@ -19,7 +19,7 @@ from ntdh_bench.experiments import (
     load_experiment,
     shipped_experiments,
 )
-from ntdh_bench.records import csv_path, read_rows
+from ntdh_bench.records.rows import csv_path, read_rows
 
 BASE = {
     "trainer": {"max_epochs": 50},
@@ -328,7 +328,7 @@ def test_shipped_experiments_are_found_by_name() -> None:
 
 
 def test_no_torch() -> None:
-    code = "import sys, ntdh_bench.experiments, ntdh_bench.records; print('torch' in sys.modules)"
+    code = "import sys, ntdh_bench.records.collecting; print('torch' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "False"
 

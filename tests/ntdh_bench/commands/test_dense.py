@@ -10,9 +10,12 @@ import pytest
 import yaml
 from torch import nn
 
-from ntdh_bench import records, runs
+from ntdh_bench import runs
 from ntdh_bench.cli import main
 from ntdh_bench.composition import read_config
+from ntdh_bench.records.columns import METRICS
+from ntdh_bench.records.identity import Place
+from ntdh_bench.records.rows import to_row
 from tests.helpers import flags, small_and_simulated
 
 
@@ -60,14 +63,14 @@ def test_fit_and_test_report_mean_iou(
     (run,) = (tmp_path / "runs").iterdir()
     record = json.loads((run / "record.json").read_text())
     assert record["metrics"]["best"]["checkpoint"].startswith("best-")
-    expected = {name for name in records.METRICS if "accuracy" not in name}
+    expected = {name for name in METRICS if "accuracy" not in name}
     assert set(record["metrics"]["last"]["test"]) == expected
     per_class = record["metrics"]["last"]["test_per_class"]
     assert list(per_class) == ["1", "2", "3", "4"]
     assert sum(per_class.values()) / 4 == pytest.approx(record["metrics"]["last"]["test"]["miou"])
     assert f"IoU %        1 {100 * per_class['1']:.1f}, 2 " in shown
     assert {"miou", "tcjsd", "ncjsd"} <= record["curves"].keys()
-    row = records.to_row({**record, "run": "x"}, records.Place("table4", "small"))
+    row = to_row({**record, "run": "x"}, Place("table4", "small"))
     assert (row["method"], row["arm"], row["mask"]) == ("DKD", "kd", "sample")
     assert row["last_test_miou"] == record["metrics"]["last"]["test"]["miou"]
     assert main(["test", "--ckpt_path", str(run / "checkpoints" / "last.ckpt"), *words[4:]]) == 0

@@ -18,7 +18,7 @@ from ntdh_bench.commands import sweep
 from ntdh_bench.datasets import data_root
 from ntdh_bench.errors import UserError
 from ntdh_bench.experiments import load_experiment
-from ntdh_bench.records import read_rows
+from ntdh_bench.records.rows import read_rows
 from ntdh_bench.sweep import progress
 from ntdh_bench.sweep.driver import Failure, Outcome
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ntdh_bench.cli import main
-from ntdh_bench.records import csv_path, read_rows
+from ntdh_bench.records.rows import csv_path, read_rows
 from tests.ntdh_bench.records.test_cells import as_schema
 from tests.ntdh_bench.report.rows import make_row, write_results
 

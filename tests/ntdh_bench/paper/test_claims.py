@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from ntdh_bench import records
 from ntdh_bench.experiments import Experiment, Run, load_shipped, shipped_experiments
 from ntdh_bench.paper import printed as paper
 from ntdh_bench.paper.claims import CLAIMS, UNTESTED
-from ntdh_bench.records import COLUMNS, Row
+from ntdh_bench.records.columns import COLUMNS, Row
+from ntdh_bench.records.identity import arm, baseline_hash, place
+from ntdh_bench.records.rows import _settings, _short
 from ntdh_bench.report import claims
 from ntdh_bench.report.claims import ledger
 from ntdh_bench.report.pairing import scored
@@ -73,14 +74,14 @@ def row_of(experiment: Experiment, run: Run) -> Row:
     identity = {**config, "seed": run.seed, "mask": config.get("mask")}
     values = random.Random(run.hash)
     given = row(experiment.name, run.seed, dataset=experiment.requires, run=run.hash)
-    given |= records.place(experiment.name, run)._asdict() | {"protocol": "mnist"}
-    given |= {"arm": records.arm(identity), "baseline_hash": records.baseline_hash(identity)}
+    given |= place(experiment.name, run)._asdict() | {"protocol": "mnist"}
+    given |= {"arm": arm(identity), "baseline_hash": baseline_hash(identity)}
     given |= {
         "teacher_parameters": 100,
         "student_parameters": 100,
-        **records.rows._settings(identity),
+        **_settings(identity),
     }
-    model = records.rows._short(config["model"]["class_path"]) or ""
+    model = _short(config["model"]["class_path"]) or ""
     if model in METHODS:  # modules that are methods of their own
         given |= {"arm": "kd", "method": METHODS[model]}
     given |= {name: values.random() for name in COLUMNS if name.startswith("last_")}

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 import yaml
 
-from ntdh_bench import records
 from ntdh_bench.experiments import load_experiment
-from ntdh_bench.records import Place, older, place
+from ntdh_bench.records import older
+from ntdh_bench.records.columns import RecordError, Row, own_metrics
+from ntdh_bench.records.identity import Place, place
+from ntdh_bench.records.rows import conflicts, csv_path, read_rows, to_row, write_rows
+from ntdh_bench.records.upgrading import upgrade
 from tests.ntdh_bench.report.rows import make_record, make_row
 
 T2 = {"model.init_args.distiller.init_args.temperature": "2", "lr": "0.1"}
@@ -24,11 +27,11 @@ def test_every_metric_that_was_measured_has_a_column(tmp_path: Path) -> None:
     """Of this package's modules, each class's, and those of a user's own; known ones first."""
     metrics = measured(miou=0.5, point_miou=0.4, completion_iou=0.3, my_score=-7.5)
     metrics["last"]["test_per_class"] = {"road": 0.9, "traffic-sign": 0.1}
-    row = records.to_row(make_record(metrics=metrics, measure="miou"), Place("own", "p", T2))
-    plain = records.to_row(make_record(run="b" * 16, seed=1), Place("own", "p", T2))
+    row = to_row(make_record(metrics=metrics, measure="miou"), Place("own", "p", T2))
+    plain = to_row(make_record(run="b" * 16, seed=1), Place("own", "p", T2))
     path = tmp_path / "own.csv"
-    records.write_rows(path, [plain, row])
-    found = records.read_rows(path)
+    write_rows(path, [plain, row])
+    found = read_rows(path)
     assert found.problems == []
     read_plain, read = found.rows
     assert read == row
@@ -37,7 +40,7 @@ def test_every_metric_that_was_measured_has_a_column(tmp_path: Path) -> None:
         "last_test_completion_iou": 0.3, "last_test_iou_road": 0.9,
         "last_test_iou_traffic-sign": 0.1, "last_test_my_score": -7.5, "last_test_point_miou": 0.4,
     }  # fmt: skip
-    assert records.own_metrics(found.rows) == list(own)
+    assert own_metrics(found.rows) == list(own)
     assert {name: read[name] for name in own} == own
     assert read_plain == plain
     columns = path.read_text().partition("\n")[0].split(",")
@@ -54,8 +57,8 @@ def test_every_metric_that_was_measured_has_a_column(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_own_metrics_are_checked(metrics: dict[str, Any]) -> None:
-    with pytest.raises(records.RecordError, match="is not as it was written") as raised:
-        records.to_row(make_record(metrics=measured(**metrics)), Place("own", "p"))
+    with pytest.raises(RecordError, match="is not as it was written") as raised:
+        to_row(make_record(metrics=measured(**metrics)), Place("own", "p"))
     assert len(str(raised.value)) < 400
 
 
@@ -68,14 +71,14 @@ def test_own_metrics_are_checked(metrics: dict[str, Any]) -> None:
 )  # fmt: skip
 def test_a_cell_of_a_file_is_checked(tmp_path: Path, text: str) -> None:
     path = tmp_path / "own.csv"
-    records.write_rows(path, [records.to_row(make_record(), Place("own", "p", T2))])
+    write_rows(path, [to_row(make_record(), Place("own", "p", T2))])
     with path.open(newline="") as file:
         (line,) = csv.DictReader(file)
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, line, lineterminator="\n")
         writer.writeheader()
         writer.writerow({**line, "cell": text})
-    found = records.read_rows(path)
+    found = read_rows(path)
     assert found.rows == []
     (problem,) = found.problems
     assert "own.csv, line 2: cell is" in problem
@@ -83,24 +86,24 @@ def test_a_cell_of_a_file_is_checked(tmp_path: Path, text: str) -> None:
 
 
 def test_runs_that_no_axis_tells_apart_are_named_and_count_for_nothing() -> None:
-    def row(run: str, **changes: Any) -> records.Row:
-        return {**records.to_row(make_record(run=run), Place("own", "p", T2)), **changes}
+    def row(run: str, **changes: Any) -> Row:
+        return {**to_row(make_record(run=run), Place("own", "p", T2)), **changes}
 
     hot, cold = row("a", task_weight=1.0), row("b", task_weight=2.0)
     others = [
         row("c", seed=1), row("d", cell={**T2, "lr": "0.2"}), row("e", protocol="q"),
         row("f", experiment="another"), row("g", source="simulated"),
     ]  # fmt: skip
-    found = records.conflicts([hot, *others, cold])
+    found = conflicts([hot, *others, cold])
     assert found.rows == others
     (problem,) = found.problems
     assert problem.startswith("own: 2 runs of the cell model.init_args.distiller")
     assert (
         "temperature=2, lr=0.1, seed 0, protocol p (a and b ...) differ in task_weight" in problem
     )
-    assert records.conflicts([hot, *others]).problems == []
+    assert conflicts([hot, *others]).problems == []
     reordered = row("b", task_weight=1.0, cell=dict(reversed(T2.items())))
-    assert "differ in settings without a column" in records.conflicts([hot, reordered]).problems[0]
+    assert "differ in settings without a column" in conflicts([hot, reordered]).problems[0]
 
 
 def test_a_run_has_hashes_of_its_objective_pair_and_mask(tmp_path: Path) -> None:
@@ -138,7 +141,7 @@ def test_a_run_has_hashes_of_its_objective_pair_and_mask(tmp_path: Path) -> None
     }  # fmt: skip
 
 
-def as_schema(path: Path, schema: int, rows: list[records.Row]) -> str:
+def as_schema(path: Path, schema: int, rows: list[Row]) -> str:
     """Write rows as an older version did; returns the text."""
     with path.open("w", newline="") as file:
         columns = older._LAYOUTS[schema]
@@ -151,15 +154,15 @@ def as_schema(path: Path, schema: int, rows: list[records.Row]) -> str:
 @pytest.mark.parametrize("schema", [2, 3])
 def test_older_schemas_are_read_and_converted(tmp_path: Path, schema: int) -> None:
     """A shipped experiment's run has its cell, another one that of the settings that vary."""
-    experiment = next(e for e in records.older.shipped_experiments() if e.stem == "fig3")
+    experiment = next(e for e in older.shipped_experiments() if e.stem == "fig3")
     run = load_experiment(experiment).runs[0]
     known = make_row(experiment="fig3", protocol=run.protocol, run=run.hash, gap=0.2)
     known["run"] = run.hash
     gone = make_row(experiment="fig3", protocol=run.protocol, gap=0.4, mask="feature", ratio=0.5)
-    path = records.csv_path(tmp_path, "fig3")
+    path = csv_path(tmp_path, "fig3")
     path.parent.mkdir()
     before = as_schema(path, schema, [known, gone])
-    found = records.read_rows(path)
+    found = read_rows(path)
     assert found.problems == []
     assert [row["cell"] for row in found.rows] == [
         run.labels, {"gap": "0.4", "mask": "feature", "ratio": "0.5"},
@@ -168,17 +171,17 @@ def test_older_schemas_are_read_and_converted(tmp_path: Path, schema: int) -> No
     assert [row["measure"] for row in found.rows] == ["accuracy", "accuracy"]
     assert [row["mask_hash"] is None for row in found.rows] == [True, False]
 
-    own = records.csv_path(tmp_path, "mine")
-    records.write_rows(own, [known])
+    own = csv_path(tmp_path, "mine")
+    write_rows(own, [known])
     kept = own.read_bytes()
-    (told,) = records.upgrade(tmp_path)
+    (told,) = upgrade(tmp_path)
     assert told == (
         f"{path}: schema {schema} to 4, 2 rows; the cells of 1 are the settings that vary in the "
         "file"
     )
-    assert records.read_rows(path) == found
+    assert read_rows(path) == found
     assert own.read_bytes() == kept
-    assert records.upgrade(tmp_path) == []
+    assert upgrade(tmp_path) == []
     with path.open(newline="") as file:
         new = list(csv.DictReader(file))
     old = list(csv.DictReader(before.splitlines()))
@@ -186,11 +189,11 @@ def test_older_schemas_are_read_and_converted(tmp_path: Path, schema: int) -> No
 
 
 def test_lines_that_a_conversion_loses_are_kept(tmp_path: Path) -> None:
-    path = records.csv_path(tmp_path, "mine")
+    path = csv_path(tmp_path, "mine")
     path.parent.mkdir()
     rows = [make_row(experiment="mine", protocol="p", seed=seed) for seed in range(2)]
     before = as_schema(path, 3, [rows[0], {**rows[1], "ratio": 7.0}])
-    told, damaged, copy = records.upgrade(tmp_path)
+    told, damaged, copy = upgrade(tmp_path)
     assert "schema 3 to 4, 1 rows" in told
     assert "ratio: 7.0 is not in [0, 1]" in damaged
     (kept,) = path.parent.glob("*.damaged")

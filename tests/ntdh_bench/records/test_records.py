@@ -11,9 +11,27 @@ from typing import Any
 import pytest
 import yaml
 
-from ntdh_bench import records
 from ntdh_bench.experiments import Experiment, load_experiment
-from ntdh_bench.records import Place, collecting
+from ntdh_bench.records import collecting
+from ntdh_bench.records.collecting import (
+    collect,
+    orphans,
+    outdated_path,
+    outdated_runs,
+    record_path,
+)
+from ntdh_bench.records.columns import COLUMNS, RecordError
+from ntdh_bench.records.csvs import Collected
+from ntdh_bench.records.details import read_details
+from ntdh_bench.records.files import (
+    SCHEMA,
+    find_without_kd,
+    read_record,
+    read_records,
+    write_record,
+)
+from ntdh_bench.records.identity import Place, arm, baseline_hash, config_hash, environment
+from ntdh_bench.records.rows import csv_path, read_rows, to_row, write_rows
 from tests.typed import some
 
 
@@ -33,7 +51,7 @@ def identity(**model: Any) -> dict[str, Any]:
 def record(run: str = "abc", **changes: Any) -> dict[str, Any]:
     measured = {"accuracy": 0.5, "teacher_accuracy": 0.75, "ncjsd": 0.1}
     return {
-        "schema": records.SCHEMA, "run": run, "created": "2026-01-01T00:00:00+00:00",
+        "schema": SCHEMA, "run": run, "created": "2026-01-01T00:00:00+00:00",
         "config_hash": "c", "baseline_hash": "b", "arm": "kd", "seed": 0, "dataset": "synthetic",
         "source": "simulated", "data_fingerprint": "f", "epochs": 3, "teacher_hash": "t",
         "parameters": {"teacher": 10, "student": 11}, "seconds": 1.5,
@@ -49,27 +67,27 @@ def record(run: str = "abc", **changes: Any) -> dict[str, Any]:
 
 
 def test_arms() -> None:
-    assert records.arm(identity()) == "kd"
-    assert records.arm(identity(distiller=None)) == "without_kd"
-    assert records.arm(identity(distiller=None, task_weight=2.0)) == "matched"
-    assert records.arm({"model": {"init_args": {"network": {}}}}) == "single"
+    assert arm(identity()) == "kd"
+    assert arm(identity(distiller=None)) == "without_kd"
+    assert arm(identity(distiller=None, task_weight=2.0)) == "matched"
+    assert arm({"model": {"init_args": {"network": {}}}}) == "single"
 
 
 def test_the_baseline_is_shared_by_what_differs_in_distillation_only() -> None:
-    base = records.baseline_hash(identity())
+    base = baseline_hash(identity())
     masked = {**identity(), "mask": {"class_path": "FeatureMask"}}
-    assert records.baseline_hash(identity(distiller=None, teacher="independent")) == base
-    assert records.baseline_hash(masked) == base
-    assert records.baseline_hash(identity(student_network={"hidden": 3})) != base
-    assert records.baseline_hash({**identity(), "seed": 1}) != base
-    assert records.config_hash(identity()) != records.config_hash(masked)
+    assert baseline_hash(identity(distiller=None, teacher="independent")) == base
+    assert baseline_hash(masked) == base
+    assert baseline_hash(identity(student_network={"hidden": 3})) != base
+    assert baseline_hash({**identity(), "seed": 1}) != base
+    assert config_hash(identity()) != config_hash(masked)
 
 
 def test_third_party_code_is_part_of_what_it_changes() -> None:
     """Of the baseline only where the student without KD has it; nothing where there is none."""
     plain = identity()
-    assert records.config_hash(plain) == "cb8d8a99297a3103"
-    assert records.baseline_hash(plain) == "e234e50236e27fb6"
+    assert config_hash(plain) == "cb8d8a99297a3103"
+    assert baseline_hash(plain) == "e234e50236e27fb6"
     edited = {}
     for name in ("own.Net", "own.Teacher", "own.DIST", "own.Module", "own.Data"):
         run = identity(
@@ -81,8 +99,8 @@ def test_third_party_code_is_part_of_what_it_changes() -> None:
         run["data"]["class_path"] = "own.Data"
         code = dict.fromkeys(("own.Net", "own.Teacher", "own.DIST", "own.Module", "own.Data"), "1")
         before, after = {**run, "third_party": code}, {**run, "third_party": {**code, name: "2"}}
-        assert records.config_hash(before) != records.config_hash(after)
-        edited[name] = records.baseline_hash(before) != records.baseline_hash(after)
+        assert config_hash(before) != config_hash(after)
+        edited[name] = baseline_hash(before) != baseline_hash(after)
     assert edited == {
         "own.Net": True, "own.Teacher": False, "own.DIST": False, "own.Module": True,
         "own.Data": True,
@@ -91,35 +109,35 @@ def test_third_party_code_is_part_of_what_it_changes() -> None:
 
 def test_records_are_found_and_damaged_ones_skipped(tmp_path: Path) -> None:
     without = identity(distiller=None)
-    for name, arm in (("a", "kd"), ("b", "without_kd"), ("c", "without_kd")):
+    for name, kind in (("a", "kd"), ("b", "without_kd"), ("c", "without_kd")):
         (tmp_path / name).mkdir()
-        records.write_record(
+        write_record(
             tmp_path / name / "record.json",
-            record(name, arm=arm, baseline_hash=records.baseline_hash(without)),
+            record(name, arm=kind, baseline_hash=baseline_hash(without)),
         )
     for name, text in (("d", "{"), ("e", "[]"), ("f", '{"schema": 99, "arm": "without_kd"}')):
         (tmp_path / name).mkdir()
         (tmp_path / name / "record.json").write_text(text)
     for name, changes in (("g", {"environment": {}}), ("h", {"seconds": -1.0})):
-        whole = record(name, arm="without_kd", baseline_hash=records.baseline_hash(without))
+        whole = record(name, arm="without_kd", baseline_hash=baseline_hash(without))
         (tmp_path / name).mkdir()
-        records.write_record(tmp_path / name / "record.json", {**whole, **changes})
-    assert [found["run"] for found in records.read_records(tmp_path)] == ["a", "b", "c", "g", "h"]
-    found = some(records.find_without_kd(tmp_path, identity()))
+        write_record(tmp_path / name / "record.json", {**whole, **changes})
+    assert [found["run"] for found in read_records(tmp_path)] == ["a", "b", "c", "g", "h"]
+    found = some(find_without_kd(tmp_path, identity()))
     assert found["run"] == "c"
-    assert records.find_without_kd(tmp_path, {**identity(), "seed": 1}) is None
-    assert json.loads((tmp_path / "a" / "record.json").read_text())["schema"] == records.SCHEMA
+    assert find_without_kd(tmp_path, {**identity(), "seed": 1}) is None
+    assert json.loads((tmp_path / "a" / "record.json").read_text())["schema"] == SCHEMA
 
 
 def test_environment_is_plain() -> None:
-    found = records.environment()
+    found = environment()
     assert json.loads(json.dumps(found)) == found
     assert {"torch", "lightning", "python", "ntdh-bench"} <= found["versions"].keys()
 
 
 def test_a_row_has_settings_and_metrics() -> None:
-    row = records.to_row(record(), Place("fig8", "short"))
-    assert row.keys() == records.COLUMNS.keys()
+    row = to_row(record(), Place("fig8", "short"))
+    assert row.keys() == COLUMNS.keys()
     expected = {
         "experiment": "fig8", "protocol": "short", "run": "abc", "method": "WeightedKL",
         "alpha": 2.0, "beta": 1.0, "mask": "feature", "removes": "random", "ratio": 0.25,
@@ -130,7 +148,7 @@ def test_a_row_has_settings_and_metrics() -> None:
     }  # fmt: skip
     assert {name: row[name] for name in expected} == expected
     with_lam = record(config=identity(lam=0.25))
-    row = records.to_row(with_lam, Place("fig8", "short"))
+    row = to_row(with_lam, Place("fig8", "short"))
     assert (row["task_weight"], row["distill_weight"], row["mask"]) == (0.75, 0.25, None)
 
 
@@ -139,7 +157,7 @@ def test_classes_of_users_have_rows() -> None:
         **identity(), "model": {"class_path": "mine.Model"}, "data": {"class_path": "mine.Data"},
         "mask": {"class_path": "mine.Blur"},
     }  # fmt: skip
-    row = records.to_row(record(config=settings, parameters={}), Place("own", "p"))
+    row = to_row(record(config=settings, parameters={}), Place("own", "p"))
     assert (row["mask"], row["removes"], row["method"], row["gap"]) == ("Blur", None, None, None)
 
 
@@ -155,8 +173,8 @@ def test_classes_of_users_have_rows() -> None:
     ],
 )
 def test_a_record_of_another_form_is_refused(changes: dict[str, Any]) -> None:
-    with pytest.raises(records.RecordError, match="run abc is not as it was written"):
-        records.to_row(record(**changes), Place("fig8", "short"))
+    with pytest.raises(RecordError, match="run abc is not as it was written"):
+        to_row(record(**changes), Place("fig8", "short"))
 
 
 def with_column(name: str, value: Any) -> dict[str, Any]:
@@ -197,12 +215,12 @@ def with_column(name: str, value: Any) -> dict[str, Any]:
 )  # fmt: skip
 def test_every_column_has_a_range(tmp_path: Path, name: str, value: Any) -> None:
     """In a record and in a row of a CSV."""
-    with pytest.raises(records.RecordError, match=rf"is not as it was written: .*{name}"):
-        records.to_row(with_column(name, value), Place("fig8", "short"))
-    row = {**records.to_row(record(), Place("fig8", "short")), name: value}
+    with pytest.raises(RecordError, match=rf"is not as it was written: .*{name}"):
+        to_row(with_column(name, value), Place("fig8", "short"))
+    row = {**to_row(record(), Place("fig8", "short")), name: value}
     path = tmp_path / "fig8.csv"
-    records.write_rows(path, [row, records.to_row(record("b"), Place("fig8", "short"))])
-    found = records.read_rows(path)
+    write_rows(path, [row, to_row(record("b"), Place("fig8", "short"))])
+    found = read_rows(path)
     assert [row["run"] for row in found.rows] == ["b"]
     (problem,) = found.problems
     assert name in problem
@@ -215,21 +233,19 @@ def test_the_ends_of_ranges_are_inside_and_rounding_is_allowed() -> None:
         ("last_test_ncjsd", 0.6931472), ("last_test_tckl", -0.3678), ("last_test_nckl", -1e-7),
         ("last_test_kl", 2e4),
     ):  # fmt: skip
-        assert records.to_row(with_column(name, value), Place("fig8", "short"))[name] == value
+        assert to_row(with_column(name, value), Place("fig8", "short"))[name] == value
 
 
 def test_the_threads_are_those_that_trained_the_student() -> None:
     shared = record(arm="without_kd", control_environment={"threads": 4})
-    assert records.to_row(shared, Place("fig8", "short"))["threads"] == 4
+    assert to_row(shared, Place("fig8", "short"))["threads"] == 4
 
 
 def test_what_is_not_finite_is_not_written(tmp_path: Path) -> None:
     path = tmp_path / "record.json"
     changed = record(metrics={"last": {"test": {"kl": float("inf")}}, "best": None})
-    with pytest.raises(
-        records.RecordError, match=r"record\.json is not written: metrics\.last\.test"
-    ):
-        records.write_record(path, changed)
+    with pytest.raises(RecordError, match=r"record\.json is not written: metrics\.last\.test"):
+        write_record(path, changed)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -247,40 +263,37 @@ def test_what_is_not_finite_is_not_written(tmp_path: Path) -> None:
 def test_a_damaged_record_is_one_line(tmp_path: Path, text: str) -> None:
     path = tmp_path / "record.json"
     path.write_text(text)
-    with pytest.raises(records.RecordError, match=r"record\.json: ") as raised:
-        records.read_record(path)
+    with pytest.raises(RecordError, match=r"record\.json: ") as raised:
+        read_record(path)
     assert len(str(raised.value)) <= 400
     assert "\n" not in str(raised.value)
 
 
 def test_rows_survive_a_file(tmp_path: Path) -> None:
-    rows = [records.to_row(record(run), Place("fig8", "short")) for run in ("a", "b")]
+    rows = [to_row(record(run), Place("fig8", "short")) for run in ("a", "b")]
     rows[0]["last_test_accuracy"] = 0.1 + 0.2  # all digits are kept
     path = tmp_path / "deep" / "fig8.csv"
-    records.write_rows(path, rows)
-    assert records.read_rows(path) == (rows, [])
+    write_rows(path, rows)
+    assert read_rows(path) == (rows, [])
     text = path.read_text()
     path.write_text(text.replace(",11,", ",x,", 1))
-    found = records.read_rows(path)
+    found = read_rows(path)
     assert [row["run"] for row in found.rows] == ["b"]
     assert "fig8.csv, line 2: student_parameters is not of type int" in found.problems[0]
     path.write_text(text.replace(",0.30000000000000004,", ",nan,", 1))
-    assert (
-        "line 2: last_test_accuracy: nan is not a finite number"
-        in records.read_rows(path).problems[0]
-    )
+    assert "line 2: last_test_accuracy: nan is not a finite number" in read_rows(path).problems[0]
     path.write_text(text + text.splitlines()[1].replace(",1.5,", ",9.5,") + "\n")
-    assert records.read_rows(path) == (
+    assert read_rows(path) == (
         rows,
         [f"{path}: run a is there twice: its first row counts"],
     )
     path.write_text(text.rstrip())  # cut short in the last cell
-    found = records.read_rows(path)
+    found = read_rows(path)
     assert [row["run"] for row in found.rows] == ["a"]
     assert "fig8.csv, line 3: not as many cells" in found.problems[0]
     path.write_text(text.replace("ncjsd", "njsd"))
-    with pytest.raises(records.RecordError, match="columns are not those of a schema"):
-        records.read_rows(path)
+    with pytest.raises(RecordError, match="columns are not those of a schema"):
+        read_rows(path)
 
 
 @pytest.mark.parametrize(
@@ -290,20 +303,16 @@ def test_records_of_older_schemas_are_read(tmp_path: Path, schema: int, readable
     path = tmp_path / "record.json"
     path.write_text(json.dumps({**record("a"), "schema": schema}))
     if readable:
-        assert records.read_record(path)["run"] == "a"
+        assert read_record(path)["run"] == "a"
     else:
-        with pytest.raises(
-            records.RecordError, match=f"schema {schema}; this version reads 2, 3, 4"
-        ):
-            records.read_record(path)
+        with pytest.raises(RecordError, match=f"schema {schema}; this version reads 2, 3, 4"):
+            read_record(path)
 
 
 def test_a_module_may_name_its_own_method_and_measure() -> None:
     """PMF and 2DPASS have no distiller; dense data are judged by mIoU."""
     measured = {"last": {"test": {"miou": 0.25, "teacher_miou": 0.5}}, "best": None}
-    row = records.to_row(
-        {**record(), "method": "PMF", "metrics": measured}, Place("table4", "small")
-    )
+    row = to_row({**record(), "method": "PMF", "metrics": measured}, Place("table4", "small"))
     assert (row["method"], row["last_test_miou"], row["last_test_teacher_miou"]) == (
         "PMF", 0.25, 0.5,
     )  # fmt: skip
@@ -328,7 +337,7 @@ def experiment(tmp_path: Path) -> Experiment:
 def write(store: Path, run: str, **changes: Any) -> None:
     """Write a record of a seed of its own."""
     changes = {"seed": zlib.crc32(run.encode()), **changes}
-    records.write_record(records.record_path(store, run), record(run, **changes))
+    write_record(record_path(store, run), record(run, **changes))
 
 
 def test_collect(tmp_path: Path, experiment: Experiment) -> None:
@@ -337,16 +346,16 @@ def test_collect(tmp_path: Path, experiment: Experiment) -> None:
     write(store, first)
     write(store, second, curves={"ncjsd": [0.5]})
     write(store, "anothers")
-    found = records.collect(experiment, store, results)
+    found = collect(experiment, store, results)
     assert found.problems == []
     assert [row["run"] for row in found.rows] == [first, second]
-    path = records.csv_path(results, "own")
-    assert records.read_rows(path).rows == found.rows
-    curves = records.read_details(path, "curves").rows
+    path = csv_path(results, "own")
+    assert read_rows(path).rows == found.rows
+    curves = read_details(path, "curves").rows
     assert [(row["run"], row["epoch"], row["value"]) for row in curves] == [
         (first, 0, 0.3), (first, 1, 0.2), (second, 0, 0.5),
     ]  # fmt: skip
-    assert records.read_details(path, "maps").rows[1] == {
+    assert read_details(path, "maps").rows[1] == {
         "run": first, "removes": "random", "y": 0, "x": 1, "value": 1.0,
     }  # fmt: skip
 
@@ -354,9 +363,9 @@ def test_collect(tmp_path: Path, experiment: Experiment) -> None:
     elsewhere = tmp_path / "elsewhere"
     write(elsewhere, third)
     (elsewhere / "records" / f"{first}.json").write_text("{")
-    found = records.collect(experiment, elsewhere, results)
+    found = collect(experiment, elsewhere, results)
     assert [row["run"] for row in found.rows] == [first, second, third]
-    assert len(records.read_details(path, "curves").rows) == 5
+    assert len(read_details(path, "curves").rows) == 5
     (problem,) = found.problems
     assert f"{first}.json: not JSON" in problem
 
@@ -368,31 +377,31 @@ def test_lines_that_cannot_be_used_are_kept_beside_the_file(
     store, results = tmp_path / "store", tmp_path / "results"
     first, second, _ = (run.hash for run in experiment.runs)
     write(store, first)
-    path = records.csv_path(results, "own")
-    records.collect(experiment, store, results)
+    path = csv_path(results, "own")
+    collect(experiment, store, results)
     damaged = path.read_text().replace(",1.5,", ",-1.5,")
     path.write_text(damaged)
-    records.record_path(store, first).unlink()
-    found = records.collect(experiment, store, results)
+    record_path(store, first).unlink()
+    found = collect(experiment, store, results)
     assert found.rows == []
     assert path.read_text() == damaged
     write(store, second)
-    found = records.collect(experiment, store, results)
+    found = collect(experiment, store, results)
     (copy,) = path.parent.glob("own.csv.*.damaged")
     assert copy.read_text() == damaged
     assert "line 2: seconds: -1.5 is not in [0, 1e+10]" in found.problems[0]
     assert str(copy) in found.problems[1]
-    assert records.collect(experiment, store, results).problems == []
+    assert collect(experiment, store, results).problems == []
 
 
 def test_collecting_again_changes_nothing(tmp_path: Path, experiment: Experiment) -> None:
     store, results = tmp_path / "store", tmp_path / "results"
     for run in experiment.runs:
         write(store, run.hash)
-    records.collect(experiment, store, results)
+    collect(experiment, store, results)
     before = {path: path.stat().st_mtime_ns for path in (results / "records").iterdir()}
     assert len(before) == 3
-    records.collect(experiment, store, results)
+    collect(experiment, store, results)
     assert {path: path.stat().st_mtime_ns for path in (results / "records").iterdir()} == before
 
 
@@ -402,43 +411,43 @@ def test_rows_of_runs_that_left_the_grid_stay_and_are_named(
     store, results = tmp_path / "store", tmp_path / "results"
     for run in experiment.runs:
         write(store, run.hash)
-    rows = records.collect(experiment, store, results).rows
-    path = records.csv_path(results, "own")
-    curves = records.read_details(path, "curves").rows
+    rows = collect(experiment, store, results).rows
+    path = csv_path(results, "own")
+    curves = read_details(path, "curves").rows
     changed = load_experiment(experiment.path, {"a": 2})
     write(store, changed.runs[2].hash)
     for again in range(2):
         # Another sweep may have run them again: then their rows follow.
         write(store, experiment.runs[0].hash, seconds=9.0 + again)
         rows[0]["seconds"] = 9.0 + again
-        found = records.collect(changed, store, results)
+        found = collect(changed, store, results)
         assert [row["run"] for row in found.rows] == [changed.runs[2].hash]
         (problem,) = found.problems
         assert f"own.csv: 3 rows of runs that {changed.path} no longer has are kept" in problem
-        kept = records.read_rows(path).rows
+        kept = read_rows(path).rows
         assert kept == [*found.rows, *rows]
-        assert records.orphans(changed, kept) == rows
-        assert records.read_details(path, "curves").rows[2:] == curves
+        assert orphans(changed, kept) == rows
+        assert read_details(path, "curves").rows[2:] == curves
         outdated = {(row["run"], row["protocol"]) for row in rows}
-        assert records.outdated_runs(path) == outdated
-    records.collect(experiment, store, results)  # as it was: now the new row is out of date
-    assert records.outdated_runs(path) == {(changed.runs[2].hash, changed.runs[2].protocol)}
-    records.write_rows(path, rows)
-    records.record_path(store, changed.runs[2].hash).unlink()
-    records.collect(experiment, store, results)
-    assert not records.outdated_path(path).exists()
+        assert outdated_runs(path) == outdated
+    collect(experiment, store, results)  # as it was: now the new row is out of date
+    assert outdated_runs(path) == {(changed.runs[2].hash, changed.runs[2].protocol)}
+    write_rows(path, rows)
+    record_path(store, changed.runs[2].hash).unlink()
+    collect(experiment, store, results)
+    assert not outdated_path(path).exists()
 
 
 def test_without_the_data_set_nothing_changes(tmp_path: Path, experiment: Experiment) -> None:
     store, results = tmp_path / "store", tmp_path / "results"
     write(store, experiment.runs[0].hash)
-    rows = records.collect(experiment, store, results).rows
+    rows = collect(experiment, store, results).rows
     write(store, experiment.runs[0].hash, seconds=9.0)
-    before = records.csv_path(results, "own").read_bytes()
+    before = csv_path(results, "own").read_bytes()
     missing = replace(experiment, missing=True, runs=())
-    assert records.collect(missing, store, results) == (rows, [])
-    assert records.orphans(missing, rows) == []
-    assert records.csv_path(results, "own").read_bytes() == before
+    assert collect(missing, store, results) == (rows, [])
+    assert orphans(missing, rows) == []
+    assert csv_path(results, "own").read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -457,9 +466,9 @@ def test_a_damaged_record_is_named_and_the_others_collected(
 ) -> None:
     store, results = tmp_path / "store", tmp_path / "results"
     first, second, _ = (run.hash for run in experiment.runs)
-    records.write_record(records.record_path(store, first), {**record(first), **changes})
+    write_record(record_path(store, first), {**record(first), **changes})
     write(store, second)
-    found = records.collect(experiment, store, results)
+    found = collect(experiment, store, results)
     assert [row["run"] for row in found.rows] == [second]
     (told,) = found.problems
     assert problem in told
@@ -473,7 +482,7 @@ def test_collecting_waits_for_another_one_and_leaves_no_lock(
     write(store, experiment.runs[0].hash)
     order, update = [], collecting._update
 
-    def slow_update(*args: Any) -> records.Collected:
+    def slow_update(*args: Any) -> Collected:
         order.append("starts")
         time.sleep(0.2)
         found = update(*args)
@@ -482,7 +491,7 @@ def test_collecting_waits_for_another_one_and_leaves_no_lock(
 
     monkeypatch.setattr(collecting, "_update", slow_update)
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda _: records.collect(experiment, store, results), range(2)))
+        list(pool.map(lambda _: collect(experiment, store, results), range(2)))
     assert order == ["starts", "ends"] * 2
     assert {path.name for path in (results / "records").iterdir()} == {
         "own.csv", "own_curves.csv", "own_maps.csv",
@@ -491,10 +500,10 @@ def test_collecting_waits_for_another_one_and_leaves_no_lock(
 
 @pytest.mark.parametrize("path", [Path("/dev/zero"), Path("/")])
 def test_only_files_hold_rows(path: Path) -> None:
-    with pytest.raises(records.RecordError, match="no regular file"):
-        records.read_rows(path)
+    with pytest.raises(RecordError, match="no regular file"):
+        read_rows(path)
 
 
 def test_names_that_become_files_are_short() -> None:
-    with pytest.raises(records.RecordError, match="protocol has more than 100 characters"):
-        records.to_row(record(), Place("mine", "p" * 101))
+    with pytest.raises(RecordError, match="protocol has more than 100 characters"):
+        to_row(record(), Place("mine", "p" * 101))

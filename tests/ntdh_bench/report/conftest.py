@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ntdh_bench.records import Place, csv_path, to_row, write_rows
+from ntdh_bench.records.identity import Place
+from ntdh_bench.records.rows import csv_path, to_row, write_rows
 from ntdh_bench.report import evidence
 from ntdh_bench.report.build import build
 from tests.ntdh_bench.report.rows import all_rows, make_record, smoke, table2, write_results

@@ -7,7 +7,7 @@ from typing import Any
 
 from ntdh_bench.paper import printed as paper
 from ntdh_bench.paper.plugin import NTDH
-from ntdh_bench.records import Row, blank_row
+from ntdh_bench.records.columns import Row, blank_row
 from ntdh_bench.report.claims import Result, ledger
 from ntdh_bench.report.hypothesis import Hypothesis
 from ntdh_bench.report.pairing import scored

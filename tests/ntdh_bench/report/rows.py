@@ -15,16 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from ntdh_bench.cache import digest
-from ntdh_bench.records import (
-    COLUMNS,
-    METRICS,
-    Row,
-    blank_row,
-    csv_path,
-    details_path,
-    older,
-    write_rows,
-)
+from ntdh_bench.records import older
+from ntdh_bench.records.columns import COLUMNS, METRICS, Row, blank_row
+from ntdh_bench.records.details import details_path
+from ntdh_bench.records.rows import csv_path, write_rows
 from ntdh_bench.report.evidence import derived
 from ntdh_bench.report.pairing import Controls, scored
 

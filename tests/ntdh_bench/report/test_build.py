@@ -13,14 +13,9 @@ import yaml
 
 from ntdh_bench.errors import UserError
 from ntdh_bench.experiments import TRIAL, load_experiment
-from ntdh_bench.records import (
-    collect,
-    csv_path,
-    read_rows,
-    record_path,
-    write_record,
-    write_rows,
-)
+from ntdh_bench.records.collecting import collect, record_path
+from ntdh_bench.records.files import write_record
+from ntdh_bench.records.rows import csv_path, read_rows, write_rows
 from ntdh_bench.report.build import build
 from ntdh_bench.report.check import MANIFEST, check
 from ntdh_bench.report.contents import stem_of

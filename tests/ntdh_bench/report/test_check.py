@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ntdh_bench.records import csv_path, read_rows, record_path, write_record
+from ntdh_bench.records.collecting import record_path
+from ntdh_bench.records.files import write_record
+from ntdh_bench.records.rows import csv_path, read_rows
 from ntdh_bench.report import check as module
 from ntdh_bench.report.build import build
 from ntdh_bench.report.check import MANIFEST, check

@@ -8,7 +8,7 @@ from scipy import stats
 
 from ntdh_bench.paper import printed as paper
 from ntdh_bench.paper.claims import CLAIMS, UNTESTED
-from ntdh_bench.records import Row
+from ntdh_bench.records.columns import Row
 from ntdh_bench.report import claims
 from ntdh_bench.report.claims import ledger
 from ntdh_bench.report.hypothesis import Hypothesis, Summary

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ntdh_bench.cache import digest
-from ntdh_bench.records import Row, blank_row
+from ntdh_bench.records.columns import Row, blank_row
 from ntdh_bench.report.cells import MixedRuns
 from ntdh_bench.report.contrasts import (
     SCORE,

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from ntdh_bench.experiments import load_experiment, shipped_experiments
-from ntdh_bench.records import csv_path, details_path, outdated_path
+from ntdh_bench.records.collecting import outdated_path
+from ntdh_bench.records.details import details_path
+from ntdh_bench.records.rows import csv_path
 from ntdh_bench.report import evidence
 from ntdh_bench.report.evidence import shipped_runs  # before a fixture replaces it
 from ntdh_bench.report.pairing import Controls

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ntdh_bench.records import Row, blank_row
+from ntdh_bench.records.columns import Row, blank_row
 from ntdh_bench.report import hypothesis
 from ntdh_bench.report.pairing import scored
 from ntdh_bench.report.statistics import random_effects

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ntdh_bench.records import Row
+from ntdh_bench.records.columns import Row
 from ntdh_bench.report.cells import MixedRuns, select
 from ntdh_bench.report.figures import draw_panel
 from ntdh_bench.report.layouts import (

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ntdh_bench.records import Row, blank_row
+from ntdh_bench.records.columns import Row, blank_row
 from ntdh_bench.report.pairing import Controls, scored, split
 from tests.ntdh_bench.report.rows import placed
 

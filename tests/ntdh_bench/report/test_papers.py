@@ -49,7 +49,7 @@ def printed(exhibit):
 
 
 def make_blank():
-    from ntdh_bench.records import blank_row
+    from ntdh_bench.records.columns import blank_row
     return blank_row()
 
 

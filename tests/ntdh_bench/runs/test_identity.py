@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ntdh_bench.errors import UserError
-from ntdh_bench.records import baseline_hash
+from ntdh_bench.records.identity import baseline_hash
 from ntdh_bench.runs import Run
 from ntdh_bench.runs.identity import _without, check_resume
 from ntdh_bench.runs.teacher import teacher_key

@@ -17,7 +17,7 @@ import pytest
 
 from ntdh_bench.errors import UserError
 from ntdh_bench.experiments import Run
-from ntdh_bench.records import read_record, write_record
+from ntdh_bench.records.files import read_record, write_record
 from ntdh_bench.sweep.driver import Driver, Outcome
 from ntdh_bench.sweep.engine import cores, default_jobs, gpus, thread_count
 from ntdh_bench.sweep.local import LocalEngine

@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from ntdh_bench.commands import sweep
 from ntdh_bench.errors import UserError
-from ntdh_bench.records import read_record
+from ntdh_bench.records.files import read_record
 from ntdh_bench.sweep.driver import Driver, Outcome
 from ntdh_bench.sweep.local import LocalEngine
 from ntdh_bench.sweep.ray_engine import RayEngine
