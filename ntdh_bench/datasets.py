@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -39,18 +39,16 @@ class FileCheck:
         path: the file or folder.
         state: "incomplete" is a folder that can be used, but is not the published one.
         note: what is wrong or what was checked, one line.
-        source: "real" or "simulated".
     """
 
     path: Path
     state: State
     note: str
-    source: str = "real"
 
     @classmethod
-    def failed(cls, path: Path, state: State, error: UserError, source: str) -> FileCheck:
+    def failed(cls, path: Path, state: State, error: UserError) -> FileCheck:
         """Return what an error says of ``path``, which need not be named twice."""
-        return cls(path, state, str(error).removeprefix(str(path)).lstrip(": "), source)
+        return cls(path, state, str(error).removeprefix(str(path)).lstrip(": "))
 
 
 @dataclass(frozen=True)
@@ -183,8 +181,34 @@ def is_simulated(folder: Path, root: Path) -> bool:
     return any((path / MARKER).is_file() for path in inside or [folder])
 
 
-def refuse_real(folder: Path) -> None:
-    """Raise a UserError if ``folder`` holds anything but generated files."""
+def refuse_simulated(root: Path, *folders: Path) -> None:
+    """Raise a UserError if one of the folders below ``root`` holds generated files."""
+    for folder in folders:
+        if is_simulated(folder, root):
+            raise UserError(f"{folder} holds simulated data: name another --root for the real one")
+
+
+def begin_simulated(
+    root: Path, folders: Sequence[str | Path], inside: Sequence[str | Path] = (), **facts: Any
+) -> None:
+    """Mark folders as generated before any file is written: none may ever look real.
+
+    Args:
+        root: data root.
+        folders: in it; must be empty, absent or generated.
+        inside: folders below these that get a marker of their own.
+        facts: plain values that say how the files are made.
+
+    Raises:
+        UserError: a folder may hold real data, or cannot be written.
+    """
+    for folder in folders:
+        _refuse_real(root / folder)
+    for folder in (*folders, *inside):
+        write_marker(root / folder, {"generator": "ntdh-bench", **facts})
+
+
+def _refuse_real(folder: Path) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():

@@ -35,7 +35,7 @@ from .layout import (
     idx_file,
     photographs,
 )
-from .mnist_m import SIDE, archive_files, build_mnist_m, read_archive, save_array
+from .mnist_m import SIDE, archive_files, build_mnist_m, read_archive
 from .simulate import write_simulated
 
 _REBUILT = "delete it, and it will be made anew"
@@ -253,17 +253,14 @@ class MNISTPairDataModule(FilePairs):
         used = [idx_file(root, split, "images"), *paths[split]]
         files = content_digests(used, root)
         key = digest({"files": files, "rgb": self.rgb, "seed": self.data_seed, "version": 1})
-        path = self.cache_dir / "mnist_m" / f"{split}-{key}.npy"
-        build_once(
-            path,
-            save_array(
-                lambda: build_mnist_m(
-                    digits, paths[split], rgb=self.rgb, data_seed=self.data_seed, split=split
-                )
+        self._files |= files
+        return self._cached(
+            f"{split}-{key}",
+            len(digits),
+            lambda: build_mnist_m(
+                digits, paths[split], rgb=self.rgb, data_seed=self.data_seed, split=split
             ),
         )
-        self._files |= files
-        return self._mapped(path, len(digits))
 
     def _archived(self, root: Path, split: str, labels: Bytes) -> Bytes:
         """Return the archive's images, whose labels must be those of MNIST's first images."""
@@ -285,13 +282,14 @@ class MNISTPairDataModule(FilePairs):
             raise UserError(f"{missing[0]} is missing ({len(missing)} images in all); unpack again")
         files = content_digests(paths, root)
         key = digest({"files": files, "rgb": self.rgb, "version": 1})
-        path = self.cache_dir / "mnist_m" / f"archive-{split}-{key}.npy"
-        build_once(path, save_array(lambda: read_archive(paths, rgb=self.rgb)))
         self._files[f"archive-{split}"] = digest(files)
-        return self._mapped(path, len(paths))
+        name = f"archive-{split}-{key}"
+        return self._cached(name, len(paths), lambda: read_archive(paths, rgb=self.rgb))
 
-    def _mapped(self, path: Path, count: int) -> Bytes:
-        """Return a built MNIST-M, mapped, not read: the splits copy what they need."""
+    def _cached(self, name: str, count: int, make: Callable[[], Bytes]) -> Bytes:
+        """Return ``count`` images, mapped, not read: the splits copy what they need."""
+        path = self.cache_dir / "mnist_m" / f"{name}.npy"
+        build_once(path, lambda target: np.save(target, make(), allow_pickle=False))
         return map_npy(path, Spec("u", (count, 3 if self.rgb else 1, SIDE, SIDE), 1), _REBUILT)
 
     def identity(self) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -148,13 +147,3 @@ def read_archive(files: list[Path], *, rgb: bool) -> Bytes:
         centre = image[top : top + SIDE, left : left + SIDE]
         images[row] = centre.transpose(2, 0, 1) if rgb else luma(centre)[None]
     return images
-
-
-def save_array(make: Callable[[], Bytes]) -> Callable[[Path], None]:
-    """Return a function that writes ``make()`` to the path it is given, as ``.npy``."""
-
-    def save(path: Path) -> None:
-        with path.open("wb") as file:
-            np.save(file, make(), allow_pickle=False)
-
-    return save

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
 from ntdh_bench.cache import file_digest, write_atomic
-from ntdh_bench.datasets import FileCheck, State, is_simulated
+from ntdh_bench.datasets import FileCheck, State, is_simulated, refuse_simulated
 from ntdh_bench.downloads import download, extract, opened_tar, writable
 from ntdh_bench.errors import UserError
 from ntdh_bench.files.listing import below, is_shadow
@@ -62,11 +62,7 @@ def prepare(root: Path, from_folder: Path | None = None) -> list[str]:
     Raises:
         UserError: a file cannot be got, is wrong, or ``root`` holds simulated files.
     """
-    for folder in (root / IDX_FOLDER, root / PHOTO_FOLDER):
-        if is_simulated(folder, root):
-            raise UserError(f"{folder} holds simulated data: name another --root for the real one")
-    if from_folder is not None and not from_folder.is_dir():
-        raise UserError(f"--from {from_folder}: no such folder")
+    refuse_simulated(root, root / IDX_FOLDER, root / PHOTO_FOLDER)
     with writable(root):
         for name, md5 in IDX_MD5.items():
             _get_idx(root / IDX_FOLDER / name, md5, from_folder)
@@ -227,19 +223,18 @@ def _check_idx(root: Path, split: str, kind: str) -> FileCheck:
     except UserError:
         name = f"{IDX_PREFIX[split]}-{kind}-idx*-ubyte[.gz]"
         return FileCheck(root / IDX_FOLDER / name, "missing", "get it with `data prepare mnist`")
-    source = "simulated" if is_simulated(path.parent, root) else "real"
     try:
         count = len(read_images(path) if kind == "images" else read_labels(path))
     except UserError as error:
-        return FileCheck.failed(path, "corrupt", error, source)
+        return FileCheck.failed(path, "corrupt", error)
     if kind == "labels" and count != (images := _image_count(root, split, count)):
-        return FileCheck(path, "corrupt", f"{count} labels, but {images} images", source)
-    if source == "simulated":
-        return FileCheck(path, "ok", f"{count} {kind}", source)
+        return FileCheck(path, "corrupt", f"{count} labels, but {images} images")
+    if is_simulated(path.parent, root):
+        return FileCheck(path, "ok", f"{count} {kind}")
     expected = IDX_MD5.get(path.name) or UNPACKED_MD5[path.name]
     if file_digest(path) != expected:
-        return FileCheck(path, "corrupt", f"MD5 is not the published {expected}", source)
-    return FileCheck(path, "ok", f"{count} {kind}, MD5 as published", source)
+        return FileCheck(path, "corrupt", f"MD5 is not the published {expected}")
+    return FileCheck(path, "ok", f"{count} {kind}, MD5 as published")
 
 
 def _image_count(root: Path, split: str, unknown: int) -> int:
@@ -252,27 +247,25 @@ def _image_count(root: Path, split: str, unknown: int) -> int:
 
 def _check_photographs(root: Path, split: str) -> FileCheck:
     folder = root / PHOTO_FOLDER / split
-    source = "simulated" if is_simulated(folder, root) else "real"
     paths = jpegs(folder)
     if not paths:
-        return FileCheck(folder, "missing", "no *.jpg; get it with `data prepare mnist`", source)
+        return FileCheck(folder, "missing", "no *.jpg; get it with `data prepare mnist`")
     for path in paths:
         try:
             read_image(path)
         except UserError as error:
-            return FileCheck.failed(path, "corrupt", error, source)
+            return FileCheck.failed(path, "corrupt", error)
     expected = PHOTO_COUNT[split]
-    if source == "real" and len(paths) != expected:
+    if len(paths) != expected and not is_simulated(folder, root):
         note = f"{len(paths)} of the {expected} photographs, all decoded"
-        return FileCheck(folder, "incomplete", note, source)
-    return FileCheck(folder, "ok", f"{len(paths)} photographs, all decoded", source)
+        return FileCheck(folder, "incomplete", note)
+    return FileCheck(folder, "ok", f"{len(paths)} photographs, all decoded")
 
 
 def _check_archive(root: Path, split: str) -> FileCheck:
     """Check the labels against MNIST's, and that every image decodes."""
     labels_file = root / ARCHIVE_FOLDER / f"mnist_m_{split}_labels.txt"
     folder = labels_file.with_name(f"mnist_m_{split}")
-    source = "simulated" if is_simulated(labels_file.parent, root) else "real"
     try:
         listed = archive_files(root, split)
         labels = read_labels(idx_file(root, split, "labels"))[: len(listed)]
@@ -282,8 +275,8 @@ def _check_archive(root: Path, split: str) -> FileCheck:
             read_image(path, "PNG")
     except UserError as error:
         state: State = "corrupt" if labels_file.is_file() else "missing"
-        return FileCheck.failed(labels_file, state, error, source)
+        return FileCheck.failed(labels_file, state, error)
     note = "images decoded, labels agree with MNIST's"
-    if source == "real" and len(listed) != (published := ARCHIVE_COUNT[split]):
-        return FileCheck(folder, "incomplete", f"{len(listed)} of {published} {note}", source)
-    return FileCheck(folder, "ok", f"{len(listed)} {note}", source)
+    if len(listed) != (published := ARCHIVE_COUNT[split]) and not is_simulated(folder, root):
+        return FileCheck(folder, "incomplete", f"{len(listed)} of {published} {note}")
+    return FileCheck(folder, "ok", f"{len(listed)} {note}")

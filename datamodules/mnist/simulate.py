@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ntdh_bench.datasets import refuse_real, write_marker
+from ntdh_bench.datasets import begin_simulated
 
 from .idx import Bytes, write_idx
 from .layout import IDX_FOLDER, IDX_PREFIX, PHOTO_FOLDER
@@ -37,13 +37,8 @@ def write_simulated(root: Path, train: int = 4000, test: int = 1000, seed: int =
     Raises:
         UserError: the folders hold something else than generated files.
     """
-    folders = [root / "mnist", root / "bsds500"]
-    for folder in folders:
-        refuse_real(folder)
-    facts = {"generator": "ntdh-bench", "train": train, "test": test, "seed": seed}
-    # The marker comes first: an interrupted run must not leave files that look real.
-    for folder in (*folders, root / IDX_FOLDER, root / PHOTO_FOLDER):
-        write_marker(folder, facts)
+    folders, inside = ("mnist", "bsds500"), (IDX_FOLDER, PHOTO_FOLDER)
+    begin_simulated(root, folders, inside, train=train, test=test, seed=seed)
     _write_digits(root / IDX_FOLDER, {"train": train, "test": test}, seed)
     _write_photographs(root / PHOTO_FOLDER)
 

@@ -10,14 +10,15 @@ from ntdh_bench.files.listing import visible
 from .layout import (
     CLASSES_MAT,
     FOLDER,
-    LABELLED_MAT,
+    PART_FOLDERS,
     PART_SIZE,
     PREPARED,
     SCENES,
     SPLIT,
     SPLIT_MAT,
+    has_pairs,
+    has_scenes,
 )
-from .scenes import PART_FOLDERS
 
 
 def lacking(root: Path) -> str | None:
@@ -29,17 +30,13 @@ def lacking(root: Path) -> str | None:
     notes: list[str] = []
     if (pairs / PREPARED).is_dir():
         notes += _prepared(pairs / PREPARED)
-    elif (pairs / LABELLED_MAT).is_file():
+    elif has_pairs(root):
         notes += [f"no {name}" for name in (SPLIT_MAT, CLASSES_MAT) if not (pairs / name).is_file()]
-    elif not _has_scenes(scenes):
+    elif not has_scenes(root):
         notes = ["no pairs, no scenes"]
-    if _has_scenes(scenes):
+    if has_scenes(root):
         notes += _scenes(scenes)
     return next(iter(notes), None)
-
-
-def _has_scenes(folder: Path) -> bool:
-    return any((folder / name).is_dir() for names in PART_FOLDERS.values() for name in names)
 
 
 def _prepared(folder: Path) -> Iterator[str]:

@@ -25,6 +25,11 @@ LABELLED_MAT = "nyu_depth_v2_labeled.mat"
 SPLIT_MAT = "splits.mat"
 CLASSES_MAT = "classMapping40.mat"
 
+#: The folders of each part's scenes as SSCNet and as DDRNet publish them; the first there is read.
+PART_FOLDERS: dict[Part, tuple[str, ...]] = {
+    "train": ("NYUtrain", "NYUtrain_npz"),
+    "test": ("NYUtest", "NYUtest_npz"),
+}
 #: Number of pairs in each part, as published.
 PART_SIZE: dict[Part, int] = {"train": 795, "test": 654}
 MAX_PIXELS = 4_000_000  # published images have 307,200: more is another file or a bomb
@@ -34,6 +39,17 @@ HOW_TO_GET = (
     "(horatio.cs.nyu.edu/mit/silberman/{nyu_depth_v2,indoor_seg_sup}) and "
     f"{CLASSES_MAT} (github.com/ankurhanda/nyuv2-meta-data)"
 )
+
+
+def has_pairs(root: Path) -> bool:
+    """Return whether there are labelled pairs below the data root, prepared or published."""
+    folder = root / FOLDER
+    return (folder / PREPARED).is_dir() or (folder / LABELLED_MAT).is_file()
+
+
+def has_scenes(root: Path) -> bool:
+    """Return whether there are scenes to complete below the data root."""
+    return any((root / SCENES / name).is_dir() for part in PARTS for name in PART_FOLDERS[part])
 
 
 def _is_index(value: Any) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntdh_bench.cache import default_cache_dir, locked, write_atomic
-from ntdh_bench.datasets import FileCheck, is_simulated
+from ntdh_bench.datasets import FileCheck, is_simulated, refuse_simulated
 from ntdh_bench.downloads import writable
 from ntdh_bench.errors import UserError
 from ntdh_bench.files.listing import below
@@ -22,6 +22,7 @@ from .layout import (
     CLASSES_MAT,
     FOLDER,
     LABELLED_MAT,
+    PART_FOLDERS,
     PART_SIZE,
     PARTS,
     PREPARED,
@@ -29,10 +30,12 @@ from .layout import (
     SPLIT,
     SPLIT_MAT,
     PairSource,
+    has_pairs,
+    has_scenes,
 )
 from .matfile import LabelledMat
 from .pairs import PreparedFolder, pair_source, resized, write_pair
-from .scenes import PART_FOLDERS, check_scenes, prepared_scenes
+from .scenes import check_scenes, prepared_scenes
 
 _MAT_FILES = (LABELLED_MAT, SPLIT_MAT, CLASSES_MAT)
 _SCENE_FOLDERS = tuple(name for part in PARTS for name in PART_FOLDERS[part])
@@ -60,29 +63,16 @@ def prepare(root: Path, from_folder: Path | None = None, full_size: bool = False
         UserError: neither pairs nor scenes are there, a file is broken, ``root`` holds simulated
             data or cannot be written, or smaller pairs are there than ``full_size`` asks for.
     """
-    for name in (FOLDER, SCENES):
-        if is_simulated(root / name, root):
-            raise UserError(f"{root / name} holds simulated data: name another --root")
+    refuse_simulated(root, root / FOLDER, root / SCENES)
     if from_folder is not None:
-        if not from_folder.is_dir():
-            raise UserError(f"--from {from_folder}: no such folder")
         with writable(root):
             _link(from_folder.resolve(), root / FOLDER, _MAT_FILES)
             _link(from_folder.resolve(), root / SCENES, _SCENE_FOLDERS)
-    scenes = _has_scenes(root)
-    if _has_pairs(root) or not scenes:
+    scenes = has_scenes(root)
+    if has_pairs(root) or not scenes:
         yield _prepare_pairs(root, full_size)
     if scenes:
         yield _prepare_scenes(root)
-
-
-def _has_pairs(root: Path) -> bool:
-    folder = root / FOLDER
-    return (folder / PREPARED).is_dir() or (folder / LABELLED_MAT).is_file()
-
-
-def _has_scenes(root: Path) -> bool:
-    return any((root / SCENES / name).is_dir() for name in _SCENE_FOLDERS)
 
 
 def _link(source: Path, target: Path, names: tuple[str, ...]) -> None:
@@ -145,28 +135,27 @@ def _prepare_scenes(root: Path) -> str:
 
 def verify(root: Path) -> list[FileCheck]:
     """Decode every labelled pair and every scene; the files of one of the two tasks are enough."""
-    pairs, scenes = _has_pairs(root), _has_scenes(root)
+    pairs, scenes = has_pairs(root), has_scenes(root)
     checks = [_check_pairs(root)] if pairs or not scenes else []
     return [*checks, *check_scenes(root)] if scenes or not pairs else checks
 
 
 def _check_pairs(root: Path) -> FileCheck:
     folder = root / FOLDER
-    origin = "simulated" if is_simulated(folder, root) else "real"
     try:
         source = pair_source(root)
         pixels = _count_pixels(source)
     except UserError as error:
-        return FileCheck(folder, "corrupt" if _has_pairs(root) else "missing", str(error), origin)
+        return FileCheck(folder, "corrupt" if has_pairs(root) else "missing", str(error))
     sizes = {part: len(source.split[part]) for part in PARTS}
     note = (
         f"{sizes['train']} + {sizes['test']} pairs of {source.size[1]}x{source.size[0]}, all "
         f"decoded; {np.count_nonzero(pixels[1:])} of {len(NYU40_NAMES)} classes occur"
     )
-    if origin == "real" and sizes != PART_SIZE:
+    if sizes != PART_SIZE and not is_simulated(folder, root):
         note += f"; published: {PART_SIZE['train']} + {PART_SIZE['test']}"
-        return FileCheck(source.folder, "incomplete", note, origin)
-    return FileCheck(source.folder, "ok", note, origin)
+        return FileCheck(source.folder, "incomplete", note)
+    return FileCheck(source.folder, "ok", note)
 
 
 def _count_pixels(source: PairSource) -> NDArray[np.int64]:

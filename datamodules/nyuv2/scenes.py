@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +16,7 @@ from ntdh_bench.files.images import opened_image
 from ntdh_bench.files.listing import visible
 from ntdh_bench.files.reading import AGAIN
 
-from ..store import Arrays, Sample, files_key
+from ..store import Arrays, Kinds, Sample, files_key
 from .camera import (
     IMAGE_SIZE,
     NYU_CAMERA,
@@ -29,7 +27,7 @@ from .camera import (
     scored,
     visibility,
 )
-from .layout import FOLDER, MAX_PIXELS, PART_SIZE, PARTS, PREPARED, SCENES, Part
+from .layout import FOLDER, MAX_PIXELS, PART_FOLDERS, PART_SIZE, PARTS, PREPARED, SCENES, Part
 from .packed import read_packed
 from .voxels import BLOCK, GRID, VOXEL_SIZE, Grid, downsampled, read_voxels
 
@@ -39,11 +37,6 @@ HOW_TO_GET_SCENES = (
     "(github.com/waterljwant/SSC)"
 )
 
-#: The folders of each part as SSCNet and as DDRNet publish them; the first that is there is read.
-PART_FOLDERS: dict[Part, tuple[str, ...]] = {
-    "train": ("NYUtrain", "NYUtrain_npz"),
-    "test": ("NYUtest", "NYUtest_npz"),
-}
 _VERSION = 2  # of the arrays in the cache: a change of their content needs another
 #: Of how many rows, columns and voxels one is left at each scale: voxels stay whole.
 STRIDE = {1.0: 1, 0.5: 2, 0.25: 4}
@@ -54,16 +47,17 @@ class TooSmallError(FileError):
     """Colours that are sound, of the right shape, and of fewer pixels than are asked for."""
 
 
-class Scene(Protocol):
-    """The files of one scene."""
+class Scene(NamedTuple):
+    """The files of one scene.
 
-    @property
-    def name(self) -> str:
-        """Its name, such as NYU0001_0000."""
+    Attributes:
+        name: such as NYU0001_0000.
+        files: the ``.npz`` of DDRNet; else SSCNet's depth image with rotated bits, volume of
+            labels and, if they are wanted, colours.
+    """
 
-    @property
-    def files(self) -> Sequence[Path]:
-        """What it is read from."""
+    name: str
+    files: list[Path]
 
     def read(self, stride: int) -> Sample:
         """Return its arrays, of the kinds of :func:`prepared_scenes`.
@@ -72,81 +66,42 @@ class Scene(Protocol):
             stride: of how many rows, columns and voxels one is left: 1, 2 or 4.
 
         Raises:
-            UserError: a file is broken, or of another size than published.
+            UserError: a file is broken, or of another size than published, or there are no coarser
+                targets.
         """
-
-
-@dataclass(frozen=True)
-class VoxelScene:
-    """A scene in SSCNet's layout: a :class:`Scene`.
-
-    Attributes:
-        depth: image with rotated bits.
-        voxels: volume of labels.
-        rgb: colour image, if it is wanted.
-    """
-
-    depth: Path
-    voxels: Path
-    rgb: Path | None = None
-
-    @property
-    def name(self) -> str:
-        """Its name, such as NYU0001_0000."""
-        return self.voxels.stem
-
-    @property
-    def files(self) -> Sequence[Path]:
-        """What it is read from."""
-        return [path for path in (self.depth, self.voxels, self.rgb) if path is not None]
-
-    def read(self, stride: int) -> Sample:
-        """Return its arrays: see :class:`Scene`."""
-        volume = read_voxels(self.voxels)
-        depth = every(read_depth(self.depth), stride)
-        pose, origin, camera = volume.pose, volume.origin, NYU_CAMERA.every(stride)
-        view = (depth / 1000, pose, origin, camera, _coarser(stride), stride * VOXEL_SIZE)
-        position = positions(*view)
-        if depth.any() and (position < 0).all():
-            raise UserError(
-                f"{self.voxels}: no pixel of {self.depth.name} falls into its volume, so its pose "
-                "or origin is wrong; get it again"
-            )
-        arrays: dict[str, NDArray[Any]] = {
-            "depth": depth,
-            "position": position,
-            "target": downsampled(volume.classes(), stride * BLOCK),
-            **scored(coarser_state(visibility(*view))),
-        }
-        if self.rgb is not None:
-            height, width = depth.shape
-            arrays["rgb"] = read_rgb(self.rgb, (height, width))
-        return arrays
-
-
-@dataclass(frozen=True)
-class PackedScene:
-    """A scene in the layout of DDRNet's release: a :class:`Scene`."""
-
-    path: Path
-
-    @property
-    def name(self) -> str:
-        """Its name, such as NYU0001_0000."""
-        return self.path.stem
-
-    @property
-    def files(self) -> Sequence[Path]:
-        """What it is read from."""
-        return [self.path]
-
-    def read(self, stride: int) -> Sample:
-        """Return its arrays: see :class:`Scene`; ``stride`` has to be 1."""
+        if self.files[0].suffix != ".npz":
+            return _read_voxel_scene(stride, *self.files)
         if stride != 1:
             raise UserError(
-                f"{self.path}: has no coarser targets; choose data.scale 1, or get SSCNet's files"
+                f"{self.files[0]}: has no coarser targets; choose data.scale 1, or get SSCNet's "
+                "files"
             )
-        return read_packed(self.path)
+        return read_packed(self.files[0])
+
+
+def _read_voxel_scene(
+    stride: int, depth_file: Path, voxels: Path, rgb: Path | None = None
+) -> Sample:
+    volume = read_voxels(voxels)
+    depth = every(read_depth(depth_file), stride)
+    pose, origin, camera = volume.pose, volume.origin, NYU_CAMERA.every(stride)
+    view = (depth / 1000, pose, origin, camera, _coarser(stride), stride * VOXEL_SIZE)
+    position = positions(*view)
+    if depth.any() and (position < 0).all():
+        raise UserError(
+            f"{voxels}: no pixel of {depth_file.name} falls into its volume, so its pose or origin "
+            "is wrong; get it again"
+        )
+    arrays: dict[str, NDArray[Any]] = {
+        "depth": depth,
+        "position": position,
+        "target": downsampled(volume.classes(), stride * BLOCK),
+        **scored(coarser_state(visibility(*view))),
+    }
+    if rgb is not None:
+        height, width = depth.shape
+        arrays["rgb"] = read_rgb(rgb, (height, width))
+    return arrays
 
 
 def part_folder(folder: Path, part: Part) -> Path:
@@ -183,7 +138,7 @@ def find_scenes(folder: Path, *, rgb: bool = True) -> list[Scene]:
     there = visible(folder)
     packed = [path for path in there if path.suffix == ".npz"]
     if packed:
-        return [PackedScene(path) for path in packed]
+        return [Scene(path.stem, [path]) for path in packed]
     files = {path.name for path in there}
     names = sorted({match[1] for match in map(_SCENE_FILE.fullmatch, files) if match})
     if not names:
@@ -196,10 +151,10 @@ def find_scenes(folder: Path, *, rgb: bool = True) -> list[Scene]:
                 f"all), though its {partner} is there: get it, or remove the scene"
             )
     return [
-        VoxelScene(
-            folder / f"{name}.png",
-            folder / f"{name}.bin",
-            _colours(folder, name, files) if rgb else None,
+        Scene(
+            name,
+            [folder / f"{name}.png", folder / f"{name}.bin"]
+            + ([_colours(folder, name, files)] if rgb else []),
         )
         for name in names
     ]
@@ -283,42 +238,45 @@ def prepared_scenes(
     if scale not in STRIDE:
         raise UserError(f"data.scale is {scale}: scenes have 1, 0.5 and 0.25")
     stride = STRIDE[scale]
-    found = find_scenes(part_folder(folder, part), rgb=rgb)
-    size = (IMAGE_SIZE[0] // stride, IMAGE_SIZE[1] // stride)
-    target = _coarser(stride * BLOCK)
-    kinds: dict[str, tuple[str, tuple[int, ...]]] = {
-        "depth": ("u2", size),
-        "position": ("i4", size),
-        "target": ("u1", target),
-        "occluded": ("?", target),
-        "evaluated": ("?", target),
-    }
-    if rgb:
-        kinds["rgb"] = ("u1", (3, *size))
-    _refuse_shared(folder, part, {scene.name for scene in found})
+    found = _unshared_scenes(folder, part, rgb)
     files = [path for scene in found for path in scene.files]
     key = files_key(folder.parent, files, scale=scale, rgb=rgb, version=_VERSION)
     return Arrays.stored(
         cache_dir / FOLDER / f"scenes-{part}-{key}",
         [scene.name for scene in found],
-        kinds,
+        _kinds(stride, rgb),
         lambda start: ((scene.read(stride), None) for scene in found[start:]),
         f"reading scenes of NYU Depth V2 ({part})",
     )
 
 
-def _refuse_shared(folder: Path, part: Part, names: set[str]) -> None:
-    """Raise a UserError if a scene is in the other part of the split, too."""
+def _kinds(stride: int, rgb: bool) -> Kinds:
+    size = (IMAGE_SIZE[0] // stride, IMAGE_SIZE[1] // stride)
+    target = _coarser(stride * BLOCK)
+    return {
+        "depth": ("u2", size),
+        "position": ("i4", size),
+        "target": ("u1", target),
+        "occluded": ("?", target),
+        "evaluated": ("?", target),
+        **({"rgb": ("u1", (3, *size))} if rgb else {}),
+    }
+
+
+def _unshared_scenes(folder: Path, part: Part, rgb: bool = True) -> list[Scene]:
+    """Return the scenes of a part; raise a UserError if one is in the other part, too."""
     here = part_folder(folder, part)
-    for other in PARTS:
-        if other != part and any((folder / name).is_dir() for name in PART_FOLDERS[other]):
-            there = part_folder(folder, other)
-            shared = names & {path.stem for path in visible(there)}
-            if shared:
-                raise UserError(
-                    f"{min(shared)} lies in {here} and in {there} ({len(shared)} scenes do): keep "
-                    "each in one of them, or test data are trained on"
-                )
+    found = find_scenes(here, rgb=rgb)
+    other: Part = "test" if part == "train" else "train"
+    places = [folder / name for name in PART_FOLDERS[other]]
+    there = next(filter(Path.is_dir, places), places[0])
+    shared = {scene.name for scene in found} & {path.stem for path in visible(there)}
+    if shared:
+        raise UserError(
+            f"{min(shared)} lies in {here} and in {there} ({len(shared)} scenes do): keep each in "
+            "one of them, or test data are trained on"
+        )
+    return found
 
 
 def check_scenes(root: Path) -> list[FileCheck]:
@@ -331,20 +289,18 @@ def _check_part(root: Path, part: Part) -> FileCheck:
         folder = part_folder(root / SCENES, part)
     except UserError:
         return FileCheck(root / SCENES / PART_FOLDERS[part][0], "missing", HOW_TO_GET_SCENES)
-    source = "simulated" if is_simulated(folder, root) else "real"
     try:
-        found = find_scenes(folder)
-        _refuse_shared(root / SCENES, part, {scene.name for scene in found})
+        found = _unshared_scenes(root / SCENES, part)
         for scene in found:
             scene.read(1)
     except TooSmallError as error:
-        return FileCheck.failed(folder, "incomplete", error, source)
+        return FileCheck.failed(folder, "incomplete", error)
     except UserError as error:
-        return FileCheck(folder, "corrupt", str(error), source)
+        return FileCheck(folder, "corrupt", str(error))
     note = f"{len(found)} scenes, all decoded"
-    if source == "real" and len(found) != PART_SIZE[part]:
-        return FileCheck(folder, "incomplete", f"{note}; published: {PART_SIZE[part]}", source)
-    return FileCheck(folder, "ok", note, source)
+    if len(found) != PART_SIZE[part] and not is_simulated(folder, root):
+        return FileCheck(folder, "incomplete", f"{note}; published: {PART_SIZE[part]}")
+    return FileCheck(folder, "ok", note)
 
 
 def _coarser(factor: int) -> Grid:

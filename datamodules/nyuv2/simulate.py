@@ -14,19 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ntdh_bench.datasets import refuse_real, write_marker
+from ntdh_bench.datasets import begin_simulated
 from ntdh_bench.errors import UserError
 from ntdh_bench.progress import progress_bar
 from ntdh_bench.seeding import derive_seed
 
 from ..raycast import Camera, Floats, Random, Single, Solids, cast, expose, rotation, texture
 from .camera import IMAGE_SIZE, NYU_CAMERA, write_depth
-from .layout import FOLDER, PREPARED, SCENES, SPLIT, Pair
+from .layout import FOLDER, PART_FOLDERS, PARTS, PREPARED, SCENES, SPLIT, Pair, Part
 from .pairs import resized, write_pair
 from .rooms import MATERIALS, Room
 from .voxels import GRID, IGNORED, VOXEL_SIZE, Labels, write_voxels
 
-_PARTS = {"train": "NYUtrain", "test": "NYUtest"}
+_FOLDERS = {part: PART_FOLDERS[part][0] for part in PARTS}
 _TEST_SHARE = 1 / 3  # of the training rooms
 _MOST = 7000  # training rooms: numbers have four digits
 
@@ -90,25 +90,24 @@ def write_simulated(
         raise UserError(f"{rooms} simulated rooms: expected 1 to {_MOST}")
     if not all(1 <= side <= full for side, full in zip(size, IMAGE_SIZE, strict=True)):
         raise UserError(f"simulated pairs of {size[0]}x{size[1]} pixels: expected up to 480x640")
-    pairs, scenes = root / FOLDER, root / SCENES
-    for folder in (pairs, scenes):
-        refuse_real(folder)
-    facts = {"generator": "ntdh-bench", "rooms": rooms, "seed": seed, "size": list(size)}
-    # The marker comes first: an interrupted run must not leave files that look real.
-    for marked in (pairs, pairs / PREPARED, scenes, *(scenes / part for part in _PARTS.values())):
-        write_marker(marked, facts)
-    _drop_old(pairs / PREPARED, scenes)
+    pairs, scenes = root / FOLDER / PREPARED, root / SCENES
+    inside = [pairs, *(scenes / name for name in _FOLDERS.values())]
+    begin_simulated(root, (FOLDER, SCENES), inside, rooms=rooms, seed=seed, size=list(size))
+    _drop_old(pairs, scenes)
     last = rooms + max(1, round(_TEST_SHARE * rooms))
-    split = {"train": list(range(1, rooms + 1)), "test": list(range(rooms + 1, last + 1))}
-    (pairs / PREPARED / SPLIT).write_text(json.dumps(split))
+    split: dict[Part, list[int]] = {
+        "train": list(range(1, rooms + 1)),
+        "test": list(range(rooms + 1, last + 1)),
+    }
+    (pairs / SPLIT).write_text(json.dumps(split))
     with progress_bar("simulating NYU Depth V2", last) as update:
         for part, numbers in split.items():
             for number in numbers:
                 random = np.random.default_rng(derive_seed(seed, "room", number))
                 room = Room.furnished(random)
                 view = look(room, random)
-                _write_scene(scenes / _PARTS[part], number, room, view)
-                write_pair(pairs / PREPARED, number, resized(view.pair, size))
+                _write_scene(scenes / _FOLDERS[part], number, room, view)
+                write_pair(pairs, number, resized(view.pair, size))
                 update(advance=1)
 
 

@@ -26,7 +26,7 @@ from .layout import FEATURES, dataset_folder
 from .names import EMOTIONS, ClipName
 from .settings import DEFAULTS, Backend, Preparation
 from .simulate import write_simulated
-from .splits import actor_split, actors, random_split
+from .splits import ACTOR_PARTS, actor_split, random_split
 from .store import Store, StoreKind, prepared
 
 _WHAT: dict[StoreKind, str] = {
@@ -239,7 +239,7 @@ class RAVDESSDataModule(FilePairs):
             "content": self._content,
             "view": self.view,
             "split": self.split,
-            "actors": _actor_lists() if self.split == "actor" else None,
+            "actors": ACTOR_PARTS if self.split == "actor" else None,
             "augment": self.augment if self.view == "clips" else None,
             "data_seed": self.data_seed,
             "seed": self.seed if drawn else None,
@@ -256,10 +256,6 @@ def _alone(store: Store | None, partner: Store | None, kind: StoreKind) -> list[
         for clip in store.clips
         if clip.key not in there
     ]
-
-
-def _actor_lists() -> dict[str, list[int]]:
-    return {split: sorted(numbers) for split, numbers in actors().items()}
 
 
 def _targets(names: Sequence[ClipName]) -> Tensor:

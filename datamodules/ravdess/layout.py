@@ -9,7 +9,7 @@ import stat
 import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -46,7 +46,7 @@ class ClipFile:
     """One file of one clip, in a folder or in a zip.
 
     Attributes:
-        name: its seven fields.
+        stem: of its name, which may be wrong.
         location: path below the data set's folder, through the zip if it is in one.
         path: the file, or the zip it is in.
         member: its name in the zip; None if it is a file of its own.
@@ -54,12 +54,21 @@ class ClipFile:
         modified: time of the last change of ``path``, nanoseconds.
     """
 
-    name: ClipName
+    stem: str
     location: str
     path: Path
     member: str | None
     size: int
     modified: int
+
+    @cached_property
+    def name(self) -> ClipName:
+        """Its seven fields.
+
+        Raises:
+            UserError: it is misnamed.
+        """
+        return ClipName.parse(self.stem)
 
     def __str__(self) -> str:
         """Return where it lies."""
@@ -106,18 +115,6 @@ class Listing:
 
     files: dict[ClipKey, ClipFile]
     faults: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Found:
-    """A file whose ending is right; its name may be wrong."""
-
-    stem: str
-    location: str
-    path: Path
-    member: str | None
-    size: int
-    modified: int
 
 
 def dataset_folder(root: Path) -> Path:
@@ -197,16 +194,16 @@ def find_clips(folder: Path, kind: ClipKind, songs: bool = False) -> Listing:
     )
 
 
-def _walk(container: Path, folder: Path, kind: ClipKind, faults: list[str]) -> Iterator[_Found]:
+def _walk(container: Path, folder: Path, kind: ClipKind, faults: list[str]) -> Iterator[ClipFile]:
     def unreadable(error: OSError) -> None:
         faults.append(f"{error.filename}: cannot be read ({error.strerror})")
 
-    yield from _regular(below(container, unreadable=unreadable), folder, kind, faults)
+    return _regular(below(container, unreadable=unreadable), folder, kind, faults)
 
 
 def _regular(
     paths: Iterable[Path], folder: Path, kind: ClipKind, faults: list[str]
-) -> Iterator[_Found]:
+) -> Iterator[ClipFile]:
     for path in paths:
         if not _right_ending(path, kind):
             continue
@@ -217,10 +214,12 @@ def _regular(
             faults.append(f"{location}: cannot be read ({error.strerror}); get it again")
             continue
         if stat.S_ISREG(status.st_mode):
-            yield _Found(path.stem, location, path, None, status.st_size, status.st_mtime_ns)
+            yield ClipFile(path.stem, location, path, None, status.st_size, status.st_mtime_ns)
 
 
-def _members(container: Path, folder: Path, kind: ClipKind, faults: list[str]) -> Iterator[_Found]:
+def _members(
+    container: Path, folder: Path, kind: ClipKind, faults: list[str]
+) -> Iterator[ClipFile]:
     location = container.relative_to(folder).as_posix()
     try:
         checked_size(container, _MAX_ZIP)
@@ -236,7 +235,7 @@ def _members(container: Path, folder: Path, kind: ClipKind, faults: list[str]) -
         if inside.is_absolute() or ".." in inside.parts or re.search(r"[\\:]", member.filename):
             faults.append(f"{location}: {member.filename!r} is a path out of the zip; not read")
             continue
-        yield _Found(
+        yield ClipFile(
             inside.stem, f"{location}/{inside}", container, member.filename, member.file_size,
             modified,
         )  # fmt: skip
@@ -247,7 +246,7 @@ def _right_ending(path: Path | PurePosixPath, kind: ClipKind) -> bool:
 
 
 def _enter(
-    found: _Found,
+    file: ClipFile,
     kind: ClipKind,
     channel: int | None,
     files: dict[ClipKey, ClipFile],
@@ -255,22 +254,19 @@ def _enter(
 ) -> None:
     """Add a file to ``files``, or what is wrong with it to ``faults``."""
     try:
-        name = ClipName.parse(found.stem)
+        name = file.name
     except UserError as error:
-        faults.append(f"{found.location}: {error}")
+        faults.append(f"{file}: {error}")
         return
     if name.modality not in MODALITIES[kind]:
         faults.append(
-            f"{found.location}: modality {name.modality:02}, expected "
+            f"{file}: modality {name.modality:02}, expected "
             f"{' or '.join(f'{modality:02}' for modality in MODALITIES[kind])} for {kind}"
         )
         return
     if channel is not None and name.channel != channel and kind != "tracking":
-        faults.append(
-            f"{found.location}: channel {name.channel:02}, expected {channel:02} in this folder"
-        )
+        faults.append(f"{file}: channel {name.channel:02}, expected {channel:02} in this folder")
         return
-    file = ClipFile(name, found.location, found.path, found.member, found.size, found.modified)
     earlier = files.get(name.key)
     if earlier is None or name.modality < earlier.name.modality:
         files[name.key] = file

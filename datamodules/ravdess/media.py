@@ -167,10 +167,8 @@ def _coefficients(audio: Floats, rate: int = SAMPLE_RATE, count: int = COEFFICIE
 
 
 def _fitted(coefficients: Floats) -> Floats:
-    fitted = np.zeros((COEFFICIENTS, LENGTH), dtype=np.float32)
     used = coefficients[:, :LENGTH]
-    fitted[:, : used.shape[1]] = used
-    return fitted
+    return np.pad(used, ((0, 0), (0, LENGTH - used.shape[1])))
 
 
 def mfcc_batch(clips: Sequence[Floats]) -> list[Floats]:
@@ -183,14 +181,13 @@ def mfcc_batch(clips: Sequence[Floats]) -> list[Floats]:
         clips: from ``samples``.
     """
     import torch
+    from torch.nn.utils.rnn import pad_sequence
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    batch = torch.zeros(len(clips), 1, max(map(len, clips)), device=device)
-    for row, clip in enumerate(clips):
-        batch[row, 0, : len(clip)] = torch.from_numpy(clip)
+    batch = pad_sequence([torch.from_numpy(clip) for clip in clips], batch_first=True).to(device)
     with torch.inference_mode():
         # Four dimensions: of three, torchaudio would cut the decibels at the whole batch's peak.
-        found = _torch_mfcc(device)(batch)[:, 0].cpu().numpy()
+        found = _torch_mfcc(device)(batch[:, None])[:, 0].cpu().numpy()
     return [
         _fitted(coefficients[:, : 1 + len(clip) // _HOP])
         for coefficients, clip in zip(found, clips, strict=True)

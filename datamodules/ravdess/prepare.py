@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ntdh_bench.cache import default_cache_dir, file_digest
-from ntdh_bench.datasets import FileCheck, State, is_simulated
+from ntdh_bench.datasets import FileCheck, State, is_simulated, refuse_simulated
 from ntdh_bench.downloads import download, writable
 from ntdh_bench.errors import FileError, UserError
 from ntdh_bench.files.schema import mismatch
@@ -100,40 +101,44 @@ def prepare(
         seconds = time.perf_counter() - start
         size = store.values.nbytes / _MB
         yield f"{kind}: {len(store):,} clips, {size:,.1f} MB, {seconds:.1f} s ({store.folder})"
-    # What cannot even be listed, such as a web page in place of a zip, is in no store.
-    listed = [fault for listing in listings.values() for fault in listing.faults]
-    decoded_faults = [fault for store in stores.values() for fault in store.faults]
-    faults = list(dict.fromkeys(listed + decoded_faults))
+    faults = _faults(listings, stores)
     if not stores:
         unusable = f" that can be used ({faults[0]})" if faults else ""
         raise UserError(f"{folder}: no clips to prepare{unusable}; {how_to_get(folder)}")
     yield from _paired(stores)
     yield from faults
-    if len(faults) > tolerance:
-        raise UserError(
-            f"{folder}: {len(faults)} files are damaged or misnamed, more than --tolerance "
-            f"{tolerance}, and listed above; the others are prepared: mend or remove these, or set "
-            "--tolerance, and data.tolerance of runs, to skip them"
-        )
+    _check_tolerance(folder, len(faults), tolerance)
     if is_simulated(folder, folder):
         yield "SIMULATED files: they say nothing about the published data set"
-    # The flags of a run that find what was prepared.
-    flags = [f" --data.{key} {str(value).lower()}" for key, value in preparation.changed().items()]
-    yield f"use it with --data.root {from_folder or root}{''.join(flags)}"
+    yield f"use it with --data.root {from_folder or root}{preparation.flags()}"
 
 
 def _folder(root: Path, from_folder: Path | None, songs: bool) -> Path:
     """Return the data set's folder, its published files downloaded if none was named."""
     if from_folder is not None:
-        if not from_folder.is_dir():
-            raise UserError(f"--from {from_folder}: no such folder")
         return dataset_folder(from_folder)
     folder = home(root)
-    if is_simulated(folder, root):
-        raise UserError(f"{folder} holds simulated data: name another --root for the real one")
+    refuse_simulated(root, folder)
     with writable(root):
         _download(folder, songs)
     return folder
+
+
+def _faults(listings: Mapping[ClipKind, Listing], stores: Mapping[StoreKind, Store]) -> list[str]:
+    """Return what is damaged or misnamed, each file once."""
+    # What cannot even be listed, such as a web page in place of a zip, is in no store.
+    listed = chain.from_iterable(listing.faults for listing in listings.values())
+    undecoded = chain.from_iterable(store.faults for store in stores.values())
+    return list(dict.fromkeys(chain(listed, undecoded)))
+
+
+def _check_tolerance(folder: Path, faults: int, tolerance: int) -> None:
+    if faults > tolerance:
+        raise UserError(
+            f"{folder}: {faults} files are damaged or misnamed, more than --tolerance {tolerance}, "
+            "and listed above; the others are prepared: mend or remove these, or set --tolerance, "
+            "and data.tolerance of runs, to skip them"
+        )
 
 
 def _paired(stores: Mapping[StoreKind, Store]) -> Iterator[str]:
@@ -241,19 +246,17 @@ def verify(root: Path) -> list[FileCheck]:
         folder = dataset_folder(root)
     except UserError as error:
         return [FileCheck(root / FOLDER, "missing", str(error))]
-    source = "simulated" if is_simulated(folder, root) else "real"
     listings = {kind: find_clips(folder, kind, songs=True) for kind in ENDINGS}
     expected = set(expected_names(songs=True))
-    if source == "simulated":
+    if is_simulated(folder, root):
         expected = {key for listing in listings.values() for key in listing.files}
     checks: list[FileCheck] = []
     for kind, listing in listings.items():
-        checks += [FileCheck(folder, "corrupt", fault, source) for fault in listing.faults]
+        checks += [FileCheck(folder, "corrupt", fault) for fault in listing.faults]
         damaged = _damaged(listing, kind)
         for keys, there in channels(listing, kind, expected):
-            checks += _check_channel(folder, kind, keys, there, damaged, source)
-    checks += _check_pairs(folder, listings["audio"], listings["video"], source)
-    return checks
+            checks += _check_channel(folder, kind, keys, there, damaged)
+    return checks + _check_pairs(folder, listings["audio"], listings["video"])
 
 
 def _damaged(listing: Listing, kind: ClipKind) -> dict[ClipKey, str]:
@@ -275,14 +278,13 @@ def _check_channel(
     expected: set[ClipKey],
     there: dict[ClipKey, ClipFile],
     damaged: dict[ClipKey, str],
-    source: str,
 ) -> list[FileCheck]:
     """Check speech or songs: one line per actor, or one for all if there is nothing."""
     if not there:
         folders = {_published_folder(kind, key).parts[0] for key in expected}
         name = min(folders) if len(folders) == 1 else f"{min(folders)[:-2]}NN"
         note = f"none of {len(expected):,} clips; get them with `data prepare ravdess`"
-        return [FileCheck(folder / f"{name}[.zip]", "missing", note, source)]
+        return [FileCheck(folder / f"{name}[.zip]", "missing", note)]
     checks = []
     for actor in sorted({key[-1] for key in expected}):
         keys = sorted(key for key in expected if key[-1] == actor)
@@ -297,7 +299,7 @@ def _check_channel(
             notes.append(f"missing {_listed(missing, kind)}")
         notes += broken
         state: State = "ok" if not missing else "incomplete" if found else "missing"
-        checks.append(FileCheck(path, "corrupt" if broken else state, "; ".join(notes), source))
+        checks.append(FileCheck(path, "corrupt" if broken else state, "; ".join(notes)))
     return checks
 
 
@@ -317,7 +319,7 @@ def _listed(keys: Sequence[ClipKey], kind: ClipKind) -> str:
     return f"{', '.join(names[:_NAMED])} and {len(names) - _NAMED:,} more"
 
 
-def _check_pairs(folder: Path, audio: Listing, video: Listing, source: str) -> list[FileCheck]:
+def _check_pairs(folder: Path, audio: Listing, video: Listing) -> list[FileCheck]:
     """Say which clips have a wav or an mp4 only, where there are both kinds."""
     if not audio.files or not video.files:
         return []
@@ -330,6 +332,6 @@ def _check_pairs(folder: Path, audio: Listing, video: Listing, source: str) -> l
         if (alone := sorted(one.files.keys() - other.files.keys()))
     ]
     if notes:
-        return [FileCheck(folder, "incomplete", "; ".join(notes), source)]
+        return [FileCheck(folder, "incomplete", "; ".join(notes))]
     both = f"{len(audio.files):,} clips have both audio and video"
-    return [FileCheck(folder, "ok", both, source)]
+    return [FileCheck(folder, "ok", both)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from ntdh_bench.ranges import check_at_least, check_choice, check_within
 
@@ -44,10 +44,13 @@ class Preparation:
         check_within(f"{prefix}image_width", self.image_width, 56, 1920)
         check_at_least(f"{prefix}jobs", jobs, 1)
 
-    def changed(self) -> dict[str, Any]:
-        """Return the settings that are not the default."""
-        defaults = asdict(DEFAULTS)
-        return {name: value for name, value in asdict(self).items() if value != defaults[name]}
+    def flags(self) -> str:
+        """Return the flags of a run that finds what was prepared: of what is not the default."""
+        return "".join(
+            f" --data.{name} {str(value).lower()}"
+            for name, value in asdict(self).items()
+            if value != getattr(DEFAULTS, name)
+        )
 
 
 DEFAULTS = Preparation()

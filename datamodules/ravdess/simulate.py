@@ -9,7 +9,6 @@ calm and sad, angry and fearful, neutral and disgust) do not look alike, and tho
 
 from __future__ import annotations
 
-import shutil
 import wave
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ntdh_bench.cache import write_atomic
-from ntdh_bench.datasets import refuse_real, write_marker
+from ntdh_bench.cache import remove, write_atomic
+from ntdh_bench.datasets import MARKER, begin_simulated
 from ntdh_bench.errors import UserError
 
 from .layout import FEATURES, find_clips
@@ -146,14 +145,9 @@ def write_simulated(root: Path, clips: int = 20, seed: int = 0) -> None:
         )
     folder = root / "ravdess"
     parts = [folder / name for name in (_AUDIO, _TRACKING, FEATURES, *map(_VIDEO.format, ACTORS))]
-    for path in (folder, *parts):
-        refuse_real(path)
-    # The marker comes first: an interrupted run must not leave files that look real.
-    facts = {"generator": "ntdh-bench", "clips": clips, "seed": seed}
-    write_marker(folder, facts)
-    for path in parts:
-        shutil.rmtree(path, ignore_errors=True)
-        write_marker(path, facts)
+    begin_simulated(root, (folder, *parts), clips=clips, seed=seed)
+    for path in (path for part in parts for path in part.iterdir() if path.name != MARKER):
+        remove(path)
     for number in ACTORS:
         actor = _actor(np.random.default_rng([seed, number]), male=number % 2 == 1)
         for name in clip_names(number, clips):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -19,14 +18,13 @@ from .names import ClipName
 
 TEST_SHARE, VAL_SHARE = 0.2, 0.1  # of all clips, in `random_split`
 
-_FILE = Path(__file__).with_name("splits.yaml")
-
-
-@cache
-def actors() -> dict[Split, frozenset[int]]:
-    """Return the actors of each part of the split ``actor`` (``splits.yaml``)."""
-    lists: dict[Split, list[int]] = yaml.safe_load(_FILE.read_text())
-    return {split: frozenset(numbers) for split, numbers in lists.items()}
+#: The actors of each part of the split ``actor``.
+ACTOR_PARTS: dict[Split, list[int]] = {
+    split: sorted(numbers)
+    for split, numbers in yaml.safe_load(
+        Path(__file__).with_name("splits.yaml").read_text(encoding="utf-8")
+    ).items()
+}
 
 
 def actor_split(names: Sequence[ClipName]) -> dict[Split, Tensor]:
@@ -37,12 +35,12 @@ def actor_split(names: Sequence[ClipName]) -> dict[Split, Tensor]:
     """
     actor = torch.tensor([name.actor for name in names])
     rows = {
-        split: torch.isin(actor, torch.tensor(sorted(numbers))).nonzero().flatten()
-        for split, numbers in actors().items()
+        split: torch.isin(actor, torch.tensor(numbers)).nonzero().flatten()
+        for split, numbers in ACTOR_PARTS.items()
     }
     for split, positions in rows.items():
         if not len(positions):
-            needed = ", ".join(map(str, sorted(actors()[split])))
+            needed = ", ".join(map(str, ACTOR_PARTS[split]))
             raise UserError(
                 f"data.split actor: there are no clips for the {split} part, the actors {needed}; "
                 "add them, or use `--data.split random`"

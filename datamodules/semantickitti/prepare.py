@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ntdh_bench.cache import default_cache_dir
-from ntdh_bench.datasets import FileCheck, State, is_simulated
+from ntdh_bench.datasets import FileCheck, State, is_simulated, refuse_simulated
 from ntdh_bench.downloads import writable
 from ntdh_bench.errors import UserError
 from ntdh_bench.files.listing import below
@@ -40,11 +40,8 @@ def prepare(root: Path, from_folder: Path | None = None) -> list[str]:
         UserError: ``root`` holds simulated data, a sequence of 00-10 is missing, or a file is
             missing or broken; it names all of these, and the other sequences have been prepared.
     """
-    if is_simulated(root / "semantickitti", root):
-        raise UserError(f"{root / 'semantickitti'} holds simulated data: name another --root")
+    refuse_simulated(root, root / "semantickitti")
     if from_folder is not None:
-        if not from_folder.is_dir():
-            raise UserError(f"--from {from_folder}: no such folder")
         with writable(root):
             _link(from_folder.resolve(), root / "semantickitti" / "sequences")
     folder = sequences_folder(root)
@@ -88,66 +85,60 @@ def verify(root: Path) -> list[FileCheck]:
     except UserError:
         missing = root / "semantickitti" / "sequences"
         return [FileCheck(missing, "missing", f"{HOW_TO_GET} below {missing}")]
-    source = "simulated" if is_simulated(folder, root) else "real"
     there = present_sequences(folder)
-    numbers = sorted({*there, *SEQUENCE_LENGTH}) if source == "real" else there
-    return [check for number in numbers for check in _check_sequence(folder, number, source)]
+    # Generated sequences are shorter, and fewer.
+    expected = {} if is_simulated(folder, root) else SEQUENCE_LENGTH
+    numbers = sorted({*there, *expected})
+    return [check for n in numbers for check in _check_sequence(folder, n, expected.get(n))]
 
 
-def _check_sequence(folder: Path, number: int, source: str) -> list[FileCheck]:
+def _check_sequence(folder: Path, number: int, published: int | None) -> list[FileCheck]:
     sequence = sequence_folder(folder, number)
     if not sequence.is_dir():
-        return [FileCheck(sequence, "missing", HOW_TO_GET, source)]
-    kinds = ("velodyne", "labels", "image_2")
-    checks = [_check_folder(sequence, kind, number, source) for kind in kinds]
-    return [*checks, _check_calibration(sequence / CALIBRATION, source)]
+        return [FileCheck(sequence, "missing", HOW_TO_GET)]
+    checks = [_check_folder(sequence, kind, published) for kind in KINDS]
+    return [*checks, _check_calibration(sequence / CALIBRATION)]
 
 
-def _check_folder(sequence: Path, kind: str, number: int, source: str) -> FileCheck:
-    names = file_names(sequence, kind)
+def _check_folder(sequence: Path, kind: str, published: int | None) -> FileCheck:
+    names, scans = file_names(sequence, kind), file_names(sequence, "velodyne")
     path = sequence / kind
     if not names:
-        return FileCheck(path, "missing", f"no *{KINDS[kind]}; {HOW_TO_GET}", source)
-    check = {"velodyne": _check_scan, "labels": _check_labels, "image_2": _check_image}[kind]
+        return FileCheck(path, "missing", f"no *{KINDS[kind]}; {HOW_TO_GET}")
     for name in names:
         file = path / (name + KINDS[kind])
         try:
-            check(sequence, name, names[0])
+            _check_file(file, kind, path / (names[0] + KINDS[kind]))
         except UserError as error:
-            return FileCheck.failed(file, "corrupt", error, source)
-    scans = file_names(sequence, "velodyne")
-    if source == "real" and len(names) != (published := SEQUENCE_LENGTH.get(number, len(scans))):
+            return FileCheck.failed(file, "corrupt", error)
+    if published not in (None, len(names)):
         note = f"{len(names)} of the {published} files published, all sound"
-        return FileCheck(path, "incomplete", note, source)
+        return FileCheck(path, "incomplete", note)
     if names != scans:
         note = f"{len(names)} files, but {len(scans)} scans, or other names"
-        return FileCheck(path, "incomplete", note, source)
-    return FileCheck(path, "ok", f"{len(names)} files, sizes agree", source)
+        return FileCheck(path, "incomplete", note)
+    return FileCheck(path, "ok", f"{len(names)} files, sizes agree")
 
 
-def _check_scan(sequence: Path, name: str, first: str) -> None:
-    scan_length(sequence / "velodyne" / f"{name}.bin")
+def _check_file(path: Path, kind: str, first: Path) -> None:
+    """Raise a UserError if a file is broken, or an image of another size than the first one."""
+    if kind == "image_2":
+        expected, found = image_size(first), image_size(path)
+        if found != expected:
+            raise UserError(
+                f"{path}: {found[1]}x{found[0]}, but the sequence's first image has "
+                f"{expected[1]}x{expected[0]}"
+            )
+        return
+    count = scan_length(path.parents[1] / "velodyne" / f"{path.stem}.bin")
+    if kind == "labels":
+        read_classes(path, count)
 
 
-def _check_labels(sequence: Path, name: str, first: str) -> None:
-    count = scan_length(sequence / "velodyne" / f"{name}.bin")
-    read_classes(sequence / "labels" / f"{name}.label", count)
-
-
-def _check_image(sequence: Path, name: str, first: str) -> None:
-    path = sequence / "image_2" / f"{name}.png"
-    expected, found = image_size(path.with_name(f"{first}.png")), image_size(path)
-    if found != expected:
-        raise UserError(
-            f"{path}: {found[1]}x{found[0]}, but the sequence's first image has "
-            f"{expected[1]}x{expected[0]}"
-        )
-
-
-def _check_calibration(path: Path, source: str) -> FileCheck:
+def _check_calibration(path: Path) -> FileCheck:
     try:
         read_calibration(path)
     except UserError as error:
         state: State = "corrupt" if path.is_file() else "missing"
-        return FileCheck.failed(path, state, error, source)
-    return FileCheck(path, "ok", "P2 and Tr", source)
+        return FileCheck.failed(path, state, error)
+    return FileCheck(path, "ok", "P2 and Tr")

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ntdh_bench.datasets import refuse_real, write_marker
+from ntdh_bench.datasets import begin_simulated
 from ntdh_bench.errors import UserError
 from ntdh_bench.progress import Update, progress_bar
 from ntdh_bench.seeding import derive_seed
@@ -154,19 +154,16 @@ def write_simulated(root: Path, frames: int = 40, seed: int = 0, rig: Rig | None
     if frames < 1:
         raise UserError(f"{frames} simulated frames: at least 1 is needed")
     rig = rig or Rig()
-    folder = root / "semantickitti"
-    refuse_real(folder)
-    facts = {"generator": "ntdh-bench", "frames": frames, "seed": seed, "size": list(rig.size),
-             "beams": rig.beams, "azimuths": rig.azimuths}  # fmt: skip
-    # The marker comes first: an interrupted run must not leave files that look real.
-    for marked in (folder, folder / "sequences"):
-        write_marker(marked, facts)
+    folder = root / "semantickitti" / "sequences"
+    begin_simulated(
+        root, ["semantickitti"], [folder], frames=frames, seed=seed, size=list(rig.size),
+        beams=rig.beams, azimuths=rig.azimuths,
+    )  # fmt: skip
     fewer = max(1, round(_TEST_SHARE * frames))
     lengths = {_TRAIN_SEQUENCE: frames, TEST_SEQUENCES[0]: fewer, VAL_SEQUENCES[0]: fewer}
     with progress_bar("simulating SemanticKITTI", sum(lengths.values())) as update:
         for sequence, length in lengths.items():
-            path = folder / "sequences" / f"{sequence:02d}"
-            _write_sequence(path, sequence, length, seed, rig, update)
+            _write_sequence(folder / f"{sequence:02d}", sequence, length, seed, rig, update)
 
 
 def _write_sequence(

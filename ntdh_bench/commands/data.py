@@ -17,6 +17,7 @@ from ntdh_bench.datasets import (
     catalogue,
     data_root,
     find_dataset,
+    is_simulated,
     state_of,
 )
 from ntdh_bench.errors import UserError
@@ -113,7 +114,10 @@ def _prepare(arguments: argparse.Namespace) -> int:
     if info.prepare is None:
         print(f"{info.name}: nothing to get ({info.how_to_get})")
         return 0
-    for line in info.prepare(root, arguments.from_folder, **_settings(info, arguments)):
+    given = arguments.from_folder
+    if given is not None and not given.is_dir():
+        raise UserError(f"--from {given}: no such folder")
+    for line in info.prepare(root, given, **_settings(info, arguments)):
         print(f"{info.name}: {line}")
     print(f"licence: {info.licence}")
     return 0
@@ -139,7 +143,8 @@ def _verify(arguments: argparse.Namespace) -> int:
         return 0
     checks = info.verify(root)
     for check in checks:
-        print(f"{check.state:<11} {check.source:<10} {_below(check, root)}: {check.note}")
+        source = "simulated" if is_simulated(check.path, root) else "real"
+        print(f"{check.state:<11} {source:<10} {_below(check, root)}: {check.note}")
     wrong = sum(check.state != "ok" for check in checks)
     print(f"{info.name}: {wrong} of {len(checks)} wrong" if wrong else f"{info.name}: all ok")
     return 1 if wrong else 0

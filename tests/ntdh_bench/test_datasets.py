@@ -11,11 +11,11 @@ from ntdh_bench import plugins
 from ntdh_bench.datasets import (
     MARKER,
     DatasetInfo,
+    begin_simulated,
     catalogue,
     data_root,
     find_dataset,
     is_simulated,
-    refuse_real,
     state_of,
     write_marker,
 )
@@ -58,13 +58,20 @@ def test_marker_counts_from_the_root_down(tmp_path: Path) -> None:
 
 
 def test_only_folders_without_other_files_may_be_written(tmp_path: Path) -> None:
-    refuse_real(tmp_path / "none")
-    refuse_real(tmp_path)
-    (tmp_path / "file").write_text("")
+    folder = tmp_path / "a"
+    folder.mkdir()
+    (folder / "file").write_text("")
     with pytest.raises(UserError, match=r"is not empty and has no SIMULATED\.json"):
-        refuse_real(tmp_path)
-    write_marker(tmp_path, {})
-    refuse_real(tmp_path)
+        begin_simulated(tmp_path, ["none", "a"])
+    assert not (tmp_path / "none").exists()
+    with pytest.raises(UserError, match=r"file is a file: name another --root"):
+        begin_simulated(folder, ["file"])
+    (folder / "file").unlink()
+    for seed in (1, 2):
+        begin_simulated(tmp_path, ["none", "a"], ["a/b"], seed=seed)
+    for name in ("none", "a", "a/b"):
+        facts = json.loads((tmp_path / name / MARKER).read_text())
+        assert facts == {"source": "simulated", "generator": "ntdh-bench", "seed": 2}
 
 
 def test_state_of_a_data_set(tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def test_reading_checks_the_size_and_the_zip(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"damaged in the zip .*; get it again"):
         file.read(1 << 20)
     short = next((tmp_path / AUDIO).rglob("*.wav"))
-    listed = ClipFile(file.name, "x.wav", short, None, short.stat().st_size + 1, 0)
+    listed = ClipFile(file.stem, "x.wav", short, None, short.stat().st_size + 1, 0)
     with pytest.raises(UserError, match=r"x\.wav: \d+ bytes, expected \d+"):
         listed.read(1 << 20)
 

@@ -58,8 +58,6 @@ def test_what_is_not_there_is_not_prepared(tmp_path: Path) -> None:
     (tmp_path / "none" / "ravdess").mkdir(parents=True)
     with pytest.raises(UserError, match="no clips to prepare; expected"):
         prepared(tmp_path / "root", tmp_path / "none")
-    with pytest.raises(UserError, match="no such folder"):
-        prepared(tmp_path / "root", tmp_path / "nowhere")
 
 
 def test_faults_are_listed_and_fail_once_the_rest_is_prepared(tmp_path: Path) -> None:
@@ -276,7 +274,7 @@ def test_verify_of_simulated_files_compares_the_kinds(tmp_path: Path) -> None:
     folder = write_tables(write_videos(write_wavs(tmp_path / "ravdess")))
     write_marker(folder, {})
     checks = verify(tmp_path)
-    assert {(check.state, check.source) for check in checks} == {("ok", "simulated")}
+    assert {check.state for check in checks} == {"ok"}
     next(folder.rglob(f"01-{CLIPS[5]}.mp4")).unlink()
     assert [check.state for check in verify(tmp_path)].count("incomplete") == 2
 

@@ -20,8 +20,8 @@ def test_runs_and_data_prepare_have_the_same_defaults() -> None:
     arguments = inspect.signature(RAVDESSDataModule).parameters
     for name in NAMES:
         assert flags[name] == arguments[name].default == getattr(DEFAULTS, name)
-    assert DEFAULTS.changed() == {}
-    assert Preparation(frames=2, songs=True).changed() == {"songs": True, "frames": 2}
+    assert DEFAULTS.flags() == ""
+    assert Preparation(frames=2, songs=True).flags() == " --data.songs true --data.frames 2"
 
 
 @pytest.mark.parametrize(

@@ -58,8 +58,6 @@ def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"register at .*semantic-kitti\.org"):
         prepare(tmp_path / "root")
     assert states(tmp_path / "root") == ["missing"]
-    with pytest.raises(UserError, match=r"--from .*none: no such folder"):
-        prepare(tmp_path / "root", tmp_path / "none")
 
 
 def test_archives_unpacked_apart_are_linked_together(street: Path, tmp_path: Path) -> None:
@@ -102,14 +100,13 @@ def test_simulated_root_is_refused(street: Path) -> None:
 def test_verify(street: Path) -> None:
     checks = verify(street)
     assert [check.state for check in checks] == ["ok"] * 12
-    assert {check.source for check in checks} == {"real"}
     assert checks[0].note == "4 files, sizes agree"
 
 
-def test_verify_says_simulated(street: Path) -> None:
+def test_fewer_simulated_sequences_are_enough(street: Path) -> None:
     shutil.rmtree(sequences_folder(street) / "08")
     write_marker(street / "semantickitti", {})
-    assert [(check.state, check.source) for check in verify(street)] == [("ok", "simulated")] * 8
+    assert states(street) == ["ok"] * 8
 
 
 def test_verify_names_what_is_wrong(street: Path) -> None:
