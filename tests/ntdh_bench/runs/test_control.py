@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 
-from ntdh_bench import records
 from ntdh_bench.composition import change, read_config
 from ntdh_bench.runs import Run, control, fitting
 from ntdh_bench.sweep.worker import run_config
@@ -56,7 +55,8 @@ def test_the_record_says_where_a_shared_control_was_trained(
 ) -> None:
     first = run(config, tmp_path / "a")
     assert first["control_environment"] == first["environment"]
-    monkeypatch.setattr(records, "environment", lambda: {"versions": {}, "device": "another"})
+    for module in (control, fitting):
+        monkeypatch.setattr(module, "environment", lambda: {"versions": {}, "device": "another"})
     again = run(config, tmp_path / "b")
     assert again["environment"]["device"] == "another"
     assert again["control_environment"] == first["control_environment"]
