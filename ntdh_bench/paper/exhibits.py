@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
 from ntdh_bench.paper import printed as paper
-from ntdh_bench.records.columns import Row
+from ntdh_bench.records.columns import Row, by_key
 from ntdh_bench.report.cells import Where, select
 from ntdh_bench.report.evidence import Image
 from ntdh_bench.report.layouts import LineSpec, PanelSpec, grouped, table_cell, values
@@ -163,6 +162,10 @@ def application_table(rows: Sequence[Row]) -> list[Table]:
 # -- the paper's figures -------------------------------------------------------------------------
 
 
+def _by_gap(title: str, column: str, *lines: LineSpec, y_name: str | None = None) -> PanelSpec:
+    return PanelSpec(title, "gap", "modality gap γ", column, lines, y_name=y_name)
+
+
 def mask_panel(
     title: str, x_label: str = "share of features removed", **where: object
 ) -> PanelSpec:
@@ -202,46 +205,33 @@ def weight_panel(title: str) -> PanelSpec:
 
 
 def _gap_panels() -> tuple[PanelSpec, ...]:
-    kd, gap = {"arm": "kd"}, "modality gap γ"
-    accuracy = PanelSpec(
+    kd, without = {"arm": "kd"}, {"arm": "without_kd"}
+    accuracy = _by_gap(
         "Accuracy",
-        "gap",
-        gap,
         SCORE,
-        (
-            LineSpec("teacher", kd, "last_test_teacher_score"),
-            LineSpec("student, KD", kd),
-            LineSpec("student w/o KD", {"arm": "without_kd"}),
-        ),
+        LineSpec("teacher", kd, "last_test_teacher_score"),
+        LineSpec("student, KD", kd),
+        LineSpec("student w/o KD", without),
     )
-    divergence = PanelSpec(
+    divergence = _by_gap(
         "Divergence of teacher and student",
-        "gap",
-        gap,
         "last_test_ncjsd",
-        (
-            LineSpec("NCJSD, KD", kd),
-            LineSpec("NCJSD, w/o KD", {"arm": "without_kd"}),
-            LineSpec("TCJSD, KD", kd, "last_test_tcjsd"),
-            LineSpec("TCJSD, w/o KD", {"arm": "without_kd"}, "last_test_tcjsd"),
-        ),
+        LineSpec("NCJSD, KD", kd),
+        LineSpec("NCJSD, w/o KD", without),
+        LineSpec("TCJSD, KD", kd, "last_test_tcjsd"),
+        LineSpec("TCJSD, w/o KD", without, "last_test_tcjsd"),
         y_name="divergence",
     )
     return accuracy, divergence
 
 
 def _weight_by_gap(title: str, varied: str, fixed: str, symbol: str) -> PanelSpec:
-    return PanelSpec(
+    weighted = {"arm": "kd", "method": "WeightedKL", fixed: 1.0}
+    return _by_gap(
         title,
-        "gap",
-        "modality gap γ",
         SCORE,
-        (
-            LineSpec(
-                f"{symbol} = {{}}", {"arm": "kd", "method": "WeightedKL", fixed: 1.0}, split=varied
-            ),
-            LineSpec("w/o KD", {"arm": "without_kd"}),
-        ),
+        LineSpec(f"{symbol} = {{}}", weighted, split=varied),
+        LineSpec("w/o KD", {"arm": "without_kd"}),
     )
 
 
@@ -277,9 +267,7 @@ def middle_table(rows: Sequence[Row]) -> list[Table]:
         for short, removes in paper.REMOVES.items()
         if any(f"middle_{removes}" in row for row in rows)
     }
-    layers: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        layers[row["layer"] or ""].append(row)
+    layers = by_key(rows, lambda row: str(row["layer"] or ""))
     lines = [
         Line((layer,), tuple(_mean(own, column) for column in names.values()))
         for layer, own in sorted(layers.items())
@@ -310,17 +298,14 @@ def _unimodal_panel() -> PanelSpec:
 
 
 def _bound_panel() -> PanelSpec:
-    return PanelSpec(
+    kd = {"arm": "kd"}
+    return _by_gap(
         "Eq. 18: KL(teacher ‖ student) and its bound",
-        "gap",
-        "modality gap γ",
         "last_test_kl",
-        (
-            LineSpec("TCKL + NCKL", {"arm": "kd"}, "kl_bound"),
-            LineSpec("KL", {"arm": "kd"}),
-            LineSpec("NCKL", {"arm": "kd"}, "last_test_nckl"),
-            LineSpec("TCKL", {"arm": "kd"}, "last_test_tckl_binary"),
-        ),
+        LineSpec("TCKL + NCKL", kd, "kl_bound"),
+        LineSpec("KL", kd),
+        LineSpec("NCKL", kd, "last_test_nckl"),
+        LineSpec("TCKL", kd, "last_test_tckl_binary"),
         y_name="divergence",
     )
 

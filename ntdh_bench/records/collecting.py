@@ -12,7 +12,7 @@ from ntdh_bench.cache import default_cache_dir, digest, file_digest, locked, wri
 from ntdh_bench.experiments import Experiment
 from ntdh_bench.files.schema import mismatch
 from ntdh_bench.files.text import read_json
-from ntdh_bench.records.columns import RecordError, Row
+from ntdh_bench.records.columns import RecordError, Row, by_key
 from ntdh_bench.records.csvs import Collected, write_csv
 from ntdh_bench.records.details import COLUMNS, detail_rows, details_path, read_details
 from ntdh_bench.records.files import read_run
@@ -161,10 +161,7 @@ def _write_details(
 ) -> list[str]:
     """Write the details of ``runs``, those in ``new`` instead of those already there."""
     before = read_details(path, kind)
-    by_run: dict[str, list[Row]] = {}
-    for row in before.rows:
-        by_run.setdefault(row["run"], []).append(row)
-    by_run |= new
+    by_run = by_key(before.rows, lambda row: str(row["run"])) | dict(new)
     rows = [row for run in runs for row in by_run.get(run, [])]
     if rows == before.rows:
         return before.problems

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias, TypeVar
 
 from ntdh_bench.errors import FileError
 from ntdh_bench.experiments import MAX_SEED, is_label
 
 Row: TypeAlias = dict[str, Any]
+Key = TypeVar("Key")
 
 CHECKPOINTS = ("last", "best")
 SPLITS = ("val", "test")
@@ -88,6 +89,14 @@ class RecordError(FileError):
 def blank_row() -> Row:
     """Return a row of which nothing is known."""
     return {**dict.fromkeys(COLUMNS), "cell": {}}
+
+
+def by_key(rows: Iterable[Row], key: Callable[[Row], Key]) -> dict[Key, list[Row]]:
+    """Return the rows of every value of ``key``, in the order in which the values occur first."""
+    found: dict[Key, list[Row]] = {}
+    for row in rows:
+        found.setdefault(key(row), []).append(row)
+    return found
 
 
 def metric_of(column: str) -> str | None:
@@ -229,11 +238,6 @@ def _parsed_cell(name: str, text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         raise ValueError(f"{name} is not JSON") from None
-
-
-def written(row: Mapping[str, Any]) -> Row:
-    """Return a row as a CSV holds it: None becomes an empty cell, a float its shortest text."""
-    return {**row, "cell": json.dumps(row["cell"], ensure_ascii=False)}
 
 
 def told(error: BaseException) -> str:

@@ -68,22 +68,14 @@ def read_record(path: Path) -> dict[str, Any]:
     return dict(record)
 
 
-def read_records(root: Path) -> Iterator[dict[str, Any]]:
-    """Yield the readable records in ``root/*/record.json``, oldest first."""
-    for path in sorted(root.glob("*/record.json")):
-        try:
-            yield read_record(path)
-        except RecordError:
-            continue
-
-
 def find_without_kd(root: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the latest record in ``root`` of the same student trained without KD, if any."""
+    """Return the latest of ``root/*/record.json`` of the same student without KD, if any."""
     wanted = baseline_hash(identity)
     found = None
-    for record in read_records(root):
-        if record.get("arm") == "without_kd" and record.get("baseline_hash") == wanted:
-            with suppress(RecordError):  # one that is not as it was written is none
+    for path in sorted(root.glob("*/record.json")):
+        with suppress(RecordError):  # one that is not as it was written is none
+            record = read_record(path)
+            if record.get("arm") == "without_kd" and record.get("baseline_hash") == wanted:
                 check_record({"run": "of fit", **record}, ())
                 found = record
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from ntdh_bench.records.columns import (
     RecordError,
     Row,
     as_found,
+    by_key,
     check_metrics,
     checked_value,
     cut,
@@ -23,7 +24,6 @@ from ntdh_bench.records.columns import (
     metric_of,
     parsed,
     told,
-    written,
 )
 from ntdh_bench.records.csvs import Collected, Line, read_csv, write_csv
 from ntdh_bench.records.identity import Place, threads
@@ -123,8 +123,8 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
     Raises:
         UserError: the folder cannot be written.
     """
-    kept = list(rows)
-    write_csv(path, tuple(layout(kept)), map(written, kept))
+    kept = [{**row, "cell": json.dumps(row["cell"], ensure_ascii=False)} for row in rows]
+    write_csv(path, tuple(layout(kept)), kept)
 
 
 def read_rows(path: Path) -> Collected:
@@ -164,12 +164,14 @@ def conflicts(rows: Iterable[Row]) -> Collected:
     Two runs of one experiment, protocol, source, cell and seed differ in something that no axis
     says. None of them counts: a mean over them would be of different things.
     """
-    groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
-    for row in rows:
+
+    def where(row: Row) -> tuple[Any, ...]:
         names = ("experiment", "protocol", "source", "seed")
-        groups[(*(row[name] for name in names), *sorted(row["cell"].items()))].append(row)
-    kept = [group[0] for group in groups.values() if len(group) == 1]
-    return Collected(kept, [_conflict(group) for group in groups.values() if len(group) > 1])
+        return (*(row[name] for name in names), *sorted(row["cell"].items()))
+
+    groups = by_key(rows, where).values()
+    kept = [group[0] for group in groups if len(group) == 1]
+    return Collected(kept, [_conflict(group) for group in groups if len(group) > 1])
 
 
 def differing(rows: Sequence[Row]) -> str:

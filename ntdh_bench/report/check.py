@@ -6,9 +6,11 @@ Imports nothing heavy: the check takes about a second.
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from functools import cache
+from importlib.metadata import EntryPoint, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,13 +21,16 @@ from ntdh_bench.experiments import shipped_experiments
 from ntdh_bench.files.reading import reading
 from ntdh_bench.files.schema import mismatch
 from ntdh_bench.files.text import read_json
+from ntdh_bench.plugins import registered
+from ntdh_bench.provenance import code_of
 from ntdh_bench.records.collecting import OUTDATED
-from ntdh_bench.records.columns import RecordError, Row
+from ntdh_bench.records.columns import RecordError, Row, by_key
 from ntdh_bench.records.files import read_run
 from ntdh_bench.records.identity import place_of
 from ntdh_bench.records.rows import experiment_csvs, read_rows, to_row
-from ntdh_bench.report.code import code_digest, paper_digests
 
+#: Entry points of papers, which are loaded elsewhere.
+GROUP = "ntdh_bench.papers"
 MANIFEST = "manifest.json"
 VERSION = "ntdh-bench"
 CONFIGS = "configs/sweeps/"
@@ -33,6 +38,8 @@ RECORDS = "records/"
 PAPERS = "papers/"
 _RUN_AGAIN = "delete it, and `ntdh-bench sweep` runs it again"
 ALL = "*"  # an output made from every input
+_ENGINE = Path(__file__).parents[1]
+_LIBRARIES = ("numpy", "scipy", "matplotlib")
 _SCHEMA = {
     "inputs": {str: str},
     "outputs": {str: {"sha256": str, "inputs": [str]}},
@@ -49,6 +56,21 @@ def input_hashes(results: Path) -> dict[str, str]:
     hashes = {name: file_hash(files[name]) for name in sorted(files)}
     papers = {f"{PAPERS}{name}": found for name, found in paper_digests().items()}
     return {VERSION: __version__, **papers, **hashes}
+
+
+def paper_digests() -> dict[str, str]:
+    """Return 16 hex digits, by name, of each paper's place and of the YAML files beside it."""
+    return {name: _paper_digest(entry) for name, entry in registered(GROUP).items()}
+
+
+def _paper_digest(entry: EntryPoint) -> str:
+    try:
+        spec = find_spec(entry.module)
+    except (ImportError, AttributeError):  # loading it will say so
+        spec = None
+    in_package = spec is not None and spec.parent and spec.origin
+    files = sorted(Path(str(spec.origin)).parent.glob("*.yaml")) if spec and in_package else []
+    return digest([entry.value, {path.name: file_digest(path) for path in files}])
 
 
 def file_hash(path: Path) -> str:
@@ -130,6 +152,23 @@ def _mark(results: Path) -> Path:
     return default_cache_dir() / "reports" / f"report-{made}"
 
 
+@cache
+def code_digest() -> str:
+    """Return 16 hex digits of this package's code, of plug-ins' papers and of what both compute on.
+
+    Read once a process: what runs is what was there at first.
+    """
+    files = sorted(path for kind in ("py", "css", "js") for path in _ENGINE.rglob(f"*.{kind}"))
+    named = [entry.value.replace(":", ".") for entry in registered(GROUP).values()]
+    return digest(
+        [
+            {str(path.relative_to(_ENGINE)): file_digest(path) for path in files},
+            {name: version(name) for name in _LIBRARIES},
+            code_of(named),
+        ]
+    )
+
+
 def _changed_inputs(
     now: Mapping[str, str], then: Mapping[str, str], outputs: Mapping[str, Any]
 ) -> list[str]:
@@ -172,14 +211,13 @@ def _changed_records(results: Path, store: Path, unlisted: set[str]) -> list[str
 
 def _rows_by_run(results: Path) -> tuple[dict[str, list[Row]], list[str]]:
     """Return the rows of all CSVs, and which files are none."""
-    rows, problems = defaultdict(list), []
+    rows, problems = [], []
     for path in experiment_csvs(results):
         try:
-            for row in read_rows(path).rows:
-                rows[row["run"]].append(row)
+            rows += read_rows(path).rows
         except RecordError as error:
             problems.append(str(error))
-    return rows, problems
+    return by_key(rows, lambda row: str(row["run"])), problems
 
 
 def damage(path: Path) -> str | None:

@@ -100,8 +100,9 @@ def ledger(
     hypothesis = hypothesis or test_hypothesis(rows)
     results, untested = [], []
     for paper in papers.values():
-        for hypothesised in paper.hypothesised:
-            results += _hypothesis_results(hypothesised, hypothesis)
+        for stated in paper.hypothesised:
+            found = [s for s in hypothesis.summaries if s.quantity == stated.quantity]
+            results += [_hypothesis_result(stated, summary) for summary in found or (None,)]
         for claim in paper.claims:
             blank = _blank(claim, paper)
             judged = [_judge(claim, blank, *g) for g in sorted(groups[claim.experiment].items())]
@@ -145,6 +146,7 @@ def _judge(claim: Claim, blank: Result, group: tuple[str, str], rows: Sequence[R
     partial = claim.partial(rows)
     deciding = [part.p for part in tested if part.decides and not partial]
     enough = len(deciding) >= claim.count
+    rest = [1.0] * (len(claim.parts) - len(deciding))  # for want of seeds they prove nothing
     # The part whose p is that of the claim; of those that were run, if some were not.
     shown = sorted(tested, key=lambda part: part.p)[min(claim.count, len(tested)) - 1]
     refuted = sum(part.decides and part.against and not partial for part in tested)
@@ -156,15 +158,10 @@ def _judge(claim: Claim, blank: Result, group: tuple[str, str], rows: Sequence[R
         effect=shown.estimate.mean,
         low=shown.estimate.low,
         high=shown.estimate.high,
-        p=p_at_least(_padded(deciding, len(claim.parts)), claim.count) if enough else None,
+        p=p_at_least([*deciding, *rest], claim.count) if enough else None,
         verdict=FAILS if refuted > len(claim.parts) - claim.count else INCONCLUSIVE,
         note="; ".join(filter(None, (claim.note, *_notes(claim, tested, shown), partial))),
     )
-
-
-def _padded(ps: Sequence[float], length: int) -> list[float]:
-    """Add the parts that prove nothing, for want of seeds."""
-    return [*ps, *[1.0] * (length - len(ps))]
 
 
 def _test(name: str, values: Sequence[float], region: Region, level: float) -> _Tested:
@@ -238,11 +235,6 @@ _QUANTITIES = {
         "Fisher's z, ",
     ),
 }
-
-
-def _hypothesis_results(claim: Hypothesised, hypothesis: Hypothesis) -> list[Result]:
-    found = [s for s in hypothesis.summaries if s.quantity == claim.quantity]
-    return [_hypothesis_result(claim, summary) for summary in found or (None,)]
 
 
 def _hypothesis_result(claim: Hypothesised, summary: Summary | None) -> Result:

@@ -16,11 +16,11 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
-from ntdh_bench.records.columns import Row
+from ntdh_bench.records.columns import Row, by_key
 from ntdh_bench.report.cells import in_words, told_apart
 from ntdh_bench.report.pairing import Controls, split
 from ntdh_bench.report.statistics import (
@@ -189,10 +189,8 @@ def test_hypothesis(rows: Sequence[Row]) -> Hypothesis:
     """Test on all strata of ``rows``; runs that several experiments share count once."""
     unique = list({row["run"]: row for row in rows}.values())
     controls = Controls(unique)
-    by_stratum: dict[Key, list[Row]] = defaultdict(list)
-    for row in unique:
-        if row["arm"] == "kd" and _keeps_objective(row):
-            by_stratum[tuple(row[column] for column in _STRATUM)].append(row)
+    own = [row for row in unique if row["arm"] == "kd" and _keeps_objective(row)]
+    by_stratum = by_key(own, lambda row: tuple(row[column] for column in _STRATUM))
     labels = _labels(by_stratum)
     strata, points = [], []
     for key, members in by_stratum.items():
@@ -291,7 +289,6 @@ def _mask_label(row: Row) -> str:
 
 
 def _stratum(first: Row, cells: Cells, unclear: int, label: str, firsts: Firsts) -> Stratum:
-    seeds = _seeds(cells)
     found = _correlations(cells)
     return Stratum(
         label=label,
@@ -301,12 +298,9 @@ def _stratum(first: Row, cells: Cells, unclear: int, label: str, firsts: Firsts)
         protocol=first["protocol"],
         cells=len(cells),
         unclear=unclear,
-        seeds=len(seeds),
+        seeds=len(_seeds(cells)),
         split=split(first),
-        ncjsd=found["ncjsd"],
-        tcjsd=found["tcjsd"],
-        difference=found["difference"],
-        partial=found["partial"],
+        **found,
         verdict=_stratum_verdict(cells, found),
         families=_families(cells, firsts),
     )
@@ -454,7 +448,8 @@ def summarise(
     if not by_dataset:
         return None
     effects = [_dataset_effect(quantity, members) for members in by_dataset.values()]
-    mean = random_effects([e.value for e in effects], [e.variance for e in effects])
+    means, variances = zip(*effects, strict=True)
+    mean = random_effects(means, variances)
     value, low, high = mean.mean, mean.low, mean.high
     if quantity != "difference":
         value, low, high = math.tanh(value), _tanh(low), _tanh(high)
@@ -466,17 +461,10 @@ def summarise(
     )
 
 
-class _Effect(NamedTuple):
-    """A data set's value of a quantity (a correlation: Fisher's z), and its variance."""
+def _dataset_effect(quantity: str, strata: Sequence[Cells]) -> tuple[float, float]:
+    """Return the mean over a data set's strata (of a correlation: Fisher's z), and its variance.
 
-    value: float
-    variance: float
-
-
-def _dataset_effect(quantity: str, strata: Sequence[Cells]) -> _Effect:
-    """Return the mean over a data set's strata.
-
-    Its variance is that of the mean itself, every stratum on the same resamples of the data set's
+    The variance is that of the mean itself, every stratum on the same resamples of the data set's
     seeds, so that it does not shrink with the number of methods. A correlation adds the mean over
     strata of a rank correlation's variance over cells, 1.06 / (cells - 3) (Fieller et al. 1957).
     """
@@ -491,7 +479,7 @@ def _dataset_effect(quantity: str, strata: Sequence[Cells]) -> _Effect:
     there = ~np.isnan(samples).all(axis=0)
     means = np.nanmean(samples[:, there], axis=0)
     noise = float(means[1:].var()) * len(seeds) / (len(seeds) - 1)  # resamples of n vary by n - 1
-    return _Effect(float(means[0]), variance + noise)
+    return float(means[0]), variance + noise
 
 
 def _step(cells: int) -> float:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, NamedTuple
 
-from ntdh_bench.records.columns import Row, own_metrics
+from ntdh_bench.records.columns import Row, by_key, own_metrics
 from ntdh_bench.report.cells import Axis, Where, headings, one_run, select, value_of, varying
 from ntdh_bench.report.statistics import Estimate, mean_ci
 from ntdh_bench.report.tables import (
@@ -96,11 +96,9 @@ def _literal(text: str) -> str:
 
 def values(rows: Iterable[Row], column: str) -> dict[Any, list[Row]]:
     """Return the rows of every value of a column or axis, in ascending order; None is no value."""
-    found: dict[Any, list[Row]] = defaultdict(list)
-    for row in rows:
-        if (value := value_of(row, column)) is not None:
-            found[value].append(row)
-    return dict(sorted(found.items(), key=lambda item: _order(item[0])))
+    found = by_key(rows, lambda row: value_of(row, column))
+    there = [value for value in found if value is not None]
+    return {value: found[value] for value in sorted(there, key=_order)}
 
 
 def _order(value: Any) -> tuple[bool, float, str]:
@@ -296,9 +294,7 @@ def grouped(*columns: str, by: Sequence[str] | None = None) -> Layout:
         if not rows:
             return []
         names = varying(rows) if by is None else _telling(by, rows)
-        groups: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
-        for row in rows:
-            groups[tuple(value_of(row, name) for name in names)].append(row)
+        groups = by_key(rows, lambda row: tuple(value_of(row, name) for name in names))
         if by is not None:
             groups = dict(sorted(groups.items(), key=lambda item: list(map(_none_first, item[0]))))
             return [_grouped_table("", names, groups, columns)]

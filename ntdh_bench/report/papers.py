@@ -16,7 +16,7 @@ from ntdh_bench.errors import UserError
 from ntdh_bench.plugins import load, registered
 from ntdh_bench.records.columns import Row
 from ntdh_bench.report.cells import Where
-from ntdh_bench.report.code import GROUP
+from ntdh_bench.report.check import GROUP
 from ntdh_bench.report.contrasts import BySeed, Contrast, Reduction, evaluate
 from ntdh_bench.report.evidence import OfMaps
 from ntdh_bench.report.layouts import Layout, PanelSpec, cell_panels, grouped
@@ -193,10 +193,6 @@ class Hypothesised(NamedTuple):
 # -- papers --------------------------------------------------------------------------------------
 
 
-def _nothing(exhibit: str) -> Sequence[Row]:
-    return ()
-
-
 @dataclass(frozen=True)
 class Paper:
     """A paper whose tables, figures and claims are set beside the records.
@@ -215,7 +211,7 @@ class Paper:
     claims: tuple[Claim, ...] = ()
     untested: tuple[Untested, ...] = ()
     hypothesised: tuple[Hypothesised, ...] = ()
-    printed: Callable[[str], Sequence[Row]] = _nothing
+    printed: Callable[[str], Sequence[Row]] = lambda exhibit: ()
 
 
 def papers() -> dict[str, Paper]:

@@ -27,7 +27,6 @@ from ntdh_bench.records.files import (
     SCHEMA,
     find_without_kd,
     read_record,
-    read_records,
     write_record,
 )
 from ntdh_bench.records.identity import Place, arm, baseline_hash, config_hash, environment
@@ -122,7 +121,6 @@ def test_records_are_found_and_damaged_ones_skipped(tmp_path: Path) -> None:
         whole = record(name, arm="without_kd", baseline_hash=baseline_hash(without))
         (tmp_path / name).mkdir()
         write_record(tmp_path / name / "record.json", {**whole, **changes})
-    assert [found["run"] for found in read_records(tmp_path)] == ["a", "b", "c", "g", "h"]
     found = some(find_without_kd(tmp_path, identity()))
     assert found["run"] == "c"
     assert find_without_kd(tmp_path, {**identity(), "seed": 1}) is None

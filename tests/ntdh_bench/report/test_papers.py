@@ -14,8 +14,7 @@ import pytest
 from ntdh_bench import plugins
 from ntdh_bench.errors import UserError
 from ntdh_bench.report.build import build
-from ntdh_bench.report.check import check, is_current
-from ntdh_bench.report.code import code_digest, paper_digests
+from ntdh_bench.report.check import check, code_digest, is_current, paper_digests
 from ntdh_bench.report.papers import GROUP, papers
 from tests.ntdh_bench.report.rows import make_row, write_results
 from tests.third_party import forget_code
