@@ -54,16 +54,20 @@ class PairedDataset(Dataset[PairedBatch], ABC):
         """Return the number of samples."""
 
     @abstractmethod
-    def samples(self, indices: Tensor | None, epoch: int) -> PairedBatch:
-        """Return the samples ``indices``, int64 (B,), None for all of them in order.
+    def samples(self, indices: Tensor, epoch: int) -> PairedBatch:
+        """Return the samples ``indices``, int64 (B,).
 
         Each sample may depend on its position and the epoch only, never on the rest of the batch.
         """
 
+    def whole(self, epoch: int) -> PairedBatch:
+        """Return all samples in order."""
+        return self.samples(torch.arange(len(self)), epoch)
+
     def __getitem__(self, request: Request) -> PairedBatch:
         epoch, indices = request
         if indices is None:
-            batch = self.samples(None, epoch)
+            batch = self.whole(epoch)
         else:
             padding = indices < 0
             batch = self.samples(torch.where(padding, -indices - 1, indices), epoch)
@@ -96,19 +100,16 @@ class LabelledPairs(PairedDataset):
         return len(self.target)
 
     @abstractmethod
-    def inputs(self, indices: Tensor | None, epoch: int) -> tuple[Inputs, Inputs]:
-        """Return the teacher's and the student's inputs ``(B, ...)`` at ``indices``, None for all.
+    def inputs(self, indices: Tensor, epoch: int) -> tuple[Inputs, Inputs]:
+        """Return the teacher's and the student's inputs ``(B, ...)`` at ``indices``.
 
         Each sample may depend on its position and the epoch only, never on the rest of the batch.
         """
 
-    def samples(self, indices: Tensor | None, epoch: int) -> PairedBatch:
-        """Return inputs and the stored targets: the tensors themselves for all samples."""
+    def samples(self, indices: Tensor, epoch: int) -> PairedBatch:
+        """Return inputs and the stored targets."""
         teacher, student = self.inputs(indices, epoch)
-        if indices is None:
-            target, indices = self.target, torch.arange(len(self))
-        else:
-            target = self.target[indices]
+        target = self.target[indices]
         return PairedBatch(teacher=teacher, student=student, target=target, index=indices)
 
 
@@ -129,11 +130,16 @@ class TensorPairs(LabelledPairs):
         self.teacher = teacher
         self.student = student
 
-    def inputs(self, indices: Tensor | None, epoch: int) -> tuple[Inputs, Inputs]:
-        """Return the stored tensors themselves for the whole split, else the rows asked for."""
-        if indices is None:
-            return self.teacher, self.student
+    def inputs(self, indices: Tensor, epoch: int) -> tuple[Inputs, Inputs]:
+        """Return the rows asked for."""
         return _rows(self.teacher, indices), _rows(self.student, indices)
+
+    def whole(self, epoch: int) -> PairedBatch:
+        """Return the stored tensors themselves."""
+        index = torch.arange(len(self))
+        return PairedBatch(
+            teacher=self.teacher, student=self.student, target=self.target, index=index
+        )
 
 
 def _rows(inputs: Inputs, indices: Tensor) -> Inputs:

@@ -166,18 +166,13 @@ class SyntheticDataModule(PairedDataModule):
         rest, test = train_test_split(
             np.arange(self.n_samples), test_size=self.test_fraction, random_state=self.data_seed
         )
-        if not self.val_fraction:
-            return {"train": torch.from_numpy(rest), "test": torch.from_numpy(test)}
-        train, val = train_test_split(
-            rest,
-            test_size=max(1, round(self.val_fraction * self.n_samples)),
-            random_state=self.data_seed,
-        )
-        return {
-            "train": torch.from_numpy(train),
-            "val": torch.from_numpy(val),
-            "test": torch.from_numpy(test),
-        }
+        rows: dict[Split, Any] = {"train": rest}
+        if self.val_fraction:
+            size = max(1, round(self.val_fraction * self.n_samples))
+            rows["train"], rows["val"] = train_test_split(
+                rest, test_size=size, random_state=self.data_seed
+            )
+        return {split: torch.from_numpy(part) for split, part in {**rows, "test": test}.items()}
 
     def _hide(self, features: Tensor, first: int, modality: str) -> Tensor:
         """Return (N, n_features) noise with the decisive columns from ``first`` put in."""
@@ -190,7 +185,7 @@ class SyntheticDataModule(PairedDataModule):
         """Return a digest of the generated arrays: versions of scikit-learn may differ."""
         content = hashlib.sha256()
         for split, dataset in self.splits.items():
-            batch = dataset.samples(None, 0)
+            batch = dataset.whole(0)
             content.update(split.encode())
             for tensor in (batch["teacher"], batch["student"], batch["target"]):
                 assert isinstance(tensor, Tensor)

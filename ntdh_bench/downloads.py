@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from ntdh_bench import __version__
-from ntdh_bench.cache import write_atomic
+from ntdh_bench.cache import file_digest, write_atomic
 from ntdh_bench.errors import FileError, UserError
 from ntdh_bench.files.reading import checked_size, reading
 from ntdh_bench.progress import Update, progress_bar
@@ -68,6 +68,12 @@ def download(
         finally:
             lock.unlink(missing_ok=True)
     return path
+
+
+def md5_fault(path: Path, expected: str) -> str | None:
+    """Return what is wrong with the MD5 of a file, or None."""
+    found = file_digest(path)
+    return None if found == expected else f"MD5 is {found}, expected {expected}"
 
 
 def _from_mirrors(

@@ -86,10 +86,8 @@ class NoisyPairs(LabelledPairs):
         self.purpose = purpose
         self.teacher_fixed, self.student_fixed = (not level for level in levels)
 
-    def inputs(self, indices: Tensor | None, epoch: int) -> tuple[Inputs, Inputs]:
+    def inputs(self, indices: Tensor, epoch: int) -> tuple[Inputs, Inputs]:
         """Return noisy float32 images in [-1, 1] of both modalities."""
-        if indices is None:
-            indices = torch.arange(len(self))
         return self._noisy("teacher", indices, epoch), self._noisy("student", indices, epoch)
 
     def _noisy(self, modality: str, indices: Tensor, epoch: int) -> Tensor:
@@ -104,11 +102,6 @@ class NoisyPairs(LabelledPairs):
         shape = tuple(images.shape[1:])
         noise = uniform(self.seed, f"{self.purpose}/{modality}", epoch, indices, shape)
         return add_noise(images, level, noise)
-
-    def frozen(self) -> TensorPairs:
-        """Return the pairs of epoch 0, made once and kept."""
-        teacher, student = self.inputs(None, 0)
-        return TensorPairs(teacher, student, self.target, self.ignore_index)
 
 
 class MNISTPairDataModule(FilePairs):
@@ -208,9 +201,10 @@ class MNISTPairDataModule(FilePairs):
         return {"train": train, "test": test}, partial(write_simulated, train=train, test=test)
 
     def _fixed(self, split: str, teacher: Tensor, student: Tensor, target: Tensor) -> TensorPairs:
+        """Return pairs with the noise of epoch 0, made once and kept."""
         purpose = f"noise/{split}"
-        noisy = NoisyPairs(teacher, student, target, self.levels, self.data_seed, purpose)
-        return noisy.frozen()
+        noisy = NoisyPairs(teacher, student, target, self.levels, self.data_seed, purpose).whole(0)
+        return TensorPairs(noisy["teacher"], noisy["student"], target)
 
     def _pairs(self, root: Path, split: str) -> tuple[Tensor, Tensor, Tensor]:
         """Return uint8 MNIST and MNIST-M images and int64 digits of a published split."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 
 from ntdh_bench.cache import file_digest, write_atomic
 from ntdh_bench.datasets import FileCheck, State, is_simulated, refuse_simulated
-from ntdh_bench.downloads import download, extract, opened_tar, writable
+from ntdh_bench.downloads import download, extract, md5_fault, opened_tar, writable
 from ntdh_bench.errors import UserError
 from ntdh_bench.files.listing import below, is_shadow
 
@@ -71,10 +71,7 @@ def prepare(root: Path, from_folder: Path | None = None) -> list[str]:
 
 
 def _get_idx(path: Path, md5: str, from_folder: Path | None) -> None:
-    def check(candidate: Path) -> str | None:
-        found = file_digest(candidate)
-        return None if found == md5 else f"MD5 is {found}, expected {md5}"
-
+    check = partial(md5_fault, expected=md5)
     if path.exists():
         if wrong := check(path):
             raise UserError(f"{path}: {wrong}; delete it and try again")
@@ -182,7 +179,14 @@ def _place(source: Path, folder: Path) -> None:
 
 def _fault(folder: Path) -> str | None:
     """Return what is wrong with a folder of photographs, or None."""
-    return _missing_photographs(folder) or next(_broken_photographs(folder), None)
+    if wrong := _missing_photographs(folder):
+        return wrong
+    for path in (path for split in PHOTO_COUNT for path in jpegs(folder / split)):
+        try:
+            read_image(path)
+        except UserError as error:
+            return str(error)
+    return None
 
 
 def _missing_photographs(folder: Path) -> str | None:
@@ -192,15 +196,6 @@ def _missing_photographs(folder: Path) -> str | None:
         if found != expected:
             return f"{folder / split}: {found} photographs, expected {expected}"
     return None
-
-
-def _broken_photographs(folder: Path) -> Iterator[str]:
-    for split in PHOTO_COUNT:
-        for path in jpegs(folder / split):
-            try:
-                read_image(path)
-            except UserError as error:
-                yield str(error)
 
 
 def verify(root: Path) -> list[FileCheck]:

@@ -71,9 +71,6 @@ class RoomPairs(PairedDataset):
         # Torch has no unsigned 16-bit arithmetic.
         return torch.from_numpy(values.astype(np.int32) if values.dtype == np.uint16 else values)
 
-    def _all(self, indices: Tensor | None) -> Tensor:
-        return torch.arange(len(self)) if indices is None else indices
-
 
 class LabelledImages(RoomPairs):
     """RGB images, depth images and a class for every pixel.
@@ -95,17 +92,16 @@ class LabelledImages(RoomPairs):
         self.seed = seed
         self.teacher_fixed = self.student_fixed = not flip
 
-    def samples(self, indices: Tensor | None, epoch: int) -> PairedBatch:
+    def samples(self, indices: Tensor, epoch: int) -> PairedBatch:
         """Return RGB (B, 3, H, W), depth (B, 1, H, W) and targets (B, H, W)."""
-        index = self._all(indices)
-        rgb = standardised_rgb(self._read("rgb", index))
-        depth = standardised_depth(self._read("depth", index))
-        target = self.classes[self._read("label", index).long()]
+        rgb = standardised_rgb(self._read("rgb", indices))
+        depth = standardised_depth(self._read("depth", indices))
+        target = self.classes[self._read("label", indices).long()]
         if self.flip:
-            mirrored = uniform(self.seed, "flip", epoch, index, (1,)).squeeze(1) < 0.5
+            mirrored = uniform(self.seed, "flip", epoch, indices, (1,)).squeeze(1) < 0.5
             for values in (rgb, depth, target):
                 values[mirrored] = values[mirrored].flip(-1)
-        return PairedBatch(teacher=rgb, student=depth, target=target, index=index)
+        return PairedBatch(teacher=rgb, student=depth, target=target, index=indices)
 
 
 class CompletedScenes(RoomPairs):
@@ -122,21 +118,20 @@ class CompletedScenes(RoomPairs):
         super().__init__(arrays, rows)
         self.protocol = protocol
 
-    def samples(self, indices: Tensor | None, epoch: int) -> PairedBatch:
+    def samples(self, indices: Tensor, epoch: int) -> PairedBatch:
         """Return what :class:`NYUDepthV2DataModule` says of scene completion."""
-        index = self._all(indices)
-        position = self._read("position", index).long()
-        depth = standardised_depth(self._read("depth", index))
-        target = self._read("target", index).long()
+        position = self._read("position", indices).long()
+        depth = standardised_depth(self._read("depth", indices))
+        target = self._read("target", indices).long()
         if self.protocol is not None:
-            evaluated = self._read("evaluated", index)
+            evaluated = self._read("evaluated", indices)
             target = scored_target(target, evaluated, self.protocol, self.ignore_index)
         return PairedBatch(
-            teacher={"image": standardised_rgb(self._read("rgb", index)), "position": position},
+            teacher={"image": standardised_rgb(self._read("rgb", indices)), "position": position},
             student={"image": depth, "position": position},
             target=target,
-            index=index,
-            occluded=self._read("occluded", index),
+            index=indices,
+            occluded=self._read("occluded", indices),
         )
 
 

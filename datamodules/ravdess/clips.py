@@ -69,10 +69,8 @@ class ClipPairs(LabelledPairs):
         self.teacher_fixed = not spec_augment
         self.student_fixed = not (image_augment or self.draws_frames)
 
-    def inputs(self, indices: Tensor | None, epoch: int) -> tuple[Inputs, Inputs]:
+    def inputs(self, indices: Tensor, epoch: int) -> tuple[Inputs, Inputs]:
         """Return float32 MFCCs (B, 1, 40, 256) and images (B, 3, H, W), both normalised."""
-        if indices is None:
-            indices = torch.arange(len(self))
         speech, face = self.rows[indices].numpy().T
         return self._speech(speech, indices, epoch), self._faces(face, indices, epoch)
 

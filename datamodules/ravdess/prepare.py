@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from ntdh_bench.cache import default_cache_dir, file_digest
+from ntdh_bench.cache import default_cache_dir
 from ntdh_bench.datasets import FileCheck, State, is_simulated, refuse_simulated
-from ntdh_bench.downloads import download, writable
+from ntdh_bench.downloads import download, md5_fault, writable
 from ntdh_bench.errors import FileError, UserError
 from ntdh_bench.files.schema import mismatch
 from ntdh_bench.files.text import read_json
@@ -159,14 +160,6 @@ def _kinds(listings: Mapping[ClipKind, Listing]) -> list[StoreKind]:
     return [kind for kind, needed in sources.items() if there.issuperset(needed)]
 
 
-class _Remote(NamedTuple):
-    """One file of a record."""
-
-    size: int
-    md5: str
-    url: str
-
-
 def published_zips(songs: bool = False) -> dict[str, list[str]]:
     """Return the names of the published zips by record."""
     clips = ["Audio_Speech_Actors_01-24.zip"]
@@ -189,7 +182,7 @@ def _download(folder: Path, songs: bool) -> None:
             _get(folder / name, files[name])
 
 
-def _record(folder: Path, record: str) -> dict[str, _Remote]:
+def _record(folder: Path, record: str) -> dict[str, Any]:
     """Return the files of a record by name."""
 
     def check(path: Path) -> str | None:
@@ -207,33 +200,24 @@ def _record(folder: Path, record: str) -> dict[str, _Remote]:
     return _parse_record(download([_API + record], path, max_bytes=_MAX_RECORD, check=check))
 
 
-def _parse_record(path: Path) -> dict[str, _Remote]:
+def _parse_record(path: Path) -> dict[str, Any]:
     record = read_json(path, _MAX_RECORD)
     if (wrong := mismatch(record, _RECORD)) is not None:
         raise FileError(f"{path}: not the record's list of files ({wrong}); get it again")
-    return {
-        entry["key"]: _Remote(
-            entry["size"], entry["checksum"].removeprefix("md5:"), entry["links"]["self"]
-        )
-        for entry in record["files"]
-    }
+    return {entry["key"]: entry for entry in record["files"]}
 
 
-def _get(path: Path, remote: _Remote) -> None:
+def _get(path: Path, remote: Mapping[str, Any]) -> None:
+    """Download a file of the record, as :data:`_REMOTE` has it."""
+    size, md5 = remote["size"], remote["checksum"].removeprefix("md5:")
     if path.exists():
-        if (size := path.stat().st_size) != remote.size:
-            raise UserError(
-                f"{path}: {size} bytes, expected {remote.size}; delete it and try again"
-            )
+        if (found := path.stat().st_size) != size:
+            raise UserError(f"{path}: {found} bytes, expected {size}; delete it and try again")
         return
-    if remote.size > _MAX_ZIP:
-        raise UserError(f"{path.name}: {remote.size} bytes announced, expected at most {_MAX_ZIP}")
-
-    def check(candidate: Path) -> str | None:
-        found = file_digest(candidate)
-        return None if found == remote.md5 else f"MD5 is {found}, expected {remote.md5}"
-
-    download([remote.url], path, max_bytes=remote.size, check=check)
+    if size > _MAX_ZIP:
+        raise UserError(f"{path.name}: {size} bytes announced, expected at most {_MAX_ZIP}")
+    check = partial(md5_fault, expected=md5)
+    download([remote["links"]["self"]], path, max_bytes=size, check=check)
 
 
 def verify(root: Path) -> list[FileCheck]:

@@ -112,18 +112,17 @@ class StreetViews(PairedDataset):
     def __len__(self) -> int:
         return len(self.frames)
 
-    def samples(self, indices: Tensor | None, epoch: int) -> PairedBatch:
+    def samples(self, indices: Tensor, epoch: int) -> PairedBatch:
         """Return images, lidar images and targets of the samples, and their points if asked for."""
-        index = torch.arange(len(self)) if indices is None else indices
-        count = len(index)
+        count = len(indices)
         image = torch.zeros(count, 3, *self.size)
         lidar = torch.zeros(count, len(CHANNEL_MEAN), *self.size)
         target = torch.full((count, *self.size), IGNORE_INDEX)
-        draws = uniform(self.seed, "views", epoch, index, (6,)).tolist()
+        draws = uniform(self.seed, "views", epoch, indices, (6,)).tolist()
         clouds = []
-        for row, (position, draw) in enumerate(zip(index.tolist(), draws, strict=True)):
+        for row, (position, draw) in enumerate(zip(indices.tolist(), draws, strict=True)):
             clouds += self._draw(position, draw, image[row], lidar[row], target[row])
-        batch = PairedBatch(teacher=image, student=lidar, target=target, index=index)
+        batch = PairedBatch(teacher=image, student=lidar, target=target, index=indices)
         if self.points:
             batch["points"] = self._gathered(clouds)
         return batch
@@ -136,12 +135,12 @@ class StreetViews(PairedDataset):
         window = self._window(sequence.size, chances)
         rows = window.top, window.top + window.height
         image[:, : window.height, : window.width] = self._colours(
-            cut_image(sequence.image(frame), window), chances[3:]
+            cut_image(sequence["images"][frame], window), chances[3:]
         )
         shown = cut_points(sequence.shown(frame, *rows), window, sequence.size[1], self.size[1])
         lidar.view(len(lidar), -1)[:, shown["pixel"]] = channels(shown["points"])
         if sequence.has_dense:
-            dense = cut_image(sequence.dense(frame), window)
+            dense = cut_image(sequence["dense"][frame], window)
             target[: window.height, : window.width] = _TARGET[dense.long()]
         else:
             target.view(-1)[shown["pixel"]] = shown["target"]

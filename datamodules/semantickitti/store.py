@@ -51,6 +51,9 @@ class Seen(NamedTuple):
 class PreparedSequence(Arrays):
     """One sequence in the cache; its names are those of the frames.
 
+    Kinds: ``images`` uint8 (3, height, width), ``dense`` uint8 (height, width) if it has such
+    classes, and those of the points, see :class:`Seen`.
+
     Args:
         folder: where :func:`prepared` wrote it.
 
@@ -70,16 +73,6 @@ class PreparedSequence(Arrays):
         self.size = (self.shapes["images"][-2], self.shapes["images"][-1])
         self.has_dense = "dense" in self.shapes
         self._shown: list[int] = shown
-
-    def image(self, frame: int) -> Bytes:
-        """Return an image, mapped: uint8 (3, height, width)."""
-        image: Bytes = self["images"][frame]
-        return image
-
-    def dense(self, frame: int) -> Bytes:
-        """Return dense classes of an image, mapped: uint8 (height, width)."""
-        classes: Bytes = self["dense"][frame]
-        return classes
 
     def shown(self, frame: int, top: int, bottom: int) -> Seen:
         """Return the points that pixels of the rows [top, bottom) show, one each."""

@@ -293,7 +293,7 @@ def _read_sequence(path: Path) -> Any:
     root = path.parents[3]
     found = prepared_sequences(root / "semantickitti" / "sequences", [0], root / "cache")[0]
     seen = found.shown(0, 0, kitti_files.SIZE[0])
-    return found.digest, found.names, found.image(1).tobytes(), [a.tobytes() for a in seen]
+    return found.digest, found.names, found["images"][1].tobytes(), [a.tobytes() for a in seen]
 
 
 # -- NYU Depth V2 --------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 from torchvision.datasets import MNIST
 
 from ntdh_bench.cache import file_digest
@@ -16,15 +15,14 @@ from ntdh_bench.datamodules.mnist import prepare as module
 from ntdh_bench.datamodules.mnist.glance import lacking
 from ntdh_bench.datamodules.mnist.idx import read_labels, write_idx
 from ntdh_bench.datamodules.mnist.layout import (
-    ARCHIVE_FOLDER,
     IDX_FOLDER,
     IDX_MD5,
     PHOTO_FOLDER,
     idx_file,
 )
 from ntdh_bench.datamodules.mnist.prepare import MNIST_MIRRORS, prepare, verify
-from ntdh_bench.datamodules.mnist.simulate import write_simulated
 from ntdh_bench.errors import UserError
+from tests.datamodules.mnist.files import write_archive
 
 
 @pytest.fixture(autouse=True)
@@ -112,12 +110,6 @@ def test_corrupt_file_at_the_root_is_not_overwritten(published: Path, tmp_path: 
     assert path.read_bytes() == b"mine"
 
 
-def test_simulated_root_is_refused(published: Path, tmp_path: Path) -> None:
-    write_simulated(tmp_path / "root", train=10, test=10)
-    with pytest.raises(UserError, match="holds simulated data"):
-        prepare(tmp_path / "root", published)
-
-
 def test_verify_names_what_is_wrong(published: Path) -> None:
     assert states(published) == ["ok"] * 6
     images = idx_file(published, "train", "images")
@@ -129,10 +121,6 @@ def test_verify_names_what_is_wrong(published: Path) -> None:
     expected = ["corrupt", "ok", "ok", "corrupt", "corrupt", "incomplete"]
     assert states(published) == expected
     assert "19 labels, but 20 images" in verify(published)[3].note
-
-
-def test_verify_of_nothing(tmp_path: Path) -> None:
-    assert states(tmp_path) == ["missing"] * 6
 
 
 def test_verify_checks_the_sum_of_unpacked_files_too(published: Path) -> None:
@@ -149,28 +137,19 @@ def test_verify_checks_the_sum_of_unpacked_files_too(published: Path) -> None:
     assert "MD5 is not the published" in verify(published)[0].note
 
 
-def write_archive(root: Path, labels: str, split: str = "train") -> None:
-    folder = root / ARCHIVE_FOLDER
-    (folder / f"mnist_m_{split}").mkdir(parents=True, exist_ok=True)
-    for number in range(len(labels)):
-        Image.new("RGB", (32, 32)).save(folder / f"mnist_m_{split}" / f"{number:08d}.png")
-    lines = [f"{number:08d}.png {label}\n" for number, label in enumerate(labels)]
-    (folder / f"mnist_m_{split}_labels.txt").write_text("".join(lines))
-
-
 def test_verify_compares_the_labels_of_the_archive(
     published: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "ARCHIVE_COUNT", {"train": 1, "test": 1})
-    write_archive(published, "0")
+    write_archive(published, [0])
     assert states(published)[6:] == ["ok", "missing"]  # there are no test images
-    write_archive(published, "1")
+    write_archive(published, [1])
     assert "labels differ from MNIST's" in verify(published)[6].note
 
 
 def test_verify_of_a_part_of_the_archive_alone(published: Path) -> None:
-    write_archive(published, "012")
-    write_archive(published, "0", "test")
+    write_archive(published, [0, 1, 2])
+    write_archive(published, [0], "test")
     shutil.rmtree(published / "bsds500")  # MNIST-M of the archive needs no photographs
     assert states(published) == ["ok"] * 4 + ["incomplete"] * 2
     assert verify(published)[4].note.startswith("3 of 59001 images decoded")

@@ -7,19 +7,13 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
-from ntdh_bench.cache import file_digest
 from ntdh_bench.datamodules.mnist import simulate
 from ntdh_bench.datamodules.mnist.idx import read_images, read_labels
 from ntdh_bench.datamodules.mnist.layout import PHOTO_FOLDER, idx_file, jpegs
 from ntdh_bench.datamodules.mnist.mnist_m import read_image
 from ntdh_bench.datamodules.mnist.simulate import write_simulated
 from ntdh_bench.datasets import MARKER
-from ntdh_bench.errors import UserError
-
-
-def digests(root: Path) -> dict[str, str]:
-    files = sorted(path for path in root.rglob("*") if path.is_file())
-    return {path.relative_to(root).as_posix(): file_digest(path) for path in files}
+from tests.datamodules.files import digests
 
 
 def test_files_are_marked_and_the_same_for_the_same_seed(tmp_path: Path) -> None:
@@ -28,19 +22,6 @@ def test_files_are_marked_and_the_same_for_the_same_seed(tmp_path: Path) -> None
     assert digests(tmp_path / "a") == digests(tmp_path / "b") != digests(tmp_path / "c")
     marked = {path.parent.name for path in (tmp_path / "a").rglob(MARKER)}
     assert marked == {"mnist", "raw", "bsds500", "images"}
-
-
-def test_folder_with_other_files_is_refused(tmp_path: Path) -> None:
-    write_simulated(tmp_path, train=10, test=10)
-    write_simulated(tmp_path, train=20, test=10)  # its own files it may replace
-    assert len(read_images(idx_file(tmp_path, "train", "images"))) == 20
-    (tmp_path / "bsds500" / MARKER).unlink()
-    with pytest.raises(UserError, match=r"bsds500 is not empty and has no SIMULATED\.json"):
-        write_simulated(tmp_path, train=10, test=10)
-    (tmp_path / "file").mkdir()
-    (tmp_path / "file" / "mnist").write_text("")
-    with pytest.raises(UserError, match="is a file"):
-        write_simulated(tmp_path / "file")
 
 
 def test_digits_can_be_learnt_and_keep_to_their_split(

@@ -227,7 +227,6 @@ def test_simulated_files_say_so_wherever_they_are(make: Make) -> None:
     ("changes", "message"),
     [
         ({"task": "depth"}, "data.task is 'depth': choose one of semantic_segmentation"),
-        ({"source": "made up"}, "data.source is 'made up'"),
         ({"classes": 894}, "data.classes is 894: choose 40 or 13"),
         ({"scale": 0.0}, "data.scale is 0.0: it must lie in"),
         ({"task": "scene_completion", "scale": 0.3}, "scene completion has 1, 0.5 and 0.25"),
@@ -239,15 +238,6 @@ def test_simulated_files_say_so_wherever_they_are(make: Make) -> None:
 def test_bad_settings_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         NYUDepthV2DataModule(**changes)
-
-
-@pytest.mark.parametrize(
-    ("task", "folder"), [("semantic_segmentation", "nyuv2"), ("scene_completion", "nyu_ssc")]
-)
-def test_missing_data_are_named(tmp_path: Path, task: Any, folder: str) -> None:
-    data = NYUDepthV2DataModule(task, root=str(tmp_path), cache_dir=str(tmp_path / "cache"))
-    with pytest.raises(UserError, match=f"{tmp_path / folder}.*--data.source simulated"):
-        data.setup()
 
 
 def test_real_pairs(data_root: Path, tmp_path: Path) -> None:

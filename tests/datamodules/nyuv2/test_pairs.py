@@ -92,19 +92,6 @@ def test_larger_than_the_files(prepared: Path, tmp_path: Path) -> None:
         train(prepared.parents[1], tmp_path / "cache", (24, 32))
 
 
-def test_nothing_there(tmp_path: Path) -> None:
-    with pytest.raises(UserError) as caught:
-        pair_source(tmp_path)
-    message = str(caught.value)
-    assert "\n" not in message
-    for part in (
-        f"neither {tmp_path}/nyuv2/prepared nor the .mat beside it",
-        "`ntdh-bench data prepare nyuv2 --from FOLDER`",
-        "--data.source simulated",
-    ):
-        assert part in message
-
-
 @pytest.mark.parametrize(
     ("kind", "name"), [("rgb", "0004.jpg"), ("depth", "0004.png"), ("label40", "0004.png")]
 )

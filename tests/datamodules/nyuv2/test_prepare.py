@@ -71,12 +71,6 @@ def test_nothing_to_prepare(tmp_path: Path) -> None:
         list(prepare(tmp_path))
 
 
-def test_simulated_data_are_left_alone(prepared: Path) -> None:
-    write_marker(prepared.parent, {})
-    with pytest.raises(UserError, match="holds simulated data"):
-        list(prepare(prepared.parents[1]))
-
-
 def test_verify(prepared: Path) -> None:
     root = prepared.parents[1]
     check = verify(root)[0]
@@ -104,12 +98,6 @@ def test_verify_the_published_file(published: Path) -> None:
     check = verify(published)[0]
     assert check.state == "incomplete"
     assert "3 + 2 pairs of 16x12" in check.note
-
-
-def test_verify_nothing(tmp_path: Path) -> None:
-    check = verify(tmp_path)[0]
-    assert (check.path, check.state) == (tmp_path / "nyuv2", "missing")
-    assert "data prepare nyuv2" in check.note
 
 
 def test_scenes_are_decoded_into_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +25,7 @@ from ntdh_bench.datamodules.nyuv2.voxels import (
 from ntdh_bench.datamodules.raycast import Solids
 from ntdh_bench.datasets import MARKER
 from ntdh_bench.errors import UserError
+from tests.datamodules.files import digests
 
 SMALL = (60, 80)
 # Class of scene completion of what a pixel shows.
@@ -58,14 +58,6 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def digests(root: Path) -> dict[str, str]:
-    files = sorted(path for path in root.rglob("*") if path.is_file())
-    return {
-        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in files
-    }
-
-
 def test_files_are_marked_and_the_same_for_the_same_seed(written: Path, tmp_path: Path) -> None:
     for name, seed in (("again", 0), ("other", 1)):
         write_simulated(tmp_path / name, rooms=3, seed=seed, size=SMALL)
@@ -89,16 +81,6 @@ def test_files_are_marked_and_the_same_for_the_same_seed(written: Path, tmp_path
     folders = ("nyuv2", "nyuv2/prepared", "nyu_ssc", "nyu_ssc/NYUtrain", "nyu_ssc/NYUtest")
     markers = {f"{folder}/{MARKER}" for folder in folders}
     assert set(first) == expected | markers | {"nyuv2/prepared/split.json"}
-
-
-def test_folders_with_other_files_are_refused(tmp_path: Path) -> None:
-    scan = tmp_path / "nyu_ssc" / "NYUtrain" / "NYU0001_0000.bin"
-    scan.parent.mkdir(parents=True)
-    scan.write_bytes(b"real")
-    with pytest.raises(UserError, match=r"is not empty and has no SIMULATED\.json"):
-        write_simulated(tmp_path, rooms=1)
-    assert scan.read_bytes() == b"real"
-    assert not (tmp_path / "nyuv2").exists()
 
 
 @pytest.mark.parametrize(

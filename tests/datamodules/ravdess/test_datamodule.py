@@ -265,7 +265,6 @@ def test_simulated_source(tmp_path: Path, clips: Make) -> None:
         ({"view": "frames"}, "data.view is 'frames'"),
         ({"split": "sex"}, "data.split is 'sex'"),
         ({"backend": "numpy"}, "data.backend is 'numpy'"),
-        ({"source": "fake"}, "data.source is 'fake'"),
         ({"frames": 0}, "data.frames is 0"),
         ({"image_height": 8}, "data.image_height is 8"),
         ({"tolerance": -1}, "data.tolerance is -1"),
@@ -276,8 +275,3 @@ def test_simulated_source(tmp_path: Path, clips: Make) -> None:
 def test_arguments_out_of_range(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         RAVDESSDataModule(**changes)
-
-
-def test_nothing_there(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"RAVDESS is missing.*data prepare ravdess"):
-        RAVDESSDataModule(root=str(tmp_path)).setup()

@@ -172,12 +172,6 @@ def test_the_record_is_not_trusted(
         prepared(tmp_path / "root")
 
 
-def test_simulated_root_is_refused(tmp_path: Path) -> None:
-    write_marker(tmp_path / "ravdess", {})
-    with pytest.raises(UserError, match="holds simulated data"):
-        prepared(tmp_path)
-
-
 def test_a_web_page_or_half_a_zip_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "given" / "ravdess"
     zipped(write_wavs(tmp_path / "source"), folder / "Audio_Speech_Actors_01-24.zip")
@@ -220,12 +214,6 @@ def test_published_zips() -> None:
 
 def by_path(root: Path) -> dict[str, FileCheck]:
     return {check.path.relative_to(root).as_posix(): check for check in verify(root)}
-
-
-def test_verify_of_nothing(tmp_path: Path) -> None:
-    [check] = verify(tmp_path)
-    assert check.state == "missing"
-    assert "data prepare ravdess" in check.note
 
 
 def test_verify_names_what_is_missing(tmp_path: Path) -> None:

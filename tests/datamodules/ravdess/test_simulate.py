@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import subprocess
 import sys
 import wave
@@ -23,16 +22,10 @@ from ntdh_bench.datamodules.ravdess.names import ACTORS, ClipName
 from ntdh_bench.datamodules.ravdess.simulate import clip_names, write_simulated
 from ntdh_bench.datasets import MARKER, is_simulated
 from ntdh_bench.errors import UserError
+from tests.datamodules.files import digests
 
 Floats = NDArray[Any]
 CLIPS = (".wav", ".mp4", ".csv")
-
-
-def digests(root: Path) -> dict[str, str]:
-    files = sorted(path for path in root.rglob("*") if path.is_file())
-    return {
-        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
-    }
 
 
 @pytest.fixture(scope="module")

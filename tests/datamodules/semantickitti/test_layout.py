@@ -31,11 +31,6 @@ def test_where_the_sequences_may_lie(tmp_path: Path, inside: str) -> None:
     assert sequences_folder(tmp_path).samefile(folder)
 
 
-def test_missing_data_set(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"SemanticKITTI is missing: .*--data\.source simulated"):
-        sequences_folder(tmp_path)
-
-
 def test_missing_sequences(street: Path) -> None:
     folder = sequences_folder(street)
     (folder / "poses").mkdir()

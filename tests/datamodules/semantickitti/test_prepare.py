@@ -91,12 +91,6 @@ def test_dense_labels_are_linked_and_links_to_nowhere_replaced(
     assert (links / "image_2_labels").samefile(sequences_folder(moved) / "10" / "image_2_labels")
 
 
-def test_simulated_root_is_refused(street: Path) -> None:
-    write_marker(street / "semantickitti", {})
-    with pytest.raises(UserError, match="holds simulated data"):
-        prepare(street)
-
-
 def test_verify(street: Path) -> None:
     checks = verify(street)
     assert [check.state for check in checks] == ["ok"] * 12

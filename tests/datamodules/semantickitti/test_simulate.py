@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from ntdh_bench.datamodules.semantickitti.simulate import Rig, look, write_simul
 from ntdh_bench.datamodules.semantickitti.street import Street
 from ntdh_bench.datasets import MARKER
 from ntdh_bench.errors import UserError
+from tests.datamodules.files import digests
 
 SMALL = Rig((92, 306), beams=32, azimuths=600)
 SEQUENCES = ("00", "08", "10")
@@ -34,14 +34,6 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("street")
     write_simulated(root, frames=14, rig=SMALL)
     return root / "semantickitti"
-
-
-def digests(root: Path) -> dict[str, str]:
-    files = sorted(path for path in root.rglob("*") if path.is_file())
-    return {
-        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in files
-    }
 
 
 def in_view(sequence: Path, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -87,16 +79,10 @@ def test_files_are_marked_and_the_same_for_the_same_seed(tmp_path: Path) -> None
     assert written == expected | calibrations | {f"semantickitti/{MARKER}"}
 
 
-def test_folder_with_other_files_is_refused(tmp_path: Path) -> None:
+def test_no_frames_write_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="0 simulated frames"):
         write_simulated(tmp_path, frames=0)
     assert not list(tmp_path.iterdir())
-    scan = tmp_path / "semantickitti" / "sequences" / "08" / "velodyne" / "000000.bin"
-    scan.parent.mkdir(parents=True)
-    scan.write_bytes(b"real")
-    with pytest.raises(UserError, match=r"is not empty and has no SIMULATED\.json"):
-        write_simulated(tmp_path, frames=1, rig=SMALL)
-    assert scan.read_bytes() == b"real"
 
 
 def test_a_shorter_run_leaves_no_old_frames(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_holds_what_the_files_say(street: Path, tmp_path: Path) -> None:
         assert np.array_equal(seen.points, points[chosen])
         assert np.array_equal(seen.classes, RAW_TO_CLASS[labels[chosen] & 0xFFFF])
     with Image.open(folder / "image_2" / "000002.png") as image:
-        assert np.array_equal(stored.image(2).transpose(1, 2, 0), np.asarray(image))
+        assert np.array_equal(stored["images"][2].transpose(1, 2, 0), np.asarray(image))
 
 
 def test_rows_of_a_frame(street: Path, tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_finished_sequences_are_kept(street: Path, tmp_path: Path) -> None:
 def test_scaled(street: Path, tmp_path: Path) -> None:
     full, half = one(street, tmp_path / "cache"), one(street, tmp_path / "cache", scale=0.5)
     assert half.size == (SIZE[0] // 2, SIZE[1] // 2)
-    assert half.image(0).shape == (3, *half.size)
+    assert half["images"][0].shape == (3, *half.size)
     count = [
         len(s.shown(0, 0, s.size[0]).pixel) + len(s.hidden(0, 0, s.size[0]).pixel)
         for s in (full, half)
@@ -152,7 +152,7 @@ def test_workers_get_the_same(street: Path, tmp_path: Path) -> None:
     stored = one(street, tmp_path / "cache")
     sent = pickle.loads(pickle.dumps(stored))
     assert (sent.size, sent.has_dense, len(sent)) == (stored.size, stored.has_dense, len(stored))
-    assert np.array_equal(sent.image(1), stored.image(1))
+    assert np.array_equal(sent["images"][1], stored["images"][1])
 
 
 def test_dense_labels(street: Path, tmp_path: Path) -> None:
@@ -163,5 +163,5 @@ def test_dense_labels(street: Path, tmp_path: Path) -> None:
             dense / f"{number:06d}.png"
         )
     stored = one(street, tmp_path / "cache", dense=True, scale=0.5)
-    assert [int(stored.dense(frame)[3, 3]) for frame in range(4)] == [9, 1, 0, 19]
+    assert [int(stored["dense"][frame, 3, 3]) for frame in range(4)] == [9, 1, 0, 19]
     assert not one(street, tmp_path / "cache", scale=0.5).has_dense
