@@ -573,7 +573,7 @@ READERS = (
     Reader("ravdess_zip", _zip, _read_zip),
     Reader("ravdess_features_npz", _features, read_features, m.arrays, _is_table),
     Reader("ravdess_remote_json", _remote, _parse_record, m.json_values,
-           lambda v: all(r.size >= 0 and len(r.md5) == 32 for r in v.values())),
+           lambda v: all(r["size"] >= 0 and len(r["checksum"]) == 36 for r in v.values())),
     Reader("cache_ravdess_meta", _clips("meta.json"), _read_clips, m.json_values, rebuilt=True,
            share=0.2),
     Reader("cache_ravdess_values", _clips("values"), _read_clips, rebuilt=True,
