@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
 from itertools import combinations
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,21 +98,6 @@ class Solids:
         return np.asarray(normal / np.maximum(length, 1e-9), dtype=np.float32)
 
 
-class Sensor(Protocol):
-    """A grid of rays from one point."""
-
-    @property
-    def origin(self) -> Floats:
-        """Position in the world, (3,)."""
-
-    @property
-    def directions(self) -> Single:
-        """Direction of each ray in the world, (3, rows, columns)."""
-
-    def window(self, corners: Floats) -> tuple[slice, slice]:
-        """Return rows and columns that hold all rays which meet the box of ``corners`` (8, 3)."""
-
-
 @dataclass(frozen=True)
 class Camera:
     """A pinhole camera; a ray goes through the middle of each pixel.
@@ -195,6 +180,10 @@ class Lidar:
         # A box that surrounds the axis, or lies across the seam behind, may be anywhere.
         around = np.ptp(offset) >= np.pi or low < 0 or high > self.azimuths
         return slice(None), slice(None) if around else slice(low, high)
+
+
+#: A grid of rays from one point.
+Sensor: TypeAlias = Camera | Lidar
 
 
 def rotation(yaw: Floats | float, pitch: float = 0.0, roll: float = 0.0) -> Floats:

@@ -95,7 +95,12 @@ def _get_photographs(root: Path, from_folder: Path | None) -> None:
     if _missing_photographs(folder) is None:
         return
     if from_folder is None:
-        archive: Path | None = download_photographs(root)
+        archive: Path | None = download(
+            BSDS500_URLS,
+            root / "bsds500" / _ARCHIVE,
+            max_bytes=200 * _MB,
+            check=_archive_fault,
+        )
     else:
         archive = next(iter(sorted(below(from_folder, _ARCHIVE))), None)
     if archive is None:
@@ -110,12 +115,6 @@ def _get_photographs(root: Path, from_folder: Path | None) -> None:
         _place(Path(unpacked), folder)
     if from_folder is None:
         archive.unlink()
-
-
-def download_photographs(root: Path) -> Path:
-    """Download the archive of BSDS500 to ``root``; returns where it is."""
-    path = root / "bsds500" / _ARCHIVE
-    return download(BSDS500_URLS, path, max_bytes=200 * _MB, check=_archive_fault)
 
 
 def _archive_fault(path: Path) -> str | None:

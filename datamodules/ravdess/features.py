@@ -54,10 +54,6 @@ class FeatureTable:
         return content.hexdigest()
 
     @property
-    def _present(self) -> list[NDArray[np.float32]]:
-        return [array for array in (self.audio, self.face) if array.shape[1]]
-
-    @property
     def copies(self) -> Tensor:
         """int64 (N,): clips that share a vector in either modality have the same number.
 
@@ -65,7 +61,7 @@ class FeatureTable:
         """
         rows = np.arange(len(self.names))
         ends, first = [], len(rows)
-        for array in self._present:
+        for array in (array for array in (self.audio, self.face) if array.shape[1]):
             vector = np.unique(array, axis=0, return_inverse=True)[1].reshape(-1)
             ends.append(first + vector)
             first += int(vector.max()) + 1

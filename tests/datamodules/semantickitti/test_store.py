@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -146,13 +145,6 @@ def test_facts_that_do_not_fit_the_points_are_refused(
     (stored.folder / "meta.json").write_text(json.dumps(meta))
     with pytest.raises(UserError, match="and it will be made anew"):
         PreparedSequence(stored.folder)
-
-
-def test_workers_get_the_same(street: Path, tmp_path: Path) -> None:
-    stored = one(street, tmp_path / "cache")
-    sent = pickle.loads(pickle.dumps(stored))
-    assert (sent.size, sent.has_dense, len(sent)) == (stored.size, stored.has_dense, len(stored))
-    assert np.array_equal(sent["images"][1], stored["images"][1])
 
 
 def test_dense_labels(street: Path, tmp_path: Path) -> None:
