@@ -162,11 +162,6 @@ def test_every_shipped_experiment_of_the_paper_has_an_exhibit() -> None:
     assert shown - {experiment.name for experiment in shipped} == {None}
 
 
-def test_names_are_unique() -> None:
-    names = [exhibit.name for exhibit in EXHIBITS]
-    assert len(set(names)) == len(names)
-
-
 def test_eq25_draws_both_readings_of_the_target_divergence() -> None:
     rows = with_derived([make_row(classes=c, gap=1.0) for c in (3, 10)])
     exhibit = next(e for e in EXHIBITS if e.name == "eq25")

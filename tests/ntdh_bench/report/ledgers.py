@@ -7,11 +7,10 @@ from typing import Any
 
 from ntdh_bench.paper import printed as paper
 from ntdh_bench.paper.plugin import NTDH
-from ntdh_bench.records.columns import Row, blank_row
+from ntdh_bench.records.columns import Row
 from ntdh_bench.report.claims import Result, ledger
 from ntdh_bench.report.hypothesis import Hypothesis
-from ntdh_bench.report.pairing import scored
-from tests.ntdh_bench.report.rows import placed
+from tests.ntdh_bench.report.rows import bare_row
 
 NOTHING = Hypothesis([], [], [])
 PAPERS = {"ntdh": NTDH}
@@ -20,7 +19,6 @@ NOISE = (0.001, -0.002, 0.0005, 0.0015, -0.001, 0.0003)
 
 def row(experiment: str, seed: int, accuracy: float = 0.5, **given: Any) -> Row:
     known = {
-        **scored(blank_row()),
         "measure": "accuracy",
         "experiment": experiment,
         "protocol": "mnist",
@@ -30,9 +28,8 @@ def row(experiment: str, seed: int, accuracy: float = 0.5, **given: Any) -> Row:
         "unimodal": False,
         "seed": seed,
         "last_test_score": accuracy,
-        **given,
     }
-    return placed(known)
+    return bare_row(**{**known, **given})
 
 
 def masked_rows(

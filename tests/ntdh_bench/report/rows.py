@@ -94,6 +94,11 @@ def placed(row: Row) -> Row:
     return {**row, **older._by_columns(row, _AXES)._asdict()}
 
 
+def bare_row(**given: Any) -> Row:
+    """Return a row of which nothing is known but what is given, and where that places it."""
+    return placed({**scored(_BLANK), **given})
+
+
 def with_derived(rows: list[Row]) -> list[Row]:
     """Rows with what tables and figures compute from them."""
     controls = Controls(rows)

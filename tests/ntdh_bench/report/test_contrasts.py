@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ntdh_bench.cache import digest
-from ntdh_bench.records.columns import Row, blank_row
+from ntdh_bench.records.columns import Row
 from ntdh_bench.report.cells import MixedRuns
 from ntdh_bench.report.contrasts import (
     SCORE,
@@ -19,15 +19,14 @@ from ntdh_bench.report.contrasts import (
     times,
     trend,
 )
-from ntdh_bench.report.pairing import scored
-from tests.ntdh_bench.report.rows import placed
+from tests.ntdh_bench.report.rows import bare_row
 
 GAPS = (0.0, 0.2, 0.4, 1.0)
 
 
 def row(seed: int, accuracy: float | None, **given: Any) -> Row:
-    known = {**scored(blank_row()), "seed": seed, "last_test_score": accuracy, **given}
-    return placed({**known, "run": digest(known)})
+    known = bare_row(seed=seed, last_test_score=accuracy, **given)
+    return {**known, "run": digest(known)}
 
 
 def test_a_difference_is_paired_by_seed_in_points() -> None:

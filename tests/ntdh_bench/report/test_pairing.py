@@ -4,29 +4,26 @@ from typing import Any
 
 import pytest
 
-from ntdh_bench.records.columns import Row, blank_row
-from ntdh_bench.report.pairing import Controls, scored, split
-from tests.ntdh_bench.report.rows import placed
+from ntdh_bench.records.columns import Row
+from ntdh_bench.report.pairing import Controls, split
+from tests.ntdh_bench.report.rows import bare_row
 
 TRUE = {"mask": "feature", "removes": "most_divergent", "ratio": 0.25, "layer": "hidden1"}
 
 
 def row(arm: str, accuracy: float | None = 0.7, ncjsd: float = 0.2, **given: Any) -> Row:
     known = {
-        **scored(blank_row()),
         "arm": arm,
         "baseline_hash": "seed 0",
         "protocol": "mnist",
         "source": "real",
         "teacher_hash": "teacher",
-        "unimodal": False,
         "last_val_score": 0.6,
         "last_test_score": accuracy,
         "last_val_ncjsd": ncjsd,
         "last_test_ncjsd": 9.0,
-        **given,
     }
-    return placed(known)
+    return bare_row(**{**known, **given})
 
 
 def test_gain_and_divergence_come_from_the_control_with_the_same_mask() -> None:

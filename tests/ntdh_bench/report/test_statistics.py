@@ -68,19 +68,6 @@ def test_holm_by_hand() -> None:
     assert statistics.holm([]) == []
 
 
-def test_holm_rejects_what_the_step_down_procedure_rejects() -> None:
-    generator = np.random.default_rng(1)
-    for _ in range(50):
-        ps = list(generator.uniform(0, 0.06, size=6))
-        rejected, order = set(), sorted(range(6), key=lambda i: ps[i])
-        for rank, index in enumerate(order):
-            if ps[index] > 0.05 / (6 - rank):
-                break
-            rejected.add(index)
-        adjusted = statistics.holm(ps)
-        assert {i for i in range(6) if adjusted[i] <= 0.05} == rejected
-
-
 def test_all_or_some_of_several_tests() -> None:
     ps = [0.03, 0.001, 0.2]
     assert statistics.p_at_least(ps, 3) == 0.2  # intersection-union
