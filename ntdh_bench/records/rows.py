@@ -43,7 +43,8 @@ def to_row(record: Mapping[str, Any], place: Place) -> Row:
         measured = _measured(record["metrics"])
         values = {**record, **_settings(record["config"]), **measured, **place._asdict()}
         values |= {"method": record.get("method") or values["method"], "cell": dict(place.cell)}
-        values["measure"] = record.get("measure") or older.measure(measured)
+        named = record.get("measure") if measured else None  # Algorithm 1 alone measures nothing
+        values["measure"] = named or older.measure(measured)
         parameters, environment = record["parameters"], record["environment"]
         values |= {f"{name}_parameters": count for name, count in parameters.items()}
         values |= {name.replace("-", "_"): v for name, v in environment["versions"].items()}

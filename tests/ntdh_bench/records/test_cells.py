@@ -48,6 +48,12 @@ def test_every_metric_that_was_measured_has_a_column(tmp_path: Path) -> None:
     assert columns[-11] == "seconds"
 
 
+def test_a_run_that_measures_nothing_has_no_measure() -> None:
+    """Of a saliency alone: as its row of an older schema, which cannot know."""
+    nothing = make_record(metrics={"last": None, "best": None}, measure="accuracy")
+    assert to_row(nothing, Place("own", "p"))["measure"] is None
+
+
 @pytest.mark.parametrize(
     "metrics",
     [
