@@ -26,13 +26,11 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "fit": Command("train the teacher if need be, distil the student, test it", "fit"),
-    "validate": Command("measure a checkpoint on validation data", "evaluate"),
-    "test": Command("measure a checkpoint on test data", "evaluate"),
-    "predict": Command("write a checkpoint's predictions on test data", "evaluate"),
-    "saliency": Command(
-        "Algorithm 1 alone: which teacher features diverge, with plots", "saliency"
-    ),
+    "fit": Command("train the teacher if need be, distil the student, test it", "run"),
+    "validate": Command("measure a checkpoint on validation data", "run"),
+    "test": Command("measure a checkpoint on test data", "run"),
+    "predict": Command("write a checkpoint's predictions on test data", "run"),
+    "saliency": Command("Algorithm 1 alone: which teacher features diverge, with plots", "run"),
     "sweep": Command("run an experiment's whole grid, resuming what is done", "sweep"),
     "tables": Command("tables, figures, claims and the page from the records", "tables"),
     "config": Command("list the configs that are there, or show one as it is merged", "config"),

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from ntdh_bench.batch import ScoringProtocol
-from ntdh_bench.errors import UserError
+from ntdh_bench.ranges import check_choice
 from ntdh_bench.segmentation import labels_of
 
 CompletionScore: TypeAlias = Literal["precision", "recall", "iou"]
@@ -51,9 +51,8 @@ class Completion(Metric):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if score not in get_args(CompletionScore):
-            raise UserError(f"score is {score!r}: choose {' or '.join(get_args(CompletionScore))}")
-        _check_protocol(protocol)
+        check_choice("score", score, get_args(CompletionScore))
+        check_choice("protocol", protocol, get_args(ScoringProtocol))
         self.score = score
         self.ignore_index = ignore_index
         self.protocol = protocol
@@ -116,13 +115,7 @@ def scored_target(
     Raises:
         UserError: an unknown ``protocol``.
     """
-    _check_protocol(protocol)
+    check_choice("protocol", protocol, get_args(ScoringProtocol))
     if protocol == "sscnet":
         target = target.masked_fill(target == ignore_index, 0)
     return target.masked_fill(~evaluated, ignore_index)
-
-
-def _check_protocol(protocol: str) -> None:
-    if protocol not in get_args(ScoringProtocol):
-        choices = " or ".join(get_args(ScoringProtocol))
-        raise UserError(f"protocol is {protocol!r}: choose {choices}")

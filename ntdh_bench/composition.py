@@ -109,8 +109,7 @@ def _compose(path: Path, above: tuple[Path, ...], read: list[Path]) -> Config:
 
 def _named_files(names: Any, path: Path, key: str) -> list[Path]:
     """Return the files that a key of the file ``path`` names: one, a list, or null for none."""
-    given = [] if names is None else as_list(names)
-    return [find_config(expect(name, str, path, key), path.parent) for name in given]
+    return [find_config(expect(name, str, path, key), path.parent) for name in as_list(names)]
 
 
 def read_mapping(path: Path) -> Config:
@@ -236,5 +235,7 @@ def shortened(text: str) -> str:
 
 
 def as_list(value: Any) -> list[Any]:
-    """Return a list as it is, and one of anything else."""
-    return value if isinstance(value, list) else [value]
+    """Return the values of a setting that takes nothing, one or several."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]

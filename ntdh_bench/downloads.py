@@ -6,14 +6,16 @@ import gzip
 import hashlib
 import http.client
 import io
+import shutil
 import tarfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import TypeAlias
 
 from ntdh_bench import __version__
 from ntdh_bench.cache import file_digest, write_atomic
@@ -25,7 +27,13 @@ _BLOCK = 1 << 18
 _EXPANSION, _HEADROOM = 3, 1 << 26  # of an archive of what is compressed already
 _AGAIN = "delete it and try again"
 _TIMEOUT = 30.0
+_ATTEMPTS = 4  # with each mirror
+_PAUSE = 1.0  # seconds before the second attempt; doubled every time
 _BROKEN = (OSError, http.client.HTTPException)  # URLError and timeouts are OSErrors
+#: Says what is wrong with a file, or None.
+Check: TypeAlias = Callable[[Path], str | None]
+#: Downloads from an address what a file still lacks.
+Fetch: TypeAlias = Callable[[str, Path], None]
 
 
 def download(
@@ -33,9 +41,7 @@ def download(
     path: Path,
     *,
     max_bytes: int,
-    check: Callable[[Path], str | None],
-    attempts: int = 4,
-    pause: float = 1.0,
+    check: Check,
 ) -> Path:
     """Download the first of ``urls`` that works to ``path``; does nothing if that exists.
 
@@ -47,8 +53,6 @@ def download(
         path: where it goes.
         max_bytes: more than that is refused.
         check: returns what is wrong with the file at the given path, or None.
-        attempts: how often a mirror is tried.
-        pause: seconds before the second attempt; doubled every time.
 
     Raises:
         UserError: no mirror gave a file that passes, or the folder cannot be written.
@@ -64,7 +68,8 @@ def download(
             with FileLock(lock):
                 if not path.exists():
                     with progress_bar(path.name, in_bytes=True) as update:
-                        _from_mirrors(urls, path, max_bytes, check, attempts, pause, update)
+                        fetch = partial(_continue, max_bytes=max_bytes, update=update)
+                        _from_mirrors(urls, path, check, fetch)
         finally:
             lock.unlink(missing_ok=True)
     return path
@@ -76,21 +81,13 @@ def md5_fault(path: Path, expected: str) -> str | None:
     return None if found == expected else f"MD5 is {found}, expected {expected}"
 
 
-def _from_mirrors(
-    urls: Sequence[str],
-    path: Path,
-    max_bytes: int,
-    check: Callable[[Path], str | None],
-    attempts: int,
-    pause: float,
-    update: Update,
-) -> None:
+def _from_mirrors(urls: Sequence[str], path: Path, check: Check, fetch: Fetch) -> None:
     failures = []
     for url in urls:
         # One part file per address: bytes of two mirrors are never mixed.
         name = hashlib.sha256(url.encode()).hexdigest()[:8]
         part = path.with_name(f".{path.name}.{name}.part")
-        wrong = _from_mirror(url, part, max_bytes, check, attempts, pause, update)
+        wrong = _from_mirror(url, part, check, fetch)
         if wrong is None:
             part.replace(path)
             return
@@ -101,23 +98,15 @@ def _from_mirrors(
     )
 
 
-def _from_mirror(
-    url: str,
-    part: Path,
-    max_bytes: int,
-    check: Callable[[Path], str | None],
-    attempts: int,
-    pause: float,
-    update: Update,
-) -> str | None:
+def _from_mirror(url: str, part: Path, check: Check, fetch: Fetch) -> str | None:
     """Fill ``part`` from one mirror; return what went wrong, or None."""
     resumed = part.exists()
     wrong: str | None = "not tried"
-    for attempt in range(attempts):
+    for attempt in range(_ATTEMPTS):
         if attempt:
-            time.sleep(pause * 2 ** (attempt - 1))
+            time.sleep(_PAUSE * 2 ** (attempt - 1))
         try:
-            _continue(url, part, max_bytes, update)
+            fetch(url, part)
         except urllib.error.HTTPError as error:
             wrong = f"HTTP {error.code} {error.reason}"
             if error.code < 500 and error.code not in (408, 416, 429):
@@ -166,7 +155,8 @@ def _continue(url: str, part: Path, max_bytes: int, update: Update) -> None:
             part.unlink()
         raise
     with response:
-        if response.status != 206 or not _starts_at(response, have):
+        resumed = response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+        if response.status != 206 or not resumed:
             have = 0
         length = response.headers.get("Content-Length")
         total_bytes = have + int(length) if length and length.isdecimal() else None
@@ -181,10 +171,6 @@ def _continue(url: str, part: Path, max_bytes: int, update: Update) -> None:
                 update(completed=have, total=total_bytes)
     if total_bytes is not None and have < total_bytes:
         raise OSError(f"the connection broke after {have} of {total_bytes} bytes")
-
-
-def _starts_at(response: http.client.HTTPResponse, first: int) -> bool:
-    return response.headers.get("Content-Range", "").startswith(f"bytes {first}-")
 
 
 @contextmanager
@@ -241,7 +227,7 @@ def extract(
             content = tar.extractfile(member)
             assert content is not None  # regular files have one
             with write_atomic(target) as temporary, temporary.open("wb") as file:
-                _copy(content, file)
+                shutil.copyfileobj(content, file)
             written.append(target)
     return written
 
@@ -279,8 +265,3 @@ class _Limited(io.RawIOBase):
         if self._left < 0:
             raise FileError(f"{self._path}: expands to more than is expected of it; {_AGAIN}")
         return block
-
-
-def _copy(source: IO[bytes], target: IO[bytes]) -> None:
-    while block := source.read(_BLOCK):
-        target.write(block)

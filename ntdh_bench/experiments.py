@@ -42,7 +42,6 @@ from typing import Any, NamedTuple
 
 from ntdh_bench.composition import (
     Config,
-    as_list,
     change,
     expect,
     kind_of,
@@ -364,7 +363,8 @@ def _excluded(
     entry: Any, axes: Mapping[str, Mapping[str, Any]], path: Path
 ) -> dict[str, list[str]]:
     cells = expect(entry, dict, path, "grids.exclude")
-    chosen = {axis: [str(label) for label in as_list(labels)] for axis, labels in cells.items()}
+    listed = {axis: x if isinstance(x, list) else [x] for axis, x in cells.items()}
+    chosen = {axis: list(map(str, labels)) for axis, labels in listed.items()}
     for axis, labels in chosen.items():
         unknown = [label for label in labels if label not in axes.get(axis, {})]
         if unknown:

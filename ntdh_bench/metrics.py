@@ -89,15 +89,7 @@ class _MeanDivergence(_Mean):
         """Return the divergence of each sample in nats, ``(N,)``."""
 
 
-class _MeanTargetDivergence(_MeanDivergence):
-    """Mean of a divergence of the target class, with or without the term of "any other class"."""
-
-    def __init__(self, ignore_index: int = 255, binary: bool = False, **kwargs: Any) -> None:
-        super().__init__(ignore_index, **kwargs)
-        self.binary = binary
-
-
-class TargetJSD(_MeanTargetDivergence):
+class TargetJSD(_MeanDivergence):
     """Mean TCJSD between teacher and student (NTDH paper, Eq. 5).
 
     Args:
@@ -105,6 +97,10 @@ class TargetJSD(_MeanTargetDivergence):
         binary: whether to add the term of "any other class" (see ``divergence.tcjsd``).
         kwargs: options of ``torchmetrics.Metric``.
     """
+
+    def __init__(self, ignore_index: int = 255, binary: bool = False, **kwargs: Any) -> None:
+        super().__init__(ignore_index, **kwargs)
+        self.binary = binary
 
     def _divergence(self, pair: Comparison) -> Tensor:
         return pair.tcjsd(self.binary)
@@ -120,43 +116,6 @@ class NonTargetJSD(_MeanDivergence):
 
     def _divergence(self, pair: Comparison) -> Tensor:
         return pair.ncjsd()
-
-
-class TeacherStudentKL(_MeanDivergence):
-    """Mean KL divergence from teacher to student over all classes (NTDH paper, Eq. 16).
-
-    Args:
-        ignore_index: target value that is left out.
-        kwargs: options of ``torchmetrics.Metric``.
-    """
-
-    def _divergence(self, pair: Comparison) -> Tensor:
-        return pair.kl()
-
-
-class TargetKL(_MeanTargetDivergence):
-    """Mean TCKL from teacher to student (NTDH paper, Eq. 19); it may be negative.
-
-    Args:
-        ignore_index: target value that is left out.
-        binary: whether to add the term of "any other class" (see ``divergence.tckl``).
-        kwargs: options of ``torchmetrics.Metric``.
-    """
-
-    def _divergence(self, pair: Comparison) -> Tensor:
-        return pair.tckl(self.binary)
-
-
-class NonTargetKL(_MeanDivergence):
-    """Mean NCKL from teacher to student (NTDH paper, Eq. 20).
-
-    Args:
-        ignore_index: target value that is left out.
-        kwargs: options of ``torchmetrics.Metric``.
-    """
-
-    def _divergence(self, pair: Comparison) -> Tensor:
-        return pair.nckl()
 
 
 def single_metric(data: PairedData) -> Metric:

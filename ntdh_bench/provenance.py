@@ -20,7 +20,7 @@ import re
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import Distribution, distributions, entry_points
@@ -74,12 +74,6 @@ def named_in(plain: Any, code: Mapping[str, str]) -> dict[str, str]:
     """Return the part of ``code`` that a config, or a part of one, names."""
     texts = _texts(plain)
     return {name: value for name, value in code.items() if name in texts}
-
-
-def classes_of(objects: Iterable[object]) -> list[str]:
-    """Return the import paths of the classes of some objects, each once."""
-    kinds = dict.fromkeys(type(item) for item in objects)
-    return [f"{kind.__module__}.{kind.__qualname__}" for kind in kinds]
 
 
 def _texts(plain: Any) -> set[str]:
@@ -376,14 +370,12 @@ def _editable(file: Path) -> Distribution | None:
 
 @cache
 def _editable_folders() -> dict[Path, Distribution]:
-    return {folder: found for found in distributions() if (folder := _source_folder(found))}
-
-
-def _source_folder(found: Distribution) -> Path | None:
-    origin = _direct_url(found)
-    if not origin.get("dir_info", {}).get("editable"):
-        return None
-    return Path(url2pathname(urlparse(origin["url"]).path)).resolve()
+    origins = ((_direct_url(found), found) for found in distributions())
+    return {
+        Path(url2pathname(urlparse(origin["url"]).path)).resolve(): found
+        for origin, found in origins
+        if origin.get("dir_info", {}).get("editable")
+    }
 
 
 def _noted_commit(found: Distribution) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
-from ntdh_bench.cache import default_cache_dir, is_intact, lock_path, seal_path
+from ntdh_bench.cache import default_cache_dir, is_intact, lock_path, remove, seal_path
 from ntdh_bench.errors import UserError
 
 _DAY = 86_400
@@ -43,19 +42,12 @@ class Entry(NamedTuple):
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run ``ntdh-bench cache``.
-
-    Args:
-        argv: the words after ``ntdh-bench``, ``cache`` included or not.
-
-    Returns:
-        The exit status.
+    """Run ``ntdh-bench cache``; returns the exit status.
 
     Raises:
         UserError: the kind is unknown, nothing says what to prune, or a file cannot be removed.
     """
-    words = list(argv)
-    options = _parser().parse_args(words[1:] if words[:1] == ["cache"] else words)
+    options = _parser().parse_args(argv[1:])
     action: Callable[[argparse.Namespace, list[Entry]], None] = options.action
     action(options, _chosen(options.kind))
     return 0
@@ -187,10 +179,7 @@ def _remove(entry: Entry, options: argparse.Namespace) -> bool:
             if not options.dry_run:
                 if entry.made == entry.path:  # first: what is left without it is made anew
                     seal_path(entry.path).unlink(missing_ok=True)
-                if entry.path.is_dir() and not entry.path.is_symlink():
-                    shutil.rmtree(entry.path)
-                else:
-                    entry.path.unlink(missing_ok=True)
+                remove(entry.path)
     except Timeout:
         print(f"{entry.kind}/{entry.path.name}  in use, stays")
         return False

@@ -14,19 +14,12 @@ from ntdh_bench.parsing.configs import read_configs
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run ``ntdh-bench config``.
-
-    Args:
-        argv: the words after ``ntdh-bench``, ``config`` included or not.
-
-    Returns:
-        The exit status.
+    """Run ``ntdh-bench config``; returns the exit status.
 
     Raises:
         UserError: there is no such config, or it cannot be read.
     """
-    words = list(argv)
-    options = _parser().parse_args(words[1:] if words[:1] == ["config"] else words)
+    options = _parser().parse_args(argv[1:])
     action: Callable[[argparse.Namespace], None] = options.action
     action(options)
     return 0

@@ -24,19 +24,12 @@ from ntdh_bench.errors import UserError
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run ``ntdh-bench data``.
-
-    Args:
-        argv: the words after ``ntdh-bench``, ``data`` included or not.
-
-    Returns:
-        The exit status: 1 if ``verify`` found anything wrong.
+    """Run ``ntdh-bench data``; returns the exit status, 1 if ``verify`` found anything wrong.
 
     Raises:
         UserError: the data set is unknown, or the action failed.
     """
-    words = list(argv)
-    arguments = _parser().parse_args(words[1:] if words[:1] == ["data"] else words)
+    arguments = _parser().parse_args(argv[1:])
     action: Callable[[argparse.Namespace], int] = arguments.action
     return action(arguments)
 

@@ -33,19 +33,12 @@ _INTERRUPTED = 130
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run ``ntdh-bench sweep``.
-
-    Args:
-        argv: the words after ``ntdh-bench``, ``sweep`` included or not.
-
-    Returns:
-        The exit status: 1 if a run failed, 130 if it was interrupted.
+    """Run ``ntdh-bench sweep``; returns 1 if a run failed, 130 if it was interrupted, else 0.
 
     Raises:
         UserError: the experiment or an option is wrong, or its data set is not there.
     """
-    words = list(argv)
-    options = _parser().parse_args(words[1:] if words[:1] == ["sweep"] else words)
+    options = _parser().parse_args(argv[1:])
     if options.data_root:
         os.environ["NTDH_DATA"] = str(
             options.data_root.expanduser().absolute()

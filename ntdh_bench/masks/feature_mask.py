@@ -23,7 +23,7 @@ from ntdh_bench.masks.permuted import layer_output
 from ntdh_bench.masks.saliency import FeatureSaliency, Saliency
 from ntdh_bench.networks import device_of, to_device
 from ntdh_bench.progress import progress_bar
-from ntdh_bench.provenance import classes_of, code_of
+from ntdh_bench.provenance import code_of
 from ntdh_bench.seeding import generator
 
 # Part of the cache's key: to be raised when the algorithm gives other numbers.
@@ -130,11 +130,11 @@ class FeatureMask(Mask):
         if companion is None:
             raise UserError(_ALONE)
         algorithm = self.algorithm
-        parts = [self, datamodule, *network.modules(), *companion.modules()]
+        kinds = map(type, [self, datamodule, *network.modules(), *companion.modules()])
         key = {
             "version": _VERSION,
             "ntdh-bench": __version__,
-            "third_party": code_of(classes_of(parts)),
+            "third_party": code_of([f"{kind.__module__}.{kind.__qualname__}" for kind in kinds]),
             "teacher": teacher.hash,
             "data": datamodule.fingerprint,
             "batch_size": datamodule.batch_size,

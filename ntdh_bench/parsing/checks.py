@@ -8,18 +8,12 @@ from typing import Any
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 from lightning.pytorch.plugins import MixedPrecision, Precision
 
+from ntdh_bench.composition import as_list
 from ntdh_bench.errors import UserError
 
 _PRECISIONS = {"32-true", "32", "16-mixed", "16", "bf16-mixed", "bf16"}
 _MAX_DEVICES = 256  # of a machine: on CPUs each is a process, however many are asked for
 _SPAWNING = ("spawn", "fork", "notebook")  # parts of the names of Lightning's strategies
-
-
-def as_list(value: Any) -> list[Any]:
-    """Return the values of a setting that takes nothing, one or several."""
-    if value is None:
-        return []
-    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:

@@ -14,6 +14,12 @@ from ntdh_bench.errors import UserError
 
 # What the command line sets itself: the seed of the run, and the classes of the data.
 _LINKED = {"model": ("seed", "num_classes"), "data": ("seed",), "mask": ("seed",)}
+# What parts get, whatever they are given.
+_GET = {
+    "seed": "the run's seed is {!r}, and model, data and mask get that one: set --seed_everything "
+    "instead",
+    "num_classes": "the data have {} classes, and the model gets that number: leave it out",
+}
 # Arguments that are files or folders, and no part of what a run is.
 _PATHS = {
     "model": ("teacher_checkpoint",),
@@ -88,7 +94,8 @@ def read_configs(paths: Iterable[Path]) -> Config:
             raise UserError(f"{path} holds no settings: write some, or leave it out")
         expect(config.get("trainer"), dict, path, "trainer")
         if "seed_everything" in config:  # a later file may change the seed of all
-            check_seeds(take_linked(config, f"{path}: ", ("seed",)), config["seed_everything"])
+            given = take_linked(config, f"{path}: ", ("seed",))
+            check_linked(given, "seed", config["seed_everything"])
         merged = merge(merged, config)
     return merged
 
@@ -154,24 +161,11 @@ def take_linked(
                 yield Given(where, part, name, arguments.pop(name))
 
 
-def check_seeds(given: Iterable[Given], seed: Any) -> None:
-    """Raise a UserError if a part was given another seed than the run's, which it gets."""
-    for where, part, name, value in given:
-        if name == "seed" and value != seed:
-            raise UserError(
-                f"{where}{part}.seed is {value!r}, but the run's seed is {seed!r}, and model, data "
-                "and mask get that one: set --seed_everything instead"
-            )
-
-
-def check_num_classes(given: Iterable[Given], classes: int) -> None:
-    """Raise a UserError if the model was given another number of classes than the data have."""
-    for where, part, name, value in given:
-        if name == "num_classes" and value != classes:
-            raise UserError(
-                f"{where}{part}.num_classes is {value!r}, but the data have {classes} classes, and "
-                "the model gets that number: leave it out"
-            )
+def check_linked(given: Iterable[Given], name: str, value: Any) -> None:
+    """Raise a UserError if a part was given another ``seed`` or ``num_classes`` than it gets."""
+    for where, part, linked, found in given:
+        if linked == name and found != value:
+            raise UserError(f"{where}{part}.{name} is {found!r}, but {_GET[name].format(value)}")
 
 
 def _is_word(value: Any) -> bool:

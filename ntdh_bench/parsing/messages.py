@@ -41,7 +41,7 @@ def explain(message: str) -> str:
     """
     reasons = _reasons(message)
     if not reasons:
-        return " ".join(message.split())
+        return message
     deepest = max(reason.depth for reason in reasons)
     closest = [reason for reason in reasons if reason.depth == deepest]
     key = closest[0].key

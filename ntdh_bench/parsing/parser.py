@@ -21,8 +21,7 @@ from ntdh_bench.masks import Mask
 from ntdh_bench.parsing.checks import check_settings
 from ntdh_bench.parsing.classes import check_classes, take_no_files
 from ntdh_bench.parsing.configs import (
-    check_num_classes,
-    check_seeds,
+    check_linked,
     config_words,
     for_measuring,
     inline_configs,
@@ -177,7 +176,7 @@ class BenchCLI(LightningCLI):
         seed = self.config.seed_everything
         if not 0 <= seed <= MAX_SEED:
             raise UserError(f"seed_everything is {seed}: it must lie in [0, {MAX_SEED}]")
-        check_seeds(self._given, seed)
+        check_linked(self._given, "seed", seed)
         check_classes(parser, self.config)
         if not (self.command in TRAINING or self.config.ckpt_path):
             raise UserError(
@@ -199,7 +198,7 @@ class BenchCLI(LightningCLI):
         except ValueError as error:
             raise UserError(explain(str(error))) from error
         check_settings(self.config_init.trainer)
-        check_num_classes(self._given, self.datamodule.num_classes)
+        check_linked(self._given, "num_classes", self.datamodule.num_classes)
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Make none: a run has several (hook of LightningCLI)."""

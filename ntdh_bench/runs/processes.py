@@ -12,8 +12,8 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 
+from ntdh_bench.composition import as_list
 from ntdh_bench.errors import UserError
-from ntdh_bench.parsing.checks import as_list
 
 T = TypeVar("T")
 

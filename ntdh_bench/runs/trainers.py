@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.plugins.io import CheckpointIO
 
-from ntdh_bench.parsing.checks import as_list
+from ntdh_bench.composition import as_list
 from ntdh_bench.runs.callbacks import (
     BestCheckpoint,
     Curves,

@@ -180,4 +180,4 @@ class Driver:
             if now - flight.started > self._timeout:
                 self._engine.kill(flight.run.hash)
                 reason = f"killed after {self._timeout:g} s (--timeout)"
-                self._finish(Finished(flight.run.hash, None, reason))
+                self._finish(Finished(flight.run.hash, failure=reason))

@@ -36,8 +36,8 @@ class Finished(NamedTuple):
     """
 
     run: str
-    record: dict[str, Any] | None
-    failure: str | None
+    record: dict[str, Any] | None = None
+    failure: str | None = None
     disk_full: bool = False
 
 

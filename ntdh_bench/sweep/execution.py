@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
@@ -31,9 +31,7 @@ def load_function(name: str) -> RunFunction:
 
 
 def execute(function: RunFunction, config: dict[str, Any], folder: Path, log: Path) -> str:
-    """Run a config, and return ``{"record": ...}`` or ``{"failure": one line}`` as JSON text.
-
-    A failure of a full disk is ``{"failure": ..., "disk_full": true}``.
+    """Run a config; returns what :class:`~.engine.Finished` says beside the run, as JSON text.
 
     Args:
         function: runs it.
@@ -66,11 +64,6 @@ def _execute(function: RunFunction, config: dict[str, Any], folder: Path) -> str
 
 def _failure(error: BaseException) -> str:
     return json.dumps({"failure": in_words(error), "disk_full": _is_of_full_disk(error)})
-
-
-def parts_of(answer: Mapping[str, Any]) -> tuple[dict[str, Any] | None, str | None, bool]:
-    """Return the record, the failure and whether a disk is full, of an answer."""
-    return answer.get("record"), answer.get("failure"), answer.get("disk_full", False)
 
 
 def _is_of_full_disk(error: BaseException | None) -> bool:

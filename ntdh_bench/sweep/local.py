@@ -26,7 +26,6 @@ from ntdh_bench.sweep.engine import (
     thread_count,
     thread_environment,
 )
-from ntdh_bench.sweep.execution import parts_of
 from ntdh_bench.sweep.store import Store
 
 
@@ -96,13 +95,13 @@ class LocalEngine(Engine):
             self._give_up(worker, answer["broken"])
             return None
         run, worker.run, worker.ready = worker.run, None, True
-        return Finished(run, *parts_of(answer)) if run else None
+        return Finished(run, **answer) if run else None
 
     def _bury(self, worker: _Worker) -> Finished | None:
         reason = worker.how_it_died()
         if worker.ready:
             self._replace(worker)
-            return Finished(worker.run, None, reason) if worker.run else None
+            return Finished(worker.run, failure=reason) if worker.run else None
         if worker.attempt < STARTS:
             self._replace(worker, worker.attempt + 1)
         else:

@@ -31,7 +31,7 @@ from ntdh_bench.sweep.engine import (
     thread_count,
     thread_environment,
 )
-from ntdh_bench.sweep.execution import execute, in_words, load_function, parts_of
+from ntdh_bench.sweep.execution import execute, in_words, load_function
 from ntdh_bench.sweep.store import Store
 
 _QUIET = {
@@ -159,14 +159,14 @@ class RayEngine(Engine):
                 self._start_again(run, in_words(error))
                 return None
             self._start()
-            return Finished(run, None, f"the worker was lost: {in_words(error)}")
+            return Finished(run, failure=f"the worker was lost: {in_words(error)}")
         self._idle.append(actor)
         if isinstance(run, int):
             return None
         text, log = answer
         with self._store.log(run).open("a") as file:
             file.write(log)
-        return Finished(run, *parts_of(json.loads(text)))
+        return Finished(run, **json.loads(text))
 
     def _start_again(self, attempt: int, reason: str) -> None:
         if attempt < STARTS:

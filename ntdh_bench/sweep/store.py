@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -40,11 +41,9 @@ class Store:
         Raises:
             UserError: the folder cannot be written.
         """
-        try:
+        with self._writing():
             for name in _FOLDERS:
                 (self.root / name).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise self._unwritable(error) from None
         half_written = (self.root / "records").glob(".*")
         for path in [*half_written, *(self.root / "work").iterdir()]:
             self._remove_leftover(path)
@@ -80,12 +79,11 @@ class Store:
     def claim(self, name: str) -> FileLock | None:
         """Return the lock of a run, now held by this process, or None if another one holds it."""
         lock = FileLock(self.root / "locks" / f"{name}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            return None
-        except OSError as error:
-            raise self._unwritable(error) from None
+        with self._writing():
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                return None
         return lock
 
     def set_aside_damaged(self, run: str, keep: Sequence[str]) -> Path | None:
@@ -101,17 +99,19 @@ class Store:
             read_run(path, run, keep)
         except RecordError:
             if path.exists():
-                try:
+                with self._writing():
                     return path.rename(path.with_name(f"{path.name}.damaged"))
-                except OSError as error:
-                    raise self._unwritable(error) from None
         return None
 
-    def _unwritable(self, error: OSError) -> UserError:
-        return UserError(
-            f"cannot write to {self.root}: {error.strerror}; make room, or give --runs a folder "
-            "that can be written"
-        )
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"cannot write to {self.root}: {error.strerror}; make room, or give --runs a "
+                "folder that can be written"
+            ) from None
 
 
 def finished_runs(experiment: Experiment, store: Store, results: Path) -> dict[str, float]:

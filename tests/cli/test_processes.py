@@ -44,7 +44,12 @@ def test_an_error_is_one_line_and_a_status() -> None:
 
 
 def test_what_runs_no_model_starts_without_torch() -> None:
-    for words in (["--help"], ["data", "list"], ["config", "show", "quickstart"]):
+    for words in (
+        ["--help"],
+        ["data", "list"],
+        ["cache", "list"],
+        ["config", "show", "quickstart"],
+    ):
         code = (
             "import sys; from ntdh_bench.cli import main\n"
             f"status = main({words}); assert status == 0\n"

@@ -69,7 +69,7 @@ def test_targets_by_protocol() -> None:
     sscnet = scored_target(truth, evaluated, "sscnet")
     assert sscnet.tolist() == [0, 5, 0, IGNORED, IGNORED]
     assert truth.tolist() == [0, 5, IGNORED, 3, IGNORED]
-    with pytest.raises(UserError, match="protocol is 'paper': choose pooled or sscnet"):
+    with pytest.raises(UserError, match="protocol is 'paper': choose one of pooled, sscnet"):
         scored_target(truth, evaluated, "paper")  # type: ignore[arg-type]
 
 
@@ -85,9 +85,9 @@ def test_completion_of_nothing(protocol: Any) -> None:
 def test_completion_that_does_not_fit_is_refused() -> None:
     logits, target = draw()
     everywhere = torch.ones_like(target, dtype=torch.bool)
-    with pytest.raises(UserError, match="'f1': choose precision or recall or iou"):
+    with pytest.raises(UserError, match="'f1': choose one of precision, recall, iou"):
         Completion("f1")  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="protocol is 'paper': choose pooled or sscnet"):
+    with pytest.raises(UserError, match="protocol is 'paper': choose one of pooled, sscnet"):
         Completion(protocol="paper")  # type: ignore[arg-type]
     metric = Completion()
     with pytest.raises(ValueError, match=r"mask .* do not fit"):

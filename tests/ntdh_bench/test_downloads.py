@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from ntdh_bench.downloads import download, extract
+from ntdh_bench import downloads
+from ntdh_bench.downloads import extract
 from ntdh_bench.errors import UserError
 
 CONTENT = bytes(range(256)) * 4000  # about 1 MB: several blocks
@@ -78,8 +79,19 @@ def check(path: Path) -> str | None:
     return None if same else "checksum differs"
 
 
+@pytest.fixture(autouse=True)
+def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(downloads, "_PAUSE", 0.0)
+
+
+@pytest.fixture
+def once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try a mirror once, where others are tried again."""
+    monkeypatch.setattr(downloads, "_ATTEMPTS", 1)
+
+
 def fetch(path: Path, *urls: str, **options: Any) -> Path:
-    return download(urls, path, **{"max_bytes": 10**7, "check": check, "pause": 0.0} | options)
+    return downloads.download(urls, path, **{"max_bytes": 10**7, "check": check} | options)
 
 
 def test_file_arrives_whole_and_alone(server: Server, tmp_path: Path) -> None:
@@ -95,12 +107,13 @@ def test_broken_connection_resumes_where_it_stopped(server: Server, tmp_path: Pa
     assert server.ranges == [None, "bytes=400000-", "bytes=700000-"]
 
 
+@pytest.mark.usefixtures("once")
 def test_later_call_resumes(server: Server, tmp_path: Path) -> None:
     server.breaks = [400_000]
     with pytest.raises(UserError, match=r"the connection broke after 400000 of 1024000.*resumes"):
-        fetch(tmp_path / "file", f"{server.url}/file", attempts=1)
+        fetch(tmp_path / "file", f"{server.url}/file")
     assert not (tmp_path / "file").exists()
-    fetch(tmp_path / "file", f"{server.url}/file", attempts=1)
+    fetch(tmp_path / "file", f"{server.url}/file")
     assert server.ranges == [None, "bytes=400000-"]
 
 
@@ -111,28 +124,20 @@ def test_server_without_ranges_starts_again(server: Server, tmp_path: Path) -> N
 
 
 def test_complete_part_file_is_taken(server: Server, tmp_path: Path) -> None:
-    wrong = {"answer": "not yet"}
     with pytest.raises(KeyError):  # as if interrupted between the last byte and the check
-        fetch(tmp_path / "file", f"{server.url}/file", check=lambda _: wrong["no such key"])
+        fetch(tmp_path / "file", f"{server.url}/file", check={}.__getitem__)
     assert fetch(tmp_path / "file", f"{server.url}/file").read_bytes() == CONTENT
     assert server.ranges[-1] == f"bytes={len(CONTENT)}-"
 
 
-def test_corrupt_part_file_is_fetched_anew(server: Server, tmp_path: Path) -> None:
-    server.breaks = [400_000]
-    with pytest.raises(UserError):
-        fetch(tmp_path / "file", f"{server.url}/file", attempts=1)
+@pytest.mark.parametrize("damaged", [b"x" + CONTENT[1:400_000], bytes(len(CONTENT) + 5)])
+def test_a_part_file_that_is_corrupt_or_too_long_is_fetched_anew(
+    damaged: bytes, server: Server, tmp_path: Path
+) -> None:
+    with pytest.raises(KeyError):
+        fetch(tmp_path / "file", f"{server.url}/file", check={}.__getitem__)
     (part,) = tmp_path.glob("*.part")
-    part.write_bytes(b"x" + part.read_bytes()[1:])
-    assert fetch(tmp_path / "file", f"{server.url}/file").read_bytes() == CONTENT
-
-
-def test_part_file_longer_than_the_file_is_fetched_anew(server: Server, tmp_path: Path) -> None:
-    server.breaks = [400_000]
-    with pytest.raises(UserError):
-        fetch(tmp_path / "file", f"{server.url}/file", attempts=1)
-    (part,) = tmp_path.glob("*.part")
-    part.write_bytes(bytes(len(CONTENT) + 5))
+    part.write_bytes(damaged)
     assert fetch(tmp_path / "file", f"{server.url}/file").read_bytes() == CONTENT
 
 
@@ -160,11 +165,12 @@ def test_all_mirrors_failing_names_each(server: Server, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("once")
 @pytest.mark.parametrize("with_length", [True, False])
 def test_too_large_a_file_is_refused(server: Server, tmp_path: Path, with_length: bool) -> None:
     server.with_length = with_length
     with pytest.raises(UserError, match="1000"):
-        fetch(tmp_path / "file", f"{server.url}/file", max_bytes=1000, attempts=1)
+        fetch(tmp_path / "file", f"{server.url}/file", max_bytes=1000)
 
 
 def test_other_schemes_are_refused(tmp_path: Path) -> None:

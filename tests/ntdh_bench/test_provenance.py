@@ -150,12 +150,6 @@ def test_only_what_a_part_names_counts_for_it() -> None:
     assert provenance.named_in({"x": [{"class_path": "b.B"}]}, known) == {"b.B": "2"}
 
 
-def test_classes_of_objects() -> None:
-    names = provenance.classes_of([Path(), Path(), re.compile("")])
-    assert len(names) == 2
-    assert names[1] == "re.Pattern"
-
-
 # -- distributions -------------------------------------------------------------------------------
 
 

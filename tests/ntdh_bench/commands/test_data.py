@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,7 @@ def test_list_has_one_line_of_80_characters_a_set(
 ) -> None:
     for name in ("mnist", "ravdess", "semantickitti", "nyuv2") if there else ():
         (tmp_path / name).mkdir()
-    main(["list", "--root", str(tmp_path)])
+    main(["data", "list", "--root", str(tmp_path)])
     lines = capsys.readouterr().out.split("\n\n")[0].splitlines()
     assert len(lines) == 6
     assert max(map(len, lines)) <= 80
@@ -39,7 +37,7 @@ def test_a_narrow_terminal_cuts_the_lines(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    main(["list", "--root", str(tmp_path)])
+    main(["data", "list", "--root", str(tmp_path)])
     lines = capsys.readouterr().out.split("\n\n")[0].splitlines()
     assert len(lines) == 6
     assert max(map(len, lines)) == 40
@@ -47,8 +45,8 @@ def test_a_narrow_terminal_cuts_the_lines(
 
 def test_sample_then_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = str(tmp_path / "new")
-    assert main(["sample", "mnist", "--root", root, "--seed", "3"]) == 0
-    assert main(["verify", "mnist", "--root", root]) == 0
+    assert main(["data", "sample", "mnist", "--root", root, "--seed", "3"]) == 0
+    assert main(["data", "verify", "mnist", "--root", root]) == 0
     shown = capsys.readouterr().out
     assert shown.count("simulated  mnist/MNIST/raw") == 4
     assert "mnist: all ok" in shown
@@ -57,43 +55,45 @@ def test_sample_then_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 def test_verify_fails_where_something_is_missing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["verify", "mnist", "--root", str(tmp_path)]) == 1
+    assert main(["data", "verify", "mnist", "--root", str(tmp_path)]) == 1
     assert "mnist: 6 of 6 wrong" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("action", ["prepare", "verify", "sample"])
 def test_synthetic_data_need_no_files(action: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([action, "synthetic"]) == 0
+    assert main(["data", action, "synthetic"]) == 0
     assert "made on the fly" in capsys.readouterr().out
 
 
 def test_prepare_from_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
-        main(["prepare", "mnist", "--root", str(tmp_path), "--from", str(tmp_path / "none")])
+        main(
+            ["data", "prepare", "mnist", "--root", str(tmp_path), "--from", str(tmp_path / "none")]
+        )
 
 
 def test_sample_needs_a_root_and_leaves_other_files_alone(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="needs --root"):
-        main(["sample", "mnist"])
+        main(["data", "sample", "mnist"])
     (tmp_path / "mnist").mkdir()
     (tmp_path / "mnist" / "real").write_text("")
     with pytest.raises(UserError, match="may hold real data"):
-        main(["sample", "mnist", "--root", str(tmp_path)])
+        main(["data", "sample", "mnist", "--root", str(tmp_path)])
 
 
 def test_options_of_a_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main(["prepare", "--help"])
+        main(["data", "prepare", "--help"])
     shown = capsys.readouterr().out
     assert "options of ravdess" in shown
     assert "--backend {librosa,torchaudio}" in shown
     with pytest.raises(UserError, match="--jobs is no option of mnist, which has none of its own"):
-        main(["prepare", "mnist", "--jobs", "2", "--root", str(tmp_path)])
+        main(["data", "prepare", "mnist", "--jobs", "2", "--root", str(tmp_path)])
     given = ["--from", str(tmp_path)]
     with pytest.raises(UserError, match="RAVDESS is missing"):
-        main(["prepare", "--backend", "torchaudio", "--songs", "ravdess", *given])
+        main(["data", "prepare", "--backend", "torchaudio", "--songs", "ravdess", *given])
     with pytest.raises(SystemExit):
-        main(["prepare", "ravdess", "--backend", "sox", *given])
+        main(["data", "prepare", "ravdess", "--backend", "sox", *given])
 
 
 def test_options_reach_prepare_with_their_defaults(
@@ -107,7 +107,10 @@ def test_options_reach_prepare_with_their_defaults(
 
     info = replace(find_dataset("ravdess"), prepare=prepare)
     monkeypatch.setattr("ntdh_bench.commands.data.find_dataset", lambda name: info)
-    assert main(["prepare", "ravdess", "--root", str(tmp_path), "--frames", "3", "--songs"]) == 0
+    assert (
+        main(["data", "prepare", "ravdess", "--root", str(tmp_path), "--frames", "3", "--songs"])
+        == 0
+    )
     assert got == {
         "backend": "librosa", "songs": True, "frames": 3, "image_height": 256,
         "image_width": 512, "jobs": None, "tolerance": 0,
@@ -121,18 +124,8 @@ def test_unknown_names(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(
         UserError, match="unknown data set 'x': choose one of mnist, nyuv2, ravdess"
     ):
-        main(["verify", "x"])
+        main(["data", "verify", "x"])
     with pytest.raises(SystemExit) as stopped:
-        main(["delete", "mnist"])
+        main(["data", "delete", "mnist"])
     assert stopped.value.code == 2
     assert "list" in capsys.readouterr().err
-
-
-def test_no_action_imports_torch(tmp_path: Path) -> None:
-    code = """
-import sys
-from ntdh_bench.commands.data import main
-main(["list"])
-assert not {"numpy", "torch", "lightning"} & set(sys.modules)
-"""
-    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
