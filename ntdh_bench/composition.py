@@ -211,6 +211,12 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     return key, parse_yaml(value, f"the value of {key}", "write dotted.key=value")
 
 
+def arguments_of(part: Any) -> Config:
+    """Return the arguments of a part of a config that is a class; of another an empty mapping."""
+    arguments = part.get("init_args") if isinstance(part, dict) else None
+    return arguments if isinstance(arguments, dict) else {}
+
+
 def expect(value: Any, kind: type, path: Path, key: str) -> Any:
     """Return a value that must be a mapping, a list or text; null is empty.
 

@@ -23,11 +23,9 @@ class FileError(UserError):
     """A file that is missing, cannot be read, or does not hold what it should."""
 
 
-def one_line(text: str, limit: int = LONGEST) -> str:
+def one_line(text: str) -> str:
     """Return ``text`` as one line of printable characters, without its middle if it is too long."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    if len(line) <= limit:
+    if len(line) <= LONGEST:
         return line
-    head = min(_HEAD, limit - len(_GAP))
-    tail = limit - len(_GAP) - head
-    return line[:head] + _GAP + line[len(line) - tail :]
+    return line[:_HEAD] + _GAP + line[_HEAD + len(_GAP) - LONGEST :]

@@ -42,6 +42,7 @@ from typing import Any, NamedTuple
 
 from ntdh_bench.composition import (
     Config,
+    arguments_of,
     change,
     expect,
     kind_of,
@@ -125,15 +126,15 @@ class Experiment:
     path: Path
 
 
-def shipped_experiments() -> list[Path]:
+def shipped_experiments() -> dict[str, Path]:
     """Return the experiments that come with the package, by name."""
-    return list(shipped_files("sweeps/*.yaml").values())
+    return {path.stem: path for path in shipped_files("sweeps/*.yaml").values()}
 
 
 @cache
 def load_shipped() -> tuple[Experiment, ...]:
     """Return the experiments that come with the package, parsed once a process, by name."""
-    return tuple(map(load_experiment, shipped_experiments()))
+    return tuple(map(load_experiment, shipped_experiments().values()))
 
 
 def find_experiment(name: str) -> Path:
@@ -145,7 +146,7 @@ def find_experiment(name: str) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    shipped = {found.stem: found for found in shipped_experiments()}
+    shipped = shipped_experiments()
     if name in shipped:
         return shipped[name]
     raise UserError(
@@ -247,7 +248,7 @@ def _expand(
 
 def _check_mask(config: Config, labels: Mapping[str, str], path: Path) -> None:
     """Refuse a feature mask on a teacher that is trained alone: the run would fail."""
-    mask, model = (_settings(config.get(name)) for name in ("mask", "model"))
+    mask, model = (arguments_of(config.get(name)) for name in ("mask", "model"))
     masked = same_class(_class_path(config.get("mask")), _FEATURE_MASK)
     if masked and mask.get("removes") != "random" and model.get("teacher") == "independent":
         cell = ", ".join(f"{axis}={label}" for axis, label in labels.items()) or "every run"
@@ -255,11 +256,6 @@ def _check_mask(config: Config, labels: Mapping[str, str], path: Path) -> None:
             f"{path}: {cell}: a FeatureMask needs the jointly trained pair; set "
             "model.init_args.teacher: joint (or mask.init_args.removes: random), or exclude it"
         )
-
-
-def _settings(part: Any) -> Mapping[str, Any]:
-    arguments = part.get("init_args") if isinstance(part, dict) else None
-    return arguments if isinstance(arguments, dict) else {}
 
 
 def _class_path(part: Any) -> Any:

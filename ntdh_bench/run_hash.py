@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ntdh_bench.cache import digest, file_digest
-from ntdh_bench.composition import Config, same_class
+from ntdh_bench.composition import Config, arguments_of, same_class
 from ntdh_bench.provenance import code_of
 
 PINNED = ("third_party", "given_teacher")
@@ -103,9 +103,7 @@ def pin(config: Config) -> Config:
     teacher (``given_teacher``). What is pinned already is pinned anew.
     """
     plain = {key: value for key, value in config.items() if key not in PINNED}
-    model = plain.get("model")
-    settings = model.get("init_args") if isinstance(model, dict) else None
-    teacher = settings.get("teacher_checkpoint") if isinstance(settings, dict) else None
+    teacher = arguments_of(plain.get("model")).get("teacher_checkpoint")
     state = {"third_party": code_of(plain), "given_teacher": _content(str(teacher or ""))}
     return {**plain, **{key: value for key, value in state.items() if value}}
 

@@ -11,6 +11,8 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
+
 from ntdh_bench.composition import parse_assignment
 from ntdh_bench.errors import UserError
 from ntdh_bench.experiments import (
@@ -76,14 +78,20 @@ def _parser() -> argparse.ArgumentParser:
     add("--dry-run", action="store_true", help="list the runs and estimate the time; run nothing")
     add("--engine", choices=("local", "ray"), default="local",
         help="worker processes here (default), or Ray")  # fmt: skip
-    add("--jobs", type=_positive_count, metavar="N",
+    add("--jobs", type=PositiveInt, metavar="N",
         help="runs at once; default: what the GPUs, or else the cores, hold")  # fmt: skip
-    add("--gpus-per-run", type=_positive, default=1.0, metavar="F",
+    add("--gpus-per-run", type=PositiveFloat, default=1.0, metavar="F",
         help="share of a GPU that a run takes, where there are GPUs; default: 1")  # fmt: skip
     add("--address", metavar="ADDRESS",
         help="Ray cluster (auto: this machine's); default: a Ray of its own")  # fmt: skip
-    add("--timeout", type=_positive, metavar="SECONDS", help="kill a run after this long")
-    add("--retries", type=_count, default=0, metavar="N", help="repeat failed runs; default: 0")
+    add("--timeout", type=PositiveFloat, metavar="SECONDS", help="kill a run after this long")
+    add(
+        "--retries",
+        type=NonNegativeInt,
+        default=0,
+        metavar="N",
+        help="repeat failed runs; default: 0",
+    )
     add("--set", action="append", default=[], dest="settings", metavar="dotted.key=value",
         help="change every run's config (needs --name); may be repeated")  # fmt: skip
     add("--name", metavar="NEW", help="name of the records, if not the experiment's")
@@ -92,25 +100,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--results", type=Path, default=Path("results"), metavar="DIR",
         help="where the CSV goes; default: results")  # fmt: skip
     return parser
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is below 0")
-    return value
-
-
-def _positive_count(text: str) -> int:
-    _positive(text)
-    return _count(text)
 
 
 # -- which runs ----------------------------------------------------------------------------------
@@ -129,7 +118,7 @@ def _experiment(options: argparse.Namespace) -> Experiment:
             f"{experiment.name} needs the data set {experiment.requires}, which is not part of "
             "this version: `ntdh-bench data list` shows those that are"
         )
-    shipped = {found.stem: found for found in shipped_experiments()}
+    shipped = shipped_experiments()
     if not options.name:
         _check_name(experiment, shipped.get(experiment.name))
         return experiment

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from ntdh_bench.composition import Config, expect, find_config, merge, read_config
+from ntdh_bench.composition import Config, arguments_of, expect, find_config, merge, read_config
 from ntdh_bench.errors import UserError
 
 # What the command line sets itself: the seed of the run, and the classes of the data.
@@ -103,12 +103,10 @@ def read_configs(paths: Iterable[Path]) -> Config:
 def with_absolute_paths(config: Config) -> Config:
     """Return a config whose files are found from every folder."""
     for part, names in _PATHS.items():
-        settings = config.get(part)
-        arguments = settings.get("init_args") if isinstance(settings, dict) else None
-        if isinstance(settings, dict) and isinstance(arguments, dict):
+        if arguments := arguments_of(config.get(part)):
             files = {name: arguments[name] for name in names if arguments.get(name)}
             found = {name: str(Path(file).expanduser().absolute()) for name, file in files.items()}
-            config = {**config, part: {**settings, "init_args": {**arguments, **found}}}
+            config = {**config, part: {**config[part], "init_args": {**arguments, **found}}}
     return config
 
 
@@ -124,14 +122,13 @@ def for_measuring(config: Config) -> Config:
     if isinstance(trainer := config.get("trainer"), dict):
         plain = {name: value for name, value in trainer.items() if _is_word(value)}
         measured["trainer"] = {n: value for n, value in plain.items() if n not in _OBJECTS}
-    model = config.get("model")
-    if isinstance(model, dict) and isinstance(arguments := model.get("init_args"), dict):
+    if arguments := arguments_of(config.get("model")):
         unused = {
             name: _UNUSED[name.rpartition("_")[2]]
             for name, value in arguments.items()
             if value and name.rpartition("_")[2] in _UNUSED  # the optimizer, a camera_optimizer
         }
-        measured["model"] = {**model, "init_args": {**arguments, **unused}}
+        measured["model"] = {**config["model"], "init_args": {**arguments, **unused}}
     return measured
 
 
@@ -154,11 +151,9 @@ def take_linked(
 ) -> Iterator[Given]:
     """Yield what a config gives for linked arguments, and take it out."""
     for part, linked in _LINKED.items():
-        settings = config.get(part)
-        arguments = settings.get("init_args") if isinstance(settings, dict) else None
-        if isinstance(arguments, dict):
-            for name in arguments.keys() & set(linked) & set(names):
-                yield Given(where, part, name, arguments.pop(name))
+        arguments = arguments_of(config.get(part))
+        for name in arguments.keys() & set(linked) & set(names):
+            yield Given(where, part, name, arguments.pop(name))
 
 
 def check_linked(given: Iterable[Given], name: str, value: Any) -> None:

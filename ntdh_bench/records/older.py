@@ -81,5 +81,5 @@ def _by_columns(row: Row, varying: Sequence[str]) -> Place:
 
 @cache
 def _shipped_runs(experiment: str) -> dict[tuple[str, str], Run]:
-    found = [path for path in shipped_experiments() if path.stem == experiment]
-    return {(run.hash, run.protocol): run for path in found for run in load_experiment(path).runs}
+    path = shipped_experiments().get(experiment)
+    return {(run.hash, run.protocol): run for run in load_experiment(path).runs} if path else {}

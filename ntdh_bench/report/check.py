@@ -52,7 +52,7 @@ def input_hashes(results: Path) -> dict[str, str]:
     records = results / "records"
     found = [*records.glob("*.csv"), *records.glob(f"*{OUTDATED}")]
     files = {f"{RECORDS}{path.name}": path for path in found}
-    files |= {f"{CONFIGS}{path.name}": path for path in shipped_experiments()}
+    files |= {f"{CONFIGS}{path.name}": path for path in shipped_experiments().values()}
     hashes = {name: file_hash(files[name]) for name in sorted(files)}
     papers = {f"{PAPERS}{name}": found for name, found in paper_digests().items()}
     return {VERSION: __version__, **papers, **hashes}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
 import numpy as np
@@ -71,14 +70,9 @@ class PredictionFiles(BasePredictionWriter):
     def __enter__(self) -> PredictionFiles:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, *error: object) -> None:
         with self._files:
-            for array in self._arrays.values() if error is None else ():
+            for array in self._arrays.values() if kind is None else ():
                 array.close()
 
     def write_on_batch_end(

@@ -62,15 +62,15 @@ def test_what_runs_no_model_starts_without_torch() -> None:
 def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     """kill -9 during a 10-epoch run; going on from last.ckpt gives the same bits."""
 
-    def words(name: str, steps: str = "5") -> list[str]:
+    def words(name: str) -> list[str]:
         return [
             *COMMAND, "fit", "--config", "configs/quickstart.yaml", "--run_dir",
             str(tmp_path / name), *SHORT, "--trainer.max_epochs", "10",
-            "--data.steps_per_epoch", steps,
+            "--data.steps_per_epoch", "60",
         ]  # fmt: skip
 
-    subprocess.run(words("whole", "60"), check=True, capture_output=True, timeout=300)
-    process = subprocess.Popen(words("killed", "60"), stderr=subprocess.DEVNULL)
+    subprocess.run(words("whole"), check=True, capture_output=True, timeout=300)
+    process = subprocess.Popen(words("killed"), stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 200
     while process.poll() is None and time.monotonic() < deadline:
         found = list((tmp_path / "killed").glob("*/checkpoints/best-epoch=*.ckpt"))
@@ -82,7 +82,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     process.wait()
     (last_path,) = (tmp_path / "killed").glob("*/checkpoints/last.ckpt")
     assert torch.load(last_path, weights_only=True)["epoch"] < 9, "too fast to be killed halfway"
-    resume = [*words("resumed", "60"), "--ckpt_path", str(last_path)]
+    resume = [*words("resumed"), "--ckpt_path", str(last_path)]
     subprocess.run(resume, check=True, capture_output=True, timeout=300)
 
     def result(name: str) -> tuple[dict[str, torch.Tensor], object]:

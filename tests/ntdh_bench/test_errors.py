@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from ntdh_bench.errors import LONGEST, UserError, one_line
+from ntdh_bench.errors import LONGEST, UserError
 
 
 def test_an_error_is_one_printable_line() -> None:
@@ -13,8 +13,3 @@ def test_a_long_error_keeps_its_beginning_and_its_end() -> None:
     assert text.startswith("start x")
     assert text.endswith("x end")
     assert " ... " in text
-
-
-def test_other_limits() -> None:
-    assert one_line("abc", 3) == "abc"
-    assert len(one_line("x" * 100, 50)) == 50

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ntdh_bench.experiments import load_experiment
+from ntdh_bench.experiments import find_experiment, load_experiment
 from ntdh_bench.records import older
 from ntdh_bench.records.columns import RecordError, Row, own_metrics
 from ntdh_bench.records.identity import Place, place
@@ -160,7 +160,7 @@ def as_schema(path: Path, schema: int, rows: list[Row]) -> str:
 @pytest.mark.parametrize("schema", [2, 3])
 def test_older_schemas_are_read_and_converted(tmp_path: Path, schema: int) -> None:
     """A shipped experiment's run has its cell, another one that of the settings that vary."""
-    experiment = next(e for e in older.shipped_experiments() if e.stem == "fig3")
+    experiment = find_experiment("fig3")
     run = load_experiment(experiment).runs[0]
     known = make_row(experiment="fig3", protocol=run.protocol, run=run.hash, gap=0.2)
     known["run"] = run.hash

@@ -114,7 +114,7 @@ def test_runs_know_the_experiment_they_are_part_of(tmp_path: Path) -> None:
 
 
 def test_the_runs_of_experiments_whose_data_are_here() -> None:
-    experiments = [load_experiment(path) for path in shipped_experiments()]
+    experiments = list(map(load_experiment, shipped_experiments().values()))
     found = shipped_runs()
     assert set(found) == {e.name for e in experiments if not e.missing}
     run = next(e for e in experiments if e.name == "fig10").runs[0]

@@ -90,15 +90,21 @@ def test_what_has_a_record_is_not_run(store: Store, trace: Path) -> None:
     assert len(lines(trace, "start")) == 1
 
 
-def test_a_damaged_record_is_set_aside_and_run_again(store: Store, trace: Path) -> None:
-    (run,) = stub_runs(trace, 1)
-    write_record(store.record(run.hash), make_record(run.seed, run.hash))
-    store.record(run.hash).write_text(store.record(run.hash).read_text()[:9])
-    outcome = drive([run], store)
+@pytest.mark.parametrize("fault", ["cut short", "of another run"])
+def test_a_record_that_is_none_is_set_aside_and_run_again(
+    fault: str, store: Store, trace: Path
+) -> None:
+    one, other = stub_runs(trace, 2)
+    path = store.record(one.hash)
+    write_record(path, make_record(0, other.hash if fault == "of another run" else one.hash))
+    if fault == "cut short":
+        path.write_text(path.read_text()[:9])
+    wrong = path.read_text()
+    outcome = drive([one], store)
     (damaged,) = outcome.damaged
-    assert damaged.name == f"{run.hash}.json.damaged"
-    assert len(damaged.read_text()) == 9
-    assert read_record(store.record(run.hash))["seed"] == 0
+    assert damaged.name == f"{one.hash}.json.damaged"
+    assert damaged.read_text() == wrong
+    assert read_record(path)["run"] == one.hash
 
 
 @pytest.mark.parametrize(
@@ -214,15 +220,6 @@ def test_a_record_that_cannot_be_collected_is_a_failure(store: Store, trace: Pat
     outcome = drive(stub_runs(trace, 1, note="kept"), store, keep=("curves",))
     assert "the curves of run" in outcome.failures[0].reason
     assert len(list((store.root / "records").iterdir())) == 2
-
-
-def test_the_record_of_another_run_is_set_aside_and_run_again(store: Store, trace: Path) -> None:
-    one, other = stub_runs(trace, 2)
-    write_record(store.record(one.hash), make_record(0, other.hash))
-    outcome = drive([one], store)
-    assert outcome.done == 1
-    assert [path.name for path in outcome.damaged] == [f"{one.hash}.json.damaged"]
-    assert read_record(store.record(one.hash))["run"] == one.hash
 
 
 def test_a_job_of_a_cluster_is_no_matter_of_its_runs(
