@@ -38,18 +38,6 @@ CONFIG = "config.yaml"  # of a run, in its folder
 TRAINING = ("fit", "saliency")  # the commands that train; others measure a checkpoint
 
 
-def load_plugins() -> None:
-    """Import every module of the entry-point group ``ntdh_bench.plugins``.
-
-    Their classes can then be named without their module in configs.
-
-    Raises:
-        UserError: a plugin fails to import.
-    """
-    for plugin in registered("ntdh_bench.plugins").values():
-        load(plugin)
-
-
 class BenchCLI(LightningCLI):
     """Parses one command's arguments and makes what they name: data, model, mask, callbacks.
 
@@ -75,7 +63,8 @@ class BenchCLI(LightningCLI):
         self, command: str, args: Sequence[str] = (), config: Config | None = None
     ) -> None:
         self.command = command
-        load_plugins()
+        for plugin in registered("ntdh_bench.plugins").values():
+            load(plugin)  # so that configs can name its classes without their module
         words, self._given = inline_configs(args)
         if config is None and not any(map(is_config, words)):
             config = self.run_config(words)

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING
 
 from ntdh_bench.experiments import Run
 from ntdh_bench.sweep.driver import Outcome
-
-if TYPE_CHECKING:
-    from rich.progress import Progress as RichProgress
 
 _PERIOD = 30.0  # seconds between lines where there is no terminal
 
@@ -46,52 +42,42 @@ class Progress:
     """
 
     def __init__(self, total: int, jobs: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Bar
+
         self._total, self._jobs = total, jobs
         self._told = 0  # failures
         self._last = time.monotonic()
-        self._bar = _bar() if sys.stderr.isatty() else None
-        if self._bar is not None:
-            self._task = self._bar.add_task("", total=total)
+        self._by_line = not sys.stderr.isatty()
+        columns = (BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        terminal = Console(stderr=True)
+        self._bar = Bar(*columns, console=terminal, refresh_per_second=4, disable=self._by_line)
+        self._task = self._bar.add_task("", total=total)
 
     def __enter__(self) -> Progress:
         """Show the bar."""
-        if self._bar is not None:
-            self._bar.start()
+        self._bar.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         """Leave the bar's last state on the screen."""
-        if self._bar is not None:
-            self._bar.stop()
+        self._bar.stop()
 
     def update(self, outcome: Outcome) -> None:
         """Show where the sweep is."""
-        if self._bar is not None:
-            finished = self._total - outcome.left
-            self._bar.update(self._task, completed=finished, description=self._status(outcome))
-        elif time.monotonic() - self._last >= _PERIOD:
-            self._last = time.monotonic()
-            self._say(self._status(outcome))
-        for run, reason in outcome.failures[self._told :]:
-            self._say(f"failed: {describe(run)}: {reason}")
+        status, finished = self._status(outcome), self._total - outcome.left
+        self._bar.update(self._task, completed=finished, description=status)
+        lines = [f"failed: {describe(run)}: {why}" for run, why in outcome.failures[self._told :]]
         self._told = len(outcome.failures)
+        if self._by_line and time.monotonic() - self._last >= _PERIOD:
+            self._last = time.monotonic()
+            lines.insert(0, status)
+        for line in lines:  # a bar that is shown stays below them
+            sys.stderr.write(f"{line}\n")
 
     def _status(self, outcome: Outcome) -> str:
         seconds = time_left(outcome, self._jobs)
         about = "" if seconds is None else f", about {duration(seconds)} left"
         finished = outcome.done + outcome.elsewhere
         return f"{finished} done, {len(outcome.failures)} failed, {outcome.left} to go{about}"
-
-    def _say(self, line: str) -> None:
-        if self._bar is not None:
-            self._bar.console.print(line, markup=False, highlight=False)
-        else:
-            sys.stderr.write(f"{line}\n")
-
-
-def _bar() -> RichProgress:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    return Progress(*columns, console=Console(stderr=True), refresh_per_second=4)

@@ -50,6 +50,29 @@ def test_the_control_is_trained_once_and_measured_against_every_teacher(
     assert len(trained) == 3
 
 
+def test_a_damaged_control_is_trained_anew(
+    config: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = run(config, tmp_path / "a")
+    assert first["from_cache"] == {}
+    assert run(config, tmp_path / "b")["from_cache"].keys() == {"teacher", "control"}
+    (path,) = tmp_path.glob("cache/students/*.ckpt")
+    path.write_bytes(bytes(path.stat().st_size))
+    again = run(config, tmp_path / "c")
+    assert again["from_cache"].keys() == {"teacher"}
+    assert again["metrics"] == first["metrics"]
+    assert f"note: {path} is damaged" in capsys.readouterr().err
+
+
+def test_a_control_that_the_clock_cut_short_is_not_cached(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    short = {"trainer.max_time": "00:00:00:01", "trainer.max_epochs": 100_000}
+    record = run(change(config, [short], Path()), tmp_path / "a")
+    assert record["metrics"]["last"]["test"]["accuracy"] > 0
+    assert not list(tmp_path.glob("cache/students/*.ckpt"))
+
+
 def test_the_record_says_where_a_shared_control_was_trained(
     config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,9 +11,7 @@ import pytest
 import yaml
 
 from ntdh_bench.cli import main
-from ntdh_bench.composition import change, read_config
 from ntdh_bench.masks import FeatureSaliency
-from ntdh_bench.sweep.worker import run_config
 from tests.helpers import flags
 
 Write = Callable[[str, str], Path]
@@ -196,45 +194,3 @@ def test_a_checkpoint_of_other_code(
     assert "note: the code of own.Net is not that which" in capsys.readouterr().err
     assert main(["fit", "--ckpt_path", last, "--trainer.max_epochs", "2"]) == 1
     assert "a resumed run keeps its code" in capsys.readouterr().err
-
-
-# -- controls ------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def control(tmp_path: Path, cache: Path) -> Fit:
-    """Run a student without KD as a sweep does."""
-    loaded = read_config(Path("configs/synthetic_converged.yaml"))
-    short = {"trainer.max_epochs": 1, "data.init_args.steps_per_epoch": 3,
-             "model.init_args.distiller": None}  # fmt: skip
-    count = 0
-
-    def run(**changes: Any) -> dict[str, Any]:
-        nonlocal count
-        count += 1
-        folder = tmp_path / f"{count}"
-        folder.mkdir()
-        return run_config(change(loaded, [{**short, **changes}], Path()), folder)
-
-    return run
-
-
-def test_a_damaged_control_is_trained_anew(
-    control: Fit, cache: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    first = control()
-    assert first["from_cache"] == {}
-    assert control()["from_cache"].keys() == {"teacher", "control"}
-    (path,) = (cache / "students").glob("*.ckpt")
-    path.write_bytes(_flipped(path.read_bytes()))
-    again = control()
-    assert again["from_cache"].keys() == {"teacher"}
-    assert again["metrics"] == first["metrics"]
-    assert f"note: {path} is damaged" in capsys.readouterr().err
-
-
-def test_a_control_that_the_clock_cut_short_is_not_cached(control: Fit, cache: Path) -> None:
-    short = {"trainer.max_time": "00:00:00:01", "trainer.max_epochs": 100_000}
-    record = control(**short)
-    assert record["metrics"]["last"]["test"]["accuracy"] > 0
-    assert not list((cache / "students").glob("*.ckpt"))

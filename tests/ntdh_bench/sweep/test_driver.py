@@ -39,8 +39,10 @@ def make_record(number: int, run: str) -> dict[str, Any]:
     return dict(stubs.make_record(number, run))
 
 
-def drive(runs: list[Run], store: Store, jobs: int = 2, **settings: Any) -> Outcome:
-    with closing(LocalEngine(store, jobs, function="stubs:run")) as engine:
+def drive(
+    runs: list[Run], store: Store, jobs: int = 2, function: str = "stubs:run", **settings: Any
+) -> Outcome:
+    with closing(LocalEngine(store, jobs, function=function)) as engine:
         driver = Driver(runs, store, engine, **settings)
         driver.drive()
     return driver.outcome
@@ -132,10 +134,8 @@ def test_a_failing_run_leaves_the_others_alone(
 
 
 def test_what_is_no_record_is_a_failure(store: Store, trace: Path) -> None:
-    with closing(LocalEngine(store, 1, function="stubs:no_record")) as engine:
-        driver = Driver(stub_runs(trace, 2), store, engine)
-        driver.drive()
-    reasons = [failure.reason for failure in driver.outcome.failures]
+    outcome = drive(stub_runs(trace, 2), store, jobs=1, function="stubs:no_record")
+    reasons = [failure.reason for failure in outcome.failures]
     assert "which is no record" in reasons[0]
     assert "not JSON serializable" in reasons[1]
 
@@ -161,9 +161,8 @@ def test_retries(store: Store, trace: Path) -> None:
 
 def test_workers_that_cannot_start_end_the_sweep(store: Store, trace: Path) -> None:
     for function, reason in (("stubs:absent", "absent"), ("no_such_module:run", "no_such_module")):
-        engine = LocalEngine(store, 1, function=function)
-        with closing(engine), pytest.raises(UserError, match=f"cannot start.*{reason}.*log"):
-            Driver(stub_runs(trace, 1), store, engine).drive()
+        with pytest.raises(UserError, match=f"cannot start.*{reason}.*log"):
+            drive(stub_runs(trace, 1), store, jobs=1, function=function)
     assert "Traceback" in store.workers_log.read_text()
 
 
@@ -174,10 +173,8 @@ def test_workers_killed_while_starting_are_started_again(
     """One of two workers may be given up: the other goes on, and its run in flight is not lost."""
     monkeypatch.setenv("STUBS_KILLS", str(kills))
     monkeypatch.setenv("STUBS_STARTS", str(trace.with_name("starts")))
-    with closing(LocalEngine(store, jobs, function="dies_at_start:run")) as engine:
-        driver = Driver(stub_runs(trace, 4), store, engine)
-        driver.drive()
-    assert (driver.outcome.done, driver.outcome.failures) == (4, [])
+    outcome = drive(stub_runs(trace, 4), store, jobs, "dies_at_start:run")
+    assert (outcome.done, outcome.failures) == (4, [])
     # The last of several may be starting yet when all is done.
     assert kills < len(trace.with_name("starts").read_text()) <= kills + jobs
 
@@ -187,9 +184,8 @@ def test_a_worker_that_is_killed_whenever_it_starts_is_given_up(
 ) -> None:
     monkeypatch.setenv("STUBS_KILLS", "99")
     monkeypatch.setenv("STUBS_STARTS", str(trace.with_name("starts")))
-    engine = LocalEngine(store, 2, function="dies_at_start:run")
-    with closing(engine), pytest.raises(UserError, match=r"killed by SIGKILL .*, 3 times; see"):
-        Driver(stub_runs(trace, 1), store, engine).drive()
+    with pytest.raises(UserError, match=r"killed by SIGKILL .*, 3 times; see"):
+        drive(stub_runs(trace, 1), store, function="dies_at_start:run")
     assert len(trace.with_name("starts").read_text()) == 6
 
 
