@@ -10,15 +10,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from ntdh_bench import __version__
-from ntdh_bench.cache import (
-    default_cache_dir,
-    digest,
-    is_intact,
-    is_usable,
-    locked,
-    origin,
-    seal,
-)
+from ntdh_bench.cache import default_cache_dir, digest, is_intact, is_usable, locked, origin, seal
 from ntdh_bench.errors import UserError
 from ntdh_bench.frozen_teacher import FrozenTeacher
 from ntdh_bench.layers import INPUT, mask_layer

@@ -11,12 +11,7 @@ import yaml
 
 from ntdh_bench.composition import parse_assignment
 from ntdh_bench.errors import UserError
-from ntdh_bench.experiments import (
-    Experiment,
-    find_experiment,
-    load_experiment,
-    shipped_experiments,
-)
+from ntdh_bench.experiments import Experiment, find_experiment, load_experiment, shipped_experiments
 from ntdh_bench.records.rows import csv_path, read_rows
 
 BASE = {
