@@ -117,7 +117,7 @@ def test_options_reach_prepare_with_their_defaults(
     }  # fmt: skip
     assert "ravdess: done" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"--from .*none: no such folder"):
-        main(["prepare", "ravdess", "--from", str(tmp_path / "none")])
+        main(["data", "prepare", "ravdess", "--from", str(tmp_path / "none")])
 
 
 def test_unknown_names(capsys: pytest.CaptureFixture[str]) -> None:
