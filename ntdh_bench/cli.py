@@ -6,6 +6,7 @@ import codecs
 import errno
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
@@ -95,9 +96,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         module = import_module(f"ntdh_bench.commands.{COMMANDS[words[0]].module}")
         run: Callable[[list[str]], int] = module.main
-        return run(words)
+        status = run(words)
+        sys.stdout.flush()
+        return status
     except UserError as error:
         return _fail(str(error), 1)
+    except BrokenPipeError:
+        if _is_read():
+            raise
+        return 128 + signal.SIGPIPE
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:  # which Path.is_file raises, unlike all others
             raise
@@ -107,6 +114,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(stop), stop.status) if first else stop.status
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
+
+
+def _is_read() -> bool:
+    """Return whether someone takes the output; if not, as `head` when it has enough, drop it."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
 
 
 def print_anywhere() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -41,6 +42,17 @@ def test_an_error_is_one_line_and_a_status() -> None:
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("ntdh-bench: error")]
     assert "/nonexistent" in line
     assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    """As in `ntdh-bench config list | head -1`."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "ntdh_bench", "config", "list"], stdout=write, stderr=subprocess.PIPE
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
 
 
 def test_what_runs_no_model_starts_without_torch() -> None:
