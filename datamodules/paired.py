@@ -12,13 +12,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from ntdh_bench.batch import (
-    Inputs,
-    Modality,
-    PairedBatch,
-    PairedData,
-    Split,
-)
+from ntdh_bench.batch import Inputs, Modality, PairedBatch, PairedData, Split
 from ntdh_bench.cache import digest
 from ntdh_bench.errors import UserError
 from ntdh_bench.ranges import check_at_least

@@ -19,22 +19,9 @@ from ntdh_bench.ranges import check_at_least, check_choice, check_within
 from ntdh_bench.seeding import uniform
 
 from ..files import FilePairs
-from ..paired import (
-    LabelledPairs,
-    PairedDataset,
-    TensorPairs,
-    blocks,
-    stratified,
-)
+from ..paired import LabelledPairs, PairedDataset, TensorPairs, blocks, stratified
 from .idx import MAX_COUNT, Bytes, read_images, read_labels
-from .layout import (
-    ARCHIVE_FOLDER,
-    IDX_FOLDER,
-    PHOTO_FOLDER,
-    content_digests,
-    idx_file,
-    photographs,
-)
+from .layout import ARCHIVE_FOLDER, IDX_FOLDER, PHOTO_FOLDER, content_digests, idx_file, photographs
 from .mnist_m import SIDE, archive_files, build_mnist_m, read_archive
 from .simulate import write_simulated
 

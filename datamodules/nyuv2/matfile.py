@@ -16,15 +16,7 @@ from ntdh_bench.files.mat5 import read_mat5
 from ntdh_bench.files.reading import AGAIN, reading
 
 from .labels import NYU40_NAMES
-from .layout import (
-    CLASSES_MAT,
-    HOW_TO_GET,
-    LABELLED_MAT,
-    SPLIT_MAT,
-    Pair,
-    Part,
-    checked_split,
-)
+from .layout import CLASSES_MAT, HOW_TO_GET, LABELLED_MAT, SPLIT_MAT, Pair, Part, checked_split
 
 RAW_CLASSES = 894
 _MAX_PAIRS = 10_000

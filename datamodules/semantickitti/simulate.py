@@ -19,18 +19,7 @@ from ntdh_bench.errors import UserError
 from ntdh_bench.progress import Update, progress_bar
 from ntdh_bench.seeding import derive_seed
 
-from ..raycast import (
-    Camera,
-    Floats,
-    Lidar,
-    Random,
-    Single,
-    Solids,
-    cast,
-    expose,
-    rotation,
-    texture,
-)
+from ..raycast import Camera, Floats, Lidar, Random, Single, Solids, cast, expose, rotation, texture
 from .layout import CALIBRATION, DENSE_FOLDER, KINDS, TEST_SEQUENCES, VAL_SEQUENCES
 from .street import MATERIALS, NUMBER, Street, windows
 

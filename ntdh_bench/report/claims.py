@@ -18,12 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ntdh_bench.records.columns import Row
-from ntdh_bench.report.hypothesis import (
-    VERDICT_DATASETS,
-    Hypothesis,
-    Summary,
-    test_hypothesis,
-)
+from ntdh_bench.report.hypothesis import VERDICT_DATASETS, Hypothesis, Summary, test_hypothesis
 from ntdh_bench.report.papers import RHO, Claim, Hypothesised, Paper, Region, Untested
 from ntdh_bench.report.statistics import Estimate, holm, mean_ci, p_at_least, p_between
 

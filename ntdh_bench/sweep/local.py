@@ -10,7 +10,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from multiprocessing.connection import wait as wait_for_any
-from typing import IO, Any
+from typing import Any
 
 from ntdh_bench.errors import UserError
 from ntdh_bench.experiments import Run
@@ -160,8 +160,9 @@ class _Worker:
             env=environment,
             start_new_session=True,
         )
-        self.requests = _stream(self.process.stdin)
-        self.answers = _stream(self.process.stdout)
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.requests, self.answers = self.process.stdin, self.process.stdout
 
     @property
     def idle(self) -> bool:
@@ -200,8 +201,3 @@ class _Worker:
         for stream in (self.requests, self.answers):
             with suppress(BrokenPipeError):
                 stream.close()
-
-
-def _stream(stream: IO[bytes] | None) -> IO[bytes]:
-    assert stream is not None
-    return stream

@@ -15,11 +15,7 @@ from torch import Tensor
 
 from ntdh_bench.distillers.functional import kd
 from ntdh_bench.divergence import TargetError, flatten_dense
-from ntdh_bench.models.losses import (
-    focal,
-    lovasz_softmax,
-    perception_aware,
-)
+from ntdh_bench.models.losses import focal, lovasz_softmax, perception_aware
 from tests.logits import CLASSES, draw
 
 

@@ -14,12 +14,7 @@ from ntdh_bench.datamodules.mnist import glance
 from ntdh_bench.datamodules.mnist import prepare as module
 from ntdh_bench.datamodules.mnist.glance import lacking
 from ntdh_bench.datamodules.mnist.idx import read_labels, write_idx
-from ntdh_bench.datamodules.mnist.layout import (
-    IDX_FOLDER,
-    IDX_MD5,
-    PHOTO_FOLDER,
-    idx_file,
-)
+from ntdh_bench.datamodules.mnist.layout import IDX_FOLDER, IDX_MD5, PHOTO_FOLDER, idx_file
 from ntdh_bench.datamodules.mnist.prepare import MNIST_MIRRORS, prepare, verify
 from ntdh_bench.errors import UserError
 from tests.datamodules.mnist.files import write_archive

@@ -9,12 +9,7 @@ import pytest
 from PIL import Image
 
 from ntdh_bench.datamodules.nyuv2.matfile import LabelledMat
-from ntdh_bench.datamodules.nyuv2.pairs import (
-    PreparedFolder,
-    pair_source,
-    prepared_pairs,
-    resized,
-)
+from ntdh_bench.datamodules.nyuv2.pairs import PreparedFolder, pair_source, prepared_pairs, resized
 from ntdh_bench.datamodules.store import Arrays
 from ntdh_bench.errors import UserError
 from tests.datamodules.nyuv2.files import SIZE, SPLIT, pair, write_mat

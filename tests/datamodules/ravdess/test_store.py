@@ -14,11 +14,7 @@ from ntdh_bench.cache import seal
 from ntdh_bench.datamodules.ravdess import media
 from ntdh_bench.datamodules.ravdess.layout import ClipFile
 from ntdh_bench.datamodules.ravdess.settings import Preparation
-from ntdh_bench.datamodules.ravdess.store import (
-    Recipe,
-    Store,
-    StoreKind,
-)
+from ntdh_bench.datamodules.ravdess.store import Recipe, Store, StoreKind
 from ntdh_bench.datamodules.ravdess.store import prepared as prepared_with
 from ntdh_bench.errors import UserError
 from tests.datamodules.ravdess.files import CLIPS, write_tables, write_videos, write_wavs, zipped

@@ -15,12 +15,7 @@ from ntdh_bench.records.rows import _settings, _short
 from ntdh_bench.report import claims
 from ntdh_bench.report.claims import ledger
 from ntdh_bench.report.pairing import scored
-from tests.ntdh_bench.report.ledgers import (
-    NOISE,
-    PAPERS,
-    find,
-    row,
-)
+from tests.ntdh_bench.report.ledgers import NOISE, PAPERS, find, row
 
 METHODS = {"PMFModule": "PMF", "TwoDPASSModule": "2DPASS"}
 

@@ -23,12 +23,7 @@ from ntdh_bench.records.collecting import (
 from ntdh_bench.records.columns import COLUMNS, RecordError
 from ntdh_bench.records.csvs import Collected
 from ntdh_bench.records.details import read_details
-from ntdh_bench.records.files import (
-    SCHEMA,
-    find_without_kd,
-    read_record,
-    write_record,
-)
+from ntdh_bench.records.files import SCHEMA, find_without_kd, read_record, write_record
 from ntdh_bench.records.identity import Place, arm, baseline_hash, config_hash, environment
 from ntdh_bench.records.rows import csv_path, read_rows, to_row, write_rows
 from tests.typed import some

@@ -6,13 +6,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from ntdh_bench.report.figures import (
-    draw_forest,
-    draw_maps,
-    draw_panel,
-    draw_scatter,
-    side_by_side,
-)
+from ntdh_bench.report.figures import draw_forest, draw_maps, draw_panel, draw_scatter, side_by_side
 from ntdh_bench.report.layouts import Curve, Panel
 from ntdh_bench.report.statistics import Estimate
 from ntdh_bench.report.tables import PERCENT
