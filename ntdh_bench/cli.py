@@ -6,6 +6,7 @@ import codecs
 import errno
 import io
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -118,12 +119,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _is_read() -> bool:
     """Return whether someone takes the output; if not, as `head` when it has enough, drop it."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return False
-    return True
+    output = sys.stdout.fileno()
+    pipe = select.poll()
+    pipe.register(output, 0)
+    closed = any(state & (select.POLLERR | select.POLLHUP) for _, state in pipe.poll(0))
+    if closed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    return not closed
 
 
 def print_anywhere() -> None:
