@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -119,6 +120,20 @@ def flags(config: Path, folder: Path, *more: str) -> Sequence[str]:
         "--config", str(config), "--run_dir", str(folder), "--trainer.accelerator", "cpu",
         "--trainer.enable_progress_bar", "false", *more,
     ]  # fmt: skip
+
+
+def fitted(folder: Path, *words: str, status: int = 0) -> Path:
+    """Run ``fit`` on the quickstart in ``folder``; returns the folder of the run."""
+    before = set(folder.glob("*"))
+    assert main(["fit", *flags(Path("configs/quickstart.yaml"), folder, *words)]) == status
+    (made,) = set(folder.glob("*")) - before
+    return made
+
+
+def record_of(run: Path) -> dict[str, Any]:
+    """Return the record in the folder of a run."""
+    record: dict[str, Any] = json.loads((run / "record.json").read_text())
+    return record
 
 
 _BEFORE = """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -13,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from tests.helpers import record_of
 
 COMMAND = [sys.executable, "-m", "ntdh_bench"]
 SHORT = [
@@ -100,7 +101,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     def result(name: str) -> tuple[dict[str, torch.Tensor], object]:
         (folder,) = (tmp_path / name).iterdir()
         content = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-        return content["state_dict"], json.loads((folder / "record.json").read_text())["metrics"]
+        return content["state_dict"], record_of(folder)["metrics"]
 
     (left, one), (right, two) = result("whole"), result("resumed")
     assert all(torch.equal(left[name], right[name]) for name in left)
@@ -119,7 +120,7 @@ def test_two_processes_on_the_cpu(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("student with KD, last epoch") == 1
     (folder,) = tmp_path.iterdir()
-    recorded = json.loads((folder / "record.json").read_text())
+    recorded = record_of(folder)
 
     last = str(folder / "checkpoints" / "last.ckpt")
     single = ["--trainer.devices", "1", "--trainer.strategy", "auto"]

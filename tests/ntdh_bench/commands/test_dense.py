@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from ntdh_bench.composition import read_config
 from ntdh_bench.records.columns import METRICS
 from ntdh_bench.records.identity import Place
 from ntdh_bench.records.rows import to_row
-from tests.helpers import flags, small_and_simulated
+from tests.helpers import flags, record_of, small_and_simulated
 
 
 class Pixels(nn.Conv2d):
@@ -61,7 +60,7 @@ def test_fit_and_test_report_mean_iou(
     assert "mIoU %" in shown
     assert "accuracy" not in shown
     (run,) = (tmp_path / "runs").iterdir()
-    record = json.loads((run / "record.json").read_text())
+    record = record_of(run)
     assert record["metrics"]["best"]["checkpoint"].startswith("best-")
     expected = {name for name in METRICS if "accuracy" not in name}
     assert set(record["metrics"]["last"]["test"]) == expected
@@ -113,7 +112,7 @@ def test_a_method_without_a_distiller_is_named(
     assert "KD" not in shown
     assert "point mIoU %" in shown
     (run,) = folder.iterdir()
-    last = json.loads((run / "record.json").read_text())["metrics"]["last"]
+    last = record_of(run)["metrics"]["last"]
     assert last["test"]["point_miou"] >= 0
     assert list(last["test_per_class"])[:2] == ["car", "bicycle"]
     assert len(last["test_per_class"]) == 19

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ import yaml
 from ntdh_bench.cli import main
 from ntdh_bench.composition import read_config
 from ntdh_bench.records.columns import METRICS
-from tests.helpers import flags, refusal
+from tests.helpers import fitted, flags, record_of, refusal
 
 QUICKSTART = Path("configs/quickstart.yaml")
 SHORT = ("--trainer.max_epochs", "2", "--data.steps_per_epoch", "5", "--mask.permutations", "1")
@@ -20,15 +19,7 @@ SHORT = ("--trainer.max_epochs", "2", "--data.steps_per_epoch", "5", "--mask.per
 
 def fit(folder: Path, *more: str) -> Path:
     """Run fit in ``folder``; returns the new run's folder."""
-    before = set(folder.glob("*"))
-    assert main(["fit", *flags(QUICKSTART, folder, *SHORT, *more)]) == 0
-    (run,) = set(folder.glob("*")) - before
-    return run
-
-
-def record_of(run: Path) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads((run / "record.json").read_text())
-    return record
+    return fitted(folder, *SHORT, *more)
 
 
 def weights_of(run: Path) -> dict[str, torch.Tensor]:

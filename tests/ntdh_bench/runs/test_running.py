@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import errno
-import json
 import os
 import shutil
 import signal
@@ -24,7 +23,7 @@ from ntdh_bench.cli import main
 from ntdh_bench.models import DistillationModule, TeacherModule
 from ntdh_bench.runs import Run, checkpoint_files, fitting, trainers
 from ntdh_bench.runs.predictions import PredictionFiles
-from tests.helpers import flags, refusal
+from tests.helpers import fitted, flags, record_of, refusal
 
 QUICKSTART = Path("configs/quickstart.yaml")
 # Without a mask, and with a teacher that does not depend on what the tests change.
@@ -49,15 +48,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 def run(folder: Path, *words: str, status: int = 0) -> Path:
     """Run fit; returns the run's folder."""
-    before = set(folder.glob("*"))
-    assert main(["fit", *flags(QUICKSTART, folder, *SHORT, *words)]) == status
-    (made,) = set(folder.glob("*")) - before
-    return made
-
-
-def record_of(folder: Path) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads((folder / "record.json").read_text())
-    return record
+    return fitted(folder, *SHORT, *words, status=status)
 
 
 def measured_by_test(checkpoint: Path) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import yaml
 
 from ntdh_bench.cli import main
 from ntdh_bench.masks import FeatureSaliency
-from tests.helpers import flags
+from tests.helpers import fitted, flags, record_of
 
 Write = Callable[[str, str], Path]
 SHORT = ("--trainer.max_epochs", "1", "--data.steps_per_epoch", "3", "--mask.permutations", "1")
@@ -64,12 +63,8 @@ def fit(tmp_path: Path, cache: Path) -> Fit:
     """Run a short ``fit``; returns its record, and its folder as ``folder``."""
 
     def run(*more: str) -> dict[str, Any]:
-        runs = tmp_path / "runs"
-        before = set(runs.glob("*"))
-        config = Path("configs/quickstart.yaml")
-        assert main(["fit", *flags(config, runs, *SHORT, *more)]) == 0
-        (folder,) = set(runs.glob("*")) - before
-        return {"folder": folder, **json.loads((folder / "record.json").read_text())}
+        folder = fitted(tmp_path / "runs", *SHORT, *more)
+        return {"folder": folder, **record_of(folder)}
 
     return run
 
