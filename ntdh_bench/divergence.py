@@ -32,6 +32,26 @@ def promote(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(tensor.to(dtype) for tensor in tensors)
 
 
+def target_nontarget(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Split the softmax of ``logits`` into the target class and the distribution of the others.
+
+    Args:
+        logits: ``(N, C)`` with C >= 2.
+        target: int64 ``(N,)`` in ``[0, C)``.
+
+    Returns:
+        ``log p_k`` and ``log(1 - p_k)``, both ``(N,)``, and ``log p_hat`` ``(N, C-1)``: the
+        log-probabilities of the non-target classes, renormalised without the target (Eq. 6), in
+        the order of their labels.
+
+    Raises:
+        ValueError: shapes do not fit.
+        TargetError: a target outside ``[0, C)`` (checked on every device, on GPUs without waiting).
+    """
+    _check(logits, target)
+    return _split(promote(logits)[0], target.long())
+
+
 class Comparison:
     """Teacher a and student b on the same samples; softmax is computed once for all divergences.
 
@@ -196,10 +216,6 @@ def flatten_dense(logits: Tensor, target: Tensor, ignore_index: int = 255) -> tu
 
 
 def _split(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return ``log p_k`` and ``log(1 - p_k)``, ``(N,)``, and ``log p_hat``, ``(N, C-1)`` (Eq. 6).
-
-    That is of the target class, of all others together, and of each of these without the target.
-    """
     columns = torch.arange(logits.shape[1] - 1, device=logits.device)
     others = columns + (columns >= target[:, None])  # skips the target's column
     rest = logits.gather(1, others)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ntdh_bench.divergence import flatten_dense, kl, ncjsd, nckl, tcjsd, tckl
+from ntdh_bench.divergence import flatten_dense, kl, ncjsd, nckl, target_nontarget, tcjsd, tckl
 from ntdh_bench.errors import UserError
 from tests.typed import some
 
@@ -71,6 +71,16 @@ def test_equations(function: Divergence) -> None:
     a, b, target = draw()
     expected = torch.tensor(naive(function.__name__, a, b, target), dtype=torch.float64)
     torch.testing.assert_close(function(a, b, target), expected, rtol=1e-12, atol=1e-14)
+
+
+def test_target_nontarget() -> None:
+    a, _, target = draw(classes=4)
+    log_p, log_rest, log_hat = target_nontarget(a, target)
+    for i, k in enumerate(target.tolist()):
+        p, p_hat = probabilities(a[i], k)
+        assert log_p[i].exp().item() == pytest.approx(p)
+        assert log_rest[i].exp().item() == pytest.approx(1 - p)
+        assert log_hat[i].exp().tolist() == pytest.approx(p_hat)
 
 
 @pytest.mark.parametrize("function", [*ALL, two_way_tckl, two_way_tcjsd])
