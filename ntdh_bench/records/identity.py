@@ -22,6 +22,9 @@ _DISTILLATION_ONLY = (
     "teacher_epochs",
 )  # fmt: skip
 
+# Arguments that classes had when the first records were made: hashed as if they still had them.
+_FORMER: dict[str, Config] = {"ntdh_bench.models.TwoDPASSNet": {"sparse_backend": "auto"}}
+
 
 class Place(NamedTuple):
     """Where a run belongs: the columns that its experiment knows, and its record does not.
@@ -75,17 +78,30 @@ def _hash(part: Any, code: Mapping[str, str]) -> str:
 
 def config_hash(identity: dict[str, Any]) -> str:
     """Return the hash of the settings that results depend on."""
-    return digest(identity)
+    return digest(_as_first(identity))
 
 
 def baseline_hash(identity: dict[str, Any]) -> str:
     """Return the hash of what a run shares with the same student trained without KD."""
+    identity = _as_first(identity)
     init_args = identity["model"].get("init_args", {})
     student = {name: init_args[name] for name in init_args if name not in _DISTILLATION_ONLY}
     shared = {**identity, "model": student, "mask": None, "given_teacher": None}
     code = shared.pop("third_party", {})
     own = named_in([identity["model"].get("class_path"), shared], code)
     return digest({**shared, "third_party": own} if own else shared)
+
+
+def _as_first(value: Any) -> Any:
+    """Return settings with the former arguments of the classes that they name."""
+    if isinstance(value, list):
+        return [_as_first(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    settings = {name: _as_first(item) for name, item in value.items()}
+    if former := _FORMER.get(str(value.get("class_path"))):
+        settings["init_args"] = {**former, **settings.get("init_args", {})}
+    return settings
 
 
 def arm(identity: dict[str, Any]) -> str:

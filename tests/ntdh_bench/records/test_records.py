@@ -77,6 +77,19 @@ def test_the_baseline_is_shared_by_what_differs_in_distillation_only() -> None:
     assert config_hash(identity()) != config_hash(masked)
 
 
+def test_an_argument_that_went_changes_no_hash() -> None:
+    """Committed rows of 2DPASS were made with it."""
+    path = "ntdh_bench.models.TwoDPASSNet"
+    before, now = (
+        identity(student_network={"class_path": path, "init_args": {"width": 32, **former}})
+        for former in ({"sparse_backend": "auto"}, {})
+    )
+    assert config_hash(before) == config_hash(now)
+    assert baseline_hash(before) == baseline_hash(now)
+    other = identity(student_network={"class_path": "own.TwoDPASSNet", "init_args": {"width": 32}})
+    assert baseline_hash(other) != baseline_hash(now)
+
+
 def test_third_party_code_is_part_of_what_it_changes() -> None:
     """Of the baseline only where the student without KD has it; nothing where there is none."""
     plain = identity()
