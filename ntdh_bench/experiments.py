@@ -395,10 +395,8 @@ def _is_seed(value: Any) -> bool:
 def _check_keys(given: Iterable[str], valid: set[str], path: Path, where: str) -> None:
     unknown = sorted(set(given) - valid)
     if unknown:
-        raise UserError(
-            f"{path}: unknown key {where}{shortened(unknown[0])}; valid are "
-            f"{', '.join(sorted(valid))}"
-        )
+        named = unknown[0] if re.fullmatch(r"[\w.-]{1,40}", unknown[0]) else "(no word)"
+        raise UserError(f"{path}: unknown key {where}{named}; valid are {', '.join(sorted(valid))}")
 
 
 def _choice(value: Any, valid: Sequence[str], path: Path, key: str) -> str:

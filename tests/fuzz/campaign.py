@@ -116,7 +116,7 @@ def _judge_error(
         outcome.fault("long message", number, message)
     if path.name not in message and path.parent.name not in message:
         outcome.fault("file not named", number, message)
-    own = message.replace(str(path), "")
+    own = re.sub(rf"{re.escape(str(path.parent))}/\S+", "", message)  # it, or one that it names
     for key in reader.named:
         own = own.replace(key, "")
     if reader.text and any(word.decode() in own for word in _WORD.findall(content)):
