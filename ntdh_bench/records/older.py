@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from ntdh_bench.cache import digest
-from ntdh_bench.experiments import Run, load_experiment, shipped_experiments
+from ntdh_bench.experiments import Run, load_shipped
 from ntdh_bench.records.columns import COLUMNS, SETTINGS, Row, metric_of
 from ntdh_bench.records.identity import Place, place
 
@@ -81,5 +81,5 @@ def _by_columns(row: Row, varying: Sequence[str]) -> Place:
 
 @cache
 def _shipped_runs(experiment: str) -> dict[tuple[str, str], Run]:
-    path = shipped_experiments().get(experiment)
-    return {(run.hash, run.protocol): run for run in load_experiment(path).runs} if path else {}
+    named = (shipped for shipped in load_shipped() if shipped.name == experiment)
+    return {(run.hash, run.protocol): run for shipped in named for run in shipped.runs}
