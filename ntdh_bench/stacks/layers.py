@@ -33,14 +33,16 @@ class StackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply each member's layer to its features ``(K, N, ..., in)``."""
-        rows, weight, bias = x.flatten(1, -2), self.weight, self.bias
+        rows: Tensor = x.flatten(1, -2)
+        weight: Tensor = self.weight
+        bias: Tensor | None = self.bias
         device = x.device.type
         if torch.is_autocast_enabled(device):
             dtype = torch.get_autocast_dtype(device)
             rows, weight = rows.to(dtype), weight.to(dtype)
             bias = None if bias is None else bias.to(dtype)
         out: Tensor = _BatchedLinear.apply(rows, weight, bias)
-        return out.unflatten(1, x.shape[1:-1])
+        return out.view(*x.shape[:-1], -1)
 
 
 class _BatchedLinear(torch.autograd.Function):
@@ -97,7 +99,7 @@ class StackedConv2d(nn.Module):
             self._dilation,
             groups=count,
         )
-        return out.unflatten(1, (count, -1)).transpose(0, 1)
+        return out.view(len(out), count, -1, *out.shape[2:]).transpose(0, 1)
 
 
 class OverMembers(nn.Module):
@@ -114,7 +116,7 @@ class OverMembers(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Apply it to all samples of all members."""
         out: Tensor = self.layer(x.flatten(0, 1))
-        return out.unflatten(0, x.shape[:2])
+        return out.view(*x.shape[:2], *out.shape[1:])
 
 
 def per_member(values: Sequence[float]) -> float | Tensor:
@@ -136,6 +138,5 @@ def _parameters(members: Sequence[nn.Linear | nn.Conv2d]) -> tuple[Tensor, Tenso
     if len({(member.weight.shape, member.bias is None) for member in members}) != 1:
         raise UserError("the members of a stack have layers of different sizes: run them alone")
     weight = torch.stack([member.weight.detach() for member in members])
-    if members[0].bias is None:
-        return weight, None
-    return weight, torch.stack([member.bias.detach() for member in members])
+    biases = [member.bias.detach() for member in members if member.bias is not None]
+    return weight, torch.stack(biases) if biases else None
