@@ -15,6 +15,8 @@ INPUT = "input"
 LOGITS = "logits"
 #: In dense tasks the logits averaged over positions, beside those of every position.
 AVERAGED_LOGITS = "logits, averaged"
+#: Layers without parameters that act on each value alone, and take an ``inplace``.
+ELEMENTWISE = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.ReLU6, nn.SiLU, nn.Hardtanh, nn.CELU, nn.SELU)
 
 
 def layer_names(network: nn.Module) -> list[str]:

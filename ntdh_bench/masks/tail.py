@@ -8,10 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from ntdh_bench.layers import INPUT, LOGITS
+from ntdh_bench.layers import ELEMENTWISE, INPUT, LOGITS
 
-# Modules that act on each value alone, so that they may overwrite an input nobody else reads.
-_ELEMENTWISE = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.ReLU6, nn.SiLU, nn.Hardtanh, nn.CELU, nn.SELU)
 # Modules that pass rows of features on as they are (dropout: in eval mode).
 _PASS_THROUGH = (nn.Flatten, nn.Identity, nn.Dropout)
 
@@ -50,8 +48,8 @@ def _leaves(module: nn.Module, name: str) -> Iterator[tuple[str | None, nn.Modul
 
 
 def _overwriting(module: nn.Module) -> nn.Module:
-    """Return an activation that works in place, to spare the allocation; others as they are."""
-    if isinstance(module, _ELEMENTWISE):
+    """Return an activation that may overwrite what nobody else reads; others as they are."""
+    if isinstance(module, ELEMENTWISE):
         module = copy.copy(module)
         module.inplace = True
     return module

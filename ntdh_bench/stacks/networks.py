@@ -1,0 +1,170 @@
+"""Networks of K members as one, in one batched pass."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from ntdh_bench.batch import Inputs
+from ntdh_bench.errors import UserError
+from ntdh_bench.layers import ELEMENTWISE, INPUT, FeatureTap, change_layer, find_layer
+from ntdh_bench.stacks.layers import OverMembers, StackedConv2d, StackedLinear
+
+_POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d)
+_STATISTICS = (nn.modules.batchnorm._BatchNorm, nn.modules.batchnorm._LazyNormBase)
+_RANDOM = (nn.modules.dropout._DropoutNd, nn.RReLU)
+
+
+class NotStackable(UserError):
+    """What cannot be a member of a stack, and why."""
+
+
+class NetworkStack(nn.Module):
+    """K networks of one architecture as one: inputs ``(K, B, ...)`` to logits ``(K, B, C)``.
+
+    Parameters keep their names and are ``(K, ...)``. Chains of linear layers, convolutions,
+    poolings and activations have a batched form, which on a CPU gives the bits of perceptrons run
+    alone; other networks are run by ``torch.func.vmap``.
+
+    Args:
+        members: the networks; copied.
+        layers: whose outputs are given beside the logits.
+
+    Raises:
+        NotStackable: a network that mixes samples of a batch, or draws random numbers.
+        UserError: members of different sizes, or no such layer.
+    """
+
+    def __init__(self, members: Sequence[nn.Module], layers: Iterable[str] = ()) -> None:
+        super().__init__()
+        _check(members)
+        self.count = len(members)
+        chain = _chain(members)
+        self._is_chain = chain is not None
+        self._tapped = _Tapped(chain or _with_parameters(members), layers)
+        self._masked: list[str] = []
+        self._keep: dict[str, Tensor] = {}  # while the networks run
+
+    @property
+    def network(self) -> nn.Module:
+        """The network whose parameters are ``(K, ...)``."""
+        return self._tapped.network
+
+    def forward(self, inputs: Inputs) -> dict[str, Tensor]:
+        """Return ``{"logits": (K, B, C), layer: (K, B, ...)}`` of inputs ``(K, B, ...)``."""
+        keep = {layer: self.get_buffer(f"keep{n}") for n, layer in enumerate(self._masked)}
+        if INPUT in keep:
+            assert isinstance(inputs, Tensor)
+            flat = inputs.flatten(2)
+            inputs = (flat * keep[INPUT].to(flat).unsqueeze(1)).view_as(inputs)
+        state = {**dict(self._tapped.named_parameters()), **dict(self._tapped.named_buffers())}
+        run = self._run if self._is_chain else vmap(self._run)
+        outputs: dict[str, Tensor] = run(state, keep, inputs)
+        return outputs
+
+    def mask(self, layer: str, keep: Tensor) -> None:
+        """Zero features of ``layer`` where ``keep``, bool ``(K, D)``, is false.
+
+        Raises:
+            UserError: no such layer.
+        """
+        find_layer(self.network, layer)
+        if layer != INPUT:
+            change_layer(self.network, layer, lambda features: self._zeroed(layer, features))
+        self.register_buffer(f"keep{len(self._masked)}", keep, persistent=False)
+        self._masked.append(layer)
+
+    def state_of(self, member: int) -> dict[str, Tensor]:
+        """Return a member's weights by the names that its network gives them."""
+        return {name: value[member] for name, value in self.network.state_dict().items()}
+
+    def _run(
+        self, state: dict[str, Tensor], keep: dict[str, Tensor], inputs: Inputs
+    ) -> dict[str, Tensor]:
+        self._keep = keep
+        outputs: dict[str, Tensor] = (
+            self._tapped(inputs)
+            if self._is_chain
+            else functional_call(self._tapped, state, (inputs,))
+        )
+        self._keep = {}
+        return outputs
+
+    def _zeroed(self, layer: str, features: Tensor) -> Tensor:
+        keep = self._keep[layer].to(features).unsqueeze(-2)  # all samples of a batch
+        return features * keep[(..., *[None] * (features.dim() - keep.dim()))]
+
+
+class _Tapped(nn.Module):
+    """A network that returns what a tap of it does."""
+
+    def __init__(self, network: nn.Module, layers: Iterable[str]) -> None:
+        super().__init__()
+        self.network = network
+        self._tap = FeatureTap(network, layers)
+
+    def forward(self, inputs: Inputs) -> dict[str, Tensor]:
+        return self._tap(inputs)
+
+
+def _check(members: Sequence[nn.Module]) -> None:
+    sizes = {tuple((n, v.shape) for n, v in member.state_dict().items()) for member in members}
+    if len(sizes) != 1:
+        raise UserError("the members of a stack have networks of different sizes: run them alone")
+    first = members[0]
+    names = [len(list(first.named_parameters(remove_duplicate=same))) for same in (True, False)]
+    if names[0] != names[1]:
+        raise NotStackable(f"{type(first).__name__} has layers that share parameters")
+    for module in first.modules():
+        name = type(module).__name__
+        if isinstance(module, _STATISTICS):
+            raise NotStackable(f"{name} keeps statistics of batches")
+        if isinstance(module, _RANDOM):
+            raise NotStackable(f"{name} draws from the global generator")
+        if module._forward_hooks or module._forward_pre_hooks:
+            raise NotStackable(f"{name} has hooks")
+
+
+def _chain(members: Sequence[nn.Module]) -> nn.Module | None:
+    """Return the batched form of chains of known layers, ``None`` if there is none."""
+    first = members[0]
+    if type(first).forward is not nn.Sequential.forward:
+        return _batched(members)
+    parts: OrderedDict[str, nn.Module] = OrderedDict()
+    for name, _ in first.named_children():
+        part = _chain([member.get_submodule(name) for member in members])
+        if part is None:
+            return None
+        parts[name] = part
+    return nn.Sequential(parts)
+
+
+def _batched(members: Sequence[nn.Module]) -> nn.Module | None:
+    first = members[0]
+    if type(first) is nn.Linear:
+        return StackedLinear.of(members)  # type: ignore[arg-type]
+    if type(first) is nn.Conv2d and first.groups == 1 and first.padding_mode == "zeros":
+        return StackedConv2d.of(members)  # type: ignore[arg-type]
+    if type(first) is nn.Flatten and (first.start_dim, first.end_dim) == (1, -1):
+        return nn.Flatten(2)
+    if type(first) in ELEMENTWISE or type(first) is nn.Identity:
+        return first
+    return OverMembers(first) if type(first) in _POOLS else None
+
+
+def _with_parameters(members: Sequence[nn.Module]) -> nn.Module:
+    """Return a copy of the first member that holds the parameters and buffers of all."""
+    stack = copy.deepcopy(members[0])
+    for name, module in stack.named_modules():
+        parts = [member.get_submodule(name) for member in members]
+        for key in [key for key, value in module.named_parameters(recurse=False)]:
+            values = [part.get_parameter(key).detach() for part in parts]
+            setattr(module, key, nn.Parameter(torch.stack(values)))
+        for key in [key for key, value in module.named_buffers(recurse=False)]:
+            setattr(module, key, torch.stack([part.get_buffer(key) for part in parts]))
+    return stack
