@@ -55,10 +55,12 @@ def target_nontarget(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Te
 class Comparison:
     """Teacher a and student b on the same samples; softmax is computed once for all divergences.
 
+    With a dimension for K members before the rows, the results are ``(K, N)``.
+
     Args:
-        logits_a: teacher ``(N, C)``.
-        logits_b: student ``(N, C)``.
-        target: int64 ``(N,)``.
+        logits_a: teacher ``(N, C)`` or ``(K, N, C)``.
+        logits_b: student, the same shape.
+        target: int64 ``(N,)`` or ``(K, N)``.
 
     Raises:
         ValueError: shapes do not fit, or a target outside ``[0, C)``.
@@ -82,7 +84,7 @@ class Comparison:
 
     def nckl(self) -> Tensor:
         """Return :func:`nckl`, ``(N,)``."""
-        return _bounded(self._others.kl().sum(dim=1), math.inf)
+        return _bounded(self._others.kl().sum(dim=-1), math.inf)
 
     def tcjsd(self, binary: bool = False) -> Tensor:
         """Return :func:`tcjsd`, ``(N,)``."""
@@ -91,7 +93,7 @@ class Comparison:
 
     def ncjsd(self) -> Tensor:
         """Return :func:`ncjsd`, ``(N,)``."""
-        return _bounded(self._others.js().sum(dim=1), LN2)
+        return _bounded(self._others.js().sum(dim=-1), LN2)
 
 
 def kl(logits_a: Tensor, logits_b: Tensor) -> Tensor:
@@ -216,12 +218,12 @@ def flatten_dense(logits: Tensor, target: Tensor, ignore_index: int = 255) -> tu
 
 
 def _split(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    columns = torch.arange(logits.shape[1] - 1, device=logits.device)
-    others = columns + (columns >= target[:, None])  # skips the target's column
-    rest = logits.gather(1, others)
+    columns = torch.arange(logits.shape[-1] - 1, device=logits.device)
+    others = columns + (columns >= target[..., None])  # skips the target's column
+    rest = logits.gather(-1, others)
     # log p_k as a log-sigmoid of the margin keeps the digits that 1 - p_k loses near 0 and 1.
-    margin = logits.gather(1, target[:, None]).squeeze(1) - torch.logsumexp(rest, dim=1)
-    return F.logsigmoid(margin), F.logsigmoid(-margin), torch.log_softmax(rest, dim=1)
+    margin = logits.gather(-1, target[..., None]).squeeze(-1) - torch.logsumexp(rest, dim=-1)
+    return F.logsigmoid(margin), F.logsigmoid(-margin), torch.log_softmax(rest, dim=-1)
 
 
 class _Terms:
@@ -262,12 +264,12 @@ def _check_same_shape(logits_a: Tensor, logits_b: Tensor) -> None:
 
 
 def _check(logits: Tensor, target: Tensor) -> None:
-    if logits.dim() != 2 or target.shape != logits.shape[:1]:
+    if logits.dim() not in (2, 3) or target.shape != logits.shape[:-1]:
         raise ValueError(
             f"logits {tuple(logits.shape)} and target {tuple(target.shape)} do not fit: expected "
-            "(N, C) and (N,); dense outputs go through flatten_dense first"
+            "(N, C) and (N,), or (K, N, C) and (K, N); dense outputs go through flatten_dense first"
         )
-    classes = logits.shape[1]
+    classes = logits.shape[-1]
     if classes < 2:
         raise ValueError(f"logits have {classes} column(s): divergences need at least 2 classes")
     if target.is_floating_point() or target.dtype == torch.bool:

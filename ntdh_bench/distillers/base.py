@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from ntdh_bench.errors import UserError
 from ntdh_bench.layers import AVERAGED_LOGITS, LOGITS
 from ntdh_bench.notices import notice
 from ntdh_bench.ranges import check_at_least
+from ntdh_bench.stacks.layers import beside, per_member
+
+D = TypeVar("D", bound="Distiller")
 
 
 class Distiller(nn.Module, ABC):
@@ -20,6 +25,9 @@ class Distiller(nn.Module, ABC):
     ``forward`` is the loss of the paper with its natural arguments; ``distill`` picks the layers
     out of the tapped ones and applies the weight. Trainable parts are parameters of the module and
     are optimised with the student.
+
+    A stack of K members is one distiller whose ``distill`` takes ``(K, N, ...)`` and returns
+    ``(K,)``: see ``stack``.
 
     Args:
         weight: factor of the term, >= 0.
@@ -36,6 +44,8 @@ class Distiller(nn.Module, ABC):
     by_row = False
     #: Rows that a batch must have for the loss not to be 0 whatever they are.
     least_rows = 1
+    #: Whether this is a stack of members.
+    stacked = False
 
     def __init__(
         self,
@@ -46,10 +56,11 @@ class Distiller(nn.Module, ABC):
     ) -> None:
         super().__init__()
         check_at_least("distiller.weight", weight, 0)
-        self.weight = weight
+        self.weight: float | Tensor = weight
         self._student_layer = student_layer or layer
         self._teacher_layer = teacher_layer or layer
         self._said = False
+        self._numbers: set[str] = set()
 
     @property
     def student_layers(self) -> list[str]:
@@ -73,6 +84,40 @@ class Distiller(nn.Module, ABC):
             seed: seed of the run.
         """
 
+    @property
+    def stack_key(self) -> Hashable:
+        """What members of a stack have in common: class, layers, and sizes of what is trained.
+
+        Numbers such as the weight are not part of it. A class whose stack needs more to be equal
+        adds it.
+        """
+        sizes = tuple((name, tuple(value.shape)) for name, value in self.state_dict().items())
+        return type(self), tuple(self.student_layers), tuple(self.teacher_layers), sizes
+
+    @classmethod
+    def stack(cls, members: Sequence[Distiller]) -> Distiller:
+        """Return one distiller of built members of this class, with copies of what they train.
+
+        Its ``distill`` takes ``(K, N, ...)``, of targets and positions ``(K, N)``, and returns the
+        weighted losses ``(K,)``. Dense tasks are not stacked.
+
+        Raises:
+            ValueError: the members have different ``stack_key``s, or are of another class.
+        """
+        if len({member.stack_key for member in members}) != 1 or type(members[0]) is not cls:
+            raise ValueError(f"{cls.__name__}.stack: expected members of one stack_key and class")
+        form = cls if "batched" in vars(cls) else Distiller
+        return form.batched(members)
+
+    @classmethod
+    def batched(cls, members: Sequence[Any]) -> Distiller:
+        """Return members, whose ``stack_key`` is one, as one: here run one after the other.
+
+        A class that overrides this has a batched form, which is not inherited: what is derived from
+        it may compute something else.
+        """
+        return OneByOne(members)
+
     def distill(
         self,
         student: Mapping[str, Tensor],
@@ -91,21 +136,22 @@ class Distiller(nn.Module, ABC):
             index: int64 ``(N,)``, positions in the training split; dense: ``(B,)``.
 
         Returns:
-            Scalar; 0 for an empty batch.
+            Scalar; 0 for an empty batch. Of a stack: ``(K,)``.
         """
         features = (
             self._features(student, *self.student_layers),
             self._features(teacher, *self.teacher_layers),
         )
-        if 0 < len(features[0]) < self.least_rows and not self._said:
+        rows = features[0].shape[int(self.stacked)]
+        if 0 < rows < self.least_rows and not self._said:
             self._said = True
             notice(
                 f"{type(self).__name__} compares the samples of a batch: its loss is 0 in one of "
-                f"{len(features[0])}; choose data.batch_size so that every batch, the last one "
+                f"{rows}; choose data.batch_size so that every batch, the last one "
                 f"too, has {self.least_rows} or more"
             )
         loss: Tensor = self(*features, *self.extra_arguments(target, index))
-        return self.weight * loss
+        return beside(self.weight, loss) * loss
 
     def extra_arguments(self, target: Tensor, index: Tensor) -> tuple[Tensor, ...]:
         """Return what ``forward`` takes after the features of student and teacher."""
@@ -113,7 +159,15 @@ class Distiller(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Return the unweighted loss, a scalar."""
+        """Return the unweighted loss, a scalar; of a stack ``(K,)``."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """Move the numbers of members too, but do not round them: a float is not rounded either."""
+        exact = {name: self.get_buffer(name) for name in self._numbers}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, value in exact.items():
+            self._buffers[name] = value.to(self.get_buffer(name).device)
+        return self
 
     def _features(self, outputs: Mapping[str, Tensor], layer: str) -> Tensor:
         if layer == LOGITS and not self.by_row:
@@ -127,6 +181,76 @@ class Distiller(nn.Module, ABC):
                 f"distiller.layer: hidden2 (or {argument}, or logits)"
             )
         return layer
+
+
+class OneByOne(Distiller):
+    """A stack of any distillers: the members run one after the other.
+
+    Args:
+        members: built distillers with the same layers.
+    """
+
+    stacked = True
+
+    def __init__(self, members: Sequence[Distiller]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    @property
+    def student_layers(self) -> list[str]:
+        """Layers of the student that each member compares."""
+        return self._members()[0].student_layers
+
+    @property
+    def teacher_layers(self) -> list[str]:
+        """Layers of the teacher that each member compares."""
+        return self._members()[0].teacher_layers
+
+    def distill(
+        self,
+        student: Mapping[str, Tensor],
+        teacher: Mapping[str, Tensor],
+        target: Tensor,
+        index: Tensor,
+    ) -> Tensor:
+        """Return the weighted losses ``(K,)``, each member's of its own slices."""
+        return self.forward(student, teacher, target, index)
+
+    def forward(
+        self,
+        student: Mapping[str, Tensor],
+        teacher: Mapping[str, Tensor],
+        target: Tensor,
+        index: Tensor,
+    ) -> Tensor:
+        """Return the losses; arguments as in ``distill``."""
+        batches = zip(self._members(), _split(student), _split(teacher), target, index, strict=True)
+        return torch.stack([member.distill(*batch) for member, *batch in batches])
+
+    def _members(self) -> list[Distiller]:
+        return [member for member in self.members if isinstance(member, Distiller)]
+
+
+def _split(outputs: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+    """Take ``(K, N, ...)`` by layer apart into a mapping for each member."""
+    members = zip(*(value.unbind() for value in outputs.values()), strict=True)
+    return [dict(zip(outputs, values, strict=True)) for values in members]
+
+
+def with_numbers(members: Sequence[D], *numbers: str) -> D:
+    """Return a copy of the first member as their stack, with its weight and ``numbers`` of all.
+
+    A number in which they differ becomes a buffer ``(K,)`` that no checkpoint holds.
+    """
+    one = copy.deepcopy(members[0])
+    one.stacked = True
+    for name in ("weight", *numbers):
+        value = per_member([getattr(member, name) for member in members])
+        if isinstance(value, Tensor):
+            delattr(one, name)
+            one.register_buffer(name, value, persistent=False)
+            one._numbers.add(name)
+    return one
 
 
 class LogitDistiller(Distiller):

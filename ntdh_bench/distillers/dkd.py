@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
-from ntdh_bench.distillers.base import LogitDistiller
+from ntdh_bench.distillers.base import LogitDistiller, with_numbers
 from ntdh_bench.distillers.functional import dkd
 from ntdh_bench.ranges import check_above, check_at_least
 
@@ -33,16 +35,21 @@ class DKD(LogitDistiller):
         check_at_least("distiller.alpha", alpha, 0)
         check_at_least("distiller.beta", beta, 0)
         check_above("distiller.temperature", temperature, 0)
-        self.alpha = alpha
-        self.beta = beta
-        self.temperature = temperature
+        self.alpha: float | Tensor = alpha
+        self.beta: float | Tensor = beta
+        self.temperature: float | Tensor = temperature
+
+    @classmethod
+    def batched(cls, members: Sequence[DKD]) -> DKD:
+        """Return members as one."""
+        return with_numbers(members, "alpha", "beta", "temperature")
 
     def extra_arguments(self, target: Tensor, index: Tensor) -> tuple[Tensor, ...]:
         """Return the targets."""
         return (target,)
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
-        """Return the unweighted loss of logits ``(N, C)`` in nats: see ``functional.dkd``."""
+        """Return the unweighted loss of logits ``(..., N, C)`` in nats: see ``functional.dkd``."""
         return dkd(student_logits, teacher_logits, target, self.alpha, self.beta, self.temperature)
 
 
@@ -60,3 +67,5 @@ class WeightedKL(DKD):
 
     def __init__(self, alpha: float = 1.0, beta: float = 1.0, weight: float = 1.0) -> None:
         super().__init__(alpha, beta, temperature=1.0, weight=weight)
+
+    batched = DKD.batched

@@ -3,6 +3,10 @@
 Each takes ``(student, teacher, ...)`` and returns a scalar in nats or squared feature units: the
 mean over rows (over pairs or triplets of rows for relational losses). Half precision is promoted to
 float32, float64 stays float64, autocast is switched off inside. None detaches the teacher.
+
+Each takes K members of a stack at once too and returns ``(K,)``: logits may be ``(K, N, C)``;
+features are ``(N, ...)`` of any rank, so that ``stacked=True`` says that they are ``(K, N, ...)``.
+Numbers may then be ``(K,)`` tensors.
 """
 
 from __future__ import annotations
@@ -14,7 +18,8 @@ from torch import Tensor
 from ntdh_bench.distillers.contrastive import crd
 from ntdh_bench.distillers.precision import full_precision
 from ntdh_bench.distillers.relational import rkd
-from ntdh_bench.divergence import nckl, tckl
+from ntdh_bench.divergence import Comparison
+from ntdh_bench.stacks.layers import beside
 
 __all__ = ["crd", "dkd", "fitnet", "kd", "pkt", "rkd", "sp"]
 
@@ -22,28 +27,29 @@ PKT_EPSILON = 1e-7
 
 
 @full_precision
-def kd(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 4.0) -> Tensor:
+def kd(student_logits: Tensor, teacher_logits: Tensor, temperature: float | Tensor = 4.0) -> Tensor:
     """Soft-label distillation: ``T^2 KL(teacher || student)`` of the softened distributions.
 
     Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015.
 
     Args:
-        student_logits: ``(N, C)``.
-        teacher_logits: ``(N, C)``.
+        student_logits: ``(N, C)`` or ``(K, N, C)``.
+        teacher_logits: the same shape.
         temperature: T > 0.
 
     Returns:
-        Scalar in nats, mean over rows.
+        Scalar or ``(K,)`` in nats, mean over rows.
 
     Raises:
-        ValueError: shapes differ, or T is not positive.
+        ValueError: shapes do not fit, or T is not positive.
     """
-    _check(student_logits, teacher_logits)
-    _check_temperature(temperature)
-    student = torch.log_softmax(student_logits / temperature, dim=1)
-    teacher = torch.log_softmax(teacher_logits / temperature, dim=1)
-    divergence = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
-    return divergence * temperature**2
+    _check_logits(student_logits, teacher_logits, temperature)
+    divisor = beside(temperature, student_logits)
+    student = torch.log_softmax(student_logits / divisor, dim=-1)
+    teacher = torch.log_softmax(teacher_logits / divisor, dim=-1)
+    terms = F.kl_div(student, teacher, reduction="none", log_target=True)
+    divergence = terms.sum(dim=(-2, -1)) / max(student.shape[-2], 1)
+    return divergence * beside(temperature**2, divergence)
 
 
 @full_precision
@@ -51,9 +57,9 @@ def dkd(
     student_logits: Tensor,
     teacher_logits: Tensor,
     target: Tensor,
-    alpha: float = 1.0,
-    beta: float = 8.0,
-    temperature: float = 4.0,
+    alpha: float | Tensor = 1.0,
+    beta: float | Tensor = 8.0,
+    temperature: float | Tensor = 4.0,
 ) -> Tensor:
     """Decoupled distillation: ``T^2 (alpha TCKD + beta NCKD)`` at temperature T.
 
@@ -61,24 +67,26 @@ def dkd(
     target against rest (two terms), NCKD that of the renormalised non-target classes.
 
     Args:
-        student_logits: ``(N, C)``.
-        teacher_logits: ``(N, C)``.
-        target: int64 ``(N,)`` in ``[0, C)``.
+        student_logits: ``(N, C)`` or ``(K, N, C)``.
+        teacher_logits: the same shape.
+        target: int64 ``(N,)`` or ``(K, N)`` in ``[0, C)``.
         alpha: weight of the target part.
         beta: weight of the non-target part.
         temperature: T > 0.
 
     Returns:
-        Scalar in nats, mean over rows.
+        Scalar or ``(K,)`` in nats, mean over rows.
 
     Raises:
-        ValueError: shapes differ, T is not positive, or a target lies outside ``[0, C)``.
+        ValueError: shapes do not fit, T is not positive, or a target lies outside ``[0, C)``.
     """
-    _check_temperature(temperature)
-    student, teacher = student_logits / temperature, teacher_logits / temperature
-    target_part = tckl(teacher, student, target, binary=True)
-    other_part = nckl(teacher, student, target)
-    return (alpha * target_part + beta * other_part).mean() * temperature**2
+    _check_logits(student_logits, teacher_logits, temperature)
+    divisor = beside(temperature, student_logits)
+    divergence = Comparison(teacher_logits / divisor, student_logits / divisor, target)
+    target_part, other_part = divergence.tckl(binary=True), divergence.nckl()
+    rows = beside(alpha, target_part) * target_part + beside(beta, other_part) * other_part
+    mean = rows.sum(dim=-1) / max(rows.shape[-1], 1)
+    return mean * beside(temperature**2, mean)
 
 
 @full_precision
@@ -166,6 +174,12 @@ def _check(student: Tensor, teacher: Tensor) -> None:
         )
 
 
-def _check_temperature(temperature: float) -> None:
-    if not temperature > 0:
+def _check_logits(student: Tensor, teacher: Tensor, temperature: float | Tensor) -> None:
+    _check(student, teacher)
+    if student.dim() not in (2, 3):
+        raise ValueError(f"logits are {tuple(student.shape)}: expected (N, C) or (K, N, C)")
+    positive = torch.as_tensor(temperature) > 0
+    if positive.device.type != "cpu":  # no waiting for the device
+        torch._assert_async(positive.all())
+    elif not positive.all():
         raise ValueError(f"temperature is {temperature}: expected a number above 0")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
-from ntdh_bench.distillers.base import LogitDistiller
+from ntdh_bench.distillers.base import LogitDistiller, with_numbers
 from ntdh_bench.distillers.functional import kd
 from ntdh_bench.ranges import check_above
 
@@ -23,8 +25,13 @@ class KD(LogitDistiller):
     def __init__(self, temperature: float = 4.0, weight: float = 1.0) -> None:
         super().__init__(weight)
         check_above("distiller.temperature", temperature, 0)
-        self.temperature = temperature
+        self.temperature: float | Tensor = temperature
+
+    @classmethod
+    def batched(cls, members: Sequence[KD]) -> KD:
+        """Return members as one."""
+        return with_numbers(members, "temperature")
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        """Return the unweighted loss of logits ``(N, C)`` in nats: see ``functional.kd``."""
+        """Return the unweighted loss of logits ``(..., N, C)`` in nats: see ``functional.kd``."""
         return kd(student_logits, teacher_logits, self.temperature)
