@@ -36,10 +36,12 @@ HEAD: dict[str, type] = {
 }  # fmt: skip
 #: Those after the metrics.
 TAIL: dict[str, type] = {
-    "seconds": float, "device": str, "threads": int, "git_commit": str, "ntdh_bench": str,
-    "python": str, "torch": str, "lightning": str, "torchmetrics": str, "numpy": str,
-    "scikit_learn": str,
+    "seconds": float, "stack": int, "device": str, "threads": int, "git_commit": str,
+    "ntdh_bench": str, "python": str, "torch": str, "lightning": str, "torchmetrics": str,
+    "numpy": str, "scikit_learn": str,
 }  # fmt: skip
+#: Those that came later within a schema: files of it may lack them.
+LATER = ("stack",)
 _KNOWN = [f"{when}_{split}_{name}" for when in CHECKPOINTS for split in SPLITS for name in METRICS]
 #: The columns that every row has.
 COLUMNS: dict[str, type] = {**HEAD, **dict.fromkeys(_KNOWN, float), **TAIL}
@@ -76,7 +78,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "teacher_noise": _POSITIVE, "student_noise": _POSITIVE, "task_weight": _POSITIVE,
     "distill_weight": _POSITIVE, "seed": (0, MAX_SEED), "epochs": _COUNT,
     "teacher_parameters": _COUNT, "student_parameters": _COUNT, "seconds": (0.0, 1e10),
-    "threads": (1, _MAX_INT), "epoch": _COUNT, "y": _COUNT, "x": _COUNT,
+    "stack": (1, _MAX_INT), "threads": (1, _MAX_INT), "epoch": _COUNT, "y": _COUNT, "x": _COUNT,
 }  # fmt: skip
 # What reading a record raises that is not as it was written.
 MALFORMED = (AttributeError, KeyError, TypeError, ValueError)
@@ -118,13 +120,17 @@ def layout(rows: Iterable[Mapping[str, Any]]) -> dict[str, type]:
 
 
 def as_found(columns: Iterable[str]) -> dict[str, type] | None:
-    """Return the types of the columns of a CSV, None if they are not those of a row."""
+    """Return the types of the columns of a CSV, None if they are not those of a row.
+
+    What the file lacks, as it came later, is among them.
+    """
     found = list(columns)
     metrics = [name for name in found if name not in COLUMNS and metric_of(name)]
-    expected = [*HEAD, *_KNOWN, *metrics, *TAIL]
+    known = [*HEAD, *_KNOWN, *metrics, *TAIL]
+    expected = [name for name in known if name in found or name not in LATER]
     if found != expected or len(set(metrics)) < len(metrics):
         return None
-    return {name: COLUMNS.get(name, float) for name in found}
+    return {name: COLUMNS.get(name, float) for name in known}
 
 
 # -- values --------------------------------------------------------------------------------------

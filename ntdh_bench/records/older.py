@@ -8,14 +8,12 @@ from typing import Any
 
 from ntdh_bench.cache import digest
 from ntdh_bench.experiments import Run, load_shipped
-from ntdh_bench.records.columns import COLUMNS, SETTINGS, Row, metric_of
+from ntdh_bench.records.columns import COLUMNS, LATER, SETTINGS, Row, metric_of
 from ntdh_bench.records.identity import Place, place
 
 _NEW = ("cell", "objective_hash", "pair_hash", "mask_hash", "measure")
-_LAYOUTS = {
-    3: tuple(name for name in COLUMNS if name not in _NEW),
-    2: tuple(name for name in COLUMNS if name not in _NEW and not name.endswith("miou")),
-}
+_THEN = tuple(name for name in COLUMNS if name not in (*_NEW, *LATER))
+_LAYOUTS = {3: _THEN, 2: tuple(name for name in _THEN if not name.endswith("miou"))}
 # What told objectives, pairs and masks apart.
 _OBJECTIVE = (
     "method", "classes", "student_noise", "student_parameters", "epochs", "task_weight",

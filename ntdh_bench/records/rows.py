@@ -30,7 +30,7 @@ from ntdh_bench.records.identity import Place, threads
 
 _MASKS = {"FeatureMask": "feature", "SampleMask": "sample"}
 # Columns in which any two runs differ.
-_OF_THE_RUN = ("run", "config_hash", "created", "seconds", "teacher_hash")
+_OF_THE_RUN = ("run", "config_hash", "created", "seconds", "stack", "teacher_hash")
 
 
 def to_row(record: Mapping[str, Any], place: Place) -> Row:

@@ -45,7 +45,7 @@ def test_every_metric_that_was_measured_has_a_column(tmp_path: Path) -> None:
     assert read_plain == plain
     columns = path.read_text().partition("\n")[0].split(",")
     assert columns.index("best_test_nckl") < columns.index("last_test_completion_iou")
-    assert columns[-11] == "seconds"
+    assert columns[-12] == "seconds"
 
 
 def test_a_run_that_measures_nothing_has_no_measure() -> None:

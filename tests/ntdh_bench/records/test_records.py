@@ -209,7 +209,8 @@ def with_column(name: str, value: Any) -> dict[str, Any]:
         ("epochs", -1), ("epochs", 10**30), ("seconds", -1), ("seconds", 1e300), ("seed", -1),
         ("seed", 2**32), ("threads", 0), ("ratio", 1.01), ("gap", -0.1), ("classes", 1),
         ("teacher_noise", -1), ("task_weight", -0.5), ("teacher_epochs", -1),
-        ("teacher_parameters", -1), ("student_parameters", 10**400), ("last_test_accuracy", 1.01),
+        ("teacher_parameters", -1), ("student_parameters", 10**400), ("stack", 0),
+        ("stack", 2.0), ("last_test_accuracy", 1.01),
         ("last_test_accuracy", -0.01), ("last_test_teacher_accuracy", 100), ("last_test_miou", -1),
         ("last_test_ncjsd", 5e9), ("last_test_ncjsd", 0.6932), ("last_test_tcjsd", -0.01),
         ("last_test_kl", -0.01), ("last_test_kl", 1e39), ("last_test_kl", 10**400),
@@ -240,6 +241,22 @@ def test_the_ends_of_ranges_are_inside_and_rounding_is_allowed() -> None:
         ("last_test_kl", 2e4),
     ):  # fmt: skip
         assert to_row(with_column(name, value), Place("fig8", "short"))[name] == value
+
+
+def test_a_file_without_the_column_of_stacks_is_of_this_schema(tmp_path: Path) -> None:
+    """So it was written before there were any; what is written next has it."""
+    rows = [to_row(record("a"), Place("fig8", "short"))]
+    path = tmp_path / "fig8.csv"
+    write_rows(path, rows)
+    lines = [line.split(",") for line in path.read_text().splitlines()]
+    place = lines[0].index("stack")
+    assert all(not line.pop(place) for line in lines[1:])
+    del lines[0][place]
+    path.write_text("".join(f"{','.join(line)}\n" for line in lines))
+    assert read_rows(path) == (rows, [])
+    stacked = to_row(record("b", stack=40), Place("fig8", "short", {"ratio": "0.5"}))
+    write_rows(path, [*rows, stacked])
+    assert [row["stack"] for row in read_rows(path).rows] == [None, 40]
 
 
 def test_the_threads_are_those_that_trained_the_student() -> None:
