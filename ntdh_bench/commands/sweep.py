@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
+from ntdh_bench.commands.sweep_plan import print_plan
 from ntdh_bench.composition import parse_assignment
 from ntdh_bench.errors import UserError
 from ntdh_bench.experiments import (
@@ -24,8 +26,9 @@ from ntdh_bench.experiments import (
 )
 from ntdh_bench.records.collecting import collect
 from ntdh_bench.records.rows import csv_path
+from ntdh_bench.stacks.plan import Machine, Plan, Stacking, check_stackable, make_plan
 from ntdh_bench.sweep.driver import Driver, Outcome
-from ntdh_bench.sweep.engine import FUNCTION, Engine, cores, default_jobs, gpus
+from ntdh_bench.sweep.engine import FUNCTION, Engine, cores, default_jobs, gpus, stack_memory
 from ntdh_bench.sweep.estimate import expected_seconds
 from ntdh_bench.sweep.local import LocalEngine
 from ntdh_bench.sweep.progress import Progress, describe, duration
@@ -47,13 +50,17 @@ def main(argv: Sequence[str]) -> int:
         )  # workers inherit it
     experiment = _experiment(options)
     runs = _selected(experiment, options)
+    check_stackable(runs, options.stack)
     store = Store(options.runs)
     finished = finished_runs(experiment, store, options.results)
     complete = finished.keys() - ({run.hash for run in runs} if options.rerun else set())
     todo = list({run.hash: run for run in runs if run.hash not in complete}.values())
     if options.dry_run:
-        timed = [(run, finished.get(run.hash, 0.0)) for run in experiment.runs]
-        _print_plan(runs, todo, expected_seconds(todo, timed), options)
+        jobs = options.jobs or default_jobs(len(gpus()), options.gpus_per_run, cores())
+        plan = _plan(todo, jobs, len(gpus()), options)
+        timed = [(run, finished[run.hash]) for run in experiment.runs if run.hash in finished]
+        expected = expected_seconds(plan.placed, timed)
+        print_plan(runs, plan, expected, jobs)
         return 0
     store.prepare()
     return _sweep(experiment, runs, todo, store, options)
@@ -84,6 +91,9 @@ def _parser() -> argparse.ArgumentParser:
         help="share of a GPU that a run takes, where there are GPUs; default: 1")  # fmt: skip
     add("--address", metavar="ADDRESS",
         help="Ray cluster (auto: this machine's); default: a Ray of its own")  # fmt: skip
+    add("--stack", type=_stacking, default="auto", metavar="auto|off|N",
+        help="train runs of one kind as one: where it pays (default), never, or wherever it can be "
+        "done, at most N at once")  # fmt: skip
     add("--timeout", type=PositiveFloat, metavar="SECONDS", help="kill a run after this long")
     add(
         "--retries",
@@ -100,6 +110,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--results", type=Path, default=Path("results"), metavar="DIR",
         help="where the CSV goes; default: results")  # fmt: skip
     return parser
+
+
+def _stacking(text: str) -> Stacking:
+    if text in ("auto", "off"):
+        return cast("Stacking", text)
+    if not text.isdecimal() or int(text) < 2:
+        raise argparse.ArgumentTypeError(f"{text!r}: give auto, off or a number from 2")
+    return int(text)
 
 
 # -- which runs ----------------------------------------------------------------------------------
@@ -175,33 +193,9 @@ def _labels(run: Run) -> dict[str, str]:
     return {**run.labels, "seed": str(run.seed)}
 
 
-def _print_plan(
-    runs: Sequence[Run], todo: Sequence[Run], seconds: float | None, options: argparse.Namespace
-) -> None:
-    axes = list(dict.fromkeys(axis for run in runs for axis in run.labels))
-    lines = [[*axes, "protocol", "seed", "run", "state"]]
-    left = {run.hash for run in todo}
-    for run in runs:
-        cell = [run.labels.get(axis, "") for axis in axes]
-        state = "to do" if run.hash in left else "done"
-        lines.append([*cell, run.protocol, str(run.seed), run.hash, state])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        padded = (text.ljust(width) for text, width in zip(line, widths, strict=True))
-        print("  ".join(padded).rstrip())
-    print(f"\n{len(runs)} runs, {len(todo)} to do{_estimate(todo, seconds, options)}")
-
-
-def _estimate(todo: Sequence[Run], seconds: float | None, options: argparse.Namespace) -> str:
-    if not todo:
-        return ""
-    if seconds is None:
-        return f"; time unknown: no run of protocol {todo[0].protocol} is finished"
-    jobs = options.jobs or default_jobs(len(gpus()), options.gpus_per_run, cores())
-    return (
-        f": about {duration(seconds / min(jobs, len(todo)))}, at {duration(seconds / len(todo))} "
-        f"a run and {jobs} at once"
-    )
+def _plan(todo: Sequence[Run], jobs: int, n_gpus: float, options: argparse.Namespace) -> Plan:
+    memory = stack_memory(jobs, n_gpus, options.gpus_per_run)
+    return make_plan(todo, options.stack, Machine(jobs, n_gpus > 0, memory))
 
 
 # -- running them --------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,8 @@ STARTS = 3  # attempts to start a worker before it is given up
 #: What runs one config: ``(config, folder) -> record``, as ``module:function``.
 FUNCTION = "ntdh_bench.sweep.worker:run_config"
 _DEVICES = Path("/dev")
+_CONTAINER = Path("/sys/fs/cgroup/memory.max")
+_GPU_MEMORY = 2.0**34
 # A run has one device and no peers, whatever job the sweep is part of. With the variables of SLURM,
 # LSF, torchrun or Kubeflow in a worker's environment, Lightning would look for the other processes.
 _CLUSTER = re.compile(
@@ -99,6 +102,25 @@ def gpus() -> list[str]:
         devices = (re.fullmatch(r"nvidia\d+", path.name) for path in _DEVICES.iterdir())
         return [str(number) for number in range(sum(device is not None for device in devices))]
     return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
+
+
+def stack_memory(jobs: int, n_gpus: float, gpus_per_run: float) -> float:
+    """Return the bytes that one stack may take: a worker's share of its GPU, or half of the memory.
+
+    What a GPU has is not known without torch: 16 GiB are assumed. It is the memory that is there,
+    not what is free, so that the same sweep has the same stacks again.
+    """
+    if n_gpus:
+        return _GPU_MEMORY * min(gpus_per_run, 1.0)
+    return _memory() / 2 / jobs
+
+
+def _memory() -> float:
+    """Return the bytes of memory that this process may use: the machine's, or its container's."""
+    there = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    with suppress(OSError, ValueError):  # no cgroup, or one without a limit ("max")
+        return min(there, float(int(_CONTAINER.read_text())))
+    return there
 
 
 def default_jobs(n_gpus: float, gpus_per_run: float, n_cores: int) -> int:

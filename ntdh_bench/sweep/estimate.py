@@ -4,33 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from ntdh_bench.experiments import Run
 
 
-def expected_seconds(todo: Iterable[Run], finished: Iterable[tuple[Run, float]]) -> float | None:
-    """Return the seconds that runs take one after the other, None if nothing tells.
+class Timing(NamedTuple):
+    """What a finished run took.
+
+    Attributes:
+        seconds: its own, or its share of its stack's; 0 is unknown.
+        stacked: whether it was trained in a stack.
+    """
+
+    seconds: float
+    stacked: bool = False
+
+
+class Expected(NamedTuple):
+    """What runs take one after the other: ``about``, ``at most`` or ``at least`` the seconds."""
+
+    seconds: float
+    word: str = "about"
+
+
+def expected_seconds(
+    todo: Iterable[tuple[Run, bool]], finished: Iterable[tuple[Run, Timing]]
+) -> Expected | None:
+    """Return what runs take one after the other, None if nothing tells.
 
     A run takes what the finished ones of its cell took on average; else those of the same classes
-    (network, method, mask, data, ...); else all of its protocol.
+    (network, method, mask, data, ...); else all of its protocol. Runs in stacks go by those in
+    stacks: if there are none, by those alone, which take longer.
 
     Args:
-        todo: runs to do.
-        finished: runs with their seconds, also of other protocols; 0 is unknown.
+        todo: runs to do, and whether in a stack.
+        finished: runs with their times, also of other protocols.
     """
     taken: dict[Hashable, list[float]] = {}
-    for run, seconds in finished:
-        for kin in _kin(run) if seconds else ():
-            taken.setdefault(kin, []).append(seconds)
+    for run, timing in finished:
+        for kin in _kin(run) if timing.seconds else ():
+            taken.setdefault((timing.stacked, kin), []).append(timing.seconds)
     means = {kin: fmean(values) for kin, values in taken.items()}
-    total = 0.0
-    for run in todo:
-        nearest = next((kin for kin in _kin(run) if kin in means), None)
+    total, words = 0.0, set()
+    for run, stacked in todo:
+        kins = [(way, kin) for way in (stacked, not stacked) for kin in _kin(run)]
+        nearest = next((kin for kin in kins if kin in means), None)
         if nearest is None:
             return None
         total += means[nearest]
-    return total
+        words |= {"at most" if stacked else "at least"} if nearest[0] != stacked else set()
+    return Expected(total, words.pop() if len(words) == 1 else "about")
 
 
 def _kin(run: Run) -> Iterator[Hashable]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -20,6 +21,7 @@ from ntdh_bench.records.collecting import record_path
 from ntdh_bench.records.columns import RecordError
 from ntdh_bench.records.files import read_run
 from ntdh_bench.records.rows import csv_path, read_rows
+from ntdh_bench.sweep.estimate import Timing
 
 _FOLDERS = ("records", "logs", "locks", "work")
 _HASH = re.compile(r"\.?([0-9a-f]{16})\b")
@@ -114,8 +116,8 @@ class Store:
             ) from None
 
 
-def finished_runs(experiment: Experiment, store: Store, results: Path) -> dict[str, float]:
-    """Return hash -> seconds of the runs that are complete: in the store, or in the CSV.
+def finished_runs(experiment: Experiment, store: Store, results: Path) -> dict[str, Timing]:
+    """Return hash -> time of the runs that are complete: in the store, or in the CSV.
 
     A run whose record cannot be collected is not complete.
 
@@ -124,13 +126,16 @@ def finished_runs(experiment: Experiment, store: Store, results: Path) -> dict[s
     """
     path = csv_path(results, experiment.name)
     rows = read_rows(path).rows if path.is_file() else []
-    seconds = {row["run"]: row["seconds"] or 0.0 for row in rows}
+    timings = {row["run"]: _timing(row) for row in rows}
     for run in experiment.runs:
         path = store.record(run.hash)
         try:
-            record = read_run(path, run.hash, experiment.keep)
-            seconds[run.hash] = float(record.get("seconds") or 0)
+            timings[run.hash] = _timing(read_run(path, run.hash, experiment.keep))
         except RecordError:
             if path.exists():
-                seconds.pop(run.hash, None)
-    return seconds
+                timings.pop(run.hash, None)
+    return timings
+
+
+def _timing(record: Mapping[str, Any]) -> Timing:
+    return Timing(float(record.get("seconds") or 0), bool(record.get("stack")))

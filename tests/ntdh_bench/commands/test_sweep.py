@@ -145,8 +145,10 @@ def test_failures_are_named_and_counted(
 
 def test_dry_run(run: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--dry-run") == 0
-    header, *listed, _, total = capsys.readouterr().out.splitlines()
-    assert header.split() == ["method", "mask.ratio", "protocol", "seed", "run", "state"]
+    header, *listed, _, alone, total = capsys.readouterr().out.splitlines()
+    columns = ["method", "mask.ratio", "protocol", "seed", "run", "stack", "state"]
+    assert header.split() == columns
+    assert alone == "alone: 8 runs: model None"
     assert listed[0].split()[:4] == ["KD", "0.25", "quick", "0"]
     assert len(listed) == 8
     assert total == "8 runs, 8 to do; time unknown: no run of protocol quick is finished"
@@ -164,6 +166,34 @@ def test_dry_run(run: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "4 runs, 4 to do: about 6 min 00 s" in capsys.readouterr().out
     run("--dry-run", "--protocol", "long")
     assert "4 runs, 4 to do; time unknown: no run of protocol long" in capsys.readouterr().out
+
+
+def test_dry_run_of_stacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A column that says which, and a line for each; without torch or the data."""
+    places = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path)]
+    only = ["--only", "mask.init_args.ratio=0.5", "--only", "seed=0,1"]
+    dry_run = ["sweep", "fig9b_features", "--dry-run", *places, *only, "--jobs", "1"]
+    assert sweep.main(dry_run) == 0
+    header, *listed, _, stack, total = capsys.readouterr().out.splitlines()
+    assert header.split()[-3:] == ["run", "stack", "state"]
+    assert {line.split()[-3] for line in listed} == {"1"}
+    assert stack == f"stack 1: {len(listed)} runs, seeds 0 to 1"
+    assert total.startswith(f"{len(listed)} runs, {len(listed)} to do; time unknown")
+    assert sweep.main([*dry_run, "--stack", "off"]) == 0
+    shown = capsys.readouterr().out
+    assert f"alone: {len(listed)} runs: --stack off" in shown
+    assert "stack 1" not in shown
+
+
+def test_a_number_of_stacked_runs_where_none_can_be(
+    run: Sweep, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UserError, match="--stack 4: none of these runs can be in a stack: model"):
+        run("--dry-run", "--stack", "4")
+    for wrong in ("1", "all"):
+        with pytest.raises(SystemExit):
+            run("--dry-run", "--stack", wrong)
+        assert "give auto, off or a number from 2" in capsys.readouterr().err
 
 
 def test_the_data_root_is_for_the_workers_too(

@@ -19,7 +19,7 @@ from ntdh_bench.errors import UserError
 from ntdh_bench.experiments import Run
 from ntdh_bench.records.files import read_record, write_record
 from ntdh_bench.sweep.driver import Driver, Outcome
-from ntdh_bench.sweep.engine import cores, default_jobs, gpus, thread_count
+from ntdh_bench.sweep.engine import cores, default_jobs, gpus, stack_memory, thread_count
 from ntdh_bench.sweep.local import LocalEngine
 from ntdh_bench.sweep.store import Store
 from tests.typed import some
@@ -268,6 +268,19 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("ntdh_bench.sweep.engine._DEVICES", tmp_path)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert gpus() == ["0", "1"]  # CUDA counts those that a container has
+
+
+def test_the_memory_of_a_stack(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr("ntdh_bench.sweep.engine._CONTAINER", limit)
+    there = stack_memory(1, 0, 1.0)
+    assert 2**26 < there < 2**50
+    for text in ("max\n", f"{2**60}\n"):
+        limit.write_text(text)
+        assert stack_memory(1, 0, 1.0) == there
+    limit.write_text(f"{2**20}\n")
+    assert [stack_memory(jobs, 0, 1.0) for jobs in (1, 4)] == [2**19, 2**17]
+    assert [stack_memory(4, 2, share) for share in (0.5, 1.0, 2.0)] == [2**33, 2**34, 2**34]
 
 
 # -- several drivers, and killed ones ------------------------------------------------------------

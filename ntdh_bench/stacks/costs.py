@@ -1,0 +1,89 @@
+"""What a member of a stack costs, estimated from its config. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+from ntdh_bench.composition import Config, arguments_of
+from ntdh_bench.stacks.requirements import is_among
+
+# Floating-point operations of a member's step. 35-64-64-8 at batch 64 (3e6) gains ninefold from a
+# stack on one core; 50-16-16-4 on 6,000 rows (4e7) and 784-512-256-10 at batch 128 (4e8) nothing.
+_FILLS_A_CORE = 3e7
+_FULL_BATCH = 10_000  # rows, where the config does not say how many a batch has
+_FLOAT = 4  # bytes
+_COPIES = 6  # of the weights: they, gradients, two of an optimiser, the best, a checkpoint's
+_PASSES = 3  # of the activations: before and after the nonlinearity, gradients
+_SAMPLES = 60_000  # rows of CRD's memory, which depend on the data: as many as MNIST has
+_CRD = ("ntdh_bench.distillers.CRD", "ntdh_bench.paper.authors.AuthorsCRD")
+_MLP = ("ntdh_bench.models.MLPClassifier",)
+_AUDIO = ("ntdh_bench.models.AudioCNN",)
+
+
+class _Size(NamedTuple):
+    """Parameters of a network, and values of a sample's input and layers."""
+
+    parameters: float
+    activations: float
+
+
+# At an image of 256 x 512 and at 40 x 256 coefficients: 32 channels, 64 on a quarter of the
+# pixels, and 128 on a sixteenth.
+_IMAGE_CNN = _Size(13_071_560, 56 * 256 * 512)
+_AUDIO_CNN = _Size(13_236_104, 56 * 40 * 256)
+
+
+def fills_a_core(config: Config) -> bool:
+    """Return whether a member's arithmetic keeps a core busy, so that K of them take K times.
+
+    Convolutions do. Of a multilayer perceptron a step is 6 operations a parameter and row.
+    """
+    networks = _networks(config)
+    if not all(is_among(network, _MLP) for network in networks):
+        return True
+    parameters = max(_size(network).parameters for network in networks)
+    return 6 * _rows(config) * parameters > _FILLS_A_CORE
+
+
+def member_bytes(config: Config) -> float:
+    """Return about how much memory a member takes, in bytes; more rather than less.
+
+    That is both networks with all that training keeps of them, a batch with its activations, and
+    CRD's memory and scores, for which a data set of 60,000 samples is assumed.
+    """
+    sizes = [_size(network) for network in _networks(config)]
+    values = sum(_COPIES * s.parameters + _PASSES * _rows(config) * s.activations for s in sizes)
+    distiller = arguments_of(config["model"]).get("distiller")
+    if is_among(distiller, _CRD):
+        width = arguments_of(distiller).get("feat_dim", 128)
+        values += 2 * _SAMPLES * (_number(width) + _rows(config))
+    return _FLOAT * values
+
+
+def _networks(config: Config) -> list[Any]:
+    model = arguments_of(config["model"])
+    return [model["teacher_network"], model["student_network"]]
+
+
+def _size(network: Any) -> _Size:
+    if not is_among(network, _MLP):
+        return _AUDIO_CNN if is_among(network, _AUDIO) else _IMAGE_CNN
+    given = arguments_of(network)
+    hidden = given.get("hidden")
+    if not isinstance(hidden, list):
+        return _Size(math.inf, math.inf)  # the run will be refused
+    widths = [_number(width) for width in (given.get("in_features"), *hidden)]
+    widths.append(_number(given.get("num_classes")))
+    parameters = sum((before + 1) * after for before, after in pairwise(widths))
+    return _Size(parameters, sum(widths))
+
+
+def _rows(config: Config) -> float:
+    batch_size = arguments_of(config.get("data")).get("batch_size")
+    return _FULL_BATCH if batch_size is None else _number(batch_size)
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else math.inf
