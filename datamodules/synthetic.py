@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.datasets import make_classification
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from ntdh_bench.batch import Split
@@ -139,6 +137,8 @@ class SyntheticDataModule(PairedDataModule):
 
     def load(self) -> dict[Split, PairedDataset]:
         """Generate the problem and return its splits."""
+        from sklearn.datasets import make_classification
+
         features, labels = make_classification(
             self.n_samples,
             n_features=self.n_features,
@@ -163,6 +163,8 @@ class SyntheticDataModule(PairedDataModule):
 
     def _split_rows(self) -> dict[Split, Tensor]:
         """Return the samples of each split; the test split does not depend on the validation's."""
+        from sklearn.model_selection import train_test_split
+
         rest, test = train_test_split(
             np.arange(self.n_samples), test_size=self.test_fraction, random_state=self.data_seed
         )

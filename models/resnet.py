@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from torch import Tensor, nn
-from torchvision.models import resnet18, resnet34
 
 from ntdh_bench.checkpoints import read_weights
 from ntdh_bench.errors import UserError
@@ -13,8 +12,6 @@ from ntdh_bench.errors import UserError
 Backbone: TypeAlias = Literal["resnet18", "resnet34"]
 WIDTHS = (64, 128, 256, 512)
 DOWNSAMPLING = 16
-
-_BACKBONES = {"resnet18": resnet18, "resnet34": resnet34}
 
 
 class ResNetEncoder(nn.Module):
@@ -43,7 +40,9 @@ class ResNetEncoder(nn.Module):
         pretrained: str | None = None,
     ) -> None:
         super().__init__()
-        net = _BACKBONES[backbone](weights=None)
+        from torchvision import models  # only here: as long to import as torch
+
+        net: Any = getattr(models, backbone)(weights=None)
         if pretrained is not None:
             _load_pretrained(net, pretrained, backbone)
         if in_channels != 3:

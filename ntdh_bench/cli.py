@@ -11,12 +11,12 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
-from importlib import import_module
 from typing import NamedTuple
 from unicodedata import normalize
 
 from ntdh_bench import __version__
 from ntdh_bench.errors import UserError, one_line
+from ntdh_bench.startup import import_once
 from ntdh_bench.stopping import Stopped
 
 
@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f"did you mean {close[0]!r}? " if close else ""
         return _fail(f"unknown command {words[0]!r}: {hint}choose one of {', '.join(COMMANDS)}", 2)
     try:
-        module = import_module(f"ntdh_bench.commands.{COMMANDS[words[0]].module}")
+        module = import_once(f"ntdh_bench.commands.{COMMANDS[words[0]].module}")
         run: Callable[[list[str]], int] = module.main
         status = run(words)
         sys.stdout.flush()

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -88,6 +87,8 @@ class LabelledMat:
         return Pair(image, depth, self._classes[raw])
 
     def _variable(self, name: str) -> Any:
+        import h5py
+
         # Only what lies in this very file is read: links and external storage may point anywhere.
         link = self._file.get(name, getlink=True)
         variable = self._file.get(name) if isinstance(link, h5py.HardLink) else None
@@ -168,6 +169,8 @@ def _read_whole_numbers(path: Path, name: str) -> NDArray[np.int64]:
 
 
 def _open(path: Path) -> Any:
+    import h5py
+
     if not path.is_file():
         raise FileError(f"{path} is missing; {HOW_TO_GET}")
     with reading(path, _WHAT, f"{AGAIN}: it has 2.8 GB"):

@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from ntdh_bench.errors import FileError, UserError
@@ -59,6 +57,9 @@ class FeatureTable:
 
         The public features hold one clip twice; its copies must not be on two sides of a split.
         """
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
         rows = np.arange(len(self.names))
         ends, first = [], len(rows)
         for array in (array for array in (self.audio, self.face) if array.shape[1]):

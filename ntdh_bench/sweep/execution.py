@@ -11,11 +11,11 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from ntdh_bench.errors import UserError, one_line
+from ntdh_bench.startup import import_once
 from ntdh_bench.sweep.engine import leave_cluster
 
 RunFunction: TypeAlias = Callable[[dict[str, Any], Path], dict[str, Any]]
@@ -25,8 +25,7 @@ def load_function(name: str) -> RunFunction:
     """Import ``module:function``, in a process that does nothing else."""
     leave_cluster()
     module, _, function = name.partition(":")
-    loaded: RunFunction = getattr(import_module(module), function)
-    gc.freeze()  # imports stay: collecting after each run need not look at them
+    loaded: RunFunction = getattr(import_once(module), function)
     return loaded
 
 

@@ -1,4 +1,8 @@
-"""How long the commands that run no model take to answer, as a ratio to their lightest imports."""
+"""How long processes take to start, as ratios.
+
+Commands that run no model: to their lightest imports. A worker: to one that imports what whole
+packages import, as Python does without help.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,19 @@ COMMANDS = {
     "--help": ["-m", "ntdh_bench", "--help"],
     "data list": ["-m", "ntdh_bench", "data", "list"],
 }
+WORKER = """
+from ntdh_bench.sweep.execution import load_function
+load_function("ntdh_bench.sweep.worker:run_config")
+"""
+WHOLE = """
+import torchmetrics, sklearn.datasets, scipy.sparse.csgraph, h5py
+import ntdh_bench.sweep.worker
+"""
+PARSE = """
+from ntdh_bench.composition import find_config, read_config
+from ntdh_bench.runs import Run
+Run.parse("fit", config=read_config(find_config("mnist_kd")))
+"""
 REPEATS = 9
 TARGET = 1.5
 
@@ -51,3 +68,14 @@ def test_answers_about_as_fast_as_its_imports(name: str) -> None:
         f"\nntdh-bench {name}: {median:.3f} s, `import jsonargparse, rich`: {base:.3f} s, "
         f"ratio {median / base:.2f} (target <= {TARGET})"
     )
+
+
+@pytest.mark.benchmark
+@pytest.mark.parametrize("then", ["", PARSE], ids=["imports", "imports and a config"])
+def test_a_worker_starts_with_less(then: str) -> None:
+    ours, whole = [], []
+    for _ in range(5):  # the first pair is not counted
+        ours.append(seconds(["-c", WORKER + then])[0])
+        whole.append(seconds(["-c", WHOLE + then])[0])
+    median, base = statistics.median(ours[1:]), statistics.median(whole[1:])
+    print(f"\na worker: {median:.2f} s, with whole packages {base:.2f} s: {median / base:.2f}")

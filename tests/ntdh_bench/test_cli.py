@@ -33,7 +33,7 @@ def test_ctrl_c_before_a_command_is_imported_is_one_line(
     def interrupted(name: str) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "import_module", interrupted)
+    monkeypatch.setattr(cli, "import_once", interrupted)
     assert main(["sweep", "smoke"]) == 130
     assert capsys.readouterr().err == "ntdh-bench: error: interrupted\n"
 

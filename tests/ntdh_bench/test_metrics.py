@@ -12,6 +12,7 @@ from ntdh_bench.batch import Measure, PairedBatch
 from ntdh_bench.divergence import kl, ncjsd, nckl, tcjsd, tckl
 from ntdh_bench.metrics import (
     COMPLETION,
+    Accuracy,
     NonTargetJSD,
     RowMean,
     TargetJSD,
@@ -103,13 +104,32 @@ def data(metric: Measure) -> Any:
     )
 
 
-@pytest.mark.parametrize(("metric", "kind"), [("accuracy", MulticlassAccuracy), ("miou", MeanIoU)])
+@pytest.mark.parametrize(("metric", "kind"), [("accuracy", Accuracy), ("miou", MeanIoU)])
 def test_the_data_choose_the_measure(metric: Measure, kind: type) -> None:
     assert type(single_metric(data(metric))) is kind
     names = list(pair_metrics(data(metric)))
     assert names[:2] == [metric, f"teacher_{metric}"]
     assert set(names) <= set(METRICS)
     assert len(names) == 8
+
+
+def test_accuracy_is_that_of_torchmetrics_to_the_last_bit() -> None:
+    stream = torch.Generator().manual_seed(0)
+    ours = Accuracy()
+    theirs = MulticlassAccuracy(6, average="micro", ignore_index=255, validate_args=False)
+    for rows in (7, 1, 128):
+        for shape in ((), (3, 5)):
+            logits = torch.randn(rows, 6, *shape, generator=stream)
+            target = torch.randint(6, (rows, *shape), generator=stream)
+            target[torch.rand(target.shape, generator=stream) < 0.3] = 255
+            for metric in (ours, theirs):
+                metric.update(logits, target)
+            assert torch.equal(ours.compute(), theirs.compute())
+            assert ours.compute().dtype == torch.float32
+    for metric in (ours, theirs):
+        metric.reset()
+        metric.update(logits, torch.full_like(target, 255))
+    assert torch.equal(ours.compute(), theirs.compute())
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "miou"])
