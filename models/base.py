@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from ntdh_bench.batch import Inputs, PairedBatch, PairedData, Split
 from ntdh_bench.contract import BenchModule
 from ntdh_bench.errors import UserError
+from ntdh_bench.layers import FeatureTap
 from ntdh_bench.metrics import update_pair
 from ntdh_bench.networks import evaluating
 from ntdh_bench.seeding import derive_seed, seeded
@@ -26,7 +27,7 @@ from .optimizers import WarmupCosine
 NetworkCallable: TypeAlias = Callable[[], nn.Module]
 EvaluatedSplit: TypeAlias = Literal["val", "test"]
 
-_TOO_LARGE = "lower the learning rate or the weight of the distillation term, or check the data"
+TOO_LARGE = "lower the learning rate or the weight of the distillation term, or check the data"
 
 
 def build_network(factory: NetworkCallable, seed: int, purpose: str) -> nn.Module:
@@ -87,6 +88,16 @@ def check_network(
             f"size {tuple(spatial)}: choose a network that labels every pixel (of volumes: set "
             f"model.{name}.init_args.grid and data.scale to go together)"
         )
+
+
+@torch.no_grad()
+def layer_widths(network: nn.Module, layers: Sequence[str], inputs: Inputs) -> list[int]:
+    """Return the sizes of dimension 1 of layers' outputs; batch statistics stay as they are."""
+    tap = FeatureTap(network, layers)
+    with evaluating(network):
+        outputs = tap(inputs)
+    tap.close()
+    return [outputs[layer].shape[1] for layer in layers]
 
 
 def task_loss(
@@ -264,7 +275,7 @@ class TrainableModule(BenchModule):
         if not torch.isfinite(loss):
             raise UserError(
                 f"the loss is {loss.item()} in {self.stage_name}, step {self.global_step} (epoch "
-                f"{self.current_epoch}, batch {batch_idx}): {_TOO_LARGE}"
+                f"{self.current_epoch}, batch {batch_idx}): {TOO_LARGE}"
             )
         for name, value in {"loss": loss, **parts}.items():
             self._loss_sums[name] = self._loss_sums.get(name, 0.0) + value.detach().float()
@@ -280,7 +291,7 @@ class TrainableModule(BenchModule):
         if not all(torch.isfinite(value).all() for value in self.parameters()):
             raise UserError(
                 f"weights are not finite after {self.stage_name}, step {self.global_step - 1} "
-                f"(epoch {self.current_epoch}, its last batch): {_TOO_LARGE}"
+                f"(epoch {self.current_epoch}, its last batch): {TOO_LARGE}"
             )
         if self._loss_count:
             means = {f"train/{n}": total / self._loss_count for n, total in self._loss_sums.items()}

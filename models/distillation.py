@@ -8,17 +8,16 @@ from typing import Any
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import SGD
 
 from ntdh_bench.batch import Inputs, PairedBatch
-from ntdh_bench.contract import RowMask
+from ntdh_bench.contract import RowMask, StackMember
 from ntdh_bench.distillers import Distiller
 from ntdh_bench.errors import UserError
 from ntdh_bench.frozen_teacher import FrozenTeacher, TeacherKind
 from ntdh_bench.layers import LOGITS, FeatureTap, find_layer
 from ntdh_bench.metrics import pair_metrics
-from ntdh_bench.networks import evaluating
 from ntdh_bench.ranges import check_at_least, check_within
 
 from .base import (
@@ -28,9 +27,11 @@ from .base import (
     build_network,
     check_network,
     count_parameters,
+    layer_widths,
 )
 from .dense import kept_outputs, samples_kept
 from .joint import JointModule
+from .stacks import DistillationStack
 from .teacher import TeacherModule
 
 
@@ -152,8 +153,8 @@ class DistillationModule(TrainableModule):
         network = self.frozen_teacher.network
         check_network(network, batch["teacher"], self.num_classes, "teacher_network", size)
         if self.distiller is not None and not self._distiller_sizes:
-            student = _widths(self.student, self.distiller.student_layers, inputs)
-            teacher = _widths(network, self.distiller.teacher_layers, batch["teacher"])
+            student = layer_widths(self.student, self.distiller.student_layers, inputs)
+            teacher = layer_widths(network, self.distiller.teacher_layers, batch["teacher"])
             self._build_distiller(self.distiller, [*student, *teacher, self.data.num_train])
 
     def _build_distiller(self, distiller: Distiller, sizes: list[int]) -> None:
@@ -196,6 +197,12 @@ class DistillationModule(TrainableModule):
         """Return the student's logits."""
         logits: Tensor = self.student(inputs)
         return logits
+
+    def stack(self, members: Sequence[StackMember], streams: Sequence[Any]) -> DistillationStack:
+        """Return members of this class as one module."""
+        for member in members:
+            member.module._student_tap.close()  # its students are run as one now
+        return DistillationStack(members, streams)
 
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
         """Weighted sum of task and distillation loss of one batch (Lightning hook)."""
@@ -250,16 +257,6 @@ class DistillationModule(TrainableModule):
         teacher = self.frozen_teacher.outputs(batch, split, self.data)[LOGITS]
         student = self.student(batch["student"])
         self.log_pair(split, teacher, student, batch["target"], batch)
-
-
-@torch.no_grad()
-def _widths(network: nn.Module, layers: Sequence[str], inputs: Inputs) -> list[int]:
-    """Return the sizes of dimension 1 of layers' outputs; batch statistics stay as they are."""
-    tap = FeatureTap(network, layers)
-    with evaluating(network):
-        outputs = tap(inputs)
-    tap.close()
-    return [outputs[layer].shape[1] for layer in layers]
 
 
 def _loss_weights(task: float, distill: float, lam: float | None) -> tuple[float, float]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 from torch.optim import SGD
 
 from ntdh_bench.batch import PairedBatch
+from ntdh_bench.contract import StackMember
 from ntdh_bench.distillers.functional import kd
 from ntdh_bench.divergence import flatten_dense
 from ntdh_bench.metrics import single_metric
 
 from .base import EvaluatedSplit, NetworkCallable, TrainableModule, build_network, check_network
+from .stacks import JointStack
 
 
 class JointModule(TrainableModule):
@@ -57,6 +62,10 @@ class JointModule(TrainableModule):
         inputs, size = batch["student"], batch["target"].shape[1:]
         check_network(self.teacher, batch["teacher"], self.num_classes, "teacher_network", size)
         check_network(self.companion, inputs, self.num_classes, "student_network", size)
+
+    def stack(self, members: Sequence[StackMember], streams: Sequence[Any]) -> JointStack:
+        """Return members of this class as one module."""
+        return JointStack(members, streams)
 
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
         """CE + CE + Dist of one batch (Lightning hook)."""

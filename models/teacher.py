@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 from torch.optim import SGD
 
 from ntdh_bench.batch import Inputs, PairedBatch
+from ntdh_bench.contract import StackMember
 from ntdh_bench.metrics import single_metric
 
 from .base import (
@@ -19,6 +21,7 @@ from .base import (
     check_network,
     count_parameters,
 )
+from .stacks import SingleStack
 
 
 class TeacherModule(TrainableModule):
@@ -68,6 +71,10 @@ class TeacherModule(TrainableModule):
     def parameter_counts(self) -> dict[str, int]:
         """Return how many parameters the network has, under the modality it sees."""
         return {self.modality: count_parameters(self.network)}
+
+    def stack(self, members: Sequence[StackMember], streams: Sequence[Any]) -> SingleStack:
+        """Return members of this class as one module."""
+        return SingleStack(members, streams)
 
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
         """Cross entropy of one batch (Lightning hook)."""

@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from ntdh_bench.batch import Modality
+from ntdh_bench.errors import NotStackable
 from ntdh_bench.frozen_teacher import FrozenTeacher, TeacherKind
+
+
+class StackMember(NamedTuple):
+    """A run's module as a member of a stack.
+
+    Attributes:
+        module: of the run, untrained; its frozen teacher and its sample mask are in place.
+        stream: which of the stack's data modules gives its batches.
+        layer: of the frozen teacher, where a feature mask is; ``None``: it has none.
+        keep: bool ``(D,)``, the features of that layer that stay.
+    """
+
+    module: Any
+    stream: int
+    layer: str | None = None
+    keep: Tensor | None = None
 
 
 class BenchModule(LightningModule):
@@ -40,6 +57,18 @@ class BenchModule(LightningModule):
     def teacher_module(self, kind: TeacherKind) -> LightningModule:
         """Return the untrained module whose training gives a frozen teacher of this kind."""
         raise NotImplementedError(f"{type(self).__name__} has no frozen teacher to train")
+
+    def stack(self, members: Sequence[StackMember], streams: Sequence[Any]) -> LightningModule:
+        """Return members of this class as one module, see :mod:`ntdh_bench.stacks`.
+
+        Args:
+            members: runs of one network pair; their modules are used up.
+            streams: the data modules that give their batches, set up.
+
+        Raises:
+            NotStackable: they cannot be trained as one.
+        """
+        raise NotStackable(f"{type(self).__name__} has no stacked form")
 
 
 class RowMask(Protocol):

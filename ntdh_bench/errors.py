@@ -23,6 +23,10 @@ class FileError(UserError):
     """A file that is missing, cannot be read, or does not hold what it should."""
 
 
+class NotStackable(UserError):
+    """What cannot be a member of a stack, and why."""
+
+
 def one_line(text: str) -> str:
     """Return ``text`` as one line of printable characters, without its middle if it is too long."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -16,7 +16,8 @@ from ntdh_bench.completion import Completion, CompletionScore
 from ntdh_bench.divergence import Comparison, flatten_dense
 from ntdh_bench.segmentation import MeanIoU
 
-_DIVERGENCES: dict[str, Callable[[Comparison], Tensor]] = {
+#: what is measured between teacher and student, from row to row
+DIVERGENCES: dict[str, Callable[[Comparison], Tensor]] = {
     "tcjsd": Comparison.tcjsd,
     "ncjsd": Comparison.ncjsd,
     "kl": Comparison.kl,
@@ -191,7 +192,7 @@ def pair_metrics(data: PairedData, points: bool = False, completion: bool = Fals
     if completion:
         scores = [Completion(score, data.ignore_index, data.protocol) for score in _SCORES]
         metrics |= dict(zip(COMPLETION, scores, strict=True))
-    return nn.ModuleDict({**metrics, **{name: RowMean() for name in _DIVERGENCES}})
+    return nn.ModuleDict({**metrics, **{name: RowMean() for name in DIVERGENCES}})
 
 
 @torch.no_grad()
@@ -219,8 +220,8 @@ def update_pair(
     classes = student.argmax(dim=1)
     for name, metric in metrics.items():
         update = cast(Metric, metric).update
-        if name in _DIVERGENCES:
-            update(_DIVERGENCES[name](pair))
+        if name in DIVERGENCES:
+            update(DIVERGENCES[name](pair))
         elif name == POINTS:
             update(classes.flatten()[batch["points"]["pixel"]], batch["points"]["target"])
         elif name in COMPLETION:

@@ -116,6 +116,15 @@ class FeatureMask(Mask):
             divergence = self.saliency.values
         self.keep = self.choose(divergence, self.removes)
 
+    def share(self, other: FeatureMask) -> None:
+        """Choose by what ``other`` found of the same teacher: sets what :meth:`prepare` does."""
+        assert other.keep is not None
+        self.saliency, self.from_cache = other.saliency, other.from_cache
+        nothing = torch.zeros(len(other.keep))
+        self.keep = self.choose(
+            nothing if self.saliency is None else self.saliency.values, self.removes
+        )
+
     def choose(self, divergence: Tensor, removes: Removes) -> Tensor:
         """Return which features stay, bool ``(D,)``, for any choice of what to remove."""
         return keep_mask(divergence, self.ratio, removes, generator(self.seed, "feature_mask"))

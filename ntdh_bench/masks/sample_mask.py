@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
@@ -58,6 +60,38 @@ class SampleMask(Mask):
             divergence = ncjsd(logits_teacher, logits_student, target)
         chosen = generator(self.seed, "sample_mask", epoch, batch_idx)
         return keep_mask(divergence, self.ratio, self.removes, chosen).nonzero().squeeze(1)
+
+    @staticmethod
+    @torch.no_grad()
+    def keep_rows_of_members(
+        members: Sequence[SampleMask],
+        logits_teacher: Tensor,
+        logits_student: Tensor,
+        target: Tensor,
+        epoch: int,
+        batch_idx: int,
+    ) -> Tensor:
+        """Return the rows that stay for each member of a stack, in order: int64 ``(K, kept)``.
+
+        Args:
+            members: K masks that differ in their seeds alone.
+            logits_teacher: ``(K, N, C)``.
+            logits_student: ``(K, N, C)``.
+            target: int64 ``(K, N)``, none of them ignored.
+            epoch: current epoch.
+            batch_idx: number of the batch in the epoch.
+        """
+        mask, count = members[0], target.shape[1]
+        if mask.removes == "random":
+            streams = {m.seed: generator(m.seed, "sample_mask", epoch, batch_idx) for m in members}
+            orders = {s: torch.randperm(count, generator=stream) for s, stream in streams.items()}
+            order = torch.stack([orders[member.seed] for member in members]).to(target.device)
+        else:
+            teacher, student = logits_teacher.flatten(0, 1), logits_student.flatten(0, 1)
+            divergence = ncjsd(teacher, student, target.flatten()).view(target.shape)
+            most = mask.removes == "most_divergent"
+            order = divergence.argsort(stable=True, dim=1, descending=most)
+        return order[:, round(mask.ratio * count) :].sort(dim=1).values
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Hand the mask to the module, which applies it in its training step (Lightning hook)."""

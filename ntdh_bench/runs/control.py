@@ -46,6 +46,15 @@ def measure(
     return {**trained, "metrics": metrics}
 
 
+def kept(run: Run, curves: dict[str, list[float]]) -> dict[str, Any]:
+    """Return what is kept of the training: ``curves`` and ``control_environment`` of the record.
+
+    Divergences along the way are from one teacher, and other runs have other masks.
+    """
+    own = {name: values for name, values in curves.items() if name == run.data.metric}
+    return {"curves": own, "control_environment": environment()}
+
+
 def _train_once(run: Run, student: Student, train: Callable[[], None]) -> Path:
     """Train the control unless the cache has it; returns where it is."""
     path = _path(run, student.trainer.strategy.root_device)
@@ -89,11 +98,9 @@ def _save(run: Run, student: Student, path: Path) -> Path:
             for checkpoint, state in students.items()
             for name, value in state.items()
         },
-        "control_environment": environment(),
         "checkpoints": checkpoints,
         "epochs": student.trainer.current_epoch,
-        # Divergences along the way are from one teacher, and other runs have other masks.
-        "curves": {n: v for n, v in student.curves.values.items() if n == run.data.metric},
+        **kept(run, student.curves.values),
     }
     write_checkpoint(saved, path)
     return path

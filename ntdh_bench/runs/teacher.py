@@ -71,7 +71,7 @@ def cached_teacher(run: Run) -> Path:
     Raises:
         UserError: it was never trained here, or is damaged.
     """
-    path = _cache_path("teacher", teacher_key(run))
+    path = cache_path("teacher", teacher_key(run))
     if not is_intact(path):
         raise UserError(
             f"no teacher beside {run.checkpoint} and none in the cache for these settings "
@@ -81,7 +81,8 @@ def cached_teacher(run: Run) -> Path:
     return path
 
 
-def _cache_path(part: Part, key: str) -> Path:
+def cache_path(part: Part, key: str) -> Path:
+    """Return where the cache keeps a trained teacher."""
     return default_cache_dir() / "teachers" / f"{part}-{key}.ckpt"
 
 
@@ -118,7 +119,7 @@ def _train_once(
     run: Run, module: LightningModule, part: Part, key: str
 ) -> tuple[Path, Literal["cached", "trained"]]:
     """Train ``module`` unless the cache has it; processes that want the same one wait."""
-    path, private = _cache_path(part, key), run.folder / f"{part}-{key}.ckpt"
+    path, private = cache_path(part, key), run.folder / f"{part}-{key}.ckpt"
     if run.is_trial:
         return _save(_trained(run, module, part), private), "trained"
     # The processes of one multi-device run train together: they must not wait for each other.

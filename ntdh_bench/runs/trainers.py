@@ -59,9 +59,13 @@ def teacher_trainer(run: Run, stage: str) -> Trainer:
     loggers = as_list(run.trainer["logger"])
     if all(isinstance(logger, Logger) for logger in loggers) and loggers:
         changes["logger"] = [Prefixed(logger, stage) for logger in loggers]
-    if epochs := run.described.teacher_epochs:
-        changes |= {"max_epochs": epochs, "max_steps": -1}
-    return make_trainer(run, run.folder / stage, [], **changes)
+    return make_trainer(run, run.folder / stage, [], **changes, **teacher_length(run))
+
+
+def teacher_length(run: Run) -> dict[str, Any]:
+    """Return how long teachers are trained where that is not as long as students."""
+    epochs = run.described.teacher_epochs
+    return {"max_epochs": epochs, "max_steps": -1} if epochs else {}
 
 
 def measuring_trainer(run: Run) -> Trainer:

@@ -11,17 +11,13 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from ntdh_bench.batch import Inputs
-from ntdh_bench.errors import UserError
+from ntdh_bench.errors import NotStackable, UserError
 from ntdh_bench.layers import ELEMENTWISE, INPUT, FeatureTap, change_layer, find_layer
 from ntdh_bench.stacks.layers import OverMembers, StackedConv2d, StackedLinear
 
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d)
 _STATISTICS = (nn.modules.batchnorm._BatchNorm, nn.modules.batchnorm._LazyNormBase)
 _RANDOM = (nn.modules.dropout._DropoutNd, nn.RReLU)
-
-
-class NotStackable(UserError):
-    """What cannot be a member of a stack, and why."""
 
 
 class NetworkStack(nn.Module):

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ntdh_bench.errors import UserError
+from ntdh_bench.errors import NotStackable, UserError
 from ntdh_bench.layers import INPUT, LOGITS, FeatureTap, mask_layer
 from ntdh_bench.models import AudioCNN, MLPClassifier
-from ntdh_bench.stacks.networks import NetworkStack, NotStackable
+from ntdh_bench.stacks.networks import NetworkStack
 
 MEMBERS, BATCH = 3, 4
 

@@ -1,0 +1,529 @@
+"""Many members of one network pair, each a run of its own, trained as one LightningModule."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import Optimizer
+
+from ntdh_bench.batch import PairedBatch
+from ntdh_bench.contract import StackMember
+from ntdh_bench.distillers import Distiller
+from ntdh_bench.distillers.base import OneByOne
+from ntdh_bench.distillers.functional import kd
+from ntdh_bench.divergence import Comparison, promote
+from ntdh_bench.layers import LOGITS
+from ntdh_bench.masks import SampleMask
+from ntdh_bench.metrics import DIVERGENCES
+from ntdh_bench.stacks.data import StackedData, of_members, together
+from ntdh_bench.stacks.networks import NetworkStack
+from ntdh_bench.stacks.teachers import TeacherStack
+
+from .base import TOO_LARGE, EvaluatedSplit, TrainableModule, check_network, layer_widths
+
+
+class ModuleStack(TrainableModule):
+    """K members trained by one optimiser; a loss that is not finite ends its member alone.
+
+    Args:
+        members: modules that differ in what they are given, not in how they are optimised.
+
+    Attributes:
+        failures: why a member failed, by its number.
+    """
+
+    _bad_batch: Tensor
+    _bad_loss: Tensor
+
+    def __init__(self, members: Sequence[TrainableModule]) -> None:
+        like = members[0]
+        weights = None if like.class_weights is None else like.class_weights.tolist()
+        optimisation = like.optimizer_factory, like.scheduler_factory
+        super().__init__(like.num_classes, *optimisation, like.seed, like.ignore_index, weights)
+        self.stage_name = like.stage_name
+        self.failures: dict[int, str] = {}
+        self._first_step = 0
+        # The first loss of each member that is not finite: looked at once an epoch, since every
+        # look at a device's numbers waits for it.
+        self.register_buffer("_bad_batch", torch.full((len(members),), -1), persistent=False)
+        self.register_buffer("_bad_loss", torch.zeros(len(members)), persistent=False)
+
+    @property
+    def streams(self) -> list[Any]:
+        """The data modules in use."""
+        data: StackedData = self.trainer.datamodule  # type: ignore[attr-defined]
+        return data.streams
+
+    @abstractmethod
+    def losses(self, batch: PairedBatch, batch_idx: int) -> Tensor:
+        """Return the members' losses ``(K,)`` of a batch ``(S, B, ...)`` of their streams."""
+
+    @abstractmethod
+    def owners(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
+        """Yield every parameter with the members of its rows, ``(M,)``, or of all of it, ``()``."""
+
+    def task_losses(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return :func:`.base.task_loss` of each member, ``(K,)``, from logits ``(K, N, C)``."""
+        rows = promote(logits)[0].flatten(0, 1)
+        options: Any = {"ignore_index": self.ignore_index, "reduction": "none"}
+        entropy = F.cross_entropy(rows, target.flatten(), self.class_weights, **options)
+        counted = target != self.ignore_index
+        total = entropy.view_as(target).sum(1)
+        if self.class_weights is None:
+            return total / counted.sum(1).clamp(min=1)
+        weights = self.class_weights[target.where(counted, 0)]
+        weight = weights.where(counted, 0).sum(1)
+        return total / weight.where(weight > 0, 1)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> PairedBatch:
+        """Put the batches of the streams together (Lightning hook)."""
+        return together(batch)
+
+    def on_train_epoch_start(self) -> None:
+        """Note where the epoch begins (Lightning hook)."""
+        super().on_train_epoch_start()
+        self._first_step = self.global_step
+
+    def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
+        """Return the sum of the losses (Lightning hook): a member's gradient is that of its own."""
+        losses = self.losses(batch, batch_idx)
+        found = losses.detach()
+        bad = ~found.isfinite() & (self._bad_batch < 0)
+        self._bad_batch.masked_fill_(bad, batch_idx)
+        self._bad_loss = torch.where(bad, found, self._bad_loss)
+        return losses.sum()
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip each member's gradients by their own norm (Lightning hook)."""
+        if not gradient_clip_val or gradient_clip_algorithm == "value":
+            super().configure_gradient_clipping(
+                optimizer, gradient_clip_val, gradient_clip_algorithm
+            )
+            return
+        slopes = [(p.grad, members) for p, members in self.owners() if p.grad is not None]
+        squares = torch.zeros_like(self._bad_loss)
+        for slope, members in slopes:
+            square = _rows(slope, members).flatten(1).square().sum(1)
+            squares.index_add_(0, members.reshape(-1), square.to(squares))
+        share = (gradient_clip_val / (squares.sqrt() + 1e-6)).clamp(max=1)  # as PyTorch does
+        for slope, members in slopes:
+            slope.mul_(share[members].view(-1, *[1] * (slope.dim() - 1)).to(slope))
+
+    def on_train_epoch_end(self) -> None:
+        """Let members fail, and stop if none is left (Lightning hook)."""
+        self.note_failures()
+        if len(self.failures) == len(self._bad_batch):
+            self.trainer.should_stop = True
+
+    @torch.no_grad()
+    def note_failures(self) -> None:
+        """Note whose loss or weights are not finite, and make all weights finite.
+
+        Members share no number, so the others never see what is wrong with one.
+        """
+        finite = torch.ones_like(self._bad_batch, dtype=torch.bool)
+        for parameter, members in self.owners():
+            rows = _rows(parameter, members).flatten(1).isfinite().all(1)
+            finite[members.reshape(-1)] &= rows
+        if finite.all() and (self._bad_batch < 0).all():
+            return
+        found = zip(self._bad_batch.tolist(), self._bad_loss.tolist(), finite.tolist(), strict=True)
+        for member, (batch, loss, whole) in enumerate(found):
+            if batch >= 0:
+                self.failures.setdefault(member, self._loss_failure(batch, loss))
+            elif not whole:
+                self.failures.setdefault(member, self._weights_failure())
+        optimizers = self.trainer.optimizers
+        states = [s for optimizer in optimizers for s in optimizer.state.values()]
+        values = [*self.parameters(), *self.buffers(), *(v for s in states for v in s.values())]
+        for value in values:
+            if isinstance(value, Tensor) and value.is_floating_point():
+                value.nan_to_num_(0, 0, 0)
+
+    def _loss_failure(self, batch: int, loss: float) -> str:
+        step = self._first_step + batch // self.trainer.accumulate_grad_batches
+        return (
+            f"the loss is {loss} in {self.stage_name}, step {step} (epoch {self.current_epoch}, "
+            f"batch {batch}): {TOO_LARGE}"
+        )
+
+    def _weights_failure(self) -> str:
+        return (
+            f"weights are not finite after {self.stage_name}, step {self.global_step - 1} (epoch "
+            f"{self.current_epoch}, its last batch): {TOO_LARGE}"
+        )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save which members failed (Lightning hook)."""
+        checkpoint["stack"] = {"failures": dict(self.failures)}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take over which members failed (Lightning hook)."""
+        self.failures = dict(checkpoint["stack"]["failures"])
+
+
+class JointStack(ModuleStack):
+    """Members of :class:`.joint.JointModule`, one a stream.
+
+    Args:
+        members: untrained.
+        streams: their data.
+    """
+
+    stream_of: Tensor
+
+    def __init__(self, members: Sequence[StackMember], streams: Sequence[Any]) -> None:
+        modules = [member.module for member in members]
+        super().__init__(modules)
+        batch = next(streams[0].batches("train", batch_size=2))
+        _check_pair(modules[0].teacher, modules[0].companion, self.num_classes, batch)
+        self.teachers = NetworkStack([module.teacher for module in modules])
+        self.companions = NetworkStack([module.companion for module in modules])
+        self.register_buffer("stream_of", _streams(members), persistent=False)
+
+    def losses(self, batch: PairedBatch, batch_idx: int) -> Tensor:
+        """Return CE + CE + Dist of each member, ``(K,)``."""
+        logits_a = self.teachers(of_members(batch["teacher"], self.stream_of))[LOGITS]
+        logits_b = self.companions(of_members(batch["student"], self.stream_of))[LOGITS]
+        target = batch["target"][self.stream_of]
+        task = self.task_losses(logits_a, target) + self.task_losses(logits_b, target)
+        return task + kd(logits_b, logits_a, temperature=1.0)
+
+    def owners(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
+        """Yield the parameters of both networks."""
+        members = torch.arange(len(self.stream_of), device=self.device)
+        return ((parameter, members) for parameter in self.parameters())
+
+    def state_of(self, member: int) -> dict[str, Tensor]:
+        """Return a member's weights, by the names of :class:`.joint.JointModule`."""
+        parts = {"teacher": self.teachers, "companion": self.companions}
+        return {
+            f"{part}.{name}": value
+            for part, network in parts.items()
+            for name, value in network.state_of(member).items()
+        }
+
+
+class SingleStack(ModuleStack):
+    """Members of :class:`.teacher.TeacherModule`, one a stream.
+
+    Args:
+        members: untrained.
+        streams: their data.
+    """
+
+    stream_of: Tensor
+
+    def __init__(self, members: Sequence[StackMember], streams: Sequence[Any]) -> None:
+        modules = [member.module for member in members]
+        super().__init__(modules)
+        self.modality = modules[0].modality
+        self.networks = NetworkStack([module.network for module in modules])
+        self.register_buffer("stream_of", _streams(members), persistent=False)
+
+    def losses(self, batch: PairedBatch, batch_idx: int) -> Tensor:
+        """Return the cross entropy of each member, ``(K,)``."""
+        inputs = batch["teacher" if self.modality == "teacher" else "student"]
+        logits = self.networks(of_members(inputs, self.stream_of))[LOGITS]
+        return self.task_losses(logits, batch["target"][self.stream_of])
+
+    def owners(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
+        """Yield the parameters of the networks."""
+        members = torch.arange(len(self.stream_of), device=self.device)
+        return ((parameter, members) for parameter in self.parameters())
+
+    def state_of(self, member: int) -> dict[str, Tensor]:
+        """Return a member's weights, by the names of :class:`.teacher.TeacherModule`."""
+        state = self.networks.state_of(member)
+        return {f"network.{name}": value for name, value in state.items()}
+
+
+class _Group(NamedTuple):
+    """Students next to each other that one batched distiller teaches."""
+
+    distiller: Distiller
+    students: slice
+    masks: list[SampleMask]
+
+
+class DistillationStack(ModuleStack):
+    """R runs of :class:`.distillation.DistillationModule`, whose K students are trained as one.
+
+    Runs without KD that differ only in a teacher that their student never sees share a student, and
+    so ``failures`` go by students. Students are next to each other if one distiller teaches them.
+
+    Args:
+        members: the runs.
+        streams: their data.
+
+    Attributes:
+        student_of: int64 ``(R,)``, the student of each run.
+        measured: metrics of a split, float64 ``(R,)``, by their names.
+        curves: the validation metrics of every epoch, likewise.
+        best_epoch: int64 ``(K,)``, when each student was best on validation data; -1: never.
+    """
+
+    stream_of: Tensor
+    teacher_of: Tensor
+    task_weight: Tensor
+    distill_weight: Tensor
+
+    def __init__(self, members: Sequence[StackMember], streams: Sequence[Any]) -> None:
+        runs = [member.module for member in members]
+        batch = next(streams[0].batches("train", batch_size=2))
+        first = runs[0]
+        _check_pair(first.frozen_teacher.network, first.student, first.num_classes, batch)
+        _build_distillers(runs, batch, streams[0].num_train)
+        self.student_of, kept = _students(members)
+        super().__init__([runs[run] for run in kept])
+        self._first_run = torch.tensor(kept)
+        self._groups = _groups([runs[run] for run in kept])
+        distillers = [group.distiller for group in self._groups]
+        layers = [layer for distiller in distillers for layer in distiller.student_layers]
+        self.students = NetworkStack([runs[run].student for run in kept], layers)
+        layers = [layer for distiller in distillers for layer in distiller.teacher_layers]
+        self.teachers = TeacherStack(members, layers)
+        self.distillers = nn.ModuleList(distillers)
+        for name, values in {
+            "stream_of": _streams([members[run] for run in kept]),
+            "teacher_of": self.teachers.of_member[kept],
+            "task_weight": _exact([runs[run].task_weight for run in kept]),
+            "distill_weight": _exact([runs[run].distill_weight for run in kept]),
+        }.items():
+            self.register_buffer(name, values, persistent=False)
+        self.measured: dict[str, dict[str, Tensor]] = {}
+        self.curves: dict[str, list[Tensor]] = {}
+        self.best_epoch = torch.full((len(kept),), -1)
+        self._best_score = torch.full((len(kept),), -torch.inf)
+        self._best: dict[str, Tensor] = {}
+        self._sums: dict[str, Tensor] = {}
+
+    def losses(self, batch: PairedBatch, batch_idx: int) -> Tensor:
+        """Return the weighted sums of task and distillation losses, ``(K,)``."""
+        target = batch["target"][self.stream_of]
+        student = self.students(of_members(batch["student"], self.stream_of))
+        task = self.task_losses(student[LOGITS], target)
+        losses = self.task_weight.to(task) * task
+        if not self._groups:
+            return losses
+        self.teachers.to(self.device)
+        teacher = self.teachers.outputs(batch, "train", self.streams)
+        index = batch["index"][self.stream_of]
+        without = losses.new_zeros(self._groups[0].students.start)  # students without KD are first
+        outputs = student, teacher, target, index
+        parts = [self._distill(group, *outputs, batch_idx) for group in self._groups]
+        return losses + self.distill_weight.to(losses) * torch.cat([without, *parts])
+
+    def _distill(
+        self,
+        group: _Group,
+        student: Mapping[str, Tensor],
+        teacher: Mapping[str, Tensor],
+        target: Tensor,
+        index: Tensor,
+        batch_idx: int,
+    ) -> Tensor:
+        places, distiller = group.students, group.distiller
+        students = {n: student[n][places] for n in {LOGITS, *distiller.student_layers}}
+        taught = self.teacher_of[places]
+        teachers = {n: teacher[n][taught] for n in {LOGITS, *distiller.teacher_layers}}
+        target, index = target[places], index[places]
+        if group.masks:
+            logits = teachers[LOGITS], students[LOGITS].detach()
+            rows = SampleMask.keep_rows_of_members(
+                group.masks, *logits, target, self.current_epoch, batch_idx
+            )
+            own = torch.arange(len(rows), device=rows.device).unsqueeze(1)
+            students, teachers = (
+                {name: value[own, rows] for name, value in outputs.items()}
+                for outputs in (students, teachers)
+            )
+            target, index = target[own, rows], index[own, rows]
+        return distiller.distill(students, teachers, target, index)
+
+    def owners(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
+        """Yield the parameters of the students and of their distillers."""
+        every = torch.arange(len(self.stream_of), device=self.device)
+        for parameter in self.students.parameters():
+            yield parameter, every
+        for group in self._groups:
+            alone = {
+                id(parameter): place
+                for module in group.distiller.modules()
+                if isinstance(module, OneByOne)
+                for place, member in enumerate(module.members)
+                for parameter in member.parameters()
+            }
+            own = every[group.students]
+            for parameter in group.distiller.parameters():
+                place = alone.get(id(parameter))
+                yield parameter, own if place is None else own[place]
+
+    def on_validation_epoch_start(self) -> None:
+        """Begin to measure (Lightning hook)."""
+        self.teachers.to(self.device)
+        self._sums = {}
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    @torch.no_grad()
+    def evaluate(self, batch: PairedBatch, split: EvaluatedSplit) -> None:
+        """Measure all runs on a batch ``(S, B, ...)``."""
+        of_run = self.student_of
+        student = self.students(of_members(batch["student"], self.stream_of))[LOGITS][of_run]
+        teacher = self.teachers.outputs(batch, split, self.streams)[LOGITS][self.teachers.of_member]
+        target = batch["target"][self.stream_of[of_run]]
+        counted = target != self.ignore_index
+        labels = target.where(counted, 0).flatten()
+        pair = Comparison(teacher.flatten(0, 1), student.flatten(0, 1), labels)
+        measure = self.streams[0].metric
+        rows = {name: find(pair).view_as(target) for name, find in DIVERGENCES.items()}
+        rows[measure] = student.argmax(2) == target
+        rows[f"teacher_{measure}"] = teacher.argmax(2) == target
+        rows["count"] = counted
+        for name, values in rows.items():
+            total = values.where(counted, 0).sum(1, dtype=torch.float64)
+            self._sums[name] = self._sums.get(name, 0) + total
+
+    def on_validation_epoch_end(self) -> None:
+        """Keep the metrics; while training, note them, failures and the best (Lightning hook)."""
+        self._measured("val")
+        if self.trainer.state.fn != TrainerFn.FITTING or self.trainer.sanity_checking:
+            return
+        self.note_failures()
+        for name, values in self.measured["val"].items():
+            self.curves.setdefault(name, []).append(values)
+        self._keep_best(self.measured["val"][self.streams[0].metric][self._first_run])
+
+    def on_test_epoch_end(self) -> None:
+        """Keep the metrics (Lightning hook)."""
+        self._measured("test")
+
+    def _measured(self, split: EvaluatedSplit) -> None:
+        count = self._sums.pop("count")
+        found = {name: (total / count).cpu() for name, total in self._sums.items()}
+        measure = self.streams[0].metric
+        for name in (measure, f"teacher_{measure}"):
+            found[name] = found[name].float().double()  # as torchmetrics gives them
+        self.measured[split] = found
+
+    @torch.no_grad()
+    def _keep_best(self, score: Tensor) -> None:
+        better = score > self._best_score
+        better[list(self.failures)] = False
+        self._best_score = score.where(better, self._best_score)
+        self.best_epoch = torch.where(better, self.current_epoch, self.best_epoch)
+        now, places = self.students.network.state_dict(), better.to(self.device)
+        if not self._best:
+            self._best = {name: value.clone() for name, value in now.items()}
+        for name, value in now.items():
+            self._best[name][places] = value[places]
+
+    def take_best(self) -> None:
+        """Give each student the weights with which it was best on validation data."""
+        self.students.network.load_state_dict(self._best)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save failures, curves and the best weights so far (Lightning hook)."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["stack"] |= {
+            "curves": {name: torch.stack(values) for name, values in self.curves.items()},
+            "best": self._best,
+            "best_epoch": self.best_epoch,
+            "best_score": self._best_score,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take them over (Lightning hook)."""
+        super().on_load_checkpoint(checkpoint)
+        saved = checkpoint["stack"]
+        self.curves = {name: list(values) for name, values in saved["curves"].items()}
+        self._best = {name: value.to(self.device) for name, value in saved["best"].items()}
+        self.best_epoch, self._best_score = saved["best_epoch"], saved["best_score"]
+
+
+def _students(members: Sequence[StackMember]) -> tuple[Tensor, list[int]]:
+    """Return the student of each run, ``(R,)``, and the first run of each student, by groups."""
+    kinds = [_group_key(member.module) for member in members]
+    places = {kind: place for place, kind in enumerate(dict.fromkeys([(), *kinds]))}
+    keys = [_student_key(number, member) for number, member in enumerate(members)]
+    first: dict[Hashable, int] = {}
+    for number in sorted(range(len(members)), key=lambda number: places[kinds[number]]):
+        first.setdefault(keys[number], number)
+    students = {key: place for place, key in enumerate(first)}
+    return torch.tensor([students[key] for key in keys]), list(first.values())
+
+
+def _student_key(number: int, member: StackMember) -> Hashable:
+    module = member.module
+    if module.distiller is not None:
+        return number
+    return "without KD", module.seed, member.stream, module.task_weight
+
+
+def _group_key(module: Any) -> tuple[Hashable, ...]:
+    """Return what runs have in common that one batched distiller teaches; () without KD."""
+    if module.distiller is None:
+        return ()
+    mask = module.sample_mask
+    return module.distiller.stack_key, mask and (mask.ratio, mask.removes)
+
+
+def _groups(modules: Sequence[Any]) -> list[_Group]:
+    """Return the groups of students that are next to each other."""
+    groups = []
+    start = 0
+    for key, part in groupby(modules, _group_key):
+        group = list(part)
+        if key:
+            distillers = [module.distiller for module in group]
+            masks = [module.sample_mask for module in group if module.sample_mask is not None]
+            one = type(distillers[0]).stack(distillers)
+            groups.append(_Group(one, slice(start, start + len(group)), masks))
+        start += len(group)
+    return groups
+
+
+def _build_distillers(modules: Sequence[Any], batch: PairedBatch, num_train: int) -> None:
+    """Size what the distillers train; networks of a stack are alike, so the first one tells."""
+    taught = [module for module in modules if module.distiller is not None]
+    student_layers = dict.fromkeys(n for m in taught for n in m.distiller.student_layers)
+    teacher_layers = dict.fromkeys(n for m in taught for n in m.distiller.teacher_layers)
+    first = modules[0]
+    student = layer_widths(first.student, list(student_layers), batch["student"])
+    teacher = layer_widths(first.frozen_teacher.network, list(teacher_layers), batch["teacher"])
+    widths = dict(zip(student_layers, student, strict=True))
+    teacher_widths = dict(zip(teacher_layers, teacher, strict=True))
+    for module in taught:
+        module.distiller.build(widths, teacher_widths, num_train, module.seed)
+
+
+def _check_pair(teacher: nn.Module, student: nn.Module, classes: int, batch: PairedBatch) -> None:
+    size = batch["target"].shape[1:]
+    check_network(student, batch["student"], classes, "student_network", size)
+    check_network(teacher, batch["teacher"], classes, "teacher_network", size)
+
+
+def _streams(members: Sequence[StackMember]) -> Tensor:
+    return torch.tensor([member.stream for member in members])
+
+
+def _exact(values: Sequence[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def _rows(value: Tensor, members: Tensor) -> Tensor:
+    """View a parameter as ``(M, ...)``, a row a member."""
+    return value if members.dim() else value.unsqueeze(0)

@@ -1,0 +1,341 @@
+"""Runs trained as one stack: their teachers, saliencies and students, and a record of each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from torch import Tensor
+
+from ntdh_bench import __version__
+from ntdh_bench.cache import is_usable, locked, origin, seal
+from ntdh_bench.checkpoints import read_checkpoint, write_checkpoint
+from ntdh_bench.contract import StackMember
+from ntdh_bench.errors import FileError, UserError
+from ntdh_bench.masks import FeatureMask, SampleMask
+from ntdh_bench.notices import notice
+from ntdh_bench.records.identity import config_hash
+from ntdh_bench.runs import control
+from ntdh_bench.runs.checkpoint_files import BEST, LAST
+from ntdh_bench.runs.fitting import make_record
+from ntdh_bench.runs.measuring import check_measured
+from ntdh_bench.runs.processes import Processes
+from ntdh_bench.runs.run import Run
+from ntdh_bench.runs.teacher import cache_path, saved_teacher, teacher_key
+from ntdh_bench.runs.trainers import make_trainer, teacher_length
+from ntdh_bench.stacks.data import StackedData
+
+_SECONDS = 60.0  # between checkpoints, at least; a kill loses no more than that and an epoch
+
+
+class TooLarge(UserError):
+    """A stack that needs more memory than there is."""
+
+
+def fit_stack(runs: Sequence[Run], folder: Path) -> list[dict[str, Any] | UserError]:
+    """Train runs of one network pair as a stack, and test them.
+
+    Args:
+        runs: differ in seeds, teachers, masks, distillers and weights; are used once.
+        folder: of the stack. What was trained is kept in it until all is done, and gone on from.
+
+    Returns:
+        The record of each run, or why it failed.
+
+    Raises:
+        NotStackable: they cannot be trained as one.
+        TooLarge: memory ran out.
+        UserError: what all of them share is refused.
+    """
+    started = time.monotonic()
+    with _out_of_memory(len(runs)):
+        members = _members(runs, folder)
+        made_of = [config_hash(run.identity) for run in runs]
+        trainer = _training(runs[0], folder, "students", made_of)
+        _give_teachers(members, folder)
+        _give_masks(members, trainer.strategy.root_device)
+        if left := _left(members):
+            _fit_students(left, trainer)
+    seconds = (time.monotonic() - started) / len(runs)
+    return [_record(member, trainer, len(runs), seconds) for member in members]
+
+
+@dataclass
+class _Member:
+    """A run of the stack.
+
+    Attributes:
+        run: that it is.
+        origin: of its teacher: ``given``, ``cached`` or ``trained``.
+        failure: why it failed, if it did.
+        outcome: ``epochs``, ``metrics`` and ``curves`` of its record.
+    """
+
+    run: Run
+    origin: str = ""
+    failure: UserError | None = None
+    outcome: dict[str, Any] = field(default_factory=dict)
+
+
+@contextmanager
+def _out_of_memory(size: int) -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # What PyTorch raises on a CPU is a plain RuntimeError.
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        raise TooLarge(
+            f"a stack of {size} runs needs more memory than there is: give `sweep --stack` a "
+            "smaller number"
+        ) from error
+
+
+def _members(runs: Sequence[Run], folder: Path) -> list[_Member]:
+    """Begin the runs; those of the same data share one data module."""
+    loaded: list[Run] = []
+    for run in runs:
+        same = next((r for r in loaded if _data_of(r) == _data_of(run)), None)
+        if same is None:
+            run.load_data("fit")
+            loaded.append(run)
+        else:
+            run.data = same.data
+        run.processes, run.folder = Processes(run.trainer), folder
+        if isinstance(run.mask, FeatureMask):
+            run.mask.anew = not run.uses_cache
+    check_measured(runs[0], "test")
+    return [_Member(run) for run in runs]
+
+
+def _data_of(run: Run) -> tuple[Any, Any]:
+    return run.config["data"], run.config["seed_everything"]  # the command line links it
+
+
+def _left(members: Sequence[_Member]) -> list[_Member]:
+    return [member for member in members if member.failure is None]
+
+
+def _streams(runs: Sequence[Run]) -> list[Any]:
+    """Return the data modules of runs, each once."""
+    return list({id(run.data): run.data for run in runs}.values())
+
+
+def _training(run: Run, folder: Path, name: str, made_of: Any, **changes: Any) -> Trainer:
+    """Return a Trainer with a run's settings that keeps what it trains in ``<name>.ckpt``."""
+    quiet = {"callbacks": None, "logger": False, "enable_checkpointing": True}
+    keeper = StackCheckpoint(folder / f"{name}.ckpt", made_of)
+    return make_trainer(run, folder, [keeper], **quiet, **changes)
+
+
+class StackCheckpoint(Checkpoint):
+    """Keeps the last epoch of a stack that another process can go on from, now and then.
+
+    Args:
+        path: of the file.
+        made_of: plain values that tell one stack from another.
+    """
+
+    def __init__(self, path: Path, made_of: Any) -> None:
+        self._path = path
+        self._identity = {
+            "members": made_of,
+            "ntdh-bench": __version__,
+            "torch": str(torch.__version__),
+        }
+        self._saved = time.monotonic()
+
+    def found(self) -> Path | None:
+        """Return the file if a stack of these members can go on from it; a damaged one is said."""
+        if not self._path.is_file():
+            return None
+        try:
+            saved = read_checkpoint(self._path)
+        except FileError as error:
+            notice(f"{error}; the stack is trained anew")
+            return None
+        return self._path if saved.get("identity") == self._identity else None
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save, if that was not done for a while (Lightning hook)."""
+        if time.monotonic() - self._saved > _SECONDS:
+            trainer.save_checkpoint(self._path)
+            self._saved = time.monotonic()
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add what the stack is made of (Lightning hook)."""
+        checkpoint["identity"] = self._identity
+
+
+def _fit(trainer: Trainer, stack: LightningModule, streams: Sequence[Any]) -> None:
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    (keeper,) = [callback for callback in callbacks if isinstance(callback, StackCheckpoint)]
+    trainer.fit(stack, datamodule=StackedData(streams), ckpt_path=keeper.found())
+
+
+# -- teachers ------------------------------------------------------------------------------------
+
+
+def _give_teachers(members: Sequence[_Member], folder: Path) -> None:
+    """Load the teachers of all runs, first training those that are nowhere, as a stack."""
+    sources: dict[Path, list[_Member]] = {}
+    for member in members:
+        try:
+            _check_mask(member.run)
+            sources.setdefault(_teacher_file(member.run), []).append(member)
+        except UserError as error:
+            member.failure = error
+    given = {path for path, group in sources.items() if saved_teacher(group[0].run)}
+    with ExitStack() as locks:
+        for path in sorted(sources.keys() - given):  # in one order: stacks must not block another
+            locks.enter_context(locked(path))
+        firsts = {path: group[0].run for path, group in sources.items() if path not in given}
+        cached = {path for path, run in firsts.items() if run.uses_cache and is_usable(path)}
+        missing = {path: run for path, run in firsts.items() if path not in cached}
+        failures = _train_teachers(missing, folder) if missing else {}
+    for path, group in sources.items():
+        for member in group:
+            member.failure = failures.get(path)
+            member.origin = "given" if path in given else "cached" if path in cached else "trained"
+            if path in cached:
+                member.run.from_cache["teacher"] = origin(path)
+        _load(path, _left(group))
+
+
+def _check_mask(run: Run) -> None:
+    if isinstance(run.mask, FeatureMask):
+        run.mask.check(run.model.frozen_teacher)
+
+
+def _teacher_file(run: Run) -> Path:
+    return saved_teacher(run) or cache_path("teacher", teacher_key(run))
+
+
+def _load(path: Path, members: Sequence[_Member]) -> None:
+    """Load a teacher once for all runs that it teaches."""
+    teachers = [member.run.model.frozen_teacher for member in members]
+    for number, teacher in enumerate(teachers):
+        if number == 0:
+            teacher.load(path)
+        else:
+            teacher.hold(teachers[0].network, teachers[0].companion)
+
+
+def _train_teachers(missing: Mapping[Path, Run], folder: Path) -> dict[Path, UserError]:
+    """Train the teachers of runs and put them into the cache; returns those that failed."""
+    runs = list(missing.values())
+    streams = _streams(runs)
+    modules = [run.model.teacher_module(run.model.frozen_teacher.kind) for run in runs]
+    parts = [
+        StackMember(module, streams.index(run.data))
+        for module, run in zip(modules, runs, strict=True)
+    ]
+    stack = modules[0].stack(parts, streams)
+    unmeasured = {"limit_val_batches": 0, "num_sanity_val_steps": 0}
+    names = [path.name for path in missing]
+    trainer = _training(runs[0], folder, "teachers", names, **unmeasured, **teacher_length(runs[0]))
+    _fit(trainer, stack, streams)
+    failures: dict[Path, UserError] = {}
+    for number, path in enumerate(missing):
+        if number in stack.failures:
+            failures[path] = UserError(stack.failures[number])
+            continue
+        state = {name: value.cpu() for name, value in stack.state_of(number).items()}
+        write_checkpoint({"state_dict": state}, path)
+        seal(path, path)
+    return failures
+
+
+def _give_masks(members: Sequence[_Member], device: torch.device) -> None:
+    """Choose the features that stay; a saliency is found once for all ratios of a teacher."""
+    found: dict[tuple[Any, ...], FeatureMask] = {}
+    for run in [member.run for member in _left(members)]:
+        mask, teacher = run.mask, run.model.frozen_teacher
+        if not isinstance(mask, FeatureMask):
+            continue
+        random = mask.removes == "random"
+        key = (teacher.hash, mask.layer, mask.seed, random or mask.algorithm.permutations)
+        first = found.setdefault(key, mask)
+        if first is mask:
+            teacher.to(device)
+            mask.prepare(teacher, run.data)
+        else:
+            mask.share(first)
+
+
+# -- students ------------------------------------------------------------------------------------
+
+
+def _fit_students(members: Sequence[_Member], trainer: Trainer) -> None:
+    """Train the students, and keep what is measured of each."""
+    runs = [member.run for member in members]
+    streams = _streams(runs)
+    stack = runs[0].model.stack([_part(run, streams) for run in runs], streams)
+    _fit(trainer, stack, streams)
+    measured = {"last": _measured(runs[0], stack, streams)}
+    if runs[0].keeps_checkpoints and stack.curves:
+        stack.take_best()
+        measured["best"] = _measured(runs[0], stack, streams)
+    for number, member in enumerate(members):
+        student = int(stack.student_of[number])
+        if student in stack.failures:
+            member.failure = UserError(stack.failures[student])
+            continue
+        best = f"{BEST}epoch={int(stack.best_epoch[student])}.ckpt"
+        names = {"last": LAST if member.run.keeps_checkpoints else None, "best": best}
+        metrics = {
+            name: {"checkpoint": names[name], **_of_run(splits, number)}
+            for name, splits in measured.items()
+        }
+        curves = {name: [float(v[number]) for v in values] for name, values in stack.curves.items()}
+        outcome = {"epochs": trainer.current_epoch, "metrics": {"best": None, **metrics}}
+        if control.is_control(member.run):
+            member.outcome = {**outcome, **control.kept(member.run, curves)}
+        else:
+            member.outcome = {**outcome, "curves": curves}
+
+
+def _part(run: Run, streams: Sequence[Any]) -> StackMember:
+    stream = streams.index(run.data)
+    if isinstance(run.mask, SampleMask):
+        run.model.sample_mask = run.mask
+    if isinstance(run.mask, FeatureMask):
+        return StackMember(run.model, stream, run.mask.layer, run.mask.keep)
+    return StackMember(run.model, stream)
+
+
+def _measured(run: Run, stack: Any, streams: Sequence[Any]) -> dict[str, dict[str, Tensor]]:
+    """Return the metrics of each split by name, ``(R,)``, with the students as they are."""
+    quiet = {"enable_checkpointing": False, "callbacks": None, "logger": False}
+    trainer = make_trainer(run, run.folder, [], **quiet)
+    stack.measured = {}
+    data = StackedData(streams)
+    if run.data.has_validation and trainer.limit_val_batches:
+        trainer.validate(stack, datamodule=data, verbose=False)
+    trainer.test(stack, datamodule=data, verbose=False)
+    return dict(stack.measured)
+
+
+def _of_run(splits: dict[str, dict[str, Tensor]], number: int) -> dict[str, dict[str, float]]:
+    return {
+        split: {name: float(values[number]) for name, values in found.items()}
+        for split, found in splits.items()
+    }
+
+
+def _record(
+    member: _Member, trainer: Trainer, size: int, seconds: float
+) -> dict[str, Any] | UserError:
+    if member.failure is not None:
+        return member.failure
+    made = make_record(member.run, trainer, member.outcome, member.origin, seconds)
+    return {**made, "stack": size}

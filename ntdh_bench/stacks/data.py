@@ -1,0 +1,69 @@
+"""The data of a stack: a batch of each of its streams at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import CombinedLoader
+from torch import Tensor
+
+from ntdh_bench.batch import Inputs, PairedBatch
+
+
+class StackedData(LightningDataModule):
+    """Streams that differ in their seed: data modules of one split size and batch size.
+
+    A batch is a list of one :class:`PairedBatch` a stream, see :func:`together`.
+
+    Args:
+        streams: data modules, set up.
+    """
+
+    def __init__(self, streams: Sequence[Any]) -> None:
+        super().__init__()
+        self.streams = list(streams)
+
+    def train_dataloader(self) -> CombinedLoader:
+        """Return the streams' training batches, side by side."""
+        return _side_by_side([stream.train_dataloader() for stream in self.streams])
+
+    def val_dataloader(self) -> CombinedLoader | list[Any]:
+        """Return their validation batches; an empty list if there is no such split."""
+        loaders = [stream.val_dataloader() for stream in self.streams]
+        return _side_by_side(loaders) if all(loaders) else []
+
+    def test_dataloader(self) -> CombinedLoader:
+        """Return their test batches."""
+        return _side_by_side([stream.test_dataloader() for stream in self.streams])
+
+
+def _side_by_side(loaders: list[Any]) -> CombinedLoader:
+    return CombinedLoader(loaders, "min_size")
+
+
+def together(batches: Sequence[PairedBatch]) -> PairedBatch:
+    """Return the batches of S streams as one, all of its tensors ``(S, B, ...)``."""
+    return PairedBatch(
+        teacher=_stacked([batch["teacher"] for batch in batches]),
+        student=_stacked([batch["student"] for batch in batches]),
+        target=torch.stack([batch["target"] for batch in batches]),
+        index=torch.stack([batch["index"] for batch in batches]),
+    )
+
+
+def of_members(inputs: Inputs, streams: Tensor) -> Inputs:
+    """Return ``(K, B, ...)``, what each member's stream gives, of ``(S, B, ...)``."""
+    if isinstance(inputs, dict):
+        return {name: value.index_select(0, streams) for name, value in inputs.items()}
+    return inputs.index_select(0, streams)
+
+
+def _stacked(inputs: Sequence[Inputs]) -> Inputs:
+    first = inputs[0]
+    if isinstance(first, Tensor):
+        return torch.stack([values for values in inputs if isinstance(values, Tensor)])
+    parts = [values for values in inputs if isinstance(values, dict)]
+    return {name: torch.stack([part[name] for part in parts]) for name in first}
