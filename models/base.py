@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from ntdh_bench.batch import Inputs, PairedBatch, PairedData, Split
 from ntdh_bench.contract import BenchModule
+from ntdh_bench.divergence import promote
 from ntdh_bench.errors import UserError
 from ntdh_bench.layers import FeatureTap
 from ntdh_bench.metrics import update_pair
@@ -112,7 +113,7 @@ def task_loss(
         class_weights: float32 ``(C,)``, how much a target of each class weighs; ``None``: alike.
     """
     total = F.cross_entropy(
-        logits.float(), target, class_weights, ignore_index=ignore_index, reduction="sum"
+        promote(logits)[0], target, class_weights, ignore_index=ignore_index, reduction="sum"
     )
     counted = target != ignore_index
     if class_weights is None:

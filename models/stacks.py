@@ -22,7 +22,7 @@ from ntdh_bench.divergence import Comparison, promote
 from ntdh_bench.layers import LOGITS
 from ntdh_bench.masks import SampleMask
 from ntdh_bench.metrics import DIVERGENCES
-from ntdh_bench.stacks.data import StackedData, of_members, together
+from ntdh_bench.stacks.data import StackedData, of_members
 from ntdh_bench.stacks.networks import NetworkStack
 from ntdh_bench.stacks.teachers import TeacherStack
 
@@ -81,10 +81,6 @@ class ModuleStack(TrainableModule):
         weights = self.class_weights[target.where(counted, 0)]
         weight = weights.where(counted, 0).sum(1)
         return total / weight.where(weight > 0, 1)
-
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> PairedBatch:
-        """Put the batches of the streams together (Lightning hook)."""
-        return together(batch)
 
     def on_train_epoch_start(self) -> None:
         """Note where the epoch begins (Lightning hook)."""

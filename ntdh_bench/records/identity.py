@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -118,20 +120,24 @@ def environment() -> dict[str, Any]:
     """Return the versions, the device and the git commit that a run used."""
     import torch
 
-    versions = {"ntdh-bench": __version__, "python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
     cuda = torch.cuda.is_available()
     return {
-        "versions": versions,
+        "versions": dict(_versions()),
         "device": torch.cuda.get_device_name() if cuda else platform.machine() + " CPU",
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "git_commit": own_commit(),
     }
+
+
+@cache
+def _versions() -> Mapping[str, str]:
+    """Return the packages' versions; looking for one reads its files."""
+    found = {"ntdh-bench": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def threads(record: Mapping[str, Any]) -> Any:

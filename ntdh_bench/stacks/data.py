@@ -16,7 +16,7 @@ from ntdh_bench.batch import Inputs, PairedBatch
 class StackedData(LightningDataModule):
     """Streams that differ in their seed: data modules of one split size and batch size.
 
-    A batch is a list of one :class:`PairedBatch` a stream, see :func:`together`.
+    A batch is that of all streams, its tensors ``(S, B, ...)``.
 
     Args:
         streams: data modules, set up.
@@ -25,6 +25,10 @@ class StackedData(LightningDataModule):
     def __init__(self, streams: Sequence[Any]) -> None:
         super().__init__()
         self.streams = list(streams)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> PairedBatch:
+        """Put the batches of the streams together (Lightning hook)."""
+        return together(batch)
 
     def train_dataloader(self) -> CombinedLoader:
         """Return the streams' training batches, side by side."""
