@@ -1,0 +1,247 @@
+"""Stacks of modules against the same modules trained one by one, in float64."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+from ntdh_bench.batch import Split
+from ntdh_bench.contract import StackMember
+from ntdh_bench.datamodules.paired import PairedDataset, TensorPairs
+from ntdh_bench.datamodules.synthetic import SyntheticDataModule
+from ntdh_bench.distillers import KD, Combined, Distiller, FitNet
+from ntdh_bench.distillers.base import OneByOne
+from ntdh_bench.errors import NotStackable
+from ntdh_bench.layers import mask_layer
+from ntdh_bench.masks import SampleMask
+from ntdh_bench.models import DistillationModule, JointModule, TeacherModule
+from ntdh_bench.models.stacks import DistillationStack
+from ntdh_bench.stacks.data import StackedData
+from tests.helpers import CLASSES, methods, network, optimizer, quiet_trainer
+
+SEEDS = (0, 1)
+SETTINGS: dict[str, Any] = {
+    "gap": 0.5, "n_samples": 200, "n_features": 12, "decisive": 5, "val_fraction": 0.2,
+    "test_fraction": 0.3, "batch_size": 32,
+}  # fmt: skip
+
+
+class DoubleData(SyntheticDataModule):
+    """Synthetic pairs in float64; the last batch of an epoch is smaller."""
+
+    def load(self) -> dict[Split, PairedDataset]:
+        """Return the splits."""
+        return {split: self._double(data) for split, data in super().load().items()}
+
+    def _double(self, data: PairedDataset) -> PairedDataset:
+        assert isinstance(data, TensorPairs)
+        assert isinstance(data.teacher, Tensor)
+        assert isinstance(data.student, Tensor)
+        return TensorPairs(data.teacher.double(), data.student.double(), data.target)
+
+
+@pytest.fixture(autouse=True)
+def _float64() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def streams() -> list[DoubleData]:
+    made = [DoubleData(seed=seed, **SETTINGS) for seed in SEEDS]
+    for data in made:
+        data.setup()
+    return made
+
+
+class Case:
+    """A run as it is alone, and as a member of a stack."""
+
+    def __init__(
+        self,
+        make: Callable[[], Distiller] | None,
+        stream: int,
+        sample_mask: SampleMask | None = None,
+        keep: Tensor | None = None,
+        **settings: Any,
+    ) -> None:
+        self.stream, self.mask, self.keep = stream, sample_mask, keep
+        self.make, self.settings = make, settings
+
+    def module(self) -> DistillationModule:
+        seed = SEEDS[self.stream]
+        module = DistillationModule(
+            network, network, CLASSES, distiller=self.make and self.make(), seed=seed,
+            **{"optimizer": optimizer, **self.settings},
+        )  # fmt: skip
+        torch.manual_seed(seed)
+        module.frozen_teacher.hold(network(), network())
+        module.sample_mask = self.mask
+        return module
+
+    def alone(self, folder: Path, data: DoubleData, **trainer: Any) -> DistillationModule:
+        module = self.module()
+        if self.keep is not None:
+            mask_layer(module.frozen_teacher.network, "hidden1", self.keep)
+        quiet_trainer(folder, epochs=2, **trainer).fit(module, datamodule=data)
+        return module
+
+    def member(self) -> StackMember:
+        layer = None if self.keep is None else "hidden1"
+        return StackMember(self.module(), self.stream, layer, self.keep)
+
+
+def keep(seed: int) -> Tensor:
+    return torch.rand(8, generator=torch.Generator().manual_seed(seed)) < 0.6
+
+
+def every_case() -> list[Case]:
+    """All methods with every mask and without; controls with other weights; numbers that differ."""
+    masks: list[dict[str, Any]] = [
+        {},
+        {"keep": keep(0)},
+        {"sample_mask": SampleMask(0.25, "most_divergent")},
+        {"sample_mask": SampleMask(0.25, "random", seed=1)},
+    ]
+    made: dict[str, Callable[[], Distiller]] = {
+        **methods("hidden2"),
+        "two": lambda: Combined([FitNet(weight=1.0, layer=f"hidden{n}") for n in (1, 2)]),
+    }
+    cases = [
+        Case(make, number % 2, task_weight=0.5, distill_weight=0.25, **mask)
+        for make in made.values()
+        for number, mask in enumerate(masks)
+    ]
+    cases += [Case(partial(KD, t, w), 1) for t, w in ((1.0, 1.0), (4.0, 0.5))]
+    cases += [Case(None, stream, keep=mask) for stream in (0, 1) for mask in (None, keep(1))]
+    return [*cases, Case(None, 1, task_weight=2.0)]
+
+
+def trained(cases: list[Case], folder: Path, **trainer: Any) -> DistillationStack:
+    members = [case.member() for case in cases]
+    data = streams()
+    stack = members[0].module.stack(members, data)
+    quiet_trainer(folder, epochs=2, **trainer).fit(stack, datamodule=StackedData(data))
+    return stack
+
+
+def distiller_state(stack: DistillationStack, run: int) -> dict[str, Tensor]:
+    """What a run's distiller is made of, in a stack."""
+    student = int(stack.student_of[run])
+    for group in stack._groups:
+        if group.students.start <= student < group.students.stop:
+            place = student - group.students.start
+            if isinstance(group.distiller, OneByOne):
+                return dict(group.distiller.members[place].state_dict())
+            state = group.distiller.state_dict()
+            return {n: v if n.endswith("step") else v[place] for n, v in state.items()}
+    return {}
+
+
+def assert_same(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    assert found.keys() == wanted.keys()
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-12, atol=1e-12, msg=name)
+
+
+@pytest.mark.parametrize("clip", [None, 0.5], ids=["", "clipped"])
+def test_members_are_the_runs_alone(clip: float | None, tmp_path: Path) -> None:
+    cases = every_case() if clip is None else every_case()[::5]
+    stack = trained(cases, tmp_path, gradient_clip_val=clip)
+    data = streams()
+    shared = 2 if clip is None else 0  # controls do not see their teachers' masks
+    assert len(stack.stream_of) == len(cases) - shared
+    for run, case in enumerate(cases):
+        alone = case.alone(tmp_path, data[case.stream], gradient_clip_val=clip)
+        student = stack.students.state_of(int(stack.student_of[run]))
+        assert_same(student, alone.student.state_dict())
+        state = {} if alone.distiller is None else alone.distiller.state_dict()
+        assert_same(distiller_state(stack, run), state)
+
+
+def test_other_optimisers_and_accumulated_gradients(tmp_path: Path) -> None:
+    changes = {"optimizer": partial(AdamW, lr=0.01, weight_decay=0.1)}
+    cases = [Case(KD, 0, **changes), Case(None, 1, **changes), Case(KD, 1, **changes)]
+    stack = trained(cases, tmp_path, accumulate_grad_batches=2)
+    for run, case in enumerate(cases):
+        alone = case.alone(tmp_path, streams()[case.stream], accumulate_grad_batches=2)
+        assert_same(stack.students.state_of(int(stack.student_of[run])), alone.student.state_dict())
+
+
+@pytest.mark.parametrize("kind", ["joint", "independent"])
+def test_teachers_are_those_trained_alone(kind: str, tmp_path: Path) -> None:
+    def modules() -> list[Any]:
+        if kind == "joint":
+            return [JointModule(network, network, CLASSES, optimizer, seed=s) for s in SEEDS]
+        return [TeacherModule(network, CLASSES, optimizer=optimizer, seed=s) for s in SEEDS]
+
+    data = streams()
+    members = [StackMember(module, stream) for stream, module in enumerate(modules())]
+    stack = members[0].module.stack(members, data)
+    trainer = quiet_trainer(tmp_path, epochs=2, limit_val_batches=0)
+    trainer.fit(stack, datamodule=StackedData(data))
+    for number, module in enumerate(modules()):
+        quiet_trainer(tmp_path, epochs=2).fit(module, datamodule=data[number])
+        weights = {n: v for n, v in module.state_dict().items() if not n.startswith("metrics")}
+        assert_same(stack.state_of(number), weights)
+
+
+def test_a_member_whose_loss_is_not_finite_fails_alone(tmp_path: Path) -> None:
+    cases = [Case(KD, 0), Case(partial(KD, 1.0, 1e300), 1, distill_weight=1e20), Case(KD, 1)]
+    stack = trained(cases, tmp_path)
+    alone = [case.alone(tmp_path, streams()[case.stream]) for case in (cases[0], cases[2])]
+    (failed,) = stack.failures
+    assert failed == int(stack.student_of[1])
+    assert "the loss is inf in distillation, step 0 (epoch 0, batch 0)" in stack.failures[failed]
+    for run, module in zip((0, 2), alone, strict=True):
+        student = stack.students.state_of(int(stack.student_of[run]))
+        assert_same(student, module.student.state_dict())
+    assert all(value.isfinite().all() for value in stack.state_dict().values())
+
+
+def test_training_stops_when_all_members_failed(tmp_path: Path) -> None:
+    cases = [Case(partial(KD, 1.0, 1e300), stream, distill_weight=1e20) for stream in (0, 1)]
+    members = [case.member() for case in cases]
+    data = streams()
+    stack = members[0].module.stack(members, data)
+    trainer = quiet_trainer(tmp_path, epochs=50)
+    trainer.fit(stack, datamodule=StackedData(data))
+    assert len(stack.failures) == 2
+    assert trainer.current_epoch == 1
+
+
+def test_the_best_weights_are_those_of_the_first_best_epoch(tmp_path: Path) -> None:
+    cases = [Case(KD, 0), Case(None, 1)]
+    members = [case.member() for case in cases]
+    data = streams()
+    stack = members[0].module.stack(members, data)
+    trainer = quiet_trainer(tmp_path, epochs=6)
+    trainer.fit(stack, datamodule=StackedData(data))
+    accuracy = torch.stack(stack.curves["accuracy"])
+    best = [int(stack.best_epoch[stack.student_of[run]]) for run in range(2)]
+    assert best == accuracy.argmax(0).tolist()
+    stack.take_best()
+    quiet_trainer(tmp_path).validate(stack, datamodule=StackedData(data), verbose=False)
+    torch.testing.assert_close(stack.measured["val"]["accuracy"], accuracy.amax(0))
+
+
+def test_batch_statistics_are_refused() -> None:
+    def normalised() -> nn.Module:
+        return nn.Sequential(nn.Linear(12, 8), nn.BatchNorm1d(8), nn.Linear(8, CLASSES))
+
+    def module(seed: int) -> DistillationModule:
+        made = DistillationModule(network, normalised, CLASSES, optimizer=optimizer, seed=seed)
+        made.frozen_teacher.hold(copy.deepcopy(network()), normalised())
+        return made
+
+    members = [StackMember(module(seed), stream) for stream, seed in enumerate(SEEDS)]
+    with pytest.raises(NotStackable, match="BatchNorm1d keeps statistics of batches"):
+        members[0].module.stack(members, streams())

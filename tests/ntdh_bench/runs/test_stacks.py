@@ -1,0 +1,205 @@
+"""Runs trained as one stack against the same runs one by one: simulated MNIST, float32."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ntdh_bench.contract import BenchModule
+from ntdh_bench.errors import NotStackable, UserError
+from ntdh_bench.runs import Run, fit, stacks
+from ntdh_bench.runs.session import quiet_lightning
+from ntdh_bench.runs.stacks import TooLarge, fit_stack
+
+METHODS = ("KD", "FitNet", "CRD", "RKD", "PKT", "SP", "DKD", "WeightedKL")
+FEATURE_MASKS = [
+    ["--mask", "FeatureMask", "--mask.ratio", ratio, "--mask.removes", removes]
+    for ratio, removes in (
+        ("0.25", "most_divergent"),
+        ("0.5", "least_divergent"),
+        ("0.5", "random"),
+    )
+]
+SAMPLE_MASKS = [
+    ["--mask", "SampleMask", "--mask.ratio", "0.25", "--mask.removes", removes]
+    for removes in ("most_divergent", "random")
+]
+CONTROLS = [
+    ["--model.distiller", "null", "--model.task_weight", weight] for weight in ("1.0", "1.5")
+]
+
+
+def method(name: str) -> list[str]:
+    words = ["--model.distiller", name]
+    if name not in ("KD", "DKD", "WeightedKL"):
+        words += ["--model.distiller.layer", "hidden2", "--model.distiller.weight", "1.0"]
+    if name == "CRD":
+        words += ["--model.distiller.negatives", "64", "--model.distiller.feat_dim", "8"]
+    return words
+
+
+def settings(*words: str, seed: int = 0, epochs: int = 2) -> list[str]:
+    return [
+        "--config", "configs/mnist_kd.yaml", "--data.source", "simulated",
+        "--data.simulated_train", "400", "--data.simulated_test", "100",
+        "--model.teacher_network.hidden", "[24,16]", "--model.student_network.hidden", "[20,16]",
+        "--model.optimizer.lr", "0.05", "--trainer.max_epochs", str(epochs),
+        "--trainer.accelerator", "cpu", "--trainer.logger", "false",
+        "--trainer.enable_progress_bar", "false", "--seed_everything", str(seed), *words,
+    ]  # fmt: skip
+
+
+def parsed(words: Sequence[str], folder: Path) -> Run:
+    folder.mkdir(exist_ok=True, parents=True)
+    return Run.parse("fit", words, folder=folder)
+
+
+def alone(words: Sequence[str], folder: Path) -> dict[str, Any]:
+    with quiet_lightning():
+        return fit(parsed(words, folder), record=False, share_control=True)
+
+
+def together(runs: Sequence[Sequence[str]], folder: Path) -> list[Any]:
+    folder.mkdir(exist_ok=True)
+    with quiet_lightning():
+        return fit_stack([parsed(words, folder / "runs") for words in runs], folder)
+
+
+def every_run() -> list[list[str]]:
+    """All methods with all masks, and both controls with feature masks, in two seeds."""
+    words = [
+        method(name) + mask for name in METHODS for mask in ([], *FEATURE_MASKS, *SAMPLE_MASKS)
+    ]
+    words += [control + mask for control in CONTROLS for mask in ([], *FEATURE_MASKS)]
+    return [settings(*each, seed=number % 2) for number, each in enumerate(words)]
+
+
+def some_runs() -> list[list[str]]:
+    """Every method and every mask once, and both controls."""
+    masks: list[list[str]] = [[], *FEATURE_MASKS, *SAMPLE_MASKS, [], []]
+    words = [method(name) + mask for name, mask in zip(METHODS, masks, strict=True)]
+    words += [CONTROLS[0], CONTROLS[1] + FEATURE_MASKS[0]]
+    return [settings(*each, seed=number % 2) for number, each in enumerate(words)]
+
+
+# What differs though runs are the same: where and when, what was there, and what is shared.
+_OF_TIME = {"created", "seconds", "stack", "from_cache", "teacher"}
+
+
+def assert_equal(found: Any, wanted: Any, where: str = "") -> None:
+    """Plain values are equal, numbers within 1e-6."""
+    if isinstance(wanted, dict):
+        assert found.keys() == wanted.keys(), where
+        for name in wanted:
+            assert_equal(found[name], wanted[name], f"{where}.{name}")
+    elif isinstance(wanted, float):
+        assert found == pytest.approx(wanted, rel=1e-6, abs=1e-6), where
+    elif isinstance(wanted, list):
+        assert len(found) == len(wanted), where
+        for number, value in enumerate(wanted):
+            assert_equal(found[number], value, f"{where}.{number}")
+    else:
+        assert found == wanted, where
+
+
+def assert_records(found: Sequence[Any], wanted: Sequence[dict[str, Any]]) -> None:
+    for stacked, single in zip(found, wanted, strict=True):
+        assert isinstance(stacked, dict), stacked
+        assert stacked["stack"] == len(found)
+        assert_equal(
+            {name: value for name, value in stacked.items() if name not in _OF_TIME},
+            {name: value for name, value in single.items() if name not in _OF_TIME},
+        )
+
+
+class Killed(BaseException):
+    """What stands for kill -9 here."""
+
+
+def kill_at(monkeypatch: pytest.MonkeyPatch, file: str, epoch: int, batch: int) -> None:
+    """End the training of a stack in a batch; until then every epoch is kept."""
+    monkeypatch.setattr(stacks, "_SECONDS", 0.0)
+
+    def end(self: Any, trainer: Any, pl_module: Any, outputs: Any, batch_: Any, idx: int) -> None:
+        if self._path.name == file and (trainer.current_epoch, idx) == (epoch, batch):
+            raise Killed
+
+    monkeypatch.setattr(stacks.StackCheckpoint, "on_train_batch_end", end, raising=False)
+
+
+@pytest.mark.parametrize(
+    "runs", [some_runs, pytest.param(every_run, marks=pytest.mark.slow)], ids=["some", "every"]
+)
+def test_records_are_those_of_the_runs_alone(runs: Any, tmp_path: Path) -> None:
+    words = runs()
+    found = together(words, tmp_path / "stack")
+    wanted = [alone(each, tmp_path / f"{n}") for n, each in enumerate(words)]
+    assert_records(found, wanted)
+
+
+@pytest.mark.parametrize(("file", "epoch"), [("teachers.ckpt", 1), ("students.ckpt", 2)])
+def test_a_killed_stack_goes_on_and_ends_the_same(
+    file: str, epoch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NTDH_CACHE", str(tmp_path / "whole"))
+    words = [[*each, "--trainer.max_epochs", "4"] for each in some_runs()[2::3]]
+    wanted = together(words, tmp_path / "uninterrupted")
+    monkeypatch.setenv("NTDH_CACHE", str(tmp_path / "cache"))
+    with monkeypatch.context() as patch:
+        kill_at(patch, file, epoch, batch=1)
+        with pytest.raises(Killed):
+            together(words, tmp_path / "stack")
+    begun: list[int] = []
+    monkeypatch.setattr(
+        stacks.StackCheckpoint,
+        "on_train_start",
+        lambda self, trainer, module: begun.append(trainer.current_epoch),
+        raising=False,
+    )
+    found = together(words, tmp_path / "stack")
+    assert epoch in begun
+    assert_records(found, [{**record, "stack": len(words)} for record in wanted])
+
+
+def test_a_damaged_checkpoint_is_said_and_not_used(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "stack").mkdir()
+    (tmp_path / "stack" / "students.ckpt").write_bytes(b"no checkpoint")
+    words = [settings(*method("KD"), seed=seed, epochs=1) for seed in (0, 1)]
+    assert_records(
+        together(words, tmp_path / "stack"),
+        [alone(each, tmp_path / f"{n}") for n, each in enumerate(words)],
+    )
+    assert "trained anew" in capsys.readouterr().err
+
+
+def test_failures_are_of_one_run_and_in_the_words_of_a_run_alone(tmp_path: Path) -> None:
+    bad = settings(*method("KD"), "--model.distill_weight", "1e38", epochs=1)
+    bad += ["--model.distiller.weight", "1e38"]
+    unmasked = settings(*method("KD"), *FEATURE_MASKS[0], "--mask.layer", "hidden9", epochs=1)
+    good = settings(*method("KD"), epochs=1)
+    found = together([bad, good, unmasked], tmp_path / "stack")
+    for words, failure in ((bad, found[0]), (unmasked, found[2])):
+        with pytest.raises(UserError) as error:
+            alone(words, tmp_path / "alone")
+        assert isinstance(failure, UserError)
+        assert str(error.value).startswith(str(failure)[:60])
+    assert_equal(found[1]["metrics"], alone(good, tmp_path / "good")["metrics"])
+
+
+def test_memory_that_runs_out_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 B")
+
+    monkeypatch.setattr(stacks, "_fit_students", full)
+    with pytest.raises(TooLarge, match="a stack of 2 runs needs more memory"):
+        together([settings(*method("KD"), epochs=1)] * 2, tmp_path)
+
+
+def test_modules_without_a_stacked_form_are_refused() -> None:
+    with pytest.raises(NotStackable, match="BenchModule has no stacked form"):
+        BenchModule().stack([], [])
