@@ -14,7 +14,7 @@ from typing import cast
 
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
-from ntdh_bench.commands.sweep_plan import print_plan
+from ntdh_bench.commands.sweep_plan import plan_summary, print_plan
 from ntdh_bench.composition import parse_assignment
 from ntdh_bench.errors import UserError
 from ntdh_bench.experiments import (
@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
     todo = list({run.hash: run for run in runs if run.hash not in complete}.values())
     if options.dry_run:
         jobs = options.jobs or default_jobs(len(gpus()), options.gpus_per_run, cores())
-        plan = _plan(todo, jobs, len(gpus()), options)
+        plan = _plan(todo, store, jobs, len(gpus()), options)
         timed = [(run, finished[run.hash]) for run in experiment.runs if run.hash in finished]
         expected = expected_seconds(plan.placed, timed)
         print_plan(runs, plan, expected, jobs)
@@ -94,7 +94,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--stack", type=_stacking, default="auto", metavar="auto|off|N",
         help="train runs of one kind as one: where it pays (default), never, or wherever it can be "
         "done, at most N at once")  # fmt: skip
-    add("--timeout", type=PositiveFloat, metavar="SECONDS", help="kill a run after this long")
+    add("--timeout", type=PositiveFloat, metavar="SECONDS",
+        help="kill a run after this long, a stack after as many times as it has runs")  # fmt: skip
     add(
         "--retries",
         type=NonNegativeInt,
@@ -193,9 +194,12 @@ def _labels(run: Run) -> dict[str, str]:
     return {**run.labels, "seed": str(run.seed)}
 
 
-def _plan(todo: Sequence[Run], jobs: int, n_gpus: float, options: argparse.Namespace) -> Plan:
+def _plan(
+    todo: Sequence[Run], store: Store, jobs: int, n_gpus: int, options: argparse.Namespace
+) -> Plan:
     memory = stack_memory(jobs, n_gpus, options.gpus_per_run)
-    return make_plan(todo, options.stack, Machine(jobs, n_gpus > 0, memory))
+    machine = Machine(jobs, n_gpus > 0, memory)
+    return make_plan(todo, options.stack, machine, store.unfinished_stacks())
 
 
 # -- running them --------------------------------------------------------------------------------
@@ -243,10 +247,12 @@ def _drive(
     if not todo:
         return
     with closing(_engine(store, len(todo), options)) as engine:
-        print(f"{engine.jobs} at once, {engine.threads} thread(s) each", flush=True)
+        plan = _plan(todo, store, engine.jobs, engine.n_gpus, options)
+        stacks = plan_summary(plan)
+        print(f"{engine.jobs} at once, {engine.threads} thread(s) each{stacks}", flush=True)
         with Progress(len(todo), engine.jobs) as progress:
             Driver(
-                todo,
+                plan.jobs,
                 store,
                 engine,
                 timeout=options.timeout,
@@ -273,6 +279,7 @@ def _summarise(outcome: Outcome, store: Store, seconds: float) -> None:
     counts = [f"{outcome.done} done"]
     counts += [f"{outcome.elsewhere} done by another sweep"] if outcome.elsewhere else []
     counts += [f"{outcome.retried} repeated"] if outcome.retried else []
+    counts += [f"{outcome.divided} stacks done again in parts"] if outcome.divided else []
     counts += [f"{len(outcome.failures)} failed"]
     counts += [f"{outcome.left} left"] if outcome.left else []
     print(f"{', '.join(counts)}, in {duration(seconds)}")

@@ -23,13 +23,23 @@ def print_plan(runs: Sequence[Run], plan: Plan, expected: Expected | None, jobs:
     for line in _padded(_table(runs, plan)):
         print(line)
     print()
-    for line in plan_lines(plan):
+    for line in _lines(plan):
         print(line)
     todo = _places(plan)
     print(f"{len(runs)} runs, {len(todo)} to do{_estimate(runs, todo, plan, expected, jobs)}")
 
 
-def plan_lines(plan: Plan) -> Iterator[str]:
+def plan_summary(plan: Plan) -> str:
+    """Return how many stacks there are, for the end of a line; nothing if there are none."""
+    if not plan.stacks:
+        return ""
+    sizes = sorted({len(stack.runs) for stack in plan.stacks})
+    span = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else f"{sizes[0]}"
+    alone = f", {len(plan.alone)} alone" if plan.alone else ""
+    return f"; {len(plan.stacks)} stack(s) of {span} runs{alone}"
+
+
+def _lines(plan: Plan) -> Iterator[str]:
     """Yield a line for every stack, and one for every reason why runs are alone."""
     for number, stack in enumerate(plan.stacks, start=1):
         yield f"stack {number}: {_members(stack)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -13,9 +13,10 @@ from filelock import FileLock
 
 from ntdh_bench.errors import UserError
 from ntdh_bench.experiments import Run
+from ntdh_bench.notices import notice
 from ntdh_bench.records.columns import RecordError
 from ntdh_bench.records.files import check_record, write_record
-from ntdh_bench.sweep.engine import Engine, Finished
+from ntdh_bench.sweep.engine import Engine, Finished, Job, Result
 from ntdh_bench.sweep.store import Store
 
 _TICK = 0.5  # seconds between looks at the clock, and at runs that another sweep holds
@@ -36,8 +37,9 @@ class Outcome:
         done: runs finished here.
         elsewhere: runs that another sweep finished meanwhile.
         left: runs not finished yet, those in flight included.
-        running: runs in flight here.
+        running: runs in flight here, every member of a stack counted.
         retried: attempts that failed and were repeated.
+        divided: stacks that failed as a whole, and were done again in parts.
         seconds: sum over the finished runs.
         failures: in the order in which they were given up.
         damaged: records that could not be read, under their new names.
@@ -48,26 +50,30 @@ class Outcome:
     elsewhere: int = 0
     running: int = 0
     retried: int = 0
+    divided: int = 0
     seconds: float = 0.0
     failures: list[Failure] = field(default_factory=list)
     damaged: list[Path] = field(default_factory=list)
 
 
 class _InFlight(NamedTuple):
-    run: Run
-    lock: FileLock
+    job: Job
+    locks: list[FileLock]
     started: float
 
 
 class Driver:
     """Runs what is not complete, once each, also when several drivers share a store.
 
+    A stack that fails as a whole, because the memory is too small for it, say, is done again in
+    halves, down to single runs: so no member takes the others with it.
+
     Args:
-        runs: those to do; equal hashes count once.
+        jobs: the runs to do, those of a stack together; equal hashes count once.
         store: prepared.
-        engine: does the runs.
-        timeout: seconds after which a run is killed and has failed; None: never.
-        retries: how often a failed run is repeated, after all others.
+        engine: does the jobs.
+        timeout: seconds for each of its runs after which a job is killed; None: never.
+        retries: how often a failed run is repeated, alone and after all others.
         keep: the extras that are collected; a record without them is a failure.
         report: called with the outcome so far at every event, and at least twice a second.
         outcome: what is done is counted there; default: a new one.
@@ -76,7 +82,7 @@ class Driver:
 
     def __init__(
         self,
-        runs: Iterable[Run],
+        jobs: Iterable[Sequence[Run]],
         store: Store,
         engine: Engine,
         timeout: float | None = None,
@@ -86,14 +92,14 @@ class Driver:
         outcome: Outcome | None = None,
         rerun: bool = False,
     ) -> None:
-        self._pending = deque({run.hash: run for run in runs}.values())
-        self._elsewhere: deque[Run] = deque()
+        self._pending = deque(_once(jobs))
+        self._elsewhere: deque[Job] = deque()
         self._in_flight: dict[str, _InFlight] = {}
         self._attempts: Counter[str] = Counter()
         self._store, self._engine, self._report = store, engine, report
         self._timeout, self._retries, self._keep = timeout, retries, keep
         self._rerun = rerun
-        self.outcome = outcome or Outcome(left=len(self._pending))
+        self.outcome = outcome or Outcome(left=sum(len(job.runs) for job in self._pending))
 
     def drive(self) -> None:
         """Return when every run is complete or has failed; see :attr:`outcome`.
@@ -111,25 +117,53 @@ class Driver:
                 self._kill_overdue()
                 if not self._pending:
                     self._pending, self._elsewhere = self._elsewhere, deque()
-                self.outcome.running = len(self._in_flight)
+                self.outcome.running = sum(len(f.job.runs) for f in self._in_flight.values())
                 self._report(self.outcome)
         finally:
             for flight in self._in_flight.values():
-                flight.lock.release()
+                _release(flight.locks)
 
     def _submit(self) -> None:
         while self._pending and self._engine.idle:
-            run = self._pending.popleft()
+            job = self._pending.popleft()
+            locks = self._claim(job)
+            if locks is None:
+                continue
+            self._in_flight[job.name] = _InFlight(job, locks, time.monotonic())
+            if len(job.runs) > 1:
+                self._store.begin_stack(job.name, [run.hash for run in job.runs])
+            self._engine.submit(job)
+
+    def _claim(self, job: Job) -> list[FileLock] | None:
+        """Return the locks of a job whose runs are all to do here; else None, and queue the rest.
+
+        A stack has a lock of its own, so that two sweeps with the same one do not halve it.
+        """
+        locks: list[FileLock] = []
+        if len(job.runs) > 1:
+            lock = self._store.claim(job.name)
+            if lock is None:
+                self._elsewhere.append(job)
+                return None
+            locks.append(lock)
+        held, left = [], []
+        for run in job.runs:
             lock = self._store.claim(run.hash)
             if lock is None:
-                self._elsewhere.append(run)
-            elif self._is_complete(run):
-                lock.release()
+                held.append(run)
+                continue
+            locks.append(lock)
+            if self._is_complete(run):
                 self.outcome.elsewhere += 1
                 self.outcome.left -= 1
             else:
-                self._in_flight[run.hash] = _InFlight(run, lock, time.monotonic())
-                self._engine.submit(run)
+                left.append(run)
+        if len(left) == len(job.runs):
+            return locks
+        _release(locks)
+        self._elsewhere.extend([Job(tuple(held))] if held else [])
+        self._pending.extendleft([Job(tuple(left))] if left else [])
+        return None
 
     def _is_complete(self, run: Run) -> bool:
         """Look into the store, with the lock held; a damaged record is set aside."""
@@ -139,35 +173,67 @@ class Driver:
         return not self._rerun and self._store.record(run.hash).exists()
 
     def _finish(self, finished: Finished) -> None:
-        run, lock, started = self._in_flight.pop(finished.run)
+        job, locks, started = self._in_flight.pop(finished.job)
         try:
-            if finished.record is None:
-                self._fail(run, str(finished.failure))
-                return
-            record = {**finished.record, "run": run.hash}
+            if finished.results is not None:
+                done = self.outcome.done
+                for run, result in zip(job.runs, finished.results, strict=True):
+                    self._take(run, result, job)
+                if self.outcome.done > done:
+                    self.outcome.seconds += time.monotonic() - started
+            elif len(job.runs) == 1 or finished.disk_full:
+                for run in job.runs:
+                    self._fail(run, finished.reason, job)
+            else:
+                self._divide(job, finished)
+            if len(job.runs) > 1 and not finished.disk_full:
+                self._store.end_stack(job.name)
+        finally:
+            _release(locks)
+
+    def _take(self, run: Run, result: Result, job: Job) -> None:
+        """Write the record of a run, if it has one that can be collected."""
+        if result.record is None:
+            self._fail(run, str(result.failure), job)
+            return
+        try:
+            record = {**result.record, "run": run.hash}
             check_record(record, self._keep)
             write_record(self._store.record(run.hash), record)
+        except RecordError as error:
+            self._fail(run, str(error), job)
+        else:
             self.outcome.done += 1
             self.outcome.left -= 1
-            self.outcome.seconds += time.monotonic() - started
-        except RecordError as error:
-            self._fail(run, str(error))
-        finally:
-            lock.release()
+
+    def _divide(self, job: Job, finished: Finished) -> None:
+        """Queue a stack in halves; run by run if its members do not go together."""
+        if not self.outcome.divided:  # said once: what is too large for one is so for others
+            how = "run by run" if finished.alone else "in halves"
+            notice(
+                f"a stack of {len(job.runs)} runs is done again {how}: {finished.reason}; log: "
+                f"{self._store.log(job.name)}"
+            )
+        self.outcome.divided += 1
+        size = 1 if finished.alone else (len(job.runs) + 1) // 2
+        for start in range(0, len(job.runs), size):
+            self._pending.append(Job(job.runs[start : start + size]))
 
     def _stop_at_full_disk(self, news: Iterable[Finished]) -> None:
         for finished in news:
             if finished.disk_full:
                 raise UserError(
-                    f"the sweep stops, as a disk is full: {finished.failure} (run {finished.run}, "
+                    f"the sweep stops, as a disk is full: {finished.reason} (run {finished.job}, "
                     f"--runs {self._store.root}); the same command goes on when there is room"
                 )
 
-    def _fail(self, run: Run, reason: str) -> None:
+    def _fail(self, run: Run, reason: str, job: Job) -> None:
+        if len(job.runs) > 1:
+            self._store.refer(run.hash, job.name, reason)
         self._attempts[run.hash] += 1
         if self._attempts[run.hash] <= self._retries:
             self.outcome.retried += 1
-            self._pending.append(run)
+            self._pending.append(Job((run,)))
         else:
             self.outcome.failures.append(Failure(run, reason))
             self.outcome.left -= 1
@@ -176,8 +242,24 @@ class Driver:
         if self._timeout is None:
             return
         now = time.monotonic()
-        for flight in list(self._in_flight.values()):
-            if now - flight.started > self._timeout:
-                self._engine.kill(flight.run.hash)
-                reason = f"killed after {self._timeout:g} s (--timeout)"
-                self._finish(Finished(flight.run.hash, failure=reason))
+        for job, _, started in list(self._in_flight.values()):
+            limit = self._timeout * len(job.runs)
+            if now - started > limit:
+                self._engine.kill(job.name)
+                reason = f"killed after {limit:g} s (--timeout)"
+                self._finish(Finished(job.name, failure=reason))
+
+
+def _once(jobs: Iterable[Sequence[Run]]) -> Iterator[Job]:
+    """Yield the jobs without the runs that an earlier one has."""
+    seen: set[str] = set()
+    for runs in jobs:
+        own = {run.hash: run for run in runs if run.hash not in seen}
+        seen |= own.keys()
+        if own:
+            yield Job(tuple(own.values()))
+
+
+def _release(locks: Iterable[FileLock]) -> None:
+    for lock in locks:
+        lock.release()

@@ -1,19 +1,22 @@
-"""What an engine does: it runs configs in workers that pay for their imports once."""
+"""What an engine does: it gives jobs to workers that pay for their imports once."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ntdh_bench.cache import digest
 from ntdh_bench.experiments import Run
 
 STARTS = 3  # attempts to start a worker before it is given up
-#: What runs one config: ``(config, folder) -> record``, as ``module:function``.
-FUNCTION = "ntdh_bench.sweep.worker:run_config"
+#: What runs configs: ``(configs, folder) -> records or failures``, as ``module:function``.
+FUNCTION = "ntdh_bench.sweep.worker:run_configs"
 _DEVICES = Path("/dev")
 _CONTAINER = Path("/sys/fs/cgroup/memory.max")
 _GPU_MEMORY = 2.0**34
@@ -28,24 +31,59 @@ _THREAD_VARIABLES = (
 )  # fmt: skip
 
 
-class Finished(NamedTuple):
-    """What came of a run.
+class Job(NamedTuple):
+    """Runs that a worker does together: one, or the members of a stack in their order."""
 
-    Attributes:
-        run: its hash.
-        record: None if it failed.
-        failure: the reason, one line; None if it did not fail.
-        disk_full: whether that is a full disk, so that others would fail, too.
-    """
+    runs: tuple[Run, ...]
 
-    run: str
+    @property
+    def name(self) -> str:
+        """16 hex digits: a run's hash, or a digest of the hashes of several."""
+        hashes = [run.hash for run in self.runs]
+        return hashes[0] if len(hashes) == 1 else digest(hashes)
+
+
+class Result(NamedTuple):
+    """What came of a run: its record, or the reason why there is none, one line."""
+
     record: dict[str, Any] | None = None
     failure: str | None = None
+
+
+class Finished(NamedTuple):
+    """What came of a job.
+
+    Attributes:
+        job: its name.
+        results: of its runs, in order; None if it failed as a whole.
+        failure: the reason, one line; None if it did not fail as a whole.
+        disk_full: whether something failed because a disk is full, so that others would, too.
+        alone: whether it failed because its runs cannot be trained as one.
+    """
+
+    job: str
+    results: Sequence[Result] | None = None
+    failure: str | None = None
     disk_full: bool = False
+    alone: bool = False
+
+    @classmethod
+    def of_answer(cls, job: str, answer: str) -> Finished:
+        """Return what a worker's answer says (:func:`.execution.execute`)."""
+        found = json.loads(answer)
+        if (results := found.pop("results", None)) is not None:
+            found["results"] = [Result(**result) for result in results]
+        return cls(job, **found)
+
+    @property
+    def reason(self) -> str:
+        """What failed first, one line."""
+        failures = [result.failure for result in self.results or () if result.failure]
+        return self.failure or next(iter(failures), "")
 
 
 class Engine(ABC):
-    """Workers, each with at most one run.
+    """Workers, each with at most one job.
 
     A worker that dies while it starts (which runs of other programs can cause, by taking the
     memory) is started again, and given up at the third time; the others go on.
@@ -53,23 +91,25 @@ class Engine(ABC):
     Attributes:
         jobs: number of workers.
         threads: per worker.
+        n_gpus: that they share; 0: they compute on cores.
     """
 
     jobs: int
     threads: int
+    n_gpus: int
 
     @property
     @abstractmethod
     def idle(self) -> int:
-        """Number of workers that have started and wait for a run."""
+        """Number of workers that have started and wait for a job."""
 
     @abstractmethod
-    def submit(self, run: Run) -> None:
-        """Give a run to an idle worker."""
+    def submit(self, job: Job) -> None:
+        """Give a job to an idle worker."""
 
     @abstractmethod
     def wait(self, seconds: float) -> list[Finished]:
-        """Return the runs that finished or failed, as soon as there is news.
+        """Return the jobs that finished or failed, as soon as there is news.
 
         Args:
             seconds: return an empty list after this long.
@@ -79,8 +119,8 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def kill(self, run: str) -> None:
-        """End a run at once; nothing more is heard of it, and its worker is replaced."""
+    def kill(self, job: str) -> None:
+        """End a job at once; nothing more is heard of it, and its worker is replaced."""
 
     @abstractmethod
     def close(self) -> None:

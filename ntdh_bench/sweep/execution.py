@@ -1,4 +1,4 @@
-"""What a worker of any engine does with a run."""
+"""What a worker of any engine does with a job."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ import os
 import shutil
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ntdh_bench.errors import UserError, one_line
+from ntdh_bench.errors import NotStackable, UserError, one_line
 from ntdh_bench.startup import import_once
 from ntdh_bench.sweep.engine import leave_cluster
 
-RunFunction: TypeAlias = Callable[[dict[str, Any], Path], dict[str, Any]]
+RunFunction: TypeAlias = Callable[
+    [list[dict[str, Any]], Path], Sequence[dict[str, Any] | UserError]
+]
 
 
 def load_function(name: str) -> RunFunction:
@@ -29,40 +31,62 @@ def load_function(name: str) -> RunFunction:
     return loaded
 
 
-def execute(function: RunFunction, config: dict[str, Any], folder: Path, log: Path) -> str:
-    """Run a config; returns what :class:`~.engine.Finished` says beside the run, as JSON text.
+def execute(
+    function: RunFunction, configs: list[dict[str, Any]], folder: Path, log: Path, keep: bool
+) -> str:
+    """Run configs; returns what :class:`~.engine.Finished` says beside the job, as JSON text.
 
     Args:
-        function: runs it.
-        config: of the run.
-        folder: scratch; made before and removed after the run.
+        function: runs them.
+        configs: of the runs.
+        folder: scratch; made before the runs.
         log: gets all output of this process meanwhile, and the traceback of a failure.
+        keep: leave the folder, which may be there already: a later attempt goes on from it.
     """
     try:
         with output_to(log):
-            return _execute(function, config, folder)
+            return _execute(function, configs, folder, keep)
     except OSError as error:  # the log cannot be opened
         return _failure(error)
 
 
-def _execute(function: RunFunction, config: dict[str, Any], folder: Path) -> str:
+def _execute(function: RunFunction, configs: list[dict[str, Any]], folder: Path, keep: bool) -> str:
     try:
-        folder.mkdir(parents=True)
-        record = function(config, folder)
-        if not isinstance(record, dict):
-            raise TypeError(f"the run returned a {type(record).__name__}, which is no record")
-        return json.dumps({"record": record})
-    except BaseException as error:  # a SystemExit, too, ends the run and not the worker
+        folder.mkdir(parents=True, exist_ok=keep)
+        found = function(configs, folder)
+        if len(found) != len(configs):
+            raise ValueError(f"{len(found)} records of {len(configs)} runs")
+        full = any(_is_of_full_disk(each) for each in found if isinstance(each, BaseException))
+        results = ", ".join(map(_result, found))
+        return f'{{"results": [{results}], "disk_full": {json.dumps(full)}}}'
+    except BaseException as error:  # a SystemExit, too, ends the job and not the worker
         with suppress(OSError):  # the log's disk may be full
             traceback.print_exc()
         return _failure(error)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
         gc.collect()  # Trainer, model and data refer to each other: gigabytes after some runs
 
 
+def _result(found: Any) -> str:
+    """Return what :class:`~.engine.Result` says of a run, as JSON text."""
+    try:
+        if isinstance(found, BaseException):
+            raise found
+        if not isinstance(found, dict):
+            raise TypeError(f"the run returned a {type(found).__name__}, which is no record")
+        return json.dumps({"record": found})
+    except Exception as error:
+        with suppress(OSError):
+            traceback.print_exc()
+        return json.dumps({"failure": in_words(error)})
+
+
 def _failure(error: BaseException) -> str:
-    return json.dumps({"failure": in_words(error), "disk_full": _is_of_full_disk(error)})
+    alone = isinstance(error, NotStackable)
+    full = _is_of_full_disk(error)
+    return json.dumps({"failure": in_words(error), "disk_full": full, "alone": alone})
 
 
 def _is_of_full_disk(error: BaseException | None) -> bool:

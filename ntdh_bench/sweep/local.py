@@ -10,16 +10,15 @@ import subprocess
 import sys
 from contextlib import suppress
 from multiprocessing.connection import wait as wait_for_any
-from typing import Any
 
 from ntdh_bench.errors import UserError
-from ntdh_bench.experiments import Run
 from ntdh_bench.notices import notice
 from ntdh_bench.sweep.engine import (
     FUNCTION,
     STARTS,
     Engine,
     Finished,
+    Job,
     cores,
     default_jobs,
     gpus,
@@ -34,11 +33,11 @@ class LocalEngine(Engine):
 
     Args:
         store: where logs and scratch folders go.
-        jobs: how many runs at once; default: what the GPUs, or else the cores, hold.
-        gpus_per_run: share of a GPU that a run takes, for the default of ``jobs``.
+        jobs: how many workers; default: what the GPUs, or else the cores, hold.
+        gpus_per_run: share of a GPU that a worker takes, for the default of ``jobs``.
         n_runs: no more workers than this; the share of the cores stays what ``jobs`` gives, since
             results depend on the number of threads.
-        function: runs a config.
+        function: runs configs.
     """
 
     def __init__(
@@ -51,7 +50,8 @@ class LocalEngine(Engine):
     ) -> None:
         self._store, self._function = store, function
         self._devices = gpus()
-        jobs = jobs or default_jobs(len(self._devices), gpus_per_run, cores())
+        self.n_gpus = len(self._devices)
+        jobs = jobs or default_jobs(self.n_gpus, gpus_per_run, cores())
         self.threads = thread_count(jobs, cores())
         self.jobs = min(jobs, n_runs)
         self._workers = [self._start(number) for number in range(self.jobs)]
@@ -65,15 +65,15 @@ class LocalEngine(Engine):
 
     @property
     def idle(self) -> int:
-        """Number of workers that have started and wait for a run."""
+        """Number of workers that have started and wait for a job."""
         return sum(worker.idle for worker in self._workers)
 
-    def submit(self, run: Run) -> None:
-        """Give a run to an idle worker."""
-        next(worker for worker in self._workers if worker.idle).send(run)
+    def submit(self, job: Job) -> None:
+        """Give a job to an idle worker."""
+        next(worker for worker in self._workers if worker.idle).send(job)
 
     def wait(self, seconds: float) -> list[Finished]:
-        """Return the runs that finished or failed, as soon as there is news.
+        """Return the jobs that finished or failed, as soon as there is news.
 
         Raises:
             UserError: no worker is left that can start.
@@ -87,21 +87,24 @@ class LocalEngine(Engine):
         news += [self._hear(worker, None) for worker in dead if worker not in heard]
         return [finished for finished in news if finished is not None]
 
-    def _hear(self, worker: _Worker, answer: dict[str, Any] | None) -> Finished | None:
+    def _hear(self, worker: _Worker, answer: str | None) -> Finished | None:
         """Act on a worker's answer, None if it died."""
         if answer is None:
             return self._bury(worker)
-        if "broken" in answer:
-            self._give_up(worker, answer["broken"])
+        if not worker.ready:
+            said = json.loads(answer)
+            worker.ready = "broken" not in said
+            if not worker.ready:
+                self._give_up(worker, said["broken"])
             return None
-        run, worker.run, worker.ready = worker.run, None, True
-        return Finished(run, **answer) if run else None
+        job, worker.job = worker.job, None
+        return Finished.of_answer(job, answer) if job else None
 
     def _bury(self, worker: _Worker) -> Finished | None:
         reason = worker.how_it_died()
         if worker.ready:
             self._replace(worker)
-            return Finished(worker.run, failure=reason) if worker.run else None
+            return Finished(worker.job, failure=reason) if worker.job else None
         if worker.attempt < STARTS:
             self._replace(worker, worker.attempt + 1)
         else:
@@ -125,9 +128,9 @@ class LocalEngine(Engine):
         place = self._workers.index(worker)
         self._workers[place] = self._start(worker.number, attempt)
 
-    def kill(self, run: str) -> None:
-        """End a run at once; nothing more is heard of it, and its worker is replaced."""
-        worker = next(worker for worker in self._workers if worker.run == run)
+    def kill(self, job: str) -> None:
+        """End a job at once; nothing more is heard of it, and its worker is replaced."""
+        worker = next(worker for worker in self._workers if worker.job == job)
         worker.end()
         self._replace(worker)
 
@@ -138,8 +141,8 @@ class LocalEngine(Engine):
             self._clean(worker)
 
     def _clean(self, worker: _Worker) -> None:
-        if worker.run:
-            shutil.rmtree(self._store.scratch(worker.run, worker.process.pid), ignore_errors=True)
+        if worker.job:
+            shutil.rmtree(self._store.scratch(worker.job, worker.process.pid), ignore_errors=True)
 
 
 class _Worker:
@@ -150,7 +153,7 @@ class _Worker:
     ) -> None:
         self.number, self.attempt = number, attempt
         self.ready = False
-        self.run: str | None = None
+        self.job: str | None = None
         # A session of its own: Ctrl-C reaches the driver alone, and the whole group can be killed.
         self.process = subprocess.Popen(
             [sys.executable, "-m", "ntdh_bench.sweep.process", *arguments],
@@ -166,20 +169,19 @@ class _Worker:
 
     @property
     def idle(self) -> bool:
-        return self.ready and self.run is None
+        return self.ready and self.job is None
 
-    def send(self, run: Run) -> None:
-        self.run = run.hash
+    def send(self, job: Job) -> None:
+        self.job = job.name
+        request = {"name": job.name, "configs": [run.config for run in job.runs]}
         with suppress(BrokenPipeError):  # it died: heard of by the next wait
-            self.requests.write(
-                json.dumps({"hash": run.hash, "config": run.config}).encode() + b"\n"
-            )
+            self.requests.write(json.dumps(request).encode() + b"\n")
             self.requests.flush()
 
-    def read(self) -> dict[str, Any] | None:
+    def read(self) -> str | None:
         """Return the next answer, None if the worker died."""
         line = self.answers.readline()
-        return dict(json.loads(line)) if line.endswith(b"\n") else None
+        return line.decode() if line.endswith(b"\n") else None
 
     def how_it_died(self) -> str:
         with suppress(subprocess.TimeoutExpired):  # its last words are read: let it end by itself

@@ -1,7 +1,7 @@
-"""A worker process of the local engine: runs come in by stdin and answers go out by stdout.
+"""A worker process of the local engine: jobs come in by stdin and answers go out by stdout.
 
 Both are lines of JSON. The end of stdin means that the driver is gone, however it went: the worker
-then ends, in the middle of a run too.
+then ends, in the middle of a job too.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from ntdh_bench.sweep.execution import execute, in_words, load_function
 from ntdh_bench.sweep.store import Store
 
 _GRACE = 0.5  # seconds an idle worker has to end by itself
-_Runs = SimpleQueue[Any]
+_Jobs = SimpleQueue[Any]
 
 
 def main() -> None:
-    """Serve runs until stdin ends; arguments: ``module:function`` and the store's folder."""
+    """Do jobs until stdin ends; arguments: ``module:function`` and the store's folder."""
     function_name, root = sys.argv[1:]
     store = Store(Path(root))
-    runs, answers = _take_over_streams(store.workers_log)
+    jobs, answers = _take_over_streams(store.workers_log)
     try:
         function = load_function(function_name)
     except BaseException as error:
@@ -37,12 +37,14 @@ def main() -> None:
         print(json.dumps({"broken": in_words(error)}), file=answers)
         return
     print(json.dumps({"ready": True}), file=answers)
-    while (run := runs.get()) is not None:
-        folder = store.scratch(run["hash"], os.getpid())
-        print(execute(function, run["config"], folder, store.log(run["hash"])), file=answers)
+    while (job := jobs.get()) is not None:
+        name, configs = job["name"], job["configs"]
+        several = len(configs) > 1
+        folder = store.stack(name) if several else store.scratch(name, os.getpid())
+        print(execute(function, configs, folder, store.log(name), keep=several), file=answers)
 
 
-def _take_over_streams(log: Path) -> tuple[_Runs, TextIO]:
+def _take_over_streams(log: Path) -> tuple[_Jobs, TextIO]:
     """Keep stdin and stdout for the driver, and give what a run may call the usual ones instead."""
     requests = os.fdopen(os.dup(0))
     answers = os.fdopen(os.dup(1), "w", buffering=1)
@@ -53,15 +55,15 @@ def _take_over_streams(log: Path) -> tuple[_Runs, TextIO]:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     faulthandler.enable()
-    runs: _Runs = SimpleQueue()
-    Thread(target=_read, args=(requests, runs), daemon=True).start()
-    return runs, answers
+    jobs: _Jobs = SimpleQueue()
+    Thread(target=_read, args=(requests, jobs), daemon=True).start()
+    return jobs, answers
 
 
-def _read(requests: TextIO, runs: _Runs) -> None:
+def _read(requests: TextIO, jobs: _Jobs) -> None:
     for line in requests:
-        runs.put(json.loads(line))
-    runs.put(None)
+        jobs.put(json.loads(line))
+    jobs.put(None)
     time.sleep(_GRACE)
     os.killpg(0, signal.SIGKILL)  # the worker leads its process group: what it started goes too
 

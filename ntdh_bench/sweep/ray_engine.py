@@ -5,7 +5,6 @@ Nothing is shared but the network: workers return records and logs, and the driv
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
@@ -18,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from ntdh_bench.errors import UserError
-from ntdh_bench.experiments import Run
 from ntdh_bench.notices import notice
 from ntdh_bench.sweep.engine import (
     FUNCTION,
     STARTS,
     Engine,
     Finished,
+    Job,
     cores,
     default_jobs,
     gpus,
@@ -43,7 +42,7 @@ _OWN = {"address": "local", "_node_ip_address": "127.0.0.1", "include_dashboard"
 
 
 class RayWorker:
-    """An actor: imports the run function once, then does one run after the other."""
+    """An actor: imports the run function once, then does one job after the other."""
 
     def __init__(self, function: str) -> None:
         self.function = load_function(function)
@@ -51,11 +50,17 @@ class RayWorker:
     def ready(self) -> None:
         """Return when the actor has started."""
 
-    def run(self, config: dict[str, Any]) -> tuple[str, str]:
-        """Return the answer of :func:`execute`, and the log."""
-        with tempfile.TemporaryDirectory(prefix="ntdh-run-") as folder:
-            log = Path(folder) / "log"
-            answer = execute(self.function, config, Path(folder) / "run", log)
+    def run(self, configs: list[dict[str, Any]], kept: str | None) -> tuple[str, str]:
+        """Return the answer of :func:`execute`, and the log.
+
+        Args:
+            configs: of the runs.
+            kept: a folder that stays, on a disk of the driver's; None: a temporary one.
+        """
+        with tempfile.TemporaryDirectory(prefix="ntdh-run-") as temporary:
+            log = Path(temporary) / "log"
+            folder = Path(kept or f"{temporary}/run")
+            answer = execute(self.function, configs, folder, log, keep=kept is not None)
             return answer, log.read_text(errors="replace")
 
 
@@ -64,11 +69,11 @@ class RayEngine(Engine):
 
     Args:
         store: where logs go.
-        jobs: how many runs at once; default: what the GPUs, or else the cores, hold.
+        jobs: how many workers; default: what the GPUs, or else the cores, hold.
         gpus_per_run: share of a GPU that a worker takes, where there are GPUs.
         address: of a cluster (``auto``: the one this machine is part of); None: a Ray of its own.
         n_runs: no more workers than this.
-        function: runs a config.
+        function: runs configs.
 
     Raises:
         UserError: Ray is not installed, or there is no cluster.
@@ -84,23 +89,24 @@ class RayEngine(Engine):
         function: str = FUNCTION,
     ) -> None:
         self._ray, self._store, self._function = _import_ray(), store, function
-        n_cores, n_gpus = self._cluster(address) if address else (cores(), len(gpus()))
-        jobs = jobs or default_jobs(n_gpus, gpus_per_run, n_cores)
+        self._same_disk = not address
+        n_cores, self.n_gpus = self._cluster(address) if address else (cores(), len(gpus()))
+        jobs = jobs or default_jobs(self.n_gpus, gpus_per_run, n_cores)
         self.threads = thread_count(jobs, n_cores)
         self.jobs = min(jobs, n_runs)
         variables = thread_environment(self.threads)
         if "NTDH_DATA" in os.environ:
             variables["NTDH_DATA"] = os.environ["NTDH_DATA"]
         if not address:
-            self._connect(**_OWN, num_cpus=self.jobs * self.threads, num_gpus=n_gpus)
+            self._connect(**_OWN, num_cpus=self.jobs * self.threads, num_gpus=self.n_gpus)
             variables["PYTHONPATH"] = os.pathsep.join(sys.path)
         self._actor = self._ray.remote(
             num_cpus=self.threads,
-            num_gpus=gpus_per_run if n_gpus else 0,
+            num_gpus=gpus_per_run if self.n_gpus else 0,
             runtime_env={"env_vars": variables},
         )(RayWorker)
         self._idle: list[Any] = []
-        # What each actor is at: its run, or while it starts, the number of the attempt.
+        # What each actor is at: its job, or while it starts, the number of the attempt.
         self._busy: dict[Any, tuple[Any, str | int]] = {}
         for _ in range(self.jobs):
             self._start()
@@ -127,16 +133,19 @@ class RayEngine(Engine):
 
     @property
     def idle(self) -> int:
-        """Number of workers that have started and wait for a run."""
+        """Number of workers that have started and wait for a job."""
         return len(self._idle)
 
-    def submit(self, run: Run) -> None:
-        """Give a run to an idle worker."""
+    def submit(self, job: Job) -> None:
+        """Give a job to an idle worker."""
         actor = self._idle.pop()
-        self._busy[actor.run.remote(run.config)] = (actor, run.hash)
+        kept = self._same_disk and len(job.runs) > 1
+        folder = str(self._store.stack(job.name).absolute()) if kept else None
+        result = actor.run.remote([run.config for run in job.runs], folder)
+        self._busy[result] = (actor, job.name)
 
     def wait(self, seconds: float) -> list[Finished]:
-        """Return the runs that finished or failed, as soon as there is news.
+        """Return the jobs that finished or failed, as soon as there is news.
 
         Raises:
             UserError: no worker is left that can start.
@@ -151,22 +160,22 @@ class RayEngine(Engine):
         return [finished for finished in news if finished is not None]
 
     def _hear(self, result: Any) -> Finished | None:
-        actor, run = self._busy.pop(result)
+        actor, job = self._busy.pop(result)
         try:
             answer = self._ray.get(result)
         except self._ray.exceptions.RayError as error:
-            if isinstance(run, int):
-                self._start_again(run, in_words(error))
+            if isinstance(job, int):
+                self._start_again(job, in_words(error))
                 return None
             self._start()
-            return Finished(run, failure=f"the worker was lost: {in_words(error)}")
+            return Finished(job, failure=f"the worker was lost: {in_words(error)}")
         self._idle.append(actor)
-        if isinstance(run, int):
+        if isinstance(job, int):
             return None
         text, log = answer
-        with self._store.log(run).open("a") as file:
+        with self._store.log(job).open("a") as file:
             file.write(log)
-        return Finished(run, **json.loads(text))
+        return Finished.of_answer(job, text)
 
     def _start_again(self, attempt: int, reason: str) -> None:
         if attempt < STARTS:
@@ -176,9 +185,9 @@ class RayEngine(Engine):
         else:
             raise UserError(f"the workers cannot start: {reason}, {STARTS} times")
 
-    def kill(self, run: str) -> None:
-        """End a run at once; nothing more is heard of it, and its worker is replaced."""
-        result = next(result for result, (_, busy) in self._busy.items() if busy == run)
+    def kill(self, job: str) -> None:
+        """End a job at once; nothing more is heard of it, and its worker is replaced."""
+        result = next(result for result, (_, busy) in self._busy.items() if busy == job)
         actor, _ = self._busy.pop(result)
         self._ray.kill(actor)
         self._start()

@@ -1,8 +1,9 @@
-"""One run of an experiment, in a process that has paid for its imports already."""
+"""One run of an experiment, or a stack of them, in a process that has its imports already."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,43 @@ from ntdh_bench.errors import UserError
 from ntdh_bench.run_hash import PINNED, pin
 from ntdh_bench.runs import Run, fit, map_divergence
 from ntdh_bench.runs.session import quiet_lightning
+from ntdh_bench.runs.stacks import fit_stack
 from ntdh_bench.runs.summary import print_fit, print_maps
 
 _PINNED_WORDS = {"third_party": "third-party code", "given_teacher": "model.teacher_checkpoint"}
 _NOT_SETTINGS = ("command", *PINNED)
 # Nobody looks at the bars, and the record holds the curves.
 _QUIET = {"enable_progress_bar": False, "logger": False}
+
+
+def run_configs(configs: list[dict[str, Any]], folder: Path) -> list[dict[str, Any] | UserError]:
+    """Run a config, or several as one stack; returns the records, or why a member has none.
+
+    Args:
+        configs: what :func:`run_config` takes; of several, those that may share a stack.
+        folder: for checkpoints and other files; of a stack, what an interrupted one left of it.
+
+    Raises:
+        UserError: the run, or the stack as a whole, cannot be done.
+    """
+    if len(configs) == 1:
+        return [run_config(configs[0], folder)]
+    with quiet_lightning():
+        parsed = parse_all(configs, folder)
+        runs = [run for run in parsed if isinstance(run, Run)]
+        results = iter(fit_stack(runs, folder) if runs else ())
+    return [next(results) if isinstance(each, Run) else each for each in parsed]
+
+
+def parse_all(configs: Sequence[dict[str, Any]], folder: Path) -> list[Run | UserError]:
+    """Return the run of every config, or why it is refused."""
+    parsed: list[Run | UserError] = []
+    for number, config in enumerate(configs):
+        try:
+            parsed.append(Run.parse("fit", config=_settings(config), folder=folder / str(number)))
+        except UserError as error:
+            parsed.append(error)
+    return parsed
 
 
 def run_config(config: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -34,12 +66,17 @@ def run_config(config: dict[str, Any], folder: Path) -> dict[str, Any]:
         UserError: what the command refuses; or the worker's GPU cannot be used, or what
             is pinned has changed.
     """
+    return _run(_settings(config), config.get("command", "fit"), folder)
+
+
+def _settings(config: dict[str, Any]) -> dict[str, Any]:
+    """Return what ``--config`` takes, once it is sure that this worker can do it."""
     settings = {name: value for name, value in config.items() if name not in _NOT_SETTINGS}
     _check_pinned(config)
     settings["trainer"] = {**settings.get("trainer", {}), **_QUIET}
     if settings["trainer"].get("accelerator") != "cpu":
         _check_gpu()
-    return _run(settings, config.get("command", "fit"), folder)
+    return settings
 
 
 def _run(settings: dict[str, Any], command: str, folder: Path) -> dict[str, Any]:

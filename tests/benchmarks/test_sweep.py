@@ -21,10 +21,10 @@ TARGET = 0.10
 STUB = """
 import time
 
-def run(config, folder):
+def run(configs, folder):
     start = time.monotonic()
-    time.sleep(config["seconds"])
-    return {"span": [start, time.monotonic()]}
+    time.sleep(configs[0]["seconds"])
+    return [{"span": [start, time.monotonic()]}]
 """
 
 
@@ -40,7 +40,7 @@ def test_time_outside_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         while engine.idle < JOBS:  # start-up is not measured
             engine.wait(0.1)
         start = time.monotonic()
-        driver = Driver(runs, store, engine)
+        driver = Driver([[run] for run in runs], store, engine)
         driver.drive()
         wall = time.monotonic() - start
     assert driver.outcome.done == RUNS

@@ -185,6 +185,28 @@ def test_dry_run_of_stacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "stack 1" not in shown
 
 
+def test_a_sweep_of_stacks(
+    run: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As many runs together as the dry run says; `--stack off` does one after the other."""
+    axes = {"model.init_args.distill_weight": [0.5, 1.0, 2.0]}
+    grid = {"overrides": {"trace": str(tmp_path / "trace")}, "axes": axes}
+    write(tmp_path, {"base": "ravdess_features_kd", "grids": [grid]})
+    assert run("--dry-run", "--jobs", "1") == 0
+    assert "stack 1: 6 runs, seeds 0 to 1\n" in capsys.readouterr().out
+    assert run("--jobs", "1", "--only", "seed=0") == 0
+    assert "1 at once, 1 thread(s) each; 1 stack(s) of 3 runs\n" in capsys.readouterr().out
+    assert run("--jobs", "1", "--stack", "off") == 0
+    assert "1 thread(s) each\n" in capsys.readouterr().out
+    assert [row["stack"] for row in rows(tmp_path)] == [9, None] * 3
+    assert [row["seed"] for row in rows(tmp_path)] == [0, 1] * 3
+    trace = (tmp_path / "trace").read_text()
+    assert trace.count("stack") == 1
+    assert trace.startswith("stack 0,0,0 starts")
+    assert run("--jobs", "1", "--rerun", "--stack", "2", "--only", "seed=1") == 0
+    assert "1 stack(s) of 2 runs, 1 alone" in capsys.readouterr().out
+
+
 def test_a_number_of_stacked_runs_where_none_can_be(
     run: Sweep, capsys: pytest.CaptureFixture[str]
 ) -> None:

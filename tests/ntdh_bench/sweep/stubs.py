@@ -1,4 +1,6 @@
-"""Run functions for tests, and a sweep of them: ``python stubs.py STORE TRACE RUNS JOBS ACT``.
+"""Run functions for tests, and a sweep of them: ``python stubs.py STORE TRACE RUNS JOBS ACT SIZE``.
+
+SIZE runs are a job.
 
 Imported by workers, so it may not need pytest.
 """
@@ -14,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ntdh_bench.cache import digest
-from ntdh_bench.errors import UserError
+from ntdh_bench.errors import NotStackable, UserError
 from ntdh_bench.experiments import Run
 from ntdh_bench.sweep.driver import Driver
 from ntdh_bench.sweep.local import LocalEngine
@@ -32,14 +34,37 @@ def make_runs(trace: Path, count: int, **settings: Any) -> list[Run]:
     return runs
 
 
-def run(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Do what ``config["act"]`` says; the record says how."""
+def run(configs: list[dict[str, Any]], folder: Path) -> list[dict[str, Any] | UserError]:
+    """Do one run, or several in a folder that stays, where what a user can cause fails alone."""
     assert folder.is_dir()
-    assert not list(folder.iterdir())
-    (folder / "scratch").write_text("x")
+    if len(configs) == 1:
+        assert not list(folder.iterdir())
+        (folder / "scratch").write_text("x")
+        return [_run(configs[0])]
+    checkpoint = folder / "last.ckpt"
+    how = "goes_on" if checkpoint.exists() else "starts"
+    checkpoint.write_text("x")
+    seeds = [str(config["seed_everything"]) for config in configs]
+    _note(configs[0], f"stack {','.join(seeds)} {how}")
+    if len(configs) > configs[0].get("most", len(configs)):
+        raise UserError(f"{len(configs)} members are too many")
+    if configs[0].get("unlike"):
+        raise NotStackable("they are too different")
+    return [_member(config) for config in configs]
+
+
+def _member(config: dict[str, Any]) -> dict[str, Any] | UserError:
+    try:
+        return {**_run(config), "stack": 9}
+    except UserError as error:
+        return error
+
+
+def _run(config: dict[str, Any]) -> dict[str, Any]:
+    """Do what ``config["act"]`` says; the record says how."""
     number = config["seed_everything"]
     _note(config, f"start {number} {os.getpid()}")
-    print(f"output of run {number}")
+    print(f"output of run {number}", flush=True)
     os.system("echo output of a subprocess")
     started = time.monotonic()
     _ACTS[config.get("act", "ok")](config)
@@ -70,9 +95,14 @@ def make_record(number: int, run: str | None = None, accuracy: float = 0.5) -> d
     }
 
 
-def no_record(config: dict[str, Any], folder: Path) -> Any:
+def no_record(configs: list[dict[str, Any]], folder: Path) -> Any:
     """Return what is no record."""
-    return {"value": {1, 2}} if config["seed_everything"] else [1]
+    return [{"value": {1, 2}} if config["seed_everything"] else [1] for config in configs]
+
+
+def too_few(configs: list[dict[str, Any]], folder: Path) -> Any:
+    """Return a record too few."""
+    return [_run(config) for config in configs[1:]]
 
 
 def _note(config: dict[str, Any], line: str) -> None:
@@ -92,6 +122,12 @@ def _flaky(config: dict[str, Any]) -> None:
     """Fail the first time."""
     if Path(config["trace"]).read_text().count(f"start {config['seed_everything']} ") == 1:
         raise OSError("lost")
+
+
+def _unlucky(config: dict[str, Any]) -> None:
+    """Fail the first time, by a fault of the run's own."""
+    if Path(config["trace"]).read_text().count(f"start {config['seed_everything']} ") == 1:
+        raise UserError("the loss is not finite")
 
 
 def _disk_full(config: dict[str, Any]) -> None:
@@ -118,6 +154,7 @@ _ACTS = {
     "fail": _fail,
     "user_error": _user_error,
     "flaky": _flaky,
+    "unlucky": _unlucky,
     "exit": lambda config: os._exit(7),
     "system_exit": lambda config: sys.exit(3),
     "killed": lambda config: os.kill(os.getpid(), signal.SIGKILL),
@@ -131,8 +168,10 @@ if __name__ == "__main__":
     place = Store(Path(sys.argv[1]))
     place.prepare()
     todo = make_runs(Path(sys.argv[2]), int(sys.argv[3]), seconds=0.1, act=sys.argv[5])
+    size = int(sys.argv[6])
+    jobs = [todo[start : start + size] for start in range(0, len(todo), size)]
     engine = LocalEngine(place, int(sys.argv[4]), function=FUNCTION)
-    driver = Driver(todo, place, engine)
+    driver = Driver(jobs, place, engine)
     print("started", flush=True)
     driver.drive()
     engine.close()

@@ -43,7 +43,7 @@ def drive(
     runs: list[Run], store: Store, jobs: int = 2, function: str = "stubs:run", **settings: Any
 ) -> Outcome:
     with closing(LocalEngine(store, jobs, function=function)) as engine:
-        driver = Driver(runs, store, engine, **settings)
+        driver = Driver([[run] for run in runs], store, engine, **settings)
         driver.drive()
     return driver.outcome
 
@@ -196,7 +196,7 @@ def test_a_full_disk_stops_the_sweep_with_one_line(store: Store, trace: Path, fu
     if full == "log":
         store.log(bad.hash).symlink_to("/dev/full")
     with closing(LocalEngine(store, 1, function="stubs:run")) as engine:
-        driver = Driver([good, bad, *left], store, engine)
+        driver = Driver([[run] for run in (good, bad, *left)], store, engine)
         with pytest.raises(UserError, match=r"a disk is full: .*No space left") as raised:
             driver.drive()
         assert engine.idle == 1  # no worker was lost
@@ -287,11 +287,11 @@ def test_the_memory_of_a_stack(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 
 def start(
-    store: Store, trace: Path, count: int, jobs: int, act: str = "ok"
+    store: Store, trace: Path, count: int, jobs: int, act: str = "ok", size: int = 1
 ) -> subprocess.Popen[str]:
-    """Start a driver of stub runs in a process of its own."""
+    """Start a driver of stub runs, ``size`` a job, in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, STUBS, store.root, trace, str(count), str(jobs), act],
+        [sys.executable, STUBS, store.root, trace, str(count), str(jobs), act, str(size)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=subprocess.PIPE,
         text=True,

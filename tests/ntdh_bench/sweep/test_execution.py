@@ -17,13 +17,13 @@ def test_what_a_run_leaves_behind_is_freed(tmp_path: Path) -> None:
     """Else hundreds of runs in one worker keep the data of all of them."""
     left: list[weakref.ref[Trainer]] = []
 
-    def run(config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    def run(configs: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
         left.append(weakref.ref(Trainer()))
-        return {}
+        return [{}]
 
     gc.disable()
     try:
-        execute(run, {}, tmp_path / "run", tmp_path / "log")
+        execute(run, [{}], tmp_path / "run", tmp_path / "log", keep=False)
         assert left[0]() is None
     finally:
         gc.enable()

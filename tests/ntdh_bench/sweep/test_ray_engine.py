@@ -16,6 +16,7 @@ from ntdh_bench.commands import sweep
 from ntdh_bench.errors import UserError
 from ntdh_bench.records.files import read_record
 from ntdh_bench.sweep.driver import Driver, Outcome
+from ntdh_bench.sweep.engine import Job
 from ntdh_bench.sweep.local import LocalEngine
 from ntdh_bench.sweep.ray_engine import RayEngine
 from ntdh_bench.sweep.store import Store
@@ -84,11 +85,11 @@ def test_actors_that_die_while_starting_are_started_again(
 
 
 def test_same_records_as_local(store: Store, trace: Path, tmp_path: Path) -> None:
-    """A failure, a crash, a hanging run and one that another sweep gives up, too."""
+    """A failure, a crash, a hanging run and one that another sweep gives up, too; and a stack."""
     pytest.importorskip("ray")
     from stubs import make_runs  # type: ignore[import-not-found]
 
-    acts = ("fail", "exit", "hang", "ok", "ok", "ok")
+    acts = ("fail", "exit", "hang", "ok", "ok", "ok", "ok", "user_error", "ok")
     runs = [make_runs(trace, number + 1, act=act)[-1] for number, act in enumerate(acts)]
     other = Store(tmp_path / "other")
     other.prepare()
@@ -101,14 +102,21 @@ def test_same_records_as_local(store: Store, trace: Path, tmp_path: Path) -> Non
                 lock.release()
 
         with closing(kind(place, 2, function="stubs:run")) as engine:
-            driver = Driver(runs, place, engine, timeout=2, report=give_up)
+            jobs = [*([run] for run in runs[:6]), runs[6:]]
+            driver = Driver(jobs, place, engine, timeout=2, report=give_up)
             driver.drive()
-        assert (driver.outcome.done, driver.outcome.left) == (3, 0)
+        assert (driver.outcome.done, driver.outcome.left) == (5, 0)
+        assert not list((place.root / "stacks").iterdir())
         reasons[kind] = {failure.run.seed: failure.reason for failure in driver.outcome.failures}
     assert reasons[RayEngine][0] == reasons[LocalEngine][0]
     assert reasons[RayEngine][1].startswith("the worker was lost")
     assert reasons[RayEngine][2] == reasons[LocalEngine][2] == "killed after 2 s (--timeout)"
-    for run in runs[3:]:
+    assert reasons[RayEngine][7] == reasons[LocalEngine][7] == "mnist: no files in data/"
+    stack = Job(tuple(runs[6:])).name
+    assert "output of run 8" in store.log(stack).read_text()
+    for run in (runs[6], runs[8]):
+        assert read_record(store.record(run.hash))["stack"] == 9
+    for run in runs[3:6]:
         one, two = (read_record(place.record(run.hash)) for place in (store, other))
         for key in ("run", "metrics", "variables"):
             assert one[key] == two[key]
