@@ -114,7 +114,7 @@ class Distiller(nn.Module, ABC):
         """Return members, whose ``stack_key`` is one, as one: here run one after the other.
 
         A class that overrides this has a batched form, which is not inherited: what is derived from
-        it may compute something else.
+        it may compute something else. One that only sets numbers says so: ``batched = KD.batched``.
         """
         return OneByOne(members)
 
@@ -240,7 +240,8 @@ def _split(outputs: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
 def with_numbers(members: Sequence[D], *numbers: str) -> D:
     """Return a copy of the first member as their stack, with its weight and ``numbers`` of all.
 
-    A number in which they differ becomes a buffer ``(K,)`` that no checkpoint holds.
+    A number in which they differ becomes a buffer ``(K,)`` that no checkpoint holds, a list of
+    numbers one of ``(K, ...)``.
     """
     one = copy.deepcopy(members[0])
     one.stacked = True

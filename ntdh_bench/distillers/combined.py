@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 
 from torch import Tensor, nn
 
-from ntdh_bench.distillers.base import Distiller
+from ntdh_bench.distillers.base import Distiller, with_numbers
 from ntdh_bench.errors import UserError
 from ntdh_bench.ranges import check_at_least
+from ntdh_bench.stacks.layers import beside
 
 
 class Combined(Distiller):
@@ -33,7 +34,20 @@ class Combined(Distiller):
             check_at_least("distiller.weights", weight, 0)
         super().__init__()
         self.distillers = nn.ModuleList(distillers)
-        self.weights = [float(weight) for weight in weights]
+        self.weights: list[float] | Tensor = [float(weight) for weight in weights]
+
+    @property
+    def stack_key(self) -> Hashable:
+        """Class and terms: see :attr:`Distiller.stack_key`."""
+        return type(self), tuple(term.stack_key for term in self._terms())
+
+    @classmethod
+    def batched(cls, members: Sequence[Combined]) -> Combined:
+        """Return members as one: a stack for each term, weights ``(K, terms)`` if they differ."""
+        one = with_numbers(members, "weights")
+        of_terms = zip(*(member._terms() for member in members), strict=True)
+        one.distillers = nn.ModuleList([type(terms[0]).stack(terms) for terms in of_terms])
+        return one
 
     @property
     def student_layers(self) -> list[str]:
@@ -60,7 +74,8 @@ class Combined(Distiller):
         index: Tensor,
     ) -> Tensor:
         """Return the weighted sum of the terms, each with its own layers."""
-        return self.weight * self.forward(student, teacher, target, index)
+        loss = self.forward(student, teacher, target, index)
+        return beside(self.weight, loss) * loss
 
     def forward(
         self,
@@ -70,11 +85,12 @@ class Combined(Distiller):
         index: Tensor,
     ) -> Tensor:
         """Return the sum of the terms; arguments as in ``distill``."""
-        losses = [
-            weight * term.distill(student, teacher, target, index)
-            for weight, term in zip(self.weights, self._terms(), strict=True)
-        ]
-        return sum(losses[1:], start=losses[0])
+        weights: Sequence[float | Tensor] = (
+            self.weights.unbind(1) if isinstance(self.weights, Tensor) else self.weights
+        )
+        losses = [term.distill(student, teacher, target, index) for term in self._terms()]
+        weighted = [beside(w, loss) * loss for w, loss in zip(weights, losses, strict=True)]
+        return sum(weighted[1:], start=weighted[0])
 
     def _terms(self) -> list[Distiller]:
         return [term for term in self.distillers if isinstance(term, Distiller)]

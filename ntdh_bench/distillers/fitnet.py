@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from ntdh_bench.distillers.base import Distiller
+from ntdh_bench.distillers.base import Distiller, with_numbers
 from ntdh_bench.distillers.functional import fitnet
 from ntdh_bench.errors import UserError
 from ntdh_bench.seeding import seeded
+from ntdh_bench.stacks.layers import StackedLinear
 
 
 class FitNet(Distiller):
@@ -33,7 +34,7 @@ class FitNet(Distiller):
         **layers: str | None,
     ) -> None:
         super().__init__(weight, **layers)
-        self.regressor: nn.Linear | None = None
+        self.regressor: nn.Linear | StackedLinear | None = None
         if student_dim is not None and teacher_dim is not None:
             self.regressor = nn.Linear(student_dim, teacher_dim)
 
@@ -45,6 +46,7 @@ class FitNet(Distiller):
         if self.regressor is None:
             with seeded(seed, "fitnet"):
                 self.regressor = nn.Linear(*sizes)
+        assert isinstance(self.regressor, nn.Linear)  # a stack is of built members
         given = self.regressor.in_features, self.regressor.out_features
         if given != sizes:
             raise UserError(
@@ -52,12 +54,20 @@ class FitNet(Distiller):
                 "them out"
             )
 
+    @classmethod
+    def batched(cls, members: Sequence[FitNet]) -> FitNet:
+        """Return members as one, with a :class:`StackedLinear` as regressor."""
+        one = with_numbers(members)
+        regressors = [member.regressor for member in members]
+        one.regressor = StackedLinear.of([x for x in regressors if isinstance(x, nn.Linear)])
+        return one
+
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return the mean squared error between regressed student and teacher.
 
         Args:
-            student: ``(N, student_dim, *spatial)``.
-            teacher: ``(N, teacher_dim, *spatial)``.
+            student: ``(N, student_dim, *spatial)``; of a stack with K before.
+            teacher: ``(N, teacher_dim, *spatial)``, likewise.
 
         Raises:
             UserError: the regressor was never built.
@@ -66,4 +76,6 @@ class FitNet(Distiller):
         if self.regressor is None:
             raise UserError("FitNet has no regressor: give student_dim and teacher_dim, or build()")
         student = student.to(self.regressor.weight.dtype)
-        return fitnet(self.regressor(student.movedim(1, -1)).movedim(-1, 1), teacher)
+        features = 1 + self.stacked
+        regressed = self.regressor(student.movedim(features, -1)).movedim(-1, features)
+        return fitnet(regressed, teacher, stacked=self.stacked)

@@ -90,7 +90,7 @@ def dkd(
 
 
 @full_precision
-def fitnet(student: Tensor, teacher: Tensor) -> Tensor:
+def fitnet(student: Tensor, teacher: Tensor, *, stacked: bool = False) -> Tensor:
     """Hint loss: mean squared error over all elements, the student already regressed.
 
     Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015, Eq. 3.
@@ -98,19 +98,22 @@ def fitnet(student: Tensor, teacher: Tensor) -> Tensor:
     Args:
         student: ``(N, ...)``.
         teacher: the same shape.
+        stacked: whether both are ``(K, N, ...)``.
 
     Returns:
-        Scalar.
+        Scalar or ``(K,)``.
 
     Raises:
         ValueError: shapes differ.
     """
     _check(student, teacher)
-    return F.mse_loss(student, teacher)
+    if not stacked:
+        return F.mse_loss(student, teacher)
+    return F.mse_loss(student, teacher, reduction="none").flatten(1).mean(dim=1)
 
 
 @full_precision
-def pkt(student: Tensor, teacher: Tensor) -> Tensor:
+def pkt(student: Tensor, teacher: Tensor, *, stacked: bool = False) -> Tensor:
     """Probabilistic knowledge transfer: KL divergence of the rows' cosine affinities.
 
     Passalis and Tefas, "Learning Deep Representations with Probabilistic Knowledge Transfer",
@@ -119,16 +122,17 @@ def pkt(student: Tensor, teacher: Tensor) -> Tensor:
     Args:
         student: ``(N, ...)``, flattened per row.
         teacher: ``(N, ...)``; may be of another width.
+        stacked: whether both are ``(K, N, ...)``.
 
     Returns:
-        Scalar in nats. A zero row has affinity 1/2 to all others and gets no gradient.
+        Scalar or ``(K,)`` in nats. A zero row has affinity 1/2 to all others and gets no gradient.
     """
-    p, q = _affinities(teacher), _affinities(student)
-    return (p * ((p + PKT_EPSILON).log() - (q + PKT_EPSILON).log())).mean()
+    p, q = (_affinities(x.flatten(1 + stacked)) for x in (teacher, student))
+    return (p * ((p + PKT_EPSILON).log() - (q + PKT_EPSILON).log())).mean(dim=(-2, -1))
 
 
 @full_precision
-def sp(student: Tensor, teacher: Tensor) -> Tensor:
+def sp(student: Tensor, teacher: Tensor, *, stacked: bool = False) -> Tensor:
     """Similarity-preserving loss: squared difference of the row-normalised Gram matrices / N^2.
 
     Tung and Mori, "Similarity-Preserving Knowledge Distillation", ICCV 2019, Eq. 1-4 (L2 rows).
@@ -136,35 +140,37 @@ def sp(student: Tensor, teacher: Tensor) -> Tensor:
     Args:
         student: ``(N, ...)``, flattened per row.
         teacher: ``(N, ...)``; may be of another width.
+        stacked: whether both are ``(K, N, ...)``.
 
     Returns:
-        Scalar in [0, 4 / N]. A zero row stays zero and gets no gradient of its own similarities.
+        Scalar or ``(K,)`` in [0, 4 / N]. A zero row stays zero and gets no gradient of its own
+        similarities.
     """
-    return (_similarities(student) - _similarities(teacher)).square().mean()
+    ours, theirs = (_similarities(x.flatten(1 + stacked)) for x in (student, teacher))
+    return (ours - theirs).square().mean(dim=(-2, -1))
 
 
 def unit_rows(x: Tensor, epsilon: float = 0.0) -> Tensor:
-    """Divide each row of ``(N, D)`` by its L2 norm + epsilon; zero rows stay zero, gradient too."""
-    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    """Divide rows ``(..., D)`` by their L2 norm + epsilon; zero rows stay zero, gradient too."""
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     zero = norm == 0
     return torch.where(zero, 0.0, x / (norm + epsilon).masked_fill(zero, 1.0))
 
 
 def _affinities(x: Tensor) -> Tensor:
-    """Probability of row j given row i: (1 + cos) / 2, normalised over j."""
-    unit = unit_rows(x.flatten(1), PKT_EPSILON)
-    affinity = (unit @ unit.T + 1.0) / 2.0
-    return affinity / affinity.sum(dim=1, keepdim=True)
+    """Probability of row j given row i of ``(..., N, D)``: (1 + cos) / 2, normalised over j."""
+    unit = unit_rows(x, PKT_EPSILON)
+    affinity = (unit @ unit.mT + 1.0) / 2.0
+    return affinity / affinity.sum(dim=-1, keepdim=True)
 
 
 def _similarities(x: Tensor) -> Tensor:
-    """Row-normalised Gram matrix."""
-    x = x.flatten(1)
+    """Row-normalised Gram matrices of ``(..., N, D)``."""
     # The result does not depend on the scale of the batch: bring it to 1, so that large features
     # do not overflow when squared twice.
-    scale = x.detach().abs().amax()
+    scale = x.detach().abs().amax(dim=(-2, -1), keepdim=True)
     x = x / torch.where(scale > 0, scale, 1.0)
-    return unit_rows(x @ x.T)
+    return unit_rows(x @ x.mT)
 
 
 def _check(student: Tensor, teacher: Tensor) -> None:

@@ -18,19 +18,22 @@ def full_precision(loss: Loss) -> Loss:
     """Wrap ``loss(student, teacher, ...)``: promote both to one type, and keep autocast out.
 
     A Gram matrix or an exponential of half-precision features overflows; half becomes float32 and
-    float64 stays float64. An empty batch gives 0 with a zero gradient instead of 0 / 0.
+    float64 stays float64. An empty batch gives 0 with a zero gradient instead of 0 / 0. The rows
+    are dimension 0, in a call with ``stacked=True`` dimension 1.
     """
 
     @functools.wraps(loss)
     def wrapped(student: Tensor, teacher: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if len(student) != len(teacher):
+        rows = int(kwargs.get("stacked", False))
+        if student.shape[: rows + 1] != teacher.shape[: rows + 1]:
+            counts = (" x ".join(map(str, x.shape[: rows + 1])) for x in (student, teacher))
             raise ValueError(
-                f"{loss.__name__}: student has {len(student)} rows and teacher {len(teacher)}"
+                "{}: student has {} rows and teacher {}".format(loss.__name__, *counts)
             )
         with torch.autocast(device_type=student.device.type, enabled=False):
             student, teacher = promote(student, teacher)
-            if not len(student):
-                return student.sum() + teacher.sum()
+            if not student.shape[rows]:
+                return student.flatten(rows).sum(dim=-1) + teacher.flatten(rows).sum(dim=-1)
             return loss(student, teacher, *args, **kwargs)
 
     return wrapped  # type: ignore[return-value]

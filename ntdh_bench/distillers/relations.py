@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
-from ntdh_bench.distillers.base import Distiller
+from ntdh_bench.distillers.base import Distiller, with_numbers
 from ntdh_bench.distillers.functional import pkt, rkd, sp
 from ntdh_bench.ranges import check_at_least
 
@@ -32,12 +34,18 @@ class RKD(Distiller):
         super().__init__(weight, **layers)
         check_at_least("distiller.distance_weight", distance_weight, 0)
         check_at_least("distiller.angle_weight", angle_weight, 0)
-        self.distance_weight = distance_weight
-        self.angle_weight = angle_weight
+        self.distance_weight: float | Tensor = distance_weight
+        self.angle_weight: float | Tensor = angle_weight
+
+    @classmethod
+    def batched(cls, members: Sequence[RKD]) -> RKD:
+        """Return members as one."""
+        return with_numbers(members, "distance_weight", "angle_weight")
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Return the unweighted loss of features ``(N, ...)``: see ``functional.rkd``."""
-        return rkd(student, teacher, self.distance_weight, self.angle_weight)
+        """Return the unweighted loss of features: see ``functional.rkd``."""
+        weights = self.distance_weight, self.angle_weight
+        return rkd(student, teacher, *weights, stacked=self.stacked)
 
 
 class PKT(Distiller):
@@ -54,9 +62,14 @@ class PKT(Distiller):
     def __init__(self, weight: float = 30000.0, **layers: str | None) -> None:
         super().__init__(weight, **layers)
 
+    @classmethod
+    def batched(cls, members: Sequence[PKT]) -> PKT:
+        """Return members as one."""
+        return with_numbers(members)
+
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Return the unweighted loss of features ``(N, ...)``: see ``functional.pkt``."""
-        return pkt(student, teacher)
+        """Return the unweighted loss of features: see ``functional.pkt``."""
+        return pkt(student, teacher, stacked=self.stacked)
 
 
 class SP(Distiller):
@@ -73,6 +86,11 @@ class SP(Distiller):
     def __init__(self, weight: float = 3000.0, **layers: str | None) -> None:
         super().__init__(weight, **layers)
 
+    @classmethod
+    def batched(cls, members: Sequence[SP]) -> SP:
+        """Return members as one."""
+        return with_numbers(members)
+
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Return the unweighted loss of features ``(N, ...)``: see ``functional.sp``."""
-        return sp(student, teacher)
+        """Return the unweighted loss of features: see ``functional.sp``."""
+        return sp(student, teacher, stacked=self.stacked)

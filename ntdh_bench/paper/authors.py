@@ -21,12 +21,16 @@ from ntdh_bench.layers import LOGITS
 class AuthorsKD(KD):
     """KL divergence of the logits at T = 1."""
 
+    batched = KD.batched
+
     def __init__(self) -> None:
         super().__init__(temperature=1.0)
 
 
 class AuthorsFitNet(Combined):
     """0.1 FitNet + KL; the regressor is trained here."""
+
+    batched = Combined.batched
 
     def __init__(self) -> None:
         super().__init__([FitNet(weight=1.0, layer=LOGITS), AuthorsKD()], [0.1, 1.0])
@@ -35,12 +39,16 @@ class AuthorsFitNet(Combined):
 class AuthorsCRD(CRD):
     """CRD with 32-dimensional embeddings and 10,000 negatives."""
 
+    batched = CRD.batched
+
     def __init__(self) -> None:
         super().__init__(feat_dim=32, negatives=10_000, weight=1.0, layer=LOGITS)
 
 
 class AuthorsRKD(RKD):
     """RKD with 25 x distance + 50 x angle."""
+
+    batched = RKD.batched
 
     def __init__(self) -> None:
         super().__init__(layer=LOGITS)
@@ -49,6 +57,8 @@ class AuthorsRKD(RKD):
 class AuthorsPKT(Combined):
     """PKT + KL."""
 
+    batched = Combined.batched
+
     def __init__(self) -> None:
         super().__init__([PKT(weight=1.0, layer=LOGITS), AuthorsKD()])
 
@@ -56,12 +66,16 @@ class AuthorsPKT(Combined):
 class AuthorsSP(Combined):
     """SP + KL."""
 
+    batched = Combined.batched
+
     def __init__(self) -> None:
         super().__init__([SP(weight=1.0, layer=LOGITS), AuthorsKD()])
 
 
 class AuthorsDKD(DKD):
     """DKD with alpha = beta = 0.5 at T = 1."""
+
+    batched = DKD.batched
 
     def __init__(self) -> None:
         super().__init__(alpha=0.5, beta=0.5, temperature=1.0)

@@ -42,7 +42,7 @@ class StackedLinear(nn.Module):
             rows, weight = rows.to(dtype), weight.to(dtype)
             bias = None if bias is None else bias.to(dtype)
         out: Tensor = _BatchedLinear.apply(rows, weight, bias)
-        return out.view(*x.shape[:-1], -1)
+        return out.view(*x.shape[:-1], out.shape[-1])
 
 
 class _BatchedLinear(torch.autograd.Function):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Callable
@@ -33,7 +34,9 @@ def of_pairs(loss: Loss) -> Loss:
     """A loss of student and teacher alone; of targets too, where it takes any."""
     if "target" not in inspect.signature(loss).parameters:
         return loss
-    return lambda student, teacher: loss(student, teacher, targets(*student.shape))
+    return lambda student, teacher: loss(
+        student, teacher, targets(*student.shape[-2:]).expand(student.shape[:-1])
+    )
 
 
 #: Those of the package but CRD's, which has a memory and tests of its own.
@@ -91,6 +94,14 @@ def naive_sp(student: Tensor, teacher: Tensor) -> float:
     g, h = similarities(teacher), similarities(student)
     size = len(student)
     return sum((g[i][j] - h[i][j]) ** 2 for i in range(size) for j in range(size)) / size**2
+
+
+#: A call on logits (K, N, C) or features (K, N, D) at once, and the call of one member.
+STACKED: dict[str, tuple[Loss, Loss]] = {
+    name: (functools.partial(loss, stacked=True), loss)
+    for name, loss in EVERY.items()
+    if "stacked" in inspect.signature(loss).parameters
+} | {name: (of_pairs(loss), of_pairs(loss)) for name, loss in (("kd", kd), ("dkd", dkd))}
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
@@ -273,3 +284,90 @@ def test_unit_rows() -> None:
 def test_bad_arguments(call: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call(*draw())
+
+
+def assert_stacked_is_single(stacked: Loss, single: Loss, *sides: Tensor, rel: float) -> None:
+    """Of ``(K, N, ...)``, in value and in the gradients of both sides."""
+    leaves = [x.clone().requires_grad_() for x in sides]
+    ours = stacked(*leaves)
+    expected = torch.stack([single(*pair) for pair in zip(*leaves, strict=True)])
+    scale = expected.detach().abs().amax().item()
+    torch.testing.assert_close(ours, expected, rtol=rel, atol=rel * min(1, scale))
+    slopes = torch.linspace(0.5, 3, len(ours), dtype=ours.dtype)
+    gradients = (torch.autograd.grad(loss, leaves, slopes) for loss in (ours, expected))
+    for one, other in zip(*gradients, strict=True):
+        # Where a gradient of about 1 cancels, its rounding errors are what is left.
+        scale = max(other.abs().max().item(), 1e-2) if other.numel() else 0.0
+        torch.testing.assert_close(one, other, rtol=rel, atol=rel * scale)
+
+
+def members(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Three members, of which the second has teacher and student swapped if both are of a size."""
+    swapped = (teacher, student) if student.shape == teacher.shape else (student.flip(0), teacher)
+    pairs = [(student, teacher), swapped, (student * 3, teacher.flip(0))]
+    students, teachers = zip(*pairs, strict=True)
+    return torch.stack(students), torch.stack(teachers)
+
+
+@pytest.mark.parametrize(("dtype", "rel"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
+@pytest.mark.parametrize("case", edge_cases())
+@pytest.mark.parametrize("name", STACKED)
+def test_a_stack_is_its_members(name: str, case: str, dtype: torch.dtype, rel: float) -> None:
+    sides = members(*(x.to(dtype) for x in edge_cases()[case]))
+    assert_stacked_is_single(*STACKED[name], *sides, rel=rel)
+
+
+@pytest.mark.parametrize("name", ["rkd", "pkt", "sp", "fitnet"])
+def test_a_stack_of_feature_maps(name: str) -> None:
+    stream = torch.Generator().manual_seed(0)
+    width = 2 if name == "fitnet" else 3
+    student = torch.randn(2, 4, 2, 3, 3, generator=stream, dtype=torch.float64)
+    teacher = torch.randn(2, 4, width, 3, 3, generator=stream, dtype=torch.float64)
+    assert_stacked_is_single(*STACKED[name], student, teacher, rel=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", STACKED)
+def test_a_stack_under_autocast(name: str, dtype: torch.dtype) -> None:
+    stacked, single = STACKED[name]
+    student, teacher = members(*(x.to(dtype) * 50 for x in draw()))
+    with torch.autocast("cpu", dtype=dtype):
+        ours = stacked(student, teacher)
+    expected = torch.stack([single(*pair) for pair in zip(student, teacher, strict=True)])
+    assert ours.dtype == torch.float32
+    torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-7)
+
+
+def numbers(*values: float) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("dtype", "rel"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
+def test_numbers_of_members(dtype: torch.dtype, rel: float) -> None:
+    """Float64 numbers do not make float32 losses float64."""
+    sides = [x.to(dtype) for x in members(*draw())]
+    target = torch.stack([targets(6, 5).roll(k) for k in range(3)])
+    calls: list[tuple[Loss, list[Tensor], list[Tensor], dict[str, bool]]] = [
+        (kd, [], [numbers(0.1, 1.7, 4)], {}),
+        (dkd, [target], [numbers(0, 0.3, 2), numbers(8, 0, 0.7), numbers(1, 3.3, 0.6)], {}),
+        (rkd, [], [numbers(25, 0, 1.3), numbers(0, 50, 0.7)], {"stacked": True}),
+    ]
+    for loss, extra, of_members, keyword in calls:
+        ours = loss(*sides, *extra, *of_members, **keyword)
+        assert ours.dtype == dtype
+        for k, value in enumerate(ours):
+            single = (float(number[k]) for number in of_members)
+            expected = loss(*(x[k] for x in (*sides, *extra)), *single)
+            torch.testing.assert_close(value, expected, rtol=rel, atol=0)
+
+
+def test_rows_of_a_stack_must_fit() -> None:
+    student, teacher = members(*draw())
+    for bad in (teacher[:2], teacher[:, :5]):
+        with pytest.raises(ValueError, match="rows"):
+            sp(student, bad, stacked=True)
+    for loss in (kd, of_pairs(dkd)):
+        with pytest.raises(ValueError, match=r"\(K, N, C\)"):
+            loss(student[None], teacher[None])
+    with pytest.raises(ValueError, match="temperature"):
+        kd(student, teacher, numbers(1, 0, 2))
