@@ -23,6 +23,7 @@ from ntdh_bench.layers import LOGITS
 from ntdh_bench.masks import SampleMask
 from ntdh_bench.metrics import DIVERGENCES
 from ntdh_bench.stacks.data import StackedData, of_members
+from ntdh_bench.stacks.graphs import StepGraph, cuda_graph
 from ntdh_bench.stacks.networks import NetworkStack
 from ntdh_bench.stacks.teachers import TeacherStack
 
@@ -50,6 +51,8 @@ class ModuleStack(TrainableModule):
         self.stage_name = like.stage_name
         self.failures: dict[int, str] = {}
         self._first_step = 0
+        self._graph: StepGraph | None = None
+        self._replayed = False
         # The first loss of each member that is not finite: looked at once an epoch, since every
         # look at a device's numbers waits for it.
         self.register_buffer("_bad_batch", torch.full((len(members),), -1), persistent=False)
@@ -82,6 +85,21 @@ class ModuleStack(TrainableModule):
         weight = weights.where(counted, 0).sum(1)
         return total / weight.where(weight > 0, 1)
 
+    @property
+    def graphable(self) -> bool:
+        """Whether a step does the same on all batches, and keeps nothing but gradients."""
+        return True
+
+    def on_train_start(self) -> None:
+        """Record the step where kernels have to be launched (Lightning hook)."""
+        recorded = self.device.type == "cuda" and self.trainer.precision == "32-true"
+        if recorded and self.graphable:
+            self._graph = StepGraph(self.losses, self.parameters(), cuda_graph)
+
+    def on_train_end(self) -> None:
+        """Give the memory of the recorded step back (Lightning hook)."""
+        self._graph = None
+
     def on_train_epoch_start(self) -> None:
         """Note where the epoch begins (Lightning hook)."""
         super().on_train_epoch_start()
@@ -89,12 +107,34 @@ class ModuleStack(TrainableModule):
 
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
         """Return the sum of the losses (Lightning hook): a member's gradient is that of its own."""
-        losses = self.losses(batch, batch_idx)
+        losses = self._replay(batch, batch_idx)
+        self._replayed = losses is not None
+        if losses is None:
+            losses = self.losses(batch, batch_idx)
         found = losses.detach()
         bad = ~found.isfinite() & (self._bad_batch < 0)
         self._bad_batch.masked_fill_(bad, batch_idx)
         self._bad_loss = torch.where(bad, found, self._bad_loss)
         return losses.sum()
+
+    def _replay(self, batch: PairedBatch, batch_idx: int) -> Tensor | None:
+        """Return the losses of the recorded step, whose gradients are there then; or ``None``."""
+        if self._graph is None:
+            return None
+        batches = self.trainer.accumulate_grad_batches
+        if batch_idx % batches == 0:
+            self._graph.zero_grad()
+        return self._graph(batch, 1 / batches)
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Differentiate the loss, unless the recorded step did (Lightning hook)."""
+        if not self._replayed:
+            super().backward(loss, *args, **kwargs)
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
+        """Drop gradients that were used, unless a recorded step needs their place (hook)."""
+        if self._graph is None:
+            super().optimizer_zero_grad(epoch, batch_idx, optimizer)
 
     def configure_gradient_clipping(
         self,
@@ -305,6 +345,15 @@ class DistillationStack(ModuleStack):
         self._best_score = torch.full((len(kept),), -torch.inf)
         self._best: dict[str, Tensor] = {}
         self._sums: dict[str, Tensor] = {}
+
+    @property
+    def graphable(self) -> bool:
+        """Whether no mask and no distiller draws numbers or keeps a state from step to step."""
+        distillers = [group.distiller for group in self._groups]
+        parts = [part for distiller in distillers for part in distiller.modules()]
+        kept = any(d.state_dict().keys() - dict(d.named_parameters()).keys() for d in distillers)
+        drawn = any(m.removes == "random" for group in self._groups for m in group.masks)
+        return not (kept or drawn or any(isinstance(part, OneByOne) for part in parts))
 
     def losses(self, batch: PairedBatch, batch_idx: int) -> Tensor:
         """Return the weighted sums of task and distillation losses, ``(K,)``."""

@@ -17,7 +17,7 @@ from ntdh_bench.batch import Split
 from ntdh_bench.contract import StackMember
 from ntdh_bench.datamodules.paired import PairedDataset, TensorPairs
 from ntdh_bench.datamodules.synthetic import SyntheticDataModule
-from ntdh_bench.distillers import KD, Combined, Distiller, FitNet
+from ntdh_bench.distillers import DKD, KD, Combined, Distiller, FitNet
 from ntdh_bench.distillers.base import OneByOne
 from ntdh_bench.errors import NotStackable
 from ntdh_bench.layers import mask_layer
@@ -25,6 +25,7 @@ from ntdh_bench.masks import SampleMask
 from ntdh_bench.models import DistillationModule, JointModule, TeacherModule
 from ntdh_bench.models.stacks import DistillationStack
 from ntdh_bench.stacks.data import StackedData
+from ntdh_bench.stacks.graphs import StepGraph
 from tests.helpers import CLASSES, methods, network, optimizer, quiet_trainer
 
 SEEDS = (0, 1)
@@ -192,6 +193,36 @@ def test_teachers_are_those_trained_alone(kind: str, tmp_path: Path) -> None:
         quiet_trainer(tmp_path, epochs=2).fit(module, datamodule=data[number])
         weights = {n: v for n, v in module.state_dict().items() if not n.startswith("metrics")}
         assert_same(stack.state_of(number), weights)
+
+
+def test_recorded_steps_train_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = [Case(KD, 0), Case(None, 1), Case(DKD, 1), Case(KD, 0, SampleMask(0.5))]
+    plain = trained(cases, tmp_path, accumulate_grad_batches=2)
+    replays: list[int] = []
+
+    def repeated(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        return lambda: replays.append(1) or run()  # type: ignore[func-returns-value]
+
+    def record(self: DistillationStack) -> None:
+        self._graph = StepGraph(self.losses, self.parameters(), repeated)
+
+    monkeypatch.setattr(DistillationStack, "on_train_start", record)
+    stack = trained(cases, tmp_path, accumulate_grad_batches=2)
+    full = len(streams()[0].train_dataloader()) - 1  # the last batch of an epoch is smaller
+    assert len(replays) == 2 * full
+    assert stack.graphable
+    assert_same(stack.state_dict(), plain.state_dict())
+
+
+def test_steps_that_draw_numbers_are_not_recorded() -> None:
+    def stack(case: Case) -> DistillationStack:
+        member = case.member()
+        made: DistillationStack = member.module.stack([member], streams())
+        return made
+
+    assert stack(Case(KD, 0)).graphable
+    assert not stack(Case(KD, 0, SampleMask(0.5, "random"))).graphable
+    assert not stack(Case(methods("hidden2")["CRD"], 0)).graphable
 
 
 def test_a_member_whose_loss_is_not_finite_fails_alone(tmp_path: Path) -> None:
