@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -15,10 +16,15 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from ntdh_bench.batch import Inputs, Modality, PairedBatch, PairedData, Split
 from ntdh_bench.cache import digest
 from ntdh_bench.errors import UserError
+from ntdh_bench.networks import to_device
 from ntdh_bench.ranges import check_at_least
 from ntdh_bench.seeding import generator
 
 IGNORE_INDEX = 255
+#: Most that a split may take of the memory that is free on a device: the rest is for networks and
+#: activations, also of runs beside this one.
+RESIDENT_SHARE = 0.25
+_CPU = torch.device("cpu")
 
 
 class Request(NamedTuple):
@@ -42,6 +48,24 @@ class PairedDataset(Dataset[PairedBatch], ABC):
     student_fixed = True
     #: whether the teacher is given the student's inputs
     unimodal = False
+    #: attributes, tensors or dicts of them, that all samples are made of by operations of any
+    #: device; none: samples are read from files, or made on the CPU
+    held: ClassVar[tuple[str, ...]] = ()
+    #: where samples are made
+    device = _CPU
+
+    @property
+    def held_bytes(self) -> int:
+        """Size of what is held in memory; 0 if samples can be made on the CPU alone."""
+        return sum(tensor.nbytes for name in self.held for tensor in _tensors(getattr(self, name)))
+
+    def on(self, device: torch.device) -> PairedDataset:
+        """Return the same samples, which are held and made on ``device``."""
+        moved = copy.copy(self)
+        for name in self.held:
+            setattr(moved, name, to_device(getattr(self, name), device))
+        moved.device = device
+        return moved
 
     @abstractmethod
     def __len__(self) -> int:
@@ -49,14 +73,14 @@ class PairedDataset(Dataset[PairedBatch], ABC):
 
     @abstractmethod
     def samples(self, indices: Tensor, epoch: int) -> PairedBatch:
-        """Return the samples ``indices``, int64 (B,).
+        """Return the samples ``indices``, int64 (B,), which lie where they are made.
 
         Each sample may depend on its position and the epoch only, never on the rest of the batch.
         """
 
     def whole(self, epoch: int) -> PairedBatch:
         """Return all samples in order."""
-        return self.samples(torch.arange(len(self)), epoch)
+        return self.samples(torch.arange(len(self), device=self.device), epoch)
 
     def __getitem__(self, request: Request) -> PairedBatch:
         epoch, indices = request
@@ -64,9 +88,11 @@ class PairedDataset(Dataset[PairedBatch], ABC):
             batch = self.whole(epoch)
         else:
             padding = indices < 0
-            batch = self.samples(torch.where(padding, -indices - 1, indices), epoch)
+            positions = torch.where(padding, -indices - 1, indices)
+            # Small enough for the device to copy it while this goes on.
+            batch = self.samples(positions.to(self.device, non_blocking=True), epoch)
             if padding.any():
-                self._ignore(batch, padding)
+                self._ignore(batch, padding.to(self.device))
         if self.unimodal:
             batch["teacher"] = batch["student"]
         return batch
@@ -103,7 +129,7 @@ class LabelledPairs(PairedDataset):
     def samples(self, indices: Tensor, epoch: int) -> PairedBatch:
         """Return inputs and the stored targets."""
         teacher, student = self.inputs(indices, epoch)
-        target = self.target[indices]
+        target = self.target.index_select(0, indices)
         return PairedBatch(teacher=teacher, student=student, target=target, index=indices)
 
 
@@ -116,6 +142,8 @@ class TensorPairs(LabelledPairs):
         target: int64 ``(N,)`` or ``(N, *spatial)``.
         ignore_index: the target of padding.
     """
+
+    held = ("teacher", "student", "target")
 
     def __init__(
         self, teacher: Inputs, student: Inputs, target: Tensor, ignore_index: int = IGNORE_INDEX
@@ -130,10 +158,14 @@ class TensorPairs(LabelledPairs):
 
     def whole(self, epoch: int) -> PairedBatch:
         """Return the stored tensors themselves."""
-        index = torch.arange(len(self))
+        index = torch.arange(len(self), device=self.device)
         return PairedBatch(
             teacher=self.teacher, student=self.student, target=self.target, index=index
         )
+
+
+def _tensors(inputs: Inputs) -> Iterable[Tensor]:
+    return inputs.values() if isinstance(inputs, dict) else [inputs]
 
 
 def _rows(inputs: Inputs, indices: Tensor) -> Inputs:
@@ -213,7 +245,8 @@ class PairedDataModule(LightningDataModule, PairedData, ABC):
 
     A subclass sets ``name`` and ``num_classes`` and implements :meth:`load` and :meth:`identity`.
     After ``setup``: ``source`` is ``"real"`` or ``"simulated"``, ``num_train`` the size of the
-    training split.
+    training split. While a Trainer uses it on a GPU, splits that fit there lie there, and batches
+    are made there; without ``num_workers``.
 
     Args:
         batch_size: samples per step (and process), or None for the whole training split.
@@ -246,6 +279,8 @@ class PairedDataModule(LightningDataModule, PairedData, ABC):
         self.num_workers = num_workers
         self.unimodal = unimodal
         self.splits: dict[Split, PairedDataset] = {}
+        self._device = _CPU
+        self._placed: dict[tuple[Split, torch.device], PairedDataset] = {}
 
     @abstractmethod
     def load(self) -> dict[Split, PairedDataset]:
@@ -256,13 +291,28 @@ class PairedDataModule(LightningDataModule, PairedData, ABC):
         """Return plain values that change whenever the data do (called after :meth:`load`)."""
 
     def setup(self, stage: str | None = None) -> None:
-        """Load all splits, once.
+        """Load all splits, once; for a Trainer, make batches where it computes (Lightning hook).
 
         Raises:
             UserError: data are missing or broken, or ``batch_size`` is larger than the data.
         """
-        if self.splits:
-            return
+        if not self.splits:
+            self._load_once()
+        if stage is not None and self.trainer is not None:
+            self.place(self.trainer.strategy.root_device)
+
+    def teardown(self, stage: str) -> None:
+        """Make batches on the CPU again (Lightning hook)."""
+        self.place(_CPU)
+
+    def place(self, device: torch.device) -> None:
+        """Make batches on ``device`` from now on, those of splits that fit there.
+
+        A split is copied there at its first use, and the copy stays for later ones.
+        """
+        self._device = device
+
+    def _load_once(self) -> None:
         splits = self.load()
         size = len(splits["train"])
         if self.batch_size is not None and self.batch_size > size:
@@ -310,6 +360,8 @@ class PairedDataModule(LightningDataModule, PairedData, ABC):
     ) -> Iterator[PairedBatch]:
         """Yield all samples of ``split`` in index order, whatever the number of processes.
 
+        While a Trainer is at work, they may lie on its device.
+
         Args:
             split: ``"train"``, ``"val"`` or ``"test"``.
             batch_size: None means the data module's own.
@@ -318,7 +370,7 @@ class PairedDataModule(LightningDataModule, PairedData, ABC):
         Raises:
             UserError: there is no such split.
         """
-        dataset = self._split(split)
+        dataset = self._in_place(split)
         sampler = RequestSampler(len(dataset), batch_size or self.batch_size, shuffle=False)
         sampler.set_epoch(epoch)
         return (dataset[request] for request in sampler)
@@ -350,8 +402,18 @@ class PairedDataModule(LightningDataModule, PairedData, ABC):
             raise UserError(f"{self.name} has no {split!r} split: choose one of {there}")
         return self.splits[split]
 
+    def _in_place(self, split: Split) -> PairedDataset:
+        """Return a split, held on the device in use where it fits there, else as it was loaded."""
+        dataset, device = self._split(split), self._device
+        if device.type == "cpu" or self.num_workers:  # workers have no part in a GPU
+            return dataset
+        if (split, device) not in self._placed:
+            fits = 0 < dataset.held_bytes <= RESIDENT_SHARE * free_bytes(device)
+            self._placed[split, device] = dataset.on(device) if fits else dataset
+        return self._placed[split, device]
+
     def _loader(self, split: Split, shuffle: bool = False) -> DataLoader[PairedBatch]:
-        dataset = self._split(split)
+        dataset = self._in_place(split)
         sampler = RequestSampler(
             len(dataset),
             self.batch_size,
@@ -373,6 +435,11 @@ class PairedDataModule(LightningDataModule, PairedData, ABC):
             # Else every iterator draws from the global generator, a resumed run at another moment.
             generator=generator(self.seed, "loader"),
         )
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return how much memory of a device is free; 0 where that is not known."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
 
 
 def _as_it_is(batch: PairedBatch) -> PairedBatch:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -19,7 +20,7 @@ from ntdh_bench.divergence import promote
 from ntdh_bench.errors import UserError
 from ntdh_bench.layers import FeatureTap
 from ntdh_bench.metrics import update_pair
-from ntdh_bench.networks import evaluating
+from ntdh_bench.networks import device_of, evaluating, to_device
 from ntdh_bench.seeding import derive_seed, seeded
 from ntdh_bench.segmentation import MeanIoU
 
@@ -57,7 +58,7 @@ def check_network(
 
     Args:
         network: left as it is, batch statistics included.
-        inputs: a small batch.
+        inputs: a small batch, on any device.
         num_classes: C.
         name: the network's name in configs.
         spatial: size of the targets, ``()`` for one label a sample; ``None``: not checked.
@@ -67,7 +68,7 @@ def check_network(
     """
     try:
         with evaluating(network):
-            logits = network(inputs)
+            logits = network(to_device(inputs, device_of(network)))
     except (RuntimeError, TypeError, IndexError, AttributeError, KeyError) as error:
         shape = tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) else list(inputs)
         raise UserError(
@@ -96,7 +97,7 @@ def layer_widths(network: nn.Module, layers: Sequence[str], inputs: Inputs) -> l
     """Return the sizes of dimension 1 of layers' outputs; batch statistics stay as they are."""
     tap = FeatureTap(network, layers)
     with evaluating(network):
-        outputs = tap(inputs)
+        outputs = tap(to_device(inputs, device_of(network)))
     tap.close()
     return [outputs[layer].shape[1] for layer in layers]
 
@@ -157,8 +158,24 @@ def check_optimizer(
         ) from error
 
 
+def steps_unseen(device: torch.device) -> int:
+    """Return after how many steps their losses are looked at: any device but a CPU has to wait."""
+    return 1 if device.type == "cpu" else 50
+
+
+class _StepLoss(NamedTuple):
+    """The loss of one step, and which step it was."""
+
+    loss: Tensor
+    step: int
+    epoch: int
+    batch: int
+
+
 class TrainableModule(BenchModule):
     """BenchModule with an injected optimiser that stops at the first loss that is not finite.
+
+    On a GPU it stops some steps later, but names that step, and no checkpoint is saved after it.
 
     Args:
         num_classes: C.
@@ -193,6 +210,7 @@ class TrainableModule(BenchModule):
         self.metrics = nn.ModuleDict()
         self._loss_sums: dict[str, Tensor | float] = {}
         self._loss_count = 0
+        self._unseen: list[_StepLoss] = []
 
     @property
     def data(self) -> PairedData:
@@ -256,6 +274,7 @@ class TrainableModule(BenchModule):
         )
         self._loss_sums = {}
         self._loss_count = 0
+        self._unseen = []
 
     def task_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the cross entropy ``()`` of one batch, see :func:`task_loss`."""
@@ -271,29 +290,54 @@ class TrainableModule(BenchModule):
                 ``train/<name>``.
 
         Raises:
-            UserError: the loss is not finite.
+            UserError: the loss is not finite, or one of the last steps was not.
         """
-        if not torch.isfinite(loss):
-            raise UserError(
-                f"the loss is {loss.item()} in {self.stage_name}, step {self.global_step} (epoch "
-                f"{self.current_epoch}, batch {batch_idx}): {TOO_LARGE}"
-            )
+        self._unseen.append(
+            _StepLoss(loss.detach(), self.global_step, self.current_epoch, batch_idx)
+        )
+        if len(self._unseen) >= steps_unseen(loss.device):
+            self._look_at_losses()
         for name, value in {"loss": loss, **parts}.items():
             self._loss_sums[name] = self._loss_sums.get(name, 0.0) + value.detach().float()
         self._loss_count += 1
         return loss
 
+    def _look_at_losses(self) -> None:
+        unseen = self._unseen.copy()
+        self._unseen.clear()
+        losses = torch.stack([step.loss for step in unseen]).tolist() if unseen else []
+        for loss, step in zip(losses, unseen, strict=True):
+            if not math.isfinite(loss):
+                raise UserError(
+                    f"the loss is {loss} in {self.stage_name}, step {step.step} (epoch "
+                    f"{step.epoch}, batch {step.batch}): {TOO_LARGE}"
+                )
+
+    def check_finite(self) -> None:
+        """Check the losses that were not looked at yet, and the weights, which no loss has shown.
+
+        Raises:
+            UserError: some are not finite: no checkpoint may hold these weights.
+        """
+        self._look_at_losses()
+        finite = [torch.isfinite(value).all() for value in self.parameters()]
+        if finite and not torch.stack(finite).all():
+            raise UserError(
+                f"weights are not finite after {self.stage_name}, step {self.global_step - 1} "
+                f"(epoch {self.current_epoch}): {TOO_LARGE}"
+            )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save nothing that is not finite (Lightning hook)."""
+        self.check_finite()
+
     def on_train_epoch_end(self) -> None:
         """Log the mean losses (Lightning hook); logging each step would cost 1.5 ms a step.
 
         Raises:
-            UserError: the epoch's last step broke the weights: no checkpoint may hold them.
+            UserError: the epoch's last step broke the weights, or an earlier one the loss.
         """
-        if not all(torch.isfinite(value).all() for value in self.parameters()):
-            raise UserError(
-                f"weights are not finite after {self.stage_name}, step {self.global_step - 1} "
-                f"(epoch {self.current_epoch}, its last batch): {TOO_LARGE}"
-            )
+        self.check_finite()
         if self._loss_count:
             means = {f"train/{n}": total / self._loss_count for n, total in self._loss_sums.items()}
             self.log_dict(means, sync_dist=True)

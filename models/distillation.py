@@ -171,6 +171,7 @@ class DistillationModule(TrainableModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save which teacher it was and the distiller's sizes (Lightning hook)."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["teacher_hash"] = self.frozen_teacher.hash
         checkpoint["distiller_sizes"] = self._distiller_sizes
 

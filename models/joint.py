@@ -72,10 +72,11 @@ class JointModule(TrainableModule):
         logits_a = self.teacher(batch["teacher"])
         logits_b = self.companion(batch["student"])
         target = batch["target"]
-        rows_a, _ = flatten_dense(logits_a, target, self.ignore_index)
-        rows_b, _ = flatten_dense(logits_b, target, self.ignore_index)
         task = self.task_loss(logits_a, target) + self.task_loss(logits_b, target)
-        distilled = kd(rows_b, rows_a, temperature=1.0)
+        if target.dim() > 1:  # what counts of dense tasks; of one label a sample all samples do
+            logits_a, _ = flatten_dense(logits_a, target, self.ignore_index)
+            logits_b, _ = flatten_dense(logits_b, target, self.ignore_index)
+        distilled = kd(logits_b, logits_a, temperature=1.0)
         loss = task + distilled
         return self.checked(loss, batch_idx, task_loss=task, distill_loss=distilled)
 

@@ -198,7 +198,7 @@ class ModuleStack(TrainableModule):
     def _weights_failure(self) -> str:
         return (
             f"weights are not finite after {self.stage_name}, step {self.global_step - 1} (epoch "
-            f"{self.current_epoch}, its last batch): {TOO_LARGE}"
+            f"{self.current_epoch}): {TOO_LARGE}"
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -213,8 +213,8 @@ def flatten_dense(logits: Tensor, target: Tensor, ignore_index: int = 255) -> tu
             f"logits {tuple(logits.shape)} and target {tuple(target.shape)} do not fit: "
             "expected (N, C, *spatial) and (N, *spatial)"
         )
-    keep = target != ignore_index
-    return logits.movedim(1, -1)[keep], target[keep]
+    kept = (target != ignore_index).nonzero(as_tuple=True)  # once: a GPU is waited for
+    return logits.movedim(1, -1)[kept], target[kept]
 
 
 def _split(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:

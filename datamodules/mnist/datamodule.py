@@ -26,7 +26,7 @@ from .mnist_m import SIDE, archive_files, build_mnist_m, read_archive
 from .simulate import write_simulated
 
 _REBUILT = "delete it, and it will be made anew"
-_BLOCK = 128  # samples whose noise is made at once: the counters stay in the processor's cache
+_BLOCK = 128  # samples whose noise a CPU makes at once: the counters stay in its cache
 
 
 def add_noise(images: Tensor, level: float, noise: Tensor | None) -> Tensor:
@@ -39,7 +39,8 @@ def add_noise(images: Tensor, level: float, noise: Tensor | None) -> Tensor:
         level: at least 0.
         noise: U[0, 1) of the same shape, overwritten; None for no noise.
     """
-    values = images.float().div_(255)
+    values = images.float()
+    values.div_(values.new_full((), 255))  # a GPU multiplies by the reciprocal of a plain number
     if noise is not None:
         values = noise.mul_(level).add_(values).clamp_(max=1)
     return values.sub_(0.5).div_(0.5)
@@ -56,6 +57,8 @@ class NoisyPairs(LabelledPairs):
         seed: of the noise.
         purpose: names the noise; a different split needs a different name.
     """
+
+    held = ("images", "target")
 
     def __init__(
         self,
@@ -78,7 +81,8 @@ class NoisyPairs(LabelledPairs):
         return self._noisy("teacher", indices, epoch), self._noisy("student", indices, epoch)
 
     def _noisy(self, modality: str, indices: Tensor, epoch: int) -> Tensor:
-        parts = [self._block(modality, part, epoch) for part in blocks(indices, _BLOCK)]
+        size = _BLOCK if self.device.type == "cpu" else len(indices)
+        parts = [self._block(modality, part, epoch) for part in blocks(indices, size)]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _block(self, modality: str, indices: Tensor, epoch: int) -> Tensor:

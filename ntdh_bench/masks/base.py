@@ -59,7 +59,8 @@ def keep_mask(
     """
     count = len(divergence)
     if removes == "random":
-        order = torch.randperm(count, generator=generator).to(divergence.device)
+        order = torch.randperm(count, generator=generator)
+        order = order.to(divergence.device, non_blocking=True)
     else:
         order = divergence.argsort(descending=removes == "most_divergent", stable=True)
     keep = torch.ones(count, dtype=torch.bool, device=divergence.device)

@@ -11,11 +11,13 @@ from lightning.fabric.plugins.environments.cluster_environment import ClusterEnv
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 
 from ntdh_bench.composition import as_list
 from ntdh_bench.errors import UserError
 
 T = TypeVar("T")
+_SHARDING = (FSDPStrategy, ModelParallelStrategy)
 
 
 class Processes:
@@ -64,7 +66,8 @@ def build_trainer(settings: Mapping[str, Any]) -> Trainer:
     """Return a Trainer; one of a single process pays no attention to a cluster's variables.
 
     Raises:
-        UserError: the Trainer refuses the settings.
+        UserError: the Trainer refuses the settings, or several processes would each be left with a
+            part of the weights, which nothing after the training can measure.
     """
     plugins = as_list(settings.get("plugins"))
     if _is_alone(settings) and not any(isinstance(p, ClusterEnvironment) for p in plugins):
@@ -72,9 +75,16 @@ def build_trainer(settings: Mapping[str, Any]) -> Trainer:
         alone.set_global_rank(0)  # SLURM_PROCID and the like may say otherwise
         plugins = [*plugins, alone]
     try:
-        return Trainer(**{**settings, "plugins": plugins or None})
+        trainer = Trainer(**{**settings, "plugins": plugins or None})
     except (MisconfigurationException, RuntimeError, ValueError) as error:
         raise UserError(f"the Trainer refuses its settings: {error}") from error
+    if trainer.world_size > 1 and isinstance(trainer.strategy, _SHARDING):
+        raise UserError(
+            f"trainer.strategy is {settings['strategy']}, which leaves each of "
+            f"{trainer.world_size} processes a part of the weights, but a run measures them whole: "
+            "choose ddp, or a single device"
+        )
+    return trainer
 
 
 def _is_alone(settings: Mapping[str, Any]) -> bool:

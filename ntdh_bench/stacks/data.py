@@ -26,6 +26,17 @@ class StackedData(LightningDataModule):
         super().__init__()
         self.streams = list(streams)
 
+    def setup(self, stage: str) -> None:
+        """Set the streams up as this Trainer's (Lightning hook): their data go to its device."""
+        for stream in self.streams:
+            stream.trainer = self.trainer
+            stream.setup(stage)
+
+    def teardown(self, stage: str) -> None:
+        """End the streams' use as well (Lightning hook)."""
+        for stream in self.streams:
+            stream.teardown(stage)
+
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> PairedBatch:
         """Put the batches of the streams together (Lightning hook)."""
         return together(batch)

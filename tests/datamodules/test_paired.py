@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from ntdh_bench.batch import PairedBatch
+from ntdh_bench.datamodules import paired
 from ntdh_bench.datamodules.paired import (
     PairedDataModule,
     PairedDataset,
@@ -16,6 +18,9 @@ from ntdh_bench.datamodules.paired import (
     TensorPairs,
 )
 from ntdh_bench.errors import UserError
+from tests.fake_gpu import GPU, fake_gpu
+
+META = torch.device("meta")  # a device that takes any tensor, and keeps no value
 
 
 class Numbers(PairedDataModule):
@@ -193,3 +198,82 @@ def test_trainer_moves_the_order_on_every_epoch(val: int) -> None:
     assert module.seen["val"] == ([[0, 1, 2], [3]] * 2 if val else [])
     trainer(1).test(module, datamodule=data, verbose=False)
     assert module.seen["test"] == [[0, 1, 2], [3, 4, 5], [6]]
+
+
+def devices(batch: PairedBatch) -> set[torch.device]:
+    values = [*batch["student"].values()] if isinstance(batch["student"], dict) else []
+    return {v.device for v in [*batch.values(), *values] if isinstance(v, Tensor)}
+
+
+def on_device(data: PairedDataModule, device: torch.device, stage: str = "fit") -> None:
+    """Begin as a Trainer on that device does."""
+    strategy = SimpleNamespace(root_device=device)
+    data.trainer = SimpleNamespace(strategy=strategy, global_rank=0, world_size=1)  # type: ignore[assignment]
+    data.setup(stage)
+
+
+@pytest.fixture
+def room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As much free memory as the training split of 10 Numbers may take."""
+    needed = 10 * (4 + 4 + 8)
+    monkeypatch.setattr(paired, "free_bytes", lambda device: needed / paired.RESIDENT_SHARE)
+
+
+@pytest.mark.usefixtures("room")
+def test_a_split_that_fits_lies_on_the_device_while_a_trainer_uses_it() -> None:
+    data = Numbers(size=10, val=11, batch_size=4)
+    on_device(data, META)
+    assert [devices(batch) for batch in data.train_dataloader()] == [{META}] * 3
+    assert [devices(batch) for batch in data.batches("train")] == [{META}] * 3
+    first = data.train_dataloader().dataset
+    too_large: Any = data.val_dataloader()
+    assert devices(next(iter(too_large))) == {torch.device("cpu")}
+    fingerprint = data.fingerprint  # which looks at values
+    data.teardown("fit")
+    (batch,) = data.batches("train", batch_size=10)
+    assert batch["teacher"].flatten().tolist() == list(range(10))  # type: ignore[union-attr]
+    on_device(data, META, "validate")
+    assert data.train_dataloader().dataset is first  # copied once
+    assert data.fingerprint == fingerprint
+
+
+@pytest.mark.usefixtures("room")
+def test_workers_and_the_cpu_are_given_what_was_loaded() -> None:
+    for workers, device in [(1, META), (0, torch.device("cpu"))]:
+        data = Numbers(size=10, batch_size=4, num_workers=workers)
+        on_device(data, device)
+        assert data.train_dataloader().dataset is data.splits["train"]
+
+
+def test_without_a_known_room_data_stay() -> None:
+    data = Numbers(size=10, batch_size=4)
+    on_device(data, META)
+    assert paired.free_bytes(META) == 0
+    assert data.train_dataloader().dataset is data.splits["train"]
+
+
+class FromFiles(TensorPairs):
+    held = ()
+
+
+def test_what_is_read_from_files_has_nothing_to_move() -> None:
+    one = torch.ones(3, 2)
+    assert FromFiles(one, one, torch.zeros(3).long()).held_bytes == 0
+    assert TensorPairs(one, {"x": one}, torch.zeros(3).long()).held_bytes == 2 * 24 + 24
+
+
+def test_samples_are_made_on_the_device_alone() -> None:
+    dataset = Numbers(size=10).load()["train"]
+    with fake_gpu():
+        moved = dataset.on(GPU)
+        whole = moved[Request(0, None)]
+        batch = moved.samples(torch.tensor([3, 1]).to(GPU), 0)
+    assert devices(whole) == devices(batch) == {GPU}
+    assert [len(whole["target"]), len(batch["target"])] == [10, 2]
+    assert dataset.device.type == "cpu"  # is as it was
+
+
+def test_padding_is_ignored_on_the_device() -> None:
+    dataset = Numbers(size=10).load()["train"].on(META)
+    batch = dataset[Request(0, torch.tensor([3, -1, -3]))]
+    assert devices(batch) == {META}

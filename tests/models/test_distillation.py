@@ -16,6 +16,7 @@ from ntdh_bench.errors import UserError
 from ntdh_bench.layers import FeatureTap
 from ntdh_bench.masks import FeatureMask, SampleMask
 from ntdh_bench.models import DistillationModule, TeacherModule
+from tests.fake_gpu import GPU, fake_gpu, moved, moved_batch
 from tests.helpers import (
     attached,
     distillation,
@@ -28,6 +29,7 @@ from tests.helpers import (
     small_data,
     weights,
 )
+from tests.typed import some
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,40 @@ def test_every_method_trains_and_its_parts_are_optimised(
     assert {"val/accuracy", "val/teacher_accuracy", "val/tcjsd", "val/ncjsd"} <= set(
         trainer.callback_metrics
     )
+
+
+# What these compute depends on values that the CPU has to know.
+WAITING = {"CRD", "RKD"}
+
+
+@pytest.mark.parametrize("name", sorted(METHODS.keys() - WAITING))
+def test_a_step_waits_for_no_gpu(
+    name: str, data: SyntheticDataModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = distillation(None, METHODS[name]())
+    frozen, batch = module.frozen_teacher, next(data.batches("train", batch_size=8))
+    frozen.hold(network())
+    tap = FeatureTap(frozen.network, some(module.distiller).teacher_layers)
+    monkeypatch.setattr(frozen, "outputs", lambda batch, *_: tap(batch["teacher"]))
+    monkeypatch.setattr(DistillationModule, "data", data)
+    module.setup("fit")
+    with fake_gpu():
+        moved(module)
+        moved(frozen.network)
+        assert module.training_step(moved_batch(batch), 0).device == GPU
+
+
+def test_networks_and_distiller_are_checked_where_they_are(
+    data: SyntheticDataModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = distillation(None, FitNet(layer="hidden2"))  # as FSDP leaves it: on the GPU
+    module.frozen_teacher.hold(network())
+    batch = next(data.batches("train", batch_size=2))
+    monkeypatch.setattr(DistillationModule, "data", data)
+    monkeypatch.setattr(module, "first_batch", lambda stage: batch)
+    with fake_gpu():
+        moved(module.student)
+        module.setup("test")
 
 
 def test_loss_is_equation_4(teacher: Path, data: SyntheticDataModule, tmp_path: Path) -> None:

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from ntdh_bench.batch import PairedBatch
 from ntdh_bench.errors import UserError
-from ntdh_bench.models import JointModule, TeacherModule
-from ntdh_bench.models.base import task_loss
+from ntdh_bench.models import JointModule, TeacherModule, base
+from ntdh_bench.models.base import check_network, task_loss
+from tests.fake_gpu import GPU, fake_gpu, moved, moved_batch
 from tests.helpers import CLASSES, equal, network, optimizer, quiet_trainer, small_data, weights
 from tests.typed import some
 
@@ -114,6 +116,87 @@ def test_loss_that_is_not_finite_names_step_and_batch(tmp_path: Path) -> None:
     data.splits["train"].teacher[:] = float("nan")  # type: ignore[attr-defined]
     with pytest.raises(UserError, match=r"loss is nan in training .* step 0 \(epoch 0, batch 0\)"):
         quiet_trainer(tmp_path).fit(module, datamodule=data)
+
+
+class Diverging(TeacherModule):
+    """Its loss is infinite from the step ``bad`` on."""
+
+    bad = 0
+
+    def task_loss(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        loss = super().task_loss(logits, target)
+        return loss if self.global_step < self.bad else loss * math.inf
+
+
+def diverging(bad: int) -> Diverging:
+    module = Diverging(network, CLASSES, "teacher", optimizer)
+    module.bad = bad
+    return module
+
+
+@pytest.mark.parametrize(("bad", "steps"), [(0, 3), (3, 3), (4, 7), (6, 7), (9, 10)])
+def test_losses_seen_every_few_steps_name_the_first_that_is_not_finite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: int, steps: int
+) -> None:
+    monkeypatch.setattr(base, "steps_unseen", lambda device: 4)  # epochs have 7
+    module = diverging(bad)
+    where = rf"loss is inf in training .*, step {bad} \(epoch {bad // 7}, batch {bad % 7}\)"
+    with pytest.raises(UserError, match=where):
+        quiet_trainer(tmp_path, 3).fit(module, datamodule=small_data())
+    assert module.global_step == steps  # looked at before the 4th step of an epoch, and at its end
+
+
+def test_no_checkpoint_holds_what_was_not_looked_at_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(base, "steps_unseen", lambda device: 50)
+    saving = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1, save_top_k=-1)
+    trainer = quiet_trainer(tmp_path, callbacks=[saving], enable_checkpointing=True)
+    with pytest.raises(UserError, match=r"loss is inf .* step 3 "):
+        trainer.fit(diverging(3), datamodule=small_data())
+    saved = sorted(tmp_path.glob("*.ckpt"))
+    assert [path.stem for path in saved] == ["step=1", "step=2", "step=3"]
+    for path in saved:
+        state = torch.load(path, weights_only=True)["state_dict"]
+        assert all(value.isfinite().all() for value in state.values())
+
+
+class Broken(TeacherModule):
+    """Its third step breaks a weight that the loss does not show."""
+
+    def __init__(self) -> None:
+        super().__init__(network, CLASSES, "teacher", optimizer)
+        self.aside = torch.nn.Parameter(torch.zeros(3))
+
+    def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
+        if batch_idx == 2:
+            self.aside.data[1] = math.nan
+
+
+@pytest.mark.parametrize("every", [3, None])
+def test_no_checkpoint_holds_weights_that_are_not_finite(tmp_path: Path, every: int | None) -> None:
+    saving = ModelCheckpoint(tmp_path, every_n_train_steps=every)
+    trainer = quiet_trainer(tmp_path, callbacks=[saving], enable_checkpointing=True)
+    with pytest.raises(UserError, match=rf"weights are not finite .*, step {2 if every else 6} "):
+        trainer.fit(Broken(), datamodule=small_data())
+    assert not list(tmp_path.glob("*.ckpt"))
+
+
+def test_a_network_is_checked_where_it_is() -> None:
+    module = network()
+    with fake_gpu():
+        check_network(moved(module), torch.zeros(2, 12), CLASSES, "network", ())
+
+
+@pytest.mark.parametrize("kind", ["single", "joint"])
+def test_a_step_waits_for_no_gpu(kind: str) -> None:
+    module: TeacherModule | JointModule = (
+        TeacherModule(network, CLASSES, "teacher", optimizer)
+        if kind == "single"
+        else JointModule(network, network, CLASSES, optimizer)
+    )
+    with fake_gpu():
+        assert moved(module).training_step(moved_batch(batch()), 0).device == GPU
 
 
 def test_checkpoint_from_python_loads_with_plain_values_only(tmp_path: Path) -> None:

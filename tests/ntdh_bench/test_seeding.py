@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
+from ntdh_bench import seeding
 from ntdh_bench.seeding import derive_seed, generator, seeded, uniform
+from tests.fake_gpu import GPU, fake_gpu
 
 
 def test_derived_seeds_depend_on_every_argument() -> None:
@@ -56,3 +60,31 @@ def test_uniform_is_uniform() -> None:
     centred = noise - 0.5
     assert abs((centred[:, 1:] * centred[:, :-1]).mean() * 12) < 0.005
     assert abs((centred[1:] * centred[:-1]).mean() * 12) < 0.005
+
+
+# What a GPU runs, here with tensors of the CPU: integers are the same everywhere.
+drawn_on_device = seeding._drawn_on_device
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 7, 784, 2351])
+@pytest.mark.parametrize("samples", [
+    range(130), [0, 0, 59_999], [2**31 - 1, 2**31, 2**32 + 1, 2**53 + 1, 2**62 + 7, 2**63 - 1],
+])  # fmt: skip
+def test_a_device_draws_the_same_bits(size: int, samples: Any) -> None:
+    index = torch.tensor(list(samples), dtype=torch.int64)
+    for seed, epoch in [(0, 0), (1, 0), (0, 49), (2**40 + 1, 3), (-5, 2**33)]:
+        noise = uniform(seed, "noise", epoch, index, (size,))
+        assert torch.equal(noise, drawn_on_device(derive_seed(seed, "noise", epoch), index, size))
+
+
+def test_a_device_draws_the_same_bits_of_extreme_keys() -> None:
+    index = torch.tensor([3, 0, 77])
+    for key in (0, 1, 2**31, 2**32 - 1, 2**62, 2**63 - 1):
+        assert torch.equal(seeding._drawn(key, index, 33), drawn_on_device(key, index, 33))
+
+
+def test_noise_is_drawn_where_the_samples_are() -> None:
+    index = torch.arange(5)
+    with fake_gpu():  # and without waiting for it
+        noise = uniform(0, "noise", 0, index.to(GPU), (1, 28, 28))
+    assert (noise.device, noise.dtype, noise.shape) == (GPU, torch.float32, (5, 1, 28, 28))

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ntdh_bench import seeding
 from ntdh_bench.batch import PairedBatch
 from ntdh_bench.cache import file_digest
 from ntdh_bench.datamodules import MNISTPairDataModule
@@ -28,6 +29,7 @@ from ntdh_bench.datamodules.paired import RequestSampler
 from ntdh_bench.datasets import MARKER, write_marker
 from ntdh_bench.errors import UserError
 from tests.datamodules.mnist.files import write_archive
+from tests.fake_gpu import GPU, fake_gpu
 
 Make = Callable[..., MNISTPairDataModule]
 
@@ -140,6 +142,21 @@ def test_blocks_of_a_large_batch_equal_one_block() -> None:
     assert torch.equal(whole[200:210], pairs.inputs(torch.arange(200, 210), 0)[0])
     assert isinstance(clean, Tensor)
     assert torch.equal(clean, add_noise(images, 0, None))
+
+
+def test_noise_is_made_on_the_device_of_the_images() -> None:
+    images = torch.randint(0, 256, (300, 1, 5, 5), dtype=torch.uint8)
+    pairs = NoisyPairs(images, images, torch.zeros(300).long(), (2.0, 0.0), seed=0)
+    assert pairs.held_bytes == 2 * 300 * 25 + 300 * 8  # bytes, not what the networks see
+    with fake_gpu():
+        batch = pairs.on(GPU).samples(torch.arange(5).to(GPU), 0)
+    assert {value.device for value in batch.values() if isinstance(value, Tensor)} == {GPU}
+
+
+def test_noise_of_a_device_is_that_of_the_cpu(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = gather(make().batches("train", epoch=3))
+    monkeypatch.setattr(seeding, "_drawn", seeding._drawn_on_device)
+    assert torch.equal(gather(make().batches("train", epoch=3)), expected)
 
 
 def test_validation_and_test_are_the_same_in_every_run(make: Make) -> None:
