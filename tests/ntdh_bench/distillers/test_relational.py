@@ -108,6 +108,35 @@ def test_float32_keeps_digits(closeness: float, offset: float) -> None:
     assert error < 1e-4
 
 
+def test_rows_that_are_all_the_same() -> None:
+    """Their distances are 0, not the rounding errors of products, and so are their cosines."""
+    stream = torch.Generator().manual_seed(0)
+    student = torch.rand(1, 37, generator=stream).repeat(50, 1).requires_grad_()
+    teacher = torch.rand(50, 9, generator=stream)
+    expected = reference(torch.zeros(50, 3).double(), teacher.double())
+    loss = rkd(student, teacher, 0, 1)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert (gradients(loss, student)[0] == 0).all()
+
+
+@pytest.mark.parametrize("side", ["student", "teacher"])
+def test_members_with_close_rows_are_told_apart(side: str) -> None:
+    """One of three needs more digits; each gets the same as alone."""
+    stream = torch.Generator().manual_seed(0)
+    student = torch.randn(3, 12, 8, generator=stream)
+    teacher = torch.randn(3, 12, 6, generator=stream)
+    near = student if side == "student" else teacher
+    near[1, 3] = near[1, 7] * (1 + 1e-5)
+    student.requires_grad_()
+    ours = rkd(student, teacher, stacked=True)
+    expected = torch.stack([rkd(s, t) for s, t in zip(student, teacher, strict=True)])
+    torch.testing.assert_close(ours, expected, rtol=1e-6, atol=0)
+    ours_grad, expected_grad = (gradients(x.sum(), student)[0] for x in (ours, expected))
+    torch.testing.assert_close(ours_grad, expected_grad, rtol=1e-5, atol=1e-6)
+    exact = rkd(student[1].double(), teacher[1].double())
+    assert ours[1].item() == pytest.approx(exact.item(), rel=1e-6)
+
+
 def test_translation_changes_nothing() -> None:
     student, teacher = draw()
     torch.testing.assert_close(rkd(student + 5, teacher - 3), rkd(student, teacher))
