@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -31,7 +32,9 @@ from ntdh_bench.runs.run import Run
 from ntdh_bench.runs.teacher import cache_path, saved_teacher, teacher_key
 from ntdh_bench.runs.trainers import make_trainer, teacher_length
 from ntdh_bench.stacks.data import StackedData
+from ntdh_bench.stacks.progress import tell
 
+_NO_MEMORY = re.compile("out of memory|allocate memory")
 _SECONDS = 60.0  # between checkpoints, at least; a kill loses no more than that and an epoch
 
 
@@ -58,12 +61,12 @@ def fit_stack(runs: Sequence[Run], folder: Path) -> list[dict[str, Any] | UserEr
     with _out_of_memory(len(runs)):
         members = _members(runs, folder)
         made_of = [config_hash(run.identity) for run in runs]
-        trainer = _training(runs[0], folder, "students", made_of)
+        trainer = _training(runs[0], folder, "students", made_of, started)
         _give_teachers(members, folder)
         _give_masks(members, trainer.strategy.root_device)
         if left := _left(members):
             _fit_students(left, trainer)
-    seconds = (time.monotonic() - started) / len(runs)
+    seconds = (time.monotonic() - started + _keeper(trainer).seconds) / len(runs)
     return [_record(member, trainer, len(runs), seconds) for member in members]
 
 
@@ -90,7 +93,7 @@ def _out_of_memory(size: int) -> Iterator[None]:
         yield
     except (MemoryError, RuntimeError) as error:
         # What PyTorch raises on a CPU is a plain RuntimeError.
-        if isinstance(error, RuntimeError) and "memory" not in str(error):
+        if isinstance(error, RuntimeError) and not _NO_MEMORY.search(str(error)):
             raise
         raise TooLarge(
             f"a stack of {size} runs needs more memory than there is: give `sweep --stack` a "
@@ -128,10 +131,12 @@ def _streams(runs: Sequence[Run]) -> list[Any]:
     return list({id(run.data): run.data for run in runs}.values())
 
 
-def _training(run: Run, folder: Path, name: str, made_of: Any, **changes: Any) -> Trainer:
+def _training(
+    run: Run, folder: Path, name: str, made_of: Any, started: float, **changes: Any
+) -> Trainer:
     """Return a Trainer with a run's settings that keeps what it trains in ``<name>.ckpt``."""
     quiet = {"callbacks": None, "logger": False, "enable_checkpointing": True}
-    keeper = StackCheckpoint(folder / f"{name}.ckpt", made_of)
+    keeper = StackCheckpoint(folder / f"{name}.ckpt", made_of, started)
     return make_trainer(run, folder, [keeper], **quiet, **changes)
 
 
@@ -141,16 +146,21 @@ class StackCheckpoint(Checkpoint):
     Args:
         path: of the file.
         made_of: plain values that tell one stack from another.
+        started: when its work began, by ``time.monotonic``.
+
+    Attributes:
+        seconds: of work before that, by whoever left the checkpoint.
     """
 
-    def __init__(self, path: Path, made_of: Any) -> None:
+    def __init__(self, path: Path, made_of: Any, started: float) -> None:
         self._path = path
         self._identity = {
             "members": made_of,
             "ntdh-bench": __version__,
             "torch": str(torch.__version__),
         }
-        self._saved = time.monotonic()
+        self._started = self._saved = started
+        self.seconds = 0.0
 
     def found(self) -> Path | None:
         """Return the file if a stack of these members can go on from it; a damaged one is said."""
@@ -164,7 +174,9 @@ class StackCheckpoint(Checkpoint):
         return self._path if saved.get("identity") == self._identity else None
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save, if that was not done for a while (Lightning hook)."""
+        """Say how far it is; save, if that was not done for a while (Lightning hook)."""
+        stage, done = self._path.stem, trainer.current_epoch + 1
+        tell(self._path.parent, stage, done, trainer.max_epochs)
         if time.monotonic() - self._saved > _SECONDS:
             trainer.save_checkpoint(self._path)
             self._saved = time.monotonic()
@@ -172,14 +184,26 @@ class StackCheckpoint(Checkpoint):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add what the stack is made of (Lightning hook)."""
+        """Add what the stack is made of, and the time that it took (Lightning hook)."""
         checkpoint["identity"] = self._identity
+        checkpoint["seconds"] = self.seconds + time.monotonic() - self._started
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Take over the time that it took (Lightning hook)."""
+        self.seconds = float(checkpoint["seconds"])
 
 
 def _fit(trainer: Trainer, stack: LightningModule, streams: Sequence[Any]) -> None:
+    found = _keeper(trainer).found()
+    trainer.fit(stack, datamodule=StackedData(streams), ckpt_path=found)
+
+
+def _keeper(trainer: Trainer) -> StackCheckpoint:
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     (keeper,) = [callback for callback in callbacks if isinstance(callback, StackCheckpoint)]
-    trainer.fit(stack, datamodule=StackedData(streams), ckpt_path=keeper.found())
+    return keeper
 
 
 # -- teachers ------------------------------------------------------------------------------------
@@ -242,7 +266,9 @@ def _train_teachers(missing: Mapping[Path, Run], folder: Path) -> dict[Path, Use
     stack = modules[0].stack(parts, streams)
     unmeasured = {"limit_val_batches": 0, "num_sanity_val_steps": 0}
     names = [path.name for path in missing]
-    trainer = _training(runs[0], folder, "teachers", names, **unmeasured, **teacher_length(runs[0]))
+    length = teacher_length(runs[0])
+    now = time.monotonic()
+    trainer = _training(runs[0], folder, "teachers", names, now, **unmeasured, **length)
     _fit(trainer, stack, streams)
     failures: dict[Path, UserError] = {}
     for number, path in enumerate(missing):

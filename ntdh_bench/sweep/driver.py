@@ -16,6 +16,7 @@ from ntdh_bench.experiments import Run
 from ntdh_bench.notices import notice
 from ntdh_bench.records.columns import RecordError
 from ntdh_bench.records.files import check_record, write_record
+from ntdh_bench.stacks.progress import told
 from ntdh_bench.sweep.engine import Engine, Finished, Job, Result
 from ntdh_bench.sweep.store import Store
 
@@ -40,6 +41,7 @@ class Outcome:
         running: runs in flight here, every member of a stack counted.
         retried: attempts that failed and were repeated.
         divided: stacks that failed as a whole, and were done again in parts.
+        stages: of the stacks in flight, how far each is, in words.
         seconds: sum over the finished runs.
         failures: in the order in which they were given up.
         damaged: records that could not be read, under their new names.
@@ -51,6 +53,7 @@ class Outcome:
     running: int = 0
     retried: int = 0
     divided: int = 0
+    stages: list[str] = field(default_factory=list)
     seconds: float = 0.0
     failures: list[Failure] = field(default_factory=list)
     damaged: list[Path] = field(default_factory=list)
@@ -118,10 +121,15 @@ class Driver:
                 if not self._pending:
                     self._pending, self._elsewhere = self._elsewhere, deque()
                 self.outcome.running = sum(len(f.job.runs) for f in self._in_flight.values())
+                self.outcome.stages = self._stages()
                 self._report(self.outcome)
         finally:
             for flight in self._in_flight.values():
                 _release(flight.locks)
+
+    def _stages(self) -> list[str]:
+        stacks = [name for name, flight in self._in_flight.items() if len(flight.job.runs) > 1]
+        return [stage for name in stacks if (stage := told(self._store.stack(name)))]
 
     def _submit(self) -> None:
         while self._pending and self._engine.idle:

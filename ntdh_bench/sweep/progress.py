@@ -80,4 +80,7 @@ class Progress:
         seconds = time_left(outcome, self._jobs)
         about = "" if seconds is None else f", about {duration(seconds)} left"
         finished = outcome.done + outcome.elsewhere
-        return f"{finished} done, {len(outcome.failures)} failed, {outcome.left} to go{about}"
+        stages = "".join(f"; a stack: {stage}" for stage in outcome.stages)
+        return (
+            f"{finished} done, {len(outcome.failures)} failed, {outcome.left} to go{about}{stages}"
+        )
