@@ -379,7 +379,7 @@ def _protocol(name: str, value: Any, path: Path) -> Protocol:
     if type(given) is int and given > MAX_RUNS:
         raise UserError(f"{path}: {where}.seeds is {given}: give at most {MAX_RUNS}")
     seeds = list(range(given)) if type(given) is int else given
-    if not (isinstance(seeds, list) and seeds and all(map(_is_seed, seeds))):
+    if not (isinstance(seeds, list) and seeds and all(map(is_seed, seeds))):
         raise UserError(
             f"{path}: {where}.seeds is {kind_of(given)}: give how many, or a list of whole numbers "
             f"from 0 to {MAX_SEED}"
@@ -388,7 +388,8 @@ def _protocol(name: str, value: Any, path: Path) -> Protocol:
     return Protocol(name, tuple(seeds), overrides)
 
 
-def _is_seed(value: Any) -> bool:
+def is_seed(value: Any) -> bool:
+    """Return whether a value is one that `seed_everything` takes."""
     return type(value) is int and 0 <= value <= MAX_SEED
 
 

@@ -11,6 +11,7 @@ import inspect
 import math
 from argparse import Action
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pkgutil import resolve_name
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
@@ -74,15 +75,20 @@ def _check_class(spec: Namespace, expected: tuple[type, ...], key: str) -> None:
     except (ImportError, AttributeError, ValueError):
         raise UserError(f"{key} is {spec.class_path}: there is no such class") from None
     _check_callable(component, expected, key)
+    given = spec.get("init_args", {})
+    for action in _arguments(component):
+        if action.dest in given:
+            _check(given[action.dest], action, f"{key}.{action.dest}")
+
+
+@lru_cache(maxsize=256)
+def _arguments(component: Any) -> list[Action]:
     arguments = ArgumentParser(exit_on_error=False)
     if inspect.isclass(component):
         arguments.add_class_arguments(component, fail_untyped=False)
     else:
         arguments.add_function_arguments(component, fail_untyped=False)
-    given = spec.get("init_args", {})
-    for action in arguments._actions:
-        if action.dest in given:
-            _check(given[action.dest], action, f"{key}.{action.dest}")
+    return arguments._actions
 
 
 def _check_callable(component: Any, expected: tuple[type, ...], key: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -154,6 +155,21 @@ def take_linked(
         arguments = arguments_of(config.get(part))
         for name in arguments.keys() & set(linked) & set(names):
             yield Given(where, part, name, arguments.pop(name))
+
+
+def linked_to_seed(config: Config) -> list[str]:
+    """Return the parts of a dumped config that have the seed of the run."""
+    return [part for part in _LINKED if "seed" in arguments_of(config.get(part))]
+
+
+def without_linked(config: Config) -> Config:
+    """Return a dumped config without what parts get from other settings, as the parser would."""
+    config = deepcopy(config)
+    list(take_linked(config))
+    for part in _LINKED:
+        if isinstance(config.get(part), dict) and not arguments_of(config[part]):
+            config[part].pop("init_args", None)
+    return config
 
 
 def check_linked(given: Iterable[Given], name: str, value: Any) -> None:

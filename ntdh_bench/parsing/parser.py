@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from argparse import ArgumentError
 from collections.abc import Sequence
-from copy import deepcopy
+from copy import copy, deepcopy
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import yaml
+from jsonargparse import Namespace
 from jsonargparse.typing import register_type
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from ntdh_bench import provenance
 from ntdh_bench.composition import Config
 from ntdh_bench.errors import UserError
-from ntdh_bench.experiments import MAX_SEED
+from ntdh_bench.experiments import MAX_SEED, is_seed
 from ntdh_bench.masks import Mask
 from ntdh_bench.parsing.checks import check_settings
 from ntdh_bench.parsing.classes import check_classes, take_no_files
@@ -26,8 +28,10 @@ from ntdh_bench.parsing.configs import (
     for_measuring,
     inline_configs,
     is_config,
+    linked_to_seed,
     read_configs,
     take_linked,
+    without_linked,
 )
 from ntdh_bench.parsing.messages import explain
 from ntdh_bench.plugins import load, registered
@@ -36,6 +40,33 @@ register_type(torch.device)  # a default of callbacks that average weights: writ
 
 CONFIG = "config.yaml"  # of a run, in its folder
 TRAINING = ("fit", "saliency")  # the commands that train; others measure a checkpoint
+_SEED = "seed_everything"
+# Made once for all runs of a process, by command.
+_PARSERS: dict[str, LightningArgumentParser] = {}
+
+
+class Parsed(NamedTuple):
+    """What the words of a command say.
+
+    Attributes:
+        config: as the parser gives it.
+        dumped: the same as plain values.
+        plain: without what is linked to other settings, so that it can be given to ``--config``.
+        code: third-party code that it names, see :func:`ntdh_bench.provenance.code_of`.
+    """
+
+    config: Namespace
+    dumped: Config
+    plain: Config
+    code: dict[str, str]
+
+    def of_seed(self, seed: int) -> Parsed:
+        """Return a copy with another seed: what the same words say with that one."""
+        config, dumped, plain = self.config.clone(), deepcopy(self.dumped), deepcopy(self.plain)
+        config[_SEED] = dumped[_SEED] = plain[_SEED] = seed
+        for part in linked_to_seed(dumped):
+            config[part].init_args.seed = dumped[part]["init_args"]["seed"] = seed
+        return Parsed(config, dumped, plain, self.code)
 
 
 class BenchCLI(LightningCLI):
@@ -63,14 +94,15 @@ class BenchCLI(LightningCLI):
         self, command: str, args: Sequence[str] = (), config: Config | None = None
     ) -> None:
         self.command = command
-        for plugin in registered("ntdh_bench.plugins").values():
-            load(plugin)  # so that configs can name its classes without their module
+        self._seed: int | None = None
         words, self._given = inline_configs(args)
         if config is None and not any(map(is_config, words)):
             config = self.run_config(words)
         if config:
             config = deepcopy(config)
             self._given += take_linked(config)
+            if not words and is_seed(config.get(_SEED)):
+                self._seed, config[_SEED] = config[_SEED], 0
             words = [*config_words(config), *words]
         super().__init__(
             save_config_callback=None,
@@ -107,6 +139,15 @@ class BenchCLI(LightningCLI):
                 "settings: put it back, or give --config <run>/config.yaml"
             )
         return {}
+
+    def setup_parser(self, *settings: Any) -> None:
+        """Make the parser of a command once; what parsing leaves in it is left in a copy."""
+        if self.command not in _PARSERS:
+            for plugin in registered("ntdh_bench.plugins").values():
+                load(plugin)  # so that configs can name its classes without their module
+            super().setup_parser(*settings)
+            _PARSERS[self.command] = self.parser
+        self.parser = copy(_PARSERS[self.command])
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the seed, from which all randomness is derived."""
@@ -158,10 +199,9 @@ class BenchCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, with one clear line instead of the parser's tree of failed types."""
-        try:
-            self.config = parser.parse_args(args)  # type: ignore[arg-type]
-        except ArgumentError as error:
-            raise UserError(explain(str(error))) from None
+        assert isinstance(args, list)
+        parsed = self._parse_again(args) if self._seed is not None else _parse(parser, args)
+        self.config, self.config_dump, self.plain, self.code = parsed
         seed = self.config.seed_everything
         if not 0 <= seed <= MAX_SEED:
             raise UserError(f"seed_everything is {seed}: it must lie in [0, {MAX_SEED}]")
@@ -172,9 +212,15 @@ class BenchCLI(LightningCLI):
                 f"`ntdh-bench {self.command}` measures a checkpoint: give --ckpt_path "
                 "<run>/checkpoints/last.ckpt"
             )
-        self.plain = yaml.safe_load(parser.dump(self.config, format="yaml", skip_none=False))
-        # Now, just after it was imported: data that are prepared first leave time for an edit.
-        self.code = provenance.code_of(self.plain)
+
+    def _parse_again(self, words: list[str]) -> Parsed:
+        """Parse words once for all seeds, unless code that they name has changed since."""
+        parsed = _parse_once(self.command, *words)
+        if provenance.code_of(parsed.plain) != parsed.code:
+            _parse_once.cache_clear()
+            parsed = _parse_once(self.command, *words)
+        assert self._seed is not None
+        return parsed.of_seed(self._seed)
 
     def instantiate_classes(self) -> None:
         """Make data, model, mask and callbacks, with one clear line if a class refuses its values.
@@ -191,6 +237,23 @@ class BenchCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Make none: a run has several (hook of LightningCLI)."""
+
+
+def _parse(parser: LightningArgumentParser, words: Sequence[str]) -> Parsed:
+    try:
+        config = parser.parse_args(words)
+    except ArgumentError as error:
+        raise UserError(explain(str(error))) from None
+    unchecked = {"skip_validation": True, "skip_link_targets": False}  # it was just parsed
+    dumped = yaml.safe_load(parser.dump(config, format="yaml", skip_none=False, **unchecked))
+    plain = without_linked(dumped)
+    # Now, just after it was imported: data that are prepared first leave time for an edit.
+    return Parsed(config, dumped, plain, provenance.code_of(plain))
+
+
+@lru_cache(maxsize=64)  # the seeds of an experiment vary fastest
+def _parse_once(command: str, *words: str) -> Parsed:
+    return _parse(copy(_PARSERS[command]), words)
 
 
 def run_folder(checkpoint: str | Path) -> Path:
