@@ -161,3 +161,30 @@ def test_no_large_tensor_is_kept() -> None:
     with torch.autograd.graph.saved_tensors_hooks(record, lambda x: x):
         rkd(student, torch.randn(size, width))
     assert max(sizes) <= size * max(size, width)
+
+
+@pytest.mark.parametrize("rows", [64, 37])
+def test_members_of_a_stack_have_the_bits_of_runs_alone(rows: int) -> None:
+    stream = torch.Generator().manual_seed(rows)
+    student, teacher = torch.randn(2, 5, rows, 16, generator=stream)
+    student[1, 1] = student[1, 0] + 1e-3  # one member needs float64
+    together, alone = (student.clone().requires_grad_() for _ in range(2))
+    losses = rkd(together, teacher, stacked=True)
+    losses.sum().backward()
+    wanted = torch.stack([rkd(s, t) for s, t in zip(alone, teacher, strict=True)])
+    wanted.sum().backward()
+    assert torch.equal(losses, wanted)
+    assert together.grad is not None
+    assert alone.grad is not None
+    assert torch.equal(together.grad, alone.grad)
+
+
+def test_the_mean_of_distances_is_rounded_as_pytorch_rounds_it() -> None:
+    stream = torch.Generator().manual_seed(0)
+    student, teacher = 2 * torch.randn(2, 1, 37, 37, generator=stream)
+    ours, theirs = (student.clone().requires_grad_() for _ in range(2))
+    (25.0 * relational._MeanSmoothL1.apply(ours, teacher)).sum().backward()
+    (25.0 * torch.nn.functional.smooth_l1_loss(theirs, teacher)).backward()
+    assert ours.grad is not None
+    assert theirs.grad is not None
+    assert torch.equal(ours.grad, theirs.grad)
