@@ -7,13 +7,15 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 import torch
+import torch.distributed
 from lightning.pytorch import LightningModule, Trainer
 from torch.optim import SGD
 
@@ -172,6 +174,19 @@ def run_two_processes(code: str, folder: Path) -> list[Any]:
             worker.kill()
             worker.wait()
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+@contextmanager
+def own_process_group() -> Iterator[None]:
+    """Let a process group that is made in the block end with it, and its variables too."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def seconds_per_sample(run: Callable[[], int], repeats: int) -> float:

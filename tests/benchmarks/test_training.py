@@ -14,9 +14,10 @@ from lightning.pytorch import Callback
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 from torch.optim import SGD
 
+from ntdh_bench.datamodules import paired
 from ntdh_bench.datamodules.mnist.datamodule import MNISTPairDataModule
 from ntdh_bench.distillers import KD
-from ntdh_bench.models import DistillationModule, JointModule, MLPClassifier
+from ntdh_bench.models import DistillationModule, JointModule, MLPClassifier, base
 from tests.helpers import quiet_trainer
 
 pytestmark = pytest.mark.benchmark
@@ -31,10 +32,17 @@ class EpochTimes(Callback):
         self.times: list[float] = []
 
     def on_train_epoch_start(self, *_: Any) -> None:
-        self.start = time.perf_counter()
+        self.start = now()
 
     def on_train_epoch_end(self, *_: Any) -> None:
-        self.times.append(time.perf_counter() - self.start)
+        self.times.append(now() - self.start)
+
+
+def now() -> float:
+    """Seconds, when a GPU has done what it was told."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 @pytest.fixture(autouse=True)
@@ -60,12 +68,14 @@ def data(noise: float) -> MNISTPairDataModule:
     )
 
 
-def trainer_epoch(folder: Path, teacher: Path, noise: float, distiller: KD | None) -> float:
+def trainer_epoch(
+    folder: Path, teacher: Path, noise: float, distiller: KD | None, **changes: Any
+) -> float:
     """Best epoch of a fresh run, in seconds."""
     module = DistillationModule(mlp, mlp, 10, distiller, optimizer=sgd)
     module.frozen_teacher.load(teacher)
     times = EpochTimes()
-    trainer = quiet_trainer(folder, EPOCHS, callbacks=[times], limit_val_batches=0)
+    trainer = quiet_trainer(folder, EPOCHS, callbacks=[times], limit_val_batches=0, **changes)
     trainer.fit(module, datamodule=data(noise))
     return min(times.times)
 
@@ -128,3 +138,24 @@ def test_cached_teacher_against_the_student_alone(tmp_path: Path, teacher: Path)
         f"{1e3 * alone:.0f} ms: {distilled / alone:.2f}x (asked: 1.2x)"
     )
     assert distilled > 0
+
+
+def test_data_on_the_device_against_data_on_the_cpu(
+    tmp_path: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run alone on whatever device there is; on a CPU both are the same."""
+
+    def epoch(resident: bool) -> float:
+        with monkeypatch.context() as patch:
+            if not resident:  # and a look at every loss
+                patch.setattr(paired, "free_bytes", lambda device: 0)
+                patch.setattr(base, "steps_unseen", lambda device: 1)
+            return trainer_epoch(tmp_path, teacher, 4.0, KD(), accelerator="auto", devices=1)
+
+    here, there = compare(lambda: epoch(False), lambda: epoch(True))
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    print(
+        f"\nepoch on {name}: {1e3 * there:.0f} ms with data where it computes, {1e3 * here:.0f} ms "
+        f"with batches from the CPU and a look at every loss: {here / there:.2f}x"
+    )
+    assert there > 0

@@ -1,30 +1,24 @@
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch.distributed
 from lightning.pytorch.strategies import StrategyRegistry
 
 from tests.fsdp import FSDPOnCPU
-from tests.helpers import fitted, flags, record_of, refusal
+from tests.helpers import fitted, flags, own_process_group, record_of, refusal
 
 SHARDED = ["--trainer.strategy", "fsdp_on_cpu", "--trainer.max_epochs", "1"]
 
 
 @pytest.fixture(autouse=True)
 def _fsdp() -> Iterator[None]:
-    """Make the strategy known by a name; the process group and its variables go with it."""
+    """Make the strategy known by a name."""
     StrategyRegistry.register("fsdp_on_cpu", FSDPOnCPU)
-    before = dict(os.environ)
-    yield
+    with own_process_group():
+        yield
     StrategyRegistry.remove("fsdp_on_cpu")
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-    os.environ.clear()
-    os.environ.update(before)
 
 
 @pytest.mark.filterwarnings("ignore:.*(NO_SHARD|FSDP.state_dict_type|sync_dist=True)")
