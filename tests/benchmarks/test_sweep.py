@@ -21,16 +21,19 @@ TARGET = 0.10
 STUB = """
 import time
 
+from stubs import make_record
+
 def run(configs, folder):
     start = time.monotonic()
     time.sleep(configs[0]["seconds"])
-    return [{"span": [start, time.monotonic()]}]
+    return [{**make_record(0), "span": [start, time.monotonic()]}]
 """
 
 
 @pytest.mark.benchmark
 def test_time_outside_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "sleeping.py").write_text(STUB)
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "ntdh_bench" / "sweep")
     monkeypatch.syspath_prepend(tmp_path)
     store = Store(tmp_path / "store")
     store.prepare()

@@ -16,7 +16,7 @@ import torch
 import yaml
 from PIL import Image
 
-from ntdh_bench.cache import build_once
+from ntdh_bench.cache import build_once, digest
 from ntdh_bench.checkpoints import read_checkpoint, read_weights
 from ntdh_bench.composition import read_config
 from ntdh_bench.datamodules.mnist.idx import read_images, read_labels, write_idx
@@ -43,6 +43,7 @@ from ntdh_bench.records.identity import Place
 from ntdh_bench.records.rows import read_rows, to_row, write_rows
 from ntdh_bench.report import evidence
 from ntdh_bench.report.check import check
+from ntdh_bench.sweep.store import Store
 from tests.datamodules.nyuv2 import files as nyu_files
 from tests.datamodules.ravdess import files as ravdess_files
 from tests.datamodules.semantickitti import files as kitti_files
@@ -523,6 +524,22 @@ def _read_sweep(path: Path) -> Any:
     return load_experiment(path).runs
 
 
+_MEMBERS = [f"{number:016x}" for number in range(4)]
+
+
+def _stack(folder: Path) -> Path:
+    store = Store(folder)
+    store.prepare()
+    name = digest(_MEMBERS)
+    store.begin_stack(name, _MEMBERS)
+    (store.stack(name) / "students.ckpt").touch()
+    return store.stack(name) / "runs.json"
+
+
+def _read_stack(path: Path) -> Any:
+    return Store(path.parents[2]).unfinished_stacks()
+
+
 def _config(folder: Path) -> Path:
     path = folder / "config.yaml"
     (folder / "base.yaml").write_text(yaml.safe_dump({"model": {"class_path": "D"}}))
@@ -620,6 +637,7 @@ READERS = (
     Reader("results_manifest", _manifest, _read_manifest, m.json_values, share=0.5),
     Reader("sweep_yaml", _sweep, _read_sweep, m.text, lambda v: len(v) <= 100_000,
            named=("model.init_args.distiller.init_args.temperature",)),
+    Reader("sweep_stack", _stack, _read_stack, m.json_values, lambda v: v in ([], [_MEMBERS])),
     Reader("config_yaml", _config, read_config, m.text),
     Reader("cached_file", _cached, _read_cached, rebuilt=True),
     Reader("cached_seal", _seal, _read_cached, m.json_values, rebuilt=True),
