@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
 from ntdh_bench.batch import Inputs, PairedBatch, Split
 from ntdh_bench.contract import StackMember
-from ntdh_bench.networks import to_device
 from ntdh_bench.stacks.data import of_members, together
 from ntdh_bench.stacks.networks import NetworkStack
 
@@ -87,7 +87,8 @@ class TeacherStack:
         size = streams[0].split_size(split)
         parts: list[dict[str, Tensor]] = []
         for batches in zip(*(stream.batches(split) for stream in streams), strict=True):
-            outputs = self._run(to_device(together(batches)["teacher"], self._streams.device))
+            there = move_data_to_device(batches, self._streams.device)
+            outputs = self._run(together(there)["teacher"])
             if not parts and _bytes_a_sample(outputs) * size > _LIMIT:
                 return {}
             parts.append(outputs)

@@ -14,6 +14,7 @@ from ntdh_bench.cli import main
 from ntdh_bench.composition import read_config
 from tests.gpu.device import needs_gpu
 from tests.helpers import flags, own_process_group, record_of, small_and_simulated
+from tests.ntdh_bench.runs import test_stacks
 
 pytestmark = [*needs_gpu, pytest.mark.filterwarnings("ignore:.*(NO_SHARD|FSDP.state_dict_type)")]
 METHODS = ("kd", "fitnet", "crd", "rkd", "pkt", "sp", "dkd")
@@ -59,6 +60,18 @@ def test_every_method_ends_where_the_cpu_does(method: str, tmp_path: Path) -> No
     there = run(f"mnist_{method}", tmp_path, *words, *ONE_GPU)
     assert there["environment"]["device"] == torch.cuda.get_device_name()
     assert measured(there) == pytest.approx(measured(here), rel=1e-2, abs=0.02)
+
+
+def test_a_stack_ends_where_its_runs_do(tmp_path: Path) -> None:
+    runs = [
+        test_stacks.settings(*test_stacks.method(method), *ONE_GPU, seed=number % 2)
+        for number, method in enumerate(test_stacks.METHODS)
+    ]
+    stacked = test_stacks.together(runs, tmp_path / "stack")
+    for number, (words, record) in enumerate(zip(runs, stacked, strict=True)):
+        alone = test_stacks.alone(words, tmp_path / str(number))
+        assert record["stack"] == len(runs)
+        assert measured(record) == pytest.approx(measured(alone), rel=1e-2, abs=0.02)
 
 
 def masked(folder: Path, *words: str) -> dict[str, float]:

@@ -17,15 +17,16 @@ from ntdh_bench.batch import Split
 from ntdh_bench.contract import StackMember
 from ntdh_bench.datamodules.paired import PairedDataset, TensorPairs
 from ntdh_bench.datamodules.synthetic import SyntheticDataModule
-from ntdh_bench.distillers import DKD, KD, Combined, Distiller, FitNet
+from ntdh_bench.distillers import CRD, DKD, KD, Combined, Distiller, FitNet
 from ntdh_bench.distillers.base import OneByOne
 from ntdh_bench.errors import NotStackable
 from ntdh_bench.layers import mask_layer
 from ntdh_bench.masks import SampleMask
 from ntdh_bench.models import DistillationModule, JointModule, TeacherModule
 from ntdh_bench.models.stacks import DistillationStack
-from ntdh_bench.stacks.data import StackedData
+from ntdh_bench.stacks.data import StackedData, together
 from ntdh_bench.stacks.graphs import StepGraph
+from tests.fake_gpu import GPU, fake_gpu, moved, moved_batch
 from tests.helpers import CLASSES, methods, network, optimizer, quiet_trainer
 
 SEEDS = (0, 1)
@@ -236,6 +237,26 @@ def test_a_member_whose_loss_is_not_finite_fails_alone(tmp_path: Path) -> None:
         student = stack.students.state_of(int(stack.student_of[run]))
         assert_same(student, module.student.state_dict())
     assert all(value.isfinite().all() for value in stack.state_dict().values())
+
+
+def test_a_step_waits_for_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it could not be recorded as a graph; CRD draws its negatives on the CPU."""
+    cases = [case for case in every_case() if not isinstance(case.make and case.make(), CRD)]
+    data = streams()
+    stack = cases[0].member().module.stack([case.member() for case in cases], data)
+    batch = together([next(stream.batches("train", batch_size=8)) for stream in data])
+    monkeypatch.setattr(DistillationStack, "streams", data)
+    monkeypatch.setattr(DistillationStack, "device", GPU)
+    teachers = stack.teachers
+    teachers._tables["train"] = {}  # the teachers are run at every step
+    with fake_gpu():
+        moved(stack)
+        moved(teachers._networks)
+        teachers._streams, teachers.of_member = (
+            places.to(GPU) for places in (teachers._streams, teachers.of_member)
+        )
+        assert stack.losses(moved_batch(batch), 0).device == GPU
+        stack.training_step(moved_batch(batch), 0)
 
 
 def test_training_stops_when_all_members_failed(tmp_path: Path) -> None:
