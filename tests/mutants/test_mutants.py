@@ -85,7 +85,7 @@ MUTANTS = (
            "_bounded(value + self._rest.kl(), math.inf) if binary", "value if binary",
            D_TESTS),
     Mutant("ignored pixels count", DIVERGENCE,
-           "keep = target != ignore_index", "keep = target == target", D_TESTS),
+           "kept = (target != ignore_index)", "kept = (target == target)", D_TESTS),
     # -- the seven distillers
     Mutant("KD without T squared", LOSSES,
            "return divergence * temperature**2", "return divergence", L_TESTS),
@@ -216,6 +216,18 @@ MUTANTS = (
     Mutant("samples share their noise", SEEDING,
            "rows[:, None] + np.arange(1, words + 1", "rows[:1, None] + np.arange(1, words + 1",
            SEED_TESTS),
+    Mutant("a GPU shifts counters with their signs", SEEDING,
+           ".bitwise_and_((1 << (bits - count)) - 1)", "", SEED_TESTS),
+    # -- GPUs
+    Mutant("workers are given data on a GPU", "datamodules/paired.py",
+           'if device.type == "cpu" or self.num_workers:', 'if device.type == "cpu":',
+           "tests/datamodules/test_paired.py"),
+    Mutant("a checkpoint is saved before losses are looked at", "models/base.py",
+           'not finite (Lightning hook)."""\n        self.check_finite()',
+           'not finite (Lightning hook)."""', "tests/models/test_teacher_joint.py"),
+    Mutant("networks are checked with a batch of the CPU", "models/base.py",
+           "logits = network(to_device(inputs, device_of(network)))", "logits = network(inputs)",
+           "tests/models/test_teacher_joint.py"),
     # -- the report
     Mutant("spread of a population", STATISTICS,
            "spread = float(x.std(ddof=1))", "spread = float(x.std(ddof=0))", STAT_TESTS),
