@@ -15,6 +15,7 @@ from typing import cast
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
 from ntdh_bench.commands.sweep_plan import plan_summary, print_plan
+from ntdh_bench.commands.sweep_transfer import print_export, print_import
 from ntdh_bench.composition import parse_assignment
 from ntdh_bench.errors import UserError
 from ntdh_bench.experiments import (
@@ -25,6 +26,7 @@ from ntdh_bench.experiments import (
     shipped_experiments,
 )
 from ntdh_bench.records.collecting import collect
+from ntdh_bench.records.csvs import Collected
 from ntdh_bench.records.rows import csv_path
 from ntdh_bench.stacks.plan import Machine, Plan, Stacking, check_stackable, make_plan
 from ntdh_bench.sweep.driver import Driver, Outcome
@@ -33,6 +35,7 @@ from ntdh_bench.sweep.estimate import expected_seconds
 from ntdh_bench.sweep.local import LocalEngine
 from ntdh_bench.sweep.progress import Progress, describe, duration
 from ntdh_bench.sweep.store import Store, finished_runs
+from ntdh_bench.sweep.transfer import check_target, import_records
 
 _INTERRUPTED = 130
 
@@ -49,6 +52,8 @@ def main(argv: Sequence[str]) -> int:
             options.data_root.expanduser().absolute()
         )  # workers inherit it
     experiment = _experiment(options)
+    if options.import_from:
+        return _import(experiment, Store(options.runs), options)
     runs = _selected(experiment, options)
     check_stackable(runs, options.stack)
     store = Store(options.runs)
@@ -62,6 +67,8 @@ def main(argv: Sequence[str]) -> int:
         expected = expected_seconds(plan.placed, timed)
         print_plan(runs, plan, expected, jobs)
         return 0
+    if options.export:
+        check_target(options.export)
     store.prepare()
     return _sweep(experiment, runs, todo, store, options)
 
@@ -82,7 +89,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--rerun", action="store_true",
         help="do the selected runs although they are complete, and replace their records; teachers "
         "and controls still come from the cache (`ntdh-bench cache prune`)")  # fmt: skip
-    add("--dry-run", action="store_true", help="list the runs and estimate the time; run nothing")
+    other = parser.add_mutually_exclusive_group().add_argument
+    other("--dry-run", action="store_true", help="list the runs and estimate the time; run nothing")
+    other("--export", type=Path, metavar="FILE",
+        help="then write the records of the selected runs in --runs to one file, for a machine "
+        "without this disk")  # fmt: skip
+    other("--import", dest="import_from", type=Path, metavar="FILE",
+        help="run nothing: take the experiment's records out of such a file; a run that has "
+        "another record here keeps it, unless --rerun is given")  # fmt: skip
     add("--engine", choices=("local", "ray"), default="local",
         help="worker processes here (default), or Ray")  # fmt: skip
     add("--jobs", type=PositiveInt, metavar="N",
@@ -223,10 +237,9 @@ def _sweep(
     finally:
         collected = collect(experiment, store.root, options.results)
     _summarise(outcome, store, time.monotonic() - started)
-    path = csv_path(options.results, experiment.name)
-    print(f"records: {path}, {len(collected.rows)} of {len(experiment.runs)} runs")
-    for problem in collected.problems:
-        print(f"problem: {problem}")
+    _print_collected(experiment, collected, options)
+    if options.export:
+        print_export(runs, store, experiment.keep, options.export)
     if isinstance(stopped, UserError):
         raise stopped
     if stopped:
@@ -234,6 +247,28 @@ def _sweep(
         print(f"interrupted; the same command {what}")
         return _INTERRUPTED
     return 1 if outcome.failures else 0
+
+
+def _import(experiment: Experiment, store: Store, options: argparse.Namespace) -> int:
+    """Take records from a file; returns 1 if one was left out."""
+    if options.only or options.protocol:
+        raise UserError(
+            "--import takes all runs of the experiment: leave --only and --protocol out"
+        )
+    store.prepare()
+    found = import_records(options.import_from, experiment, store, options.results, options.rerun)
+    print_import(experiment, found, options.import_from)
+    _print_collected(experiment, collect(experiment, store.root, options.results), options)
+    return 1 if found.problems else 0
+
+
+def _print_collected(
+    experiment: Experiment, collected: Collected, options: argparse.Namespace
+) -> None:
+    path = csv_path(options.results, experiment.name)
+    print(f"records: {path}, {len(collected.rows)} of {len(experiment.runs)} runs")
+    for problem in collected.problems:
+        print(f"problem: {problem}")
 
 
 def _drive(

@@ -41,14 +41,18 @@ def read_json(path: Path, max_bytes: int = _MAX_TEXT, remedy: str = AGAIN) -> An
     Raises:
         FileError: it is missing, too large, not JSON, or nested too deeply.
     """
-    text = read_text(path, max_bytes, remedy)
+    return parse_json(read_text(path, max_bytes, remedy), str(path), remedy)
+
+
+def parse_json(text: str, name: str, remedy: str = AGAIN) -> Any:
+    """Return the value of a JSON text, as :func:`read_json` does; ``name`` says whose it is."""
     try:
         return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
-        raise FileError(f"{path}: not JSON ({where}); {remedy}") from None
+        raise FileError(f"{name}: not JSON ({where}); {remedy}") from None
     except (ValueError, RecursionError, MemoryError) as error:
-        raise FileError(f"{path}: not JSON ({type(error).__name__}); {remedy}") from None
+        raise FileError(f"{name}: not JSON ({type(error).__name__}); {remedy}") from None
 
 
 def _refuse_constant(name: str) -> float:

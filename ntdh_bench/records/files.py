@@ -19,7 +19,7 @@ from ntdh_bench.records.rows import to_row
 
 SCHEMA = 4
 _READABLE = (2, 3, SCHEMA)  # schema 2 had no mean IoU, 3 did not say what the data are judged by
-_MAX_BYTES = 1 << 26  # of a record with its maps
+MAX_BYTES = 1 << 26  # of a record with its maps
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
@@ -58,13 +58,22 @@ def read_record(path: Path) -> dict[str, Any]:
         RecordError: it is damaged, or of another schema.
     """
     try:
-        record = read_json(path, _MAX_BYTES, "run it again")
+        record = read_json(path, MAX_BYTES, "run it again")
     except FileError as error:
         raise RecordError(str(error)) from None
+    return of_schema(record, str(path))
+
+
+def of_schema(record: Any, name: str) -> dict[str, Any]:
+    """Return a value from JSON if it is a record of a schema that this version reads.
+
+    Raises:
+        RecordError: it is none; ``name`` says whose it is.
+    """
     found = record.get("schema") if isinstance(record, dict) else None
     if found not in _READABLE or type(found) is not int:
         readable = "this version reads " + ", ".join(map(str, _READABLE))
-        raise RecordError(f"{path}: a record of schema {cut(found)}; {readable}")
+        raise RecordError(f"{name}: a record of schema {cut(found)}; {readable}")
     return dict(record)
 
 

@@ -207,6 +207,36 @@ def gzipped(inner: Mutation) -> Mutation:
     return mutate
 
 
+def zipped(inner: Mutation) -> Mutation:
+    """Return a mutation of what one member of a zip holds, packed again, or of the members."""
+    import io
+    import zipfile
+
+    def mutate(content: bytes, chance: random.Random) -> bytes:
+        if chance.random() < 0.4:
+            return damaged(content, chance)
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = [(name, archive.read(name)) for name in archive.namelist()]
+        which = chance.randrange(len(members))
+        name, value = members[which]
+        kind = chance.random()
+        if kind < 0.05:
+            members[which] = name, bytes(300_000_000)
+        elif kind < 0.1:
+            members.append((f"../../{name}", value))
+        elif kind < 0.15:
+            del members[which]
+        else:
+            members[which] = name, inner(value, chance)
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            for name, value in members:
+                archive.writestr(name, value)
+        return packed.getvalue()
+
+    return mutate
+
+
 def checkpoint(content: bytes, chance: random.Random) -> bytes:
     """Replace entries of a checkpoint, or damage it."""
     if chance.random() < 0.5:

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import tarfile
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,7 @@ from ntdh_bench.records.rows import read_rows, to_row, write_rows
 from ntdh_bench.report import evidence
 from ntdh_bench.report.check import check
 from ntdh_bench.sweep.store import Store
+from ntdh_bench.sweep.transfer import export_records, import_records
 from tests.datamodules.nyuv2 import files as nyu_files
 from tests.datamodules.ravdess import files as ravdess_files
 from tests.datamodules.semantickitti import files as kitti_files
@@ -540,6 +542,29 @@ def _read_stack(path: Path) -> Any:
     return Store(path.parents[2]).unfinished_stacks()
 
 
+def _export(folder: Path) -> Path:
+    store = Store(folder / "runs")
+    runs = load_experiment(_sweep(folder)).runs
+    for run in runs:
+        record = make_record(run=run.hash, curves={"val/accuracy": [0.5, 0.25]})
+        write_record(store.record(run.hash), record)
+    path = folder / "export.zip"
+    export_records([run.hash for run in runs], store, ["curves"], path)
+    return path
+
+
+def _read_export(path: Path) -> Any:
+    experiment = load_experiment(path.parent / "mine.yaml")
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder))
+        store.prepare()
+        import_records(path, experiment, store, Path(folder) / "results")
+        names = {store.record(run.hash).name for run in experiment.runs}
+        records = list((Path(folder) / "records").iterdir())
+        assert {record.name for record in records} <= names
+        return [to_row(read_run(file, file.stem, ["curves"]), Place("x", "y")) for file in records]
+
+
 def _config(folder: Path) -> Path:
     path = folder / "config.yaml"
     (folder / "base.yaml").write_text(yaml.safe_dump({"model": {"class_path": "D"}}))
@@ -638,6 +663,8 @@ READERS = (
     Reader("sweep_yaml", _sweep, _read_sweep, m.text, lambda v: len(v) <= 100_000,
            named=("model.init_args.distiller.init_args.temperature",)),
     Reader("sweep_stack", _stack, _read_stack, m.json_values, lambda v: v in ([], [_MEMBERS])),
+    Reader("sweep_export", _export, _read_export, m.zipped(m.json_values),
+           lambda v: all(map(_is_row, v)), share=0.5),
     Reader("config_yaml", _config, read_config, m.text),
     Reader("cached_file", _cached, _read_cached, rebuilt=True),
     Reader("cached_seal", _seal, _read_cached, m.json_values, rebuilt=True),
