@@ -62,6 +62,11 @@ STATISTICS, STAT_TESTS = (
     "tests/ntdh_bench/report/test_statistics.py",
 )
 RECORDS, REC_TESTS = "ntdh_bench/records/", "tests/ntdh_bench/records/test_records.py"
+PARSE_TESTS = "tests/ntdh_bench/parsing/test_parsing_again.py"
+TRANSFER, TRANSFER_TESTS = (
+    "ntdh_bench/sweep/transfer.py",
+    "tests/ntdh_bench/sweep/test_transfer.py",
+)
 HYPOTHESIS, H_TESTS = (
     "ntdh_bench/report/hypothesis.py",
     "tests/ntdh_bench/report/test_hypothesis.py",
@@ -258,6 +263,26 @@ MUTANTS = (
            'model.get("task_weight") if lam is None else lam', REC_TESTS),
     Mutant("the record of another run", f"{RECORDS}files.py",
            'if record.get("run") != run:', "if False:", REC_TESTS),
+    # -- many runs
+    Mutant("the mask keeps the seed of another run", "ntdh_bench/parsing/configs.py",
+           'return [part for part in _LINKED if "seed"',
+           'return [part for part in ("model", "data") if "seed"', PARSE_TESTS),
+    Mutant("edited code is parsed as it was", "ntdh_bench/parsing/parser.py",
+           "if provenance.code_of(parsed.plain) != parsed.code:", "if False:", PARSE_TESTS),
+    Mutant("all that was parsed is one object", "ntdh_bench/parsing/parser.py",
+           "config, dumped, plain = self.config.clone(), deepcopy(self.dumped), "
+           "deepcopy(self.plain)", "config, dumped, plain = self[:3]", PARSE_TESTS),
+    Mutant("ignored samples are right", "ntdh_bench/metrics.py",
+           "((logits.argmax(dim=1) == target) & counted).sum()",
+           "((logits.argmax(dim=1) == target) | ~counted).sum()",
+           "tests/ntdh_bench/test_metrics.py"),
+    Mutant("an import takes the start of a damaged file", TRANSFER,
+           "    _check_whole(path)\n    csv", "    csv", TRANSFER_TESTS),
+    Mutant("an import replaces what is here", TRANSFER,
+           "elif not self.replace and (", "elif False and (", TRANSFER_TESTS),
+    Mutant("an import takes runs of other experiments", TRANSFER,
+           "if not isinstance(run, str) or run not in runs:", "if not isinstance(run, str):",
+           TRANSFER_TESTS),
 )  # fmt: skip
 
 

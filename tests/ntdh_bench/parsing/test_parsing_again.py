@@ -33,24 +33,25 @@ def forget() -> None:
     parser._parse_once.cache_clear()
 
 
-def said(config: Config) -> Said:
+def said(config: Config, words: Sequence[str] = ()) -> Said:
     try:
-        cli = Parses("fit", (), deepcopy(config))
+        cli = Parses("fit", words, deepcopy(config))
     except UserError as error:
         return str(error)
     return repr(cli.config), cli.plain, cli.config_dump, cli.code, list(cli.plain)
 
 
 def alone(config: Config) -> Said:
-    """What a process says of a config that it parses first."""
+    """What a process says of a config that it parses first, with the seed that it gives itself."""
     forget()
-    found = said(config)
+    seed = config.get("seed_everything", 0)
+    found = said(config, ["--seed_everything", str(seed)] if type(seed) is int else ())
     forget()
     return found
 
 
 def check_dumped(config: Config) -> None:
-    """Compare with what the parser itself dumps; a flag, so that no other seed's parse is used."""
+    """Compare with what the parser itself dumps of a config that it was given with its seed."""
     words = ["--seed_everything", str(config.get("seed_everything", 0))]
     cli, again = (Parses("fit", given, deepcopy(config)) for given in (words, ()))
     for skip, dumped in ((True, "plain"), (False, "config_dump")):
