@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from ntdh_bench.distillers.base import Distiller
-from ntdh_bench.distillers.contrastive import crd, log_scores_sum
+from ntdh_bench.distillers.base import Distiller, with_numbers
+from ntdh_bench.distillers.contrastive import contrast_losses, log_scores_sum, rows_of
 from ntdh_bench.distillers.functional import unit_rows
-from ntdh_bench.distillers.ranks import gather_rows, rank
+from ntdh_bench.distillers.negatives import Draws, Negatives, flat, given
+from ntdh_bench.distillers.ranks import gather_rows
 from ntdh_bench.divergence import promote
 from ntdh_bench.errors import UserError
 from ntdh_bench.ranges import check_above, check_at_least, check_within
-from ntdh_bench.seeding import generator, seeded
+from ntdh_bench.seeding import seeded
+from ntdh_bench.stacks.layers import StackedLinear, beside
+
+T = TypeVar("T")
 
 
 class CRD(Distiller):
@@ -25,7 +30,8 @@ class CRD(Distiller):
     the normalisers (fixed at the first training batch) and the step. Negatives are drawn uniformly
     from all training samples, from a stream derived from (seed, step, rank). With several processes
     the banks take in the embeddings of all of them, so they stay equal everywhere. In eval mode
-    nothing is updated.
+    nothing is updated. Each member of a stack has embeddings, banks and normalisers of its own, so
+    no score is that of another; what those of one seed share is the draw.
 
     Args:
         student_dim: size of dimension 1 of the student's features; ``None``: set by ``build``.
@@ -36,6 +42,8 @@ class CRD(Distiller):
         temperature: T; 0.07 in the authors' code.
         momentum: share of the old row when the bank is updated, in [0, 1]; 0.5.
         weight: factor of the term; 0.8 in the paper.
+        shared_negatives: a variant, not the published sampling: K negatives are drawn once a batch
+            for all of its samples, so that only their rows of the banks are read.
         layers: ``layer``, ``student_layer`` and ``teacher_layer`` of a :class:`Distiller`; the
             paper takes the features before the head.
 
@@ -58,6 +66,7 @@ class CRD(Distiller):
         temperature: float = 0.07,
         momentum: float = 0.5,
         weight: float = 0.8,
+        shared_negatives: bool = False,
         **layers: str | None,
     ) -> None:
         super().__init__(weight, **layers)
@@ -67,11 +76,15 @@ class CRD(Distiller):
         check_within("distiller.momentum", momentum, 0, 1)
         self.feat_dim = feat_dim
         self.negatives = negatives
-        self.temperature = temperature
-        self.momentum = momentum
+        self.temperature: float | Tensor = temperature
+        self.momentum: float | Tensor = momentum
+        self.shared_negatives = shared_negatives
         self.seed = 0
-        self.student_embedding: nn.Linear | None = None
-        self.teacher_embedding: nn.Linear | None = None
+        self.student_embedding: nn.Linear | StackedLinear | None = None
+        self.teacher_embedding: nn.Linear | StackedLinear | None = None
+        self._draws = Draws([self.seed], negatives, shared_negatives)
+        self._step = _Known(int)
+        self._are_fixed = _Known(_without_nan)
         if student_dim is not None and teacher_dim is not None and n_data is not None:
             self._create(student_dim, teacher_dim, n_data)
 
@@ -80,6 +93,7 @@ class CRD(Distiller):
     ) -> None:
         """Take the run's seed; create embeddings and banks from it if there are none yet."""
         self.seed = seed
+        self._draws = Draws([seed], self.negatives, self.shared_negatives)
         sizes = student[self.student_layers[0]], teacher[self.teacher_layers[0]], n_data
         if self.student_embedding is None:
             with seeded(seed, "crd"):
@@ -89,6 +103,23 @@ class CRD(Distiller):
                 f"CRD(student_dim, teacher_dim, n_data) is {self._sizes()}, but the layers and the "
                 f"data have {sizes}: leave them out"
             )
+
+    @property
+    def stack_key(self) -> Hashable:
+        """What members have in common: how many negatives, how drawn, and the step as well."""
+        step = int(self.step) if self.student_embedding is not None else None
+        return super().stack_key, self.negatives, self.shared_negatives, step
+
+    @classmethod
+    def batched(cls, members: Sequence[CRD]) -> CRD:
+        """Return members as one."""
+        one = with_numbers(members, "temperature", "momentum")
+        one._draws = Draws([member.seed for member in members], one.negatives, one.shared_negatives)
+        for name in ("student_embedding", "teacher_embedding"):
+            setattr(one, name, StackedLinear.of([getattr(member, name) for member in members]))
+        for name in ("student_memory", "teacher_memory", "log_z"):
+            setattr(one, name, torch.stack([getattr(member, name) for member in members]))
+        return one
 
     def extra_arguments(self, target: Tensor, index: Tensor) -> tuple[Tensor, ...]:
         """Return the positions in the training split."""
@@ -105,12 +136,15 @@ class CRD(Distiller):
 
         Args:
             student: ``(B, student_dim)``; feature maps ``(B, student_dim, *spatial)`` are averaged.
+                Of a stack everything is ``(M, B, ...)``.
             teacher: ``(B, teacher_dim)``, likewise.
             index: int64 ``(B,)``, the samples' positions in the training split: the positives.
-            negative_index: int64 ``(B, K)`` positions of the negatives; ``None`` draws them.
+            negative_index: int64 ``(B, K)`` positions of the negatives, ``(K,)`` where all samples
+                share them; ``None`` draws them.
 
         Returns:
-            Scalar in nats, mean over rows of the sum over all contrasts and both directions.
+            Scalar in nats, mean over rows of the sum over all contrasts and both directions; of a
+            stack ``(M,)``.
 
         Raises:
             UserError: never built, or an index outside the training split.
@@ -122,20 +156,27 @@ class CRD(Distiller):
         self._check(index)
         with torch.autocast(device_type=student.device.type, enabled=False):
             embeddings = (
-                _embed(student, self.student_embedding),
-                _embed(teacher, self.teacher_embedding),
+                self._embed(student, self.student_embedding),
+                self._embed(teacher, self.teacher_embedding),
             )
-            contrast = self._contrast(index, negative_index)
-            log_z = self._normalisers(embeddings, contrast)
-            memories = self.student_memory, self.teacher_memory
-            loss = crd(*embeddings, *memories, contrast, log_z, self.temperature)
+            index = self._members(index)
+            negatives = self._negatives(index, negative_index)
+            places = flat(index, self.student_memory.shape[-2])
+            log_z = self._normalisers(embeddings, places, negatives)
+            memories = self._members(self.teacher_memory), self._members(self.student_memory)
+            contrasts = places, negatives, self.temperature
+            forward, backward = (
+                contrast_losses(embedding, memory, z, *contrasts)
+                for embedding, memory, z in zip(embeddings, memories, log_z.unbind(1), strict=True)
+            )
+            losses = forward + backward
             if self.training:
                 self._update(embeddings, index)
-        return loss
+        return losses if self.stacked else losses[0]
 
     def _sizes(self) -> tuple[int, int, int]:
-        assert self.student_embedding is not None
-        assert self.teacher_embedding is not None
+        assert isinstance(self.student_embedding, nn.Linear)
+        assert isinstance(self.teacher_embedding, nn.Linear)
         dims = self.student_embedding.in_features, self.teacher_embedding.in_features
         return *dims, len(self.student_memory)
 
@@ -150,8 +191,12 @@ class CRD(Distiller):
         self.register_buffer("log_z", torch.full((2,), math.nan))
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
+    def _members(self, x: Tensor) -> Tensor:
+        """Return ``(M, ...)``: alone, a distiller is its only member."""
+        return x if self.stacked else x[None]
+
     def _check(self, index: Tensor) -> None:
-        n_data = len(self.student_memory)
+        n_data = self.student_memory.shape[-2]
         inside = ((index >= 0) & (index < n_data)).all()
         if index.device.type != "cpu":
             torch._assert_async(inside)
@@ -161,58 +206,99 @@ class CRD(Distiller):
                 "be the number of training samples"
             )
 
-    def _contrast(self, index: Tensor, negative_index: Tensor | None) -> Tensor:
-        if negative_index is None:
-            stream = generator(self.seed, "crd", int(self.step), rank())
-            shape = (len(index), self.negatives)
-            negative_index = torch.randint(len(self.student_memory), shape, generator=stream)
-            negative_index = negative_index.to(index.device, non_blocking=True)
-        return torch.cat([index[:, None], negative_index], dim=1)
+    def _embed(self, features: Tensor, embedding: nn.Linear | StackedLinear) -> Tensor:
+        """Return the embedded features ``(M, B, feat_dim)``, normalised."""
+        spatial = 2 + self.stacked
+        if features.dim() > spatial:
+            features = features.flatten(spatial).mean(spatial)
+        (embedded,) = promote(embedding(features.to(embedding.weight.dtype)))
+        return unit_rows(self._members(embedded))
+
+    def _negatives(self, index: Tensor, negative_index: Tensor | None) -> Negatives:
+        n_data = self.student_memory.shape[-2]
+        if negative_index is not None:
+            return given(self._members(negative_index), n_data)
+        return self._draws.at(self._step(self.step), index.shape[1], n_data, index.device)
 
     @torch.no_grad()
-    def _normalisers(self, embeddings: tuple[Tensor, Tensor], contrast: Tensor) -> Tensor:
-        """Return log Z; at the first training batch, fix it over the batches of all ranks."""
-        if not self.log_z.isnan().any():
-            return self.log_z
-        student, teacher = embeddings
+    def _normalisers(
+        self, embeddings: tuple[Tensor, Tensor], places: Tensor, negatives: Negatives
+    ) -> Tensor:
+        """Return log Z ``(M, 2)``; at the first training batch, fix it over those of all ranks."""
+        log_z = self._members(self.log_z)
+        if self._are_fixed(self.log_z):
+            return log_z
+        memories = self._members(self.teacher_memory), self._members(self.student_memory)
+        contrasts = places, negatives, self.temperature
         sums = [
-            log_scores_sum(student, self.teacher_memory, contrast, self.temperature),
-            log_scores_sum(teacher, self.student_memory, contrast, self.temperature),
-            torch.tensor(float(contrast.numel()), device=contrast.device).log().to(student.dtype),
+            log_scores_sum(embedding, memory, *contrasts)
+            for embedding, memory in zip(embeddings, memories, strict=True)
         ]
-        totals = torch.stack(sums)[None]
+        contrasts_of_one = embeddings[0].shape[1] * (1.0 + negatives.number)
+        count = torch.full_like(sums[0], contrasts_of_one)
+        totals = torch.stack([*sums, count.log()], dim=1)[None]
         if self.training:
             totals = gather_rows(totals)
-        *log_sums, log_count = totals.logsumexp(dim=0)
-        log_z: Tensor = torch.stack(log_sums) - log_count + math.log(len(self.student_memory))
+        totals = totals.logsumexp(dim=0)
+        found = totals[:, :2] - totals[:, 2:] + math.log(memories[0].shape[1])
+        log_z = torch.where(log_z.isnan().any(dim=1, keepdim=True), found, log_z)
         if self.training:
-            self.log_z.copy_(log_z)
+            self.log_z.copy_(log_z.view_as(self.log_z))
         return log_z
 
     @torch.no_grad()
     def _update(self, embeddings: tuple[Tensor, Tensor], index: Tensor) -> None:
-        everywhere = gather_rows(index)
-        memories = self.student_memory, self.teacher_memory
+        index = _gather_samples(index)
+        places = flat(index, self.student_memory.shape[-2])
+        last = flat(_last_occurrence(index), index.shape[1])
+        memories = self._members(self.student_memory), self._members(self.teacher_memory)
         for memory, embedding in zip(memories, embeddings, strict=True):
-            rows = gather_rows(embedding.detach()).to(memory.dtype)
-            mixed = self.momentum * memory[everywhere] + (1.0 - self.momentum) * rows
+            old = rows_of(memory, places)
+            new = _gather_samples(embedding.detach()).to(old.dtype)
+            momentum = beside(self.momentum, old)
+            rows = unit_rows(momentum * old + (1.0 - momentum) * new).flatten(0, 1)
             # A sample that occurs twice gets the same value twice, so the order cannot matter.
-            memory[everywhere] = unit_rows(mixed)[_last_occurrence(everywhere)]
+            memory.flatten(0, 1).index_copy_(0, places, rows.index_select(0, last))
+        step = self._step(self.step) + 1
         self.step += 1
+        self._step.set(self.step, step)
 
 
-def _embed(features: Tensor, embedding: nn.Linear) -> Tensor:
-    """Embed features and normalise the rows."""
-    if features.dim() > 2:
-        features = features.flatten(2).mean(dim=2)
-    (embedded,) = promote(embedding(features.to(embedding.weight.dtype)))
-    return unit_rows(embedded)
+class _Known(Generic[T]):
+    """What a buffer holds: a look at a GPU's waits for it, so there is one only after changes."""
+
+    def __init__(self, read: Callable[[Tensor], T]) -> None:
+        self._read = read
+        self._last: tuple[Tensor, int, T] | None = None
+
+    def __call__(self, buffer: Tensor) -> T:
+        """Return what the buffer holds."""
+        if self._last is not None and not buffer.is_inference():
+            of, version, value = self._last
+            if of is buffer and version == buffer._version:
+                return value
+        value = self._read(buffer)
+        self.set(buffer, value)
+        return value
+
+    def set(self, buffer: Tensor, value: T) -> None:
+        """Take note of what the buffer holds."""
+        self._last = None if buffer.is_inference() else (buffer, buffer._version, value)
+
+
+def _without_nan(x: Tensor) -> bool:
+    return not x.isnan().any()
+
+
+def _gather_samples(x: Tensor) -> Tensor:
+    """Return ``(M, B, ...)`` with the samples of all ranks; a stack has no other ranks."""
+    return gather_rows(x.transpose(0, 1)).transpose(0, 1)
 
 
 def _last_occurrence(index: Tensor) -> Tensor:
-    """Return for each entry of ``(B,)`` the last position with the same value."""
-    positions = torch.arange(len(index), device=index.device)
-    if not len(index):
-        return positions
-    same = index[:, None] == index[None, :]
-    return torch.where(same, positions, -1).amax(dim=1)
+    """Return for each entry of ``(M, B)`` the last position in its row with the same value."""
+    positions = torch.arange(index.shape[1], device=index.device)
+    if not index.numel():
+        return positions.expand_as(index)
+    same = index[:, :, None] == index[:, None, :]
+    return torch.where(same, positions, -1).amax(dim=2)

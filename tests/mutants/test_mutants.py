@@ -42,6 +42,8 @@ RELATIONS, R_TESTS = (
     "tests/ntdh_bench/distillers/test_relational.py",
 )
 CRD_TESTS = "tests/ntdh_bench/distillers/test_crd.py"
+CONTRASTIVE = "ntdh_bench/distillers/contrastive.py"
+CONTRASTIVE_TESTS = "tests/ntdh_bench/distillers/test_contrastive.py"
 PERMUTED, S_TESTS = "ntdh_bench/masks/permuted.py", "tests/ntdh_bench/masks/test_saliency.py"
 FEATURE_MASK, F_TESTS = (
     "ntdh_bench/masks/feature_mask.py",
@@ -112,14 +114,20 @@ MUTANTS = (
            "loss = loss + angle_weight * angle", "loss = loss - angle_weight * angle", R_TESTS),
     Mutant("RKD's distances not relative", RELATIONS,
            "return distances / _mean_positive(distances)", "return distances", R_TESTS),
-    Mutant("CRD's positive taken for a negative", "ntdh_bench/distillers/contrastive.py",
-           "odds[:, 0].neg_()\n        loss", "odds[:, -1].neg_()\n        loss", CRD_TESTS),
-    Mutant("CRD's student against its own bank", "ntdh_bench/distillers/contrastive.py",
-           "_contrast(student, teacher_memory, contrast, log_z[0], temperature)",
-           "_contrast(student, student_memory, contrast, log_z[0], temperature)", CRD_TESTS),
+    Mutant("CRD's positive taken for a negative", CONTRASTIVE,
+           ".add_(bias).neg_()", ".add_(bias)", CRD_TESTS),
+    Mutant("CRD's student against its own bank", "ntdh_bench/distillers/crd.py",
+           "memories = self._members(self.teacher_memory), self._members(self.student_memory)\n"
+           "            contrasts",
+           "memories = self._members(self.student_memory), self._members(self.teacher_memory)\n"
+           "            contrasts", CRD_TESTS),
     Mutant("CRD's momentum swapped", "ntdh_bench/distillers/crd.py",
-           "self.momentum * memory[everywhere] + (1.0 - self.momentum) * rows",
-           "(1.0 - self.momentum) * memory[everywhere] + self.momentum * rows", CRD_TESTS),
+           "momentum * old + (1.0 - momentum) * new",
+           "(1.0 - momentum) * old + momentum * new", CRD_TESTS),
+    Mutant("CRD's tiny terms lost", CONTRASTIVE,
+           "above.log_().add_(lost)", "above.log_()", CONTRASTIVE_TESTS),
+    Mutant("CRD's members with the draw of the first", "ntdh_bench/distillers/negatives.py",
+           "self._seeds.index(seed)", "0", CRD_TESTS),
     # -- Algorithms 1 and 2
     Mutant("saliency with the other sign", PERMUTED,
            "sums[part] = (self.base - ncjsd).sum(1)", "sums[part] = (ncjsd - self.base).sum(1)",

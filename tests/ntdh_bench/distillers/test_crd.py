@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ntdh_bench.distillers import CRD, contrastive
+from ntdh_bench.distillers import CRD, Distiller
 from ntdh_bench.distillers.ranks import gather_rows, rank
 from ntdh_bench.errors import UserError
+from ntdh_bench.seeding import generator
 from tests.helpers import run_two_processes
 from tests.typed import some
 
@@ -88,21 +89,22 @@ class Naive:
         return loss.detach(), gradients
 
 
-@pytest.mark.parametrize("bank_ratio", [64, 0])
-def test_steps_against_loops(bank_ratio: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways to read the bank, with a repeated sample in the second batch."""
-    monkeypatch.setattr(contrastive, "MAX_BANK_RATIO", bank_ratio)
+@pytest.mark.parametrize(("number", "bank_ratio"), [(7, 64), (40, 64), (7, 0)])
+def test_steps_against_loops(number: int, bank_ratio: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ways to read the bank, with a repeated sample in the second batch."""
+    monkeypatch.setattr("ntdh_bench.distillers.negatives.MAX_BANK_RATIO", bank_ratio)
     crd = make(momentum=0.8)  # at a half, old and new rows could be mistaken for each other
     naive = Naive(crd)
     for seed in range(3):
-        student, teacher, index, negatives = draw(seed)
+        student, teacher, index, _ = draw(seed)
+        negatives = torch.randint(N_DATA, (BATCH, number))
         if seed == 1:
             index[3] = index[0]
         loss = crd(student, teacher, index, negatives)
         gradients = torch.autograd.grad(loss, list(crd.parameters()))
         expected, expected_gradients = naive.step(student, teacher, index, negatives)
-        torch.testing.assert_close(loss.detach(), expected)
-        torch.testing.assert_close(list(gradients), expected_gradients)
+        torch.testing.assert_close(loss.detach(), expected, rtol=1e-12, atol=0)
+        torch.testing.assert_close(list(gradients), expected_gradients, rtol=1e-12, atol=1e-14)
         torch.testing.assert_close(crd.log_z.exp().tolist(), naive.z)
         torch.testing.assert_close([crd.student_memory, crd.teacher_memory], naive.memory)
 
@@ -115,6 +117,26 @@ def test_gradcheck() -> None:
     assert torch.autograd.gradcheck(lambda s, t: crd(s, t, index, negatives), inputs)
 
 
+def test_shared_negatives_against_loops() -> None:
+    """The variant: every sample has the negatives of the batch."""
+    crd = make(shared_negatives=True)
+    naive = Naive(crd)
+    for step in range(2):
+        student, teacher, index, negatives = draw(step)
+        given = (negatives[0],) if step else ()
+        if not given:
+            stream = generator(0, "crd shared", 0, 0)
+            negatives = torch.randint(N_DATA, (1, NEGATIVES), generator=stream)
+        expected, gradients = naive.step(
+            student, teacher, index, negatives[:1].expand(BATCH, NEGATIVES)
+        )
+        loss = crd(student, teacher, index, *given)
+        torch.testing.assert_close(loss.detach(), expected, rtol=1e-12, atol=0)
+        ours = list(torch.autograd.grad(loss, list(crd.parameters())))
+        torch.testing.assert_close(ours, gradients, rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close([crd.student_memory, crd.teacher_memory], naive.memory)
+
+
 def test_another_number_of_negatives() -> None:
     student, teacher, index, negatives = draw()
     for given in (negatives[:, :3], torch.cat([index[:, None], negatives], 1)):
@@ -123,22 +145,22 @@ def test_another_number_of_negatives() -> None:
         torch.testing.assert_close(crd(student, teacher, index, given).detach(), expected)
 
 
-def test_negatives_are_uniform_and_derived() -> None:
-    crd = make(negatives=3000)
-    build(crd, seed=1)
-    index = torch.arange(BATCH)
-    first = crd._contrast(index, None)
-    torch.rand(7)  # the global generator plays no part
-    assert torch.equal(first, crd._contrast(index, None))
-    assert torch.equal(first[:, 0], index)
-    counts = torch.bincount(first[:, 1:].flatten(), minlength=N_DATA).double()
-    expected = BATCH * 3000 / N_DATA
-    assert ((counts - expected).square() / expected).sum() < 60  # chi-square, 29 degrees of freedom
-    crd.step += 1
-    assert not torch.equal(first, crd._contrast(index, None))
-    build(crd, seed=2)
-    crd.step -= 1
-    assert not torch.equal(first, crd._contrast(index, None))
+def test_negatives_are_those_of_seed_and_step() -> None:
+    """The published sampling: a stream of (seed, step, rank), whatever else is drawn."""
+    student, teacher, index, _ = draw()
+    for seed in (1, 2):
+        drawing, told = make(), make()
+        build(drawing, seed)
+        for step in range(2):
+            stream = generator(seed, "crd", step, 0)
+            negatives = torch.randint(N_DATA, (BATCH, NEGATIVES), generator=stream)
+            torch.rand(7)  # the global generator plays no part
+            expected = told(student, teacher, index, negatives)
+            assert torch.equal(drawing(student, teacher, index), expected)
+        drawing.step.zero_()
+        assert not torch.equal(
+            drawing(student, teacher, index), told(student, teacher, index, negatives)
+        )
 
 
 def test_resumed_run_goes_on_the_same() -> None:
@@ -263,8 +285,128 @@ def test_bad_settings(setting: dict[str, float]) -> None:
         CRD(**setting)  # type: ignore[arg-type]
 
 
+# -- Stacks. The first two share a draw.
+
+SEEDS = (3, 3, 5)
+NUMBERS: list[dict[str, object]] = [{}, {"temperature": 0.3}, {"momentum": 0.8, "weight": 2.0}]
+
+
+def members(**changes: object) -> list[CRD]:
+    built = [make(**numbers, **changes) for numbers in NUMBERS]
+    for seed, (one, member) in enumerate(zip(SEEDS, built, strict=True)):
+        build(member, one)
+        for number, parameter in enumerate(member.parameters()):
+            torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(seed + number))
+        member.student_memory *= 1.0 + seed / 10
+    return built
+
+
+def batches(step: int, rows: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """A batch for each member; in the second there is a sample twice, but not in all."""
+    drawn = [draw(10 * step + member, rows)[:3] for member in range(len(SEEDS))]
+    if step == 1:
+        drawn[0][2][0] = drawn[0][2][rows - 1]
+        drawn[2][2][1] = drawn[2][2][2]
+    return drawn
+
+
+def compare_step(stack: Distiller, alone: list[CRD], step: int, rows: int = BATCH) -> None:
+    """Losses, gradients of all weights, and what is kept afterwards."""
+    drawn = batches(step, rows)
+    features = [torch.stack([batch[side] for batch in drawn]) for side in (0, 1)]
+    index = torch.stack([batch[2] for batch in drawn])
+    outputs = ({"hidden": side} for side in features)
+    losses = stack.distill(*outputs, index, index)
+    expected = torch.stack(
+        [
+            member.distill({"hidden": s}, {"hidden": t}, i, i)
+            for member, (s, t, i) in zip(alone, drawn, strict=True)
+        ]
+    )
+    close = {"rtol": 1e-12, "atol": 1e-12}
+    torch.testing.assert_close(losses, expected, **close)
+    gradients = torch.autograd.grad(losses.sum(), list(stack.parameters()))
+    weights = [list(member.parameters()) for member in alone]
+    of_members = torch.autograd.grad(expected.sum(), [w for own in weights for w in own])
+    for number, gradient in enumerate(gradients):
+        together = torch.stack(list(of_members[number :: len(gradients)]))
+        torch.testing.assert_close(gradient, together, **close)
+    for name in ("student_memory", "teacher_memory", "log_z"):
+        together = torch.stack([getattr(member, name) for member in alone])
+        torch.testing.assert_close(getattr(stack, name), together, equal_nan=True, **close)
+    assert stack.step == alone[0].step
+
+
+FORMS = {
+    "picked": {},
+    "counted": {"negatives": 40},
+    "listed": {"negatives": 7, "ratio": 0},
+    "shared": {"shared_negatives": True},
+}
+
+
+@pytest.mark.parametrize("cells", [30, 2**18])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_stack_is_its_members(form: str, cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In blocks of parts of a bank and of several members; the last batch is smaller."""
+    settings = dict(FORMS[form])
+    monkeypatch.setattr("ntdh_bench.distillers.negatives.CPU_CELLS", cells)
+    if "ratio" in settings:
+        monkeypatch.setattr("ntdh_bench.distillers.negatives.MAX_BANK_RATIO", settings.pop("ratio"))
+    alone = members(**settings)
+    stack = CRD.stack(alone).double()
+    for step, rows in enumerate((BATCH, BATCH, BATCH - 1)):
+        compare_step(stack, alone, step, rows)
+
+
+def test_a_stack_goes_on_from_its_checkpoint() -> None:
+    alone = members()
+    stack = CRD.stack(alone).double()
+    for step in range(2):
+        compare_step(stack, alone, step)
+    resumed = CRD.stack(members()).double()
+    resumed.load_state_dict(copy.deepcopy(stack.state_dict()))
+    for step in (2, 3):
+        compare_step(resumed, alone, step)
+
+
+def test_evaluation_changes_nothing_in_a_stack() -> None:
+    alone = members()
+    stack = CRD.stack(alone).double()
+    for module in (stack, *alone):
+        module.eval()
+    before = copy.deepcopy(stack.state_dict())
+    for step in range(2):
+        compare_step(stack, alone, step)
+    for name, value in stack.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_member_that_is_not_finite_fails_alone() -> None:
+    stack = CRD.stack(members()).double()
+    drawn = batches(0, BATCH)
+    student, teacher, index = (torch.stack(list(values)) for values in zip(*drawn, strict=True))
+    student[1, 2] = math.nan
+    expected = [member(*batch) for member, batch in zip(members(), drawn, strict=True)]
+    for _ in range(2):
+        losses = stack(student, teacher, index)
+        assert losses.isfinite().tolist() == [True, False, True]
+        if expected:
+            torch.testing.assert_close(losses[::2], torch.stack(expected[::2]))
+        expected = []
+
+
+def test_who_may_share_a_stack() -> None:
+    first, other, _ = members()
+    assert first.stack_key == other.stack_key
+    for changes in ({"negatives": 8}, {"shared_negatives": True}, {"feat_dim": 4}):
+        assert make(**changes).stack_key != first.stack_key
+    other(*draw())
+    assert first.stack_key != other.stack_key  # no common step
+
+
 WORKER = """
-from ntdh_bench.distillers import CRD
+from ntdh_bench.distillers import CRD, Distiller
 from ntdh_bench.distillers.ranks import gather_rows
 state, batches = torch.load(folder / "data.pt")
 crd = CRD(5, 3, 30, 6, 7).double()

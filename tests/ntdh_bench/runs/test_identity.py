@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from ntdh_bench.composition import Config
 from ntdh_bench.errors import UserError
-from ntdh_bench.records.identity import baseline_hash
+from ntdh_bench.records.identity import baseline_hash, config_hash
 from ntdh_bench.runs import Run
 from ntdh_bench.runs.identity import _without, check_resume
 from ntdh_bench.runs.teacher import teacher_key
@@ -40,6 +42,25 @@ def test_settings_that_came_later_leave_hashes_as_they_were(tmp_path: Path) -> N
     assert weighted.identity["model"]["init_args"]["class_weights"] == [0.5, 1, 1, 1]
     assert teacher_key(before) != teacher_key(weighted)
     assert baseline_hash(before.identity) != baseline_hash(weighted.identity)
+
+
+def test_shared_negatives_that_are_off_leave_hashes_as_they_were(tmp_path: Path) -> None:
+    """Those of a CRD alone and of one in a sum, before it had the argument."""
+    crd = {"class_path": "CRD", "init_args": {"layer": "hidden2", "negatives": 64}}
+    terms = {"class_path": "Combined", "init_args": {"distillers": [crd, {"class_path": "KD"}]}}
+
+    def run(distiller: Config, **changes: object) -> Run:
+        crd["init_args"] = {"layer": "hidden2", "negatives": 64, **changes}
+        return loaded(flags(QUICKSTART, tmp_path, "--model.distiller", json.dumps(distiller)))
+
+    for distiller in (crd, terms):
+        before, off = run(distiller), run(distiller, shared_negatives=False)
+        on = run(distiller, shared_negatives=True)
+        assert "shared_negatives" not in json.dumps(before.identity)
+        assert config_hash(before.identity) == config_hash(off.identity)
+        assert config_hash(before.identity) != config_hash(on.identity)
+        assert teacher_key(before) == teacher_key(on)
+        assert baseline_hash(before.identity) == baseline_hash(on.identity)
 
 
 def test_the_class_weights_of_2dpass_are_part_of_its_identity(tmp_path: Path) -> None:
