@@ -161,10 +161,9 @@ class CRD(Distiller):
             )
             index = self._members(index)
             negatives = self._negatives(index, negative_index)
-            places = flat(index, self.student_memory.shape[-2])
-            log_z = self._normalisers(embeddings, places, negatives)
+            log_z = self._normalisers(embeddings, index, negatives)
             memories = self._members(self.teacher_memory), self._members(self.student_memory)
-            contrasts = places, negatives, self.temperature
+            contrasts = index, negatives, self.temperature
             forward, backward = (
                 contrast_losses(embedding, memory, z, *contrasts)
                 for embedding, memory, z in zip(embeddings, memories, log_z.unbind(1), strict=True)
@@ -222,14 +221,14 @@ class CRD(Distiller):
 
     @torch.no_grad()
     def _normalisers(
-        self, embeddings: tuple[Tensor, Tensor], places: Tensor, negatives: Negatives
+        self, embeddings: tuple[Tensor, Tensor], index: Tensor, negatives: Negatives
     ) -> Tensor:
         """Return log Z ``(M, 2)``; at the first training batch, fix it over those of all ranks."""
         log_z = self._members(self.log_z)
         if self._are_fixed(self.log_z):
             return log_z
         memories = self._members(self.teacher_memory), self._members(self.student_memory)
-        contrasts = places, negatives, self.temperature
+        contrasts = index, negatives, self.temperature
         sums = [
             log_scores_sum(embedding, memory, *contrasts)
             for embedding, memory in zip(embeddings, memories, strict=True)
@@ -249,16 +248,17 @@ class CRD(Distiller):
     @torch.no_grad()
     def _update(self, embeddings: tuple[Tensor, Tensor], index: Tensor) -> None:
         index = _gather_samples(index)
-        places = flat(index, self.student_memory.shape[-2])
+        where = flat(index, self.student_memory.shape[-2])
         last = flat(_last_occurrence(index), index.shape[1])
         memories = self._members(self.student_memory), self._members(self.teacher_memory)
         for memory, embedding in zip(memories, embeddings, strict=True):
-            old = rows_of(memory, places)
+            old = rows_of(memory, index)
             new = _gather_samples(embedding.detach()).to(old.dtype)
-            momentum = beside(self.momentum, old)
-            rows = unit_rows(momentum * old + (1.0 - momentum) * new).flatten(0, 1)
+            mixed = beside(self.momentum, old) * old + beside(1.0 - self.momentum, old) * new
             # A sample that occurs twice gets the same value twice, so the order cannot matter.
-            memory.flatten(0, 1).index_copy_(0, places, rows.index_select(0, last))
+            memory.flatten(0, 1).index_copy_(
+                0, where, unit_rows(mixed).flatten(0, 1).index_select(0, last)
+            )
         step = self._step(self.step) + 1
         self.step += 1
         self._step.set(self.step, step)

@@ -34,7 +34,7 @@ class Block(NamedTuple):
         samples: of the batch, B'.
         bank: the rows ``(M', W, D)``.
         counts: ``(M' or 1, B', W)``, how often each sample has drawn each row.
-        picks: int64 ``(M' or 1, B', K)``, the rows that each sample has drawn.
+        picks: int64 ``(M', B', 1 + K)``: each sample's positive, and the rows that it has drawn.
     """
 
     members: slice
@@ -53,32 +53,43 @@ class Negatives(ABC):
         number: K, negatives of a sample.
     """
 
+    #: Whether the blocks hold the positives too.
+    with_positives = False
+
     def __init__(self, drawn: Sequence[Tensor], streams: Sequence[int], number: int) -> None:
         self.drawn = drawn
         self.streams = streams
         self.number = number
 
     @abstractmethod
-    def blocks(self, memory: Tensor, batch: int) -> Iterator[Block]:
-        """Yield blocks of banks ``(M, n_data, D)`` that hold every negative of a batch."""
+    def blocks(self, memory: Tensor, positives: Tensor) -> Iterator[Block]:
+        """Yield blocks of banks ``(M, n_data, D)`` that hold every negative of a batch.
+
+        Where ``with_positives`` says so they hold the positives ``(M, B)`` as well.
+        """
 
 
 class Picked(Negatives):
     """The rows that each sample has drawn, int64 ``(B, K)`` a stream; all rows are scored."""
 
-    def blocks(self, memory: Tensor, batch: int) -> Iterator[Block]:
+    with_positives = True
+
+    def blocks(self, memory: Tensor, positives: Tensor) -> Iterator[Block]:
         """Yield the whole banks."""
-        for members, _ in _parts(memory, memory.shape[1], batch, whole=True):
-            picks = _of_members(self.drawn, self.streams[members])
+        size = positives.shape[1]
+        for members, _ in _parts(memory, memory.shape[1], size, whole=True):
+            own = positives[members, :, None]
+            drawn = _of_members(self.drawn, self.streams[members]).expand(len(own), -1, -1)
+            picks = torch.cat([own, drawn], dim=2)
             yield Block(members, slice(None), memory[members], picks=picks)
 
 
 class Counted(Negatives):
     """How often each sample has drawn each row of the bank: ``(B, n_data)`` a stream."""
 
-    def blocks(self, memory: Tensor, batch: int) -> Iterator[Block]:
+    def blocks(self, memory: Tensor, positives: Tensor) -> Iterator[Block]:
         """Yield all rows of the banks."""
-        for members, part in _parts(memory, memory.shape[1], batch):
+        for members, part in _parts(memory, memory.shape[1], positives.shape[1]):
             counts = _of_members([drawn[:, part] for drawn in self.drawn], self.streams[members])
             yield Block(members, slice(None), memory[members, part], counts=counts)
 
@@ -86,7 +97,7 @@ class Counted(Negatives):
 class Listed(Negatives):
     """The rows that each sample has drawn, int64 ``(B, K)`` a stream; no others are scored."""
 
-    def blocks(self, memory: Tensor, batch: int) -> Iterator[Block]:
+    def blocks(self, memory: Tensor, positives: Tensor) -> Iterator[Block]:
         """Yield the negatives of one sample of one member at a time."""
         for member, stream in enumerate(self.streams):
             for sample, rows in enumerate(self.drawn[stream]):
@@ -97,9 +108,9 @@ class Listed(Negatives):
 class Shared(Negatives):
     """The rows that a batch has drawn for all of its samples: int64 ``(K,)`` a stream."""
 
-    def blocks(self, memory: Tensor, batch: int) -> Iterator[Block]:
+    def blocks(self, memory: Tensor, positives: Tensor) -> Iterator[Block]:
         """Yield the rows drawn."""
-        for members, part in _parts(memory, self.number, batch):
+        for members, part in _parts(memory, self.number, positives.shape[1]):
             drawn = [self.drawn[stream][part] for stream in self.streams[members]]
             pairs = zip(memory[members], drawn, strict=True)
             bank = torch.stack([rows.index_select(0, some) for rows, some in pairs])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
-from ntdh_bench.distillers.contrastive import _Room, _softplus
+from ntdh_bench.distillers.contrastive import _Room, _softplus, contrast_losses
 from ntdh_bench.distillers.functional import crd, unit_rows
+from ntdh_bench.distillers.negatives import given
 
 
 def test_crd_of_tables_against_the_formula() -> None:
@@ -32,13 +35,40 @@ def test_crd_of_tables_against_the_formula() -> None:
     torch.testing.assert_close(ours, theirs, **close)
 
 
+@pytest.mark.parametrize("batch", [64, 40])
+def test_gradients_have_the_bits_of_the_first_records(batch: int) -> None:
+    """Of the RAVDESS features: a last bit grows to per cents of accuracy in hundreds of steps."""
+    members, n_data, number = 4, 960, 512
+    stream = torch.Generator().manual_seed(0)
+
+    def rows(count: int) -> torch.Tensor:
+        return unit_rows(torch.randn(members, count, 128, generator=stream))
+
+    side, memory = rows(batch).requires_grad_(), rows(n_data)
+    positives = torch.stack([torch.arange(batch)] * members)
+    drawn = torch.randint(n_data, (members, batch, number), generator=stream)
+    log_z, temperature = (
+        torch.linspace(5, 7, members),
+        torch.tensor([0.07, 0.25, 0.5, 1.0], dtype=torch.float64),
+    )
+    numbers = log_z, positives, given(drawn, n_data), temperature
+    (gradient,) = torch.autograd.grad(contrast_losses(side, memory, *numbers).sum(), side)
+    log_noise = math.log(number / n_data + 1e-7)
+    for k, (one, bank, t) in enumerate(zip(side.detach(), memory, temperature, strict=True)):
+        contrast = torch.cat([positives[k][:, None], drawn[k]], dim=1)
+        table = one @ bank.T
+        odds = table.gather(1, contrast).div_(float(t)).sub_(log_z[k] + log_noise)
+        odds[:, 0].neg_()
+        slope = odds.sigmoid_().div_(batch * float(t))
+        slope[:, 0].neg_()
+        assert torch.equal(gradient[k], table.zero_().scatter_add_(1, contrast, slope) @ bank)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_softplus_keeps_tiny_terms_and_large_ones(dtype: torch.dtype) -> None:
     x = torch.cat([torch.linspace(-80, 80, 3201), torch.tensor([-1e4, -300.0, 300.0, 1e4])])
     x = x.to(dtype)
     exact = torch.logaddexp(x.double(), torch.zeros((), dtype=torch.float64))
-    slope = x.double().sigmoid()
-    values, slopes = _softplus(x.clone(), _Room(x))
+    values = _softplus(x, _Room(x))
     close = {"rtol": 4 * torch.finfo(dtype).eps, "atol": torch.finfo(dtype).tiny}
     torch.testing.assert_close(values.double(), exact, **close)
-    torch.testing.assert_close(slopes.double(), slope, **close)

@@ -90,12 +90,15 @@ def test_blocks_hold_every_negative_once(
     seen: list[list[list[float]]] = [[[] for _ in range(BATCH)] for _ in range(3)]
     drawn = given(rows, n_data)
     assert type(drawn) is form
-    for block in drawn.blocks(memory, BATCH):
+    positives = torch.full((3, BATCH), 1)
+    for block in drawn.blocks(memory, positives):
         for at, member in enumerate(range(3)[block.members]):
             for line, sample in enumerate(range(BATCH)[block.samples]):
                 bank = block.bank[at, :, 0]
                 if block.picks is not None:
-                    bank = bank[block.picks.expand(len(block.bank), -1, -1)[at, line]]
+                    first, *others = block.picks[at, line]
+                    assert first == 1
+                    bank = bank[torch.stack(others)]
                 if block.counts is not None:
                     counts = block.counts.expand(len(block.bank), -1, -1)[at, line]
                     bank = bank.repeat_interleave(counts)
