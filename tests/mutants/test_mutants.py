@@ -51,6 +51,7 @@ FEATURE_MASK, F_TESTS = (
 )
 SAMPLE_TESTS = "tests/ntdh_bench/masks/test_sample_mask.py"
 MODULE, M_TESTS = "models/distillation.py", "tests/models/test_distillation.py"
+STACK, STACK_TESTS = "models/stacks.py", "tests/models/test_stacks.py"
 SEGMENTATION, SEG_TESTS = "ntdh_bench/segmentation.py", "tests/ntdh_bench/test_segmentation.py"
 FUSED, FUSED_TESTS = "models/losses.py", "tests/models/test_losses.py"
 PROJECTION, P_TESTS = (
@@ -78,7 +79,7 @@ PAIRING, PAIR_TESTS = "ntdh_bench/report/pairing.py", "tests/ntdh_bench/report/t
 MUTANTS = (
     # -- divergences
     Mutant("target's column kept", DIVERGENCE,
-           "columns + (columns >= target[:, None])", "columns + (columns > target[:, None])",
+           "columns + (columns >= target[..., None])", "columns + (columns > target[..., None])",
            D_TESTS),
     Mutant("margin with the wrong sign", DIVERGENCE,
            "F.logsigmoid(margin), F.logsigmoid(-margin)",
@@ -95,23 +96,25 @@ MUTANTS = (
            "kept = (target != ignore_index)", "kept = (target == target)", D_TESTS),
     # -- the seven distillers
     Mutant("KD without T squared", LOSSES,
-           "return divergence * temperature**2", "return divergence", L_TESTS),
+           "return divergence * beside(temperature**2, divergence)", "return divergence", L_TESTS),
     Mutant("KD of sharpened logits", LOSSES,
-           "teacher = torch.log_softmax(teacher_logits / temperature, dim=1)",
-           "teacher = torch.log_softmax(teacher_logits * temperature, dim=1)", L_TESTS),
+           "teacher = torch.log_softmax(teacher_logits / divisor, dim=-1)",
+           "teacher = torch.log_softmax(teacher_logits * divisor, dim=-1)", L_TESTS),
     Mutant("DKD with its weights swapped", LOSSES,
-           "(alpha * target_part + beta * other_part)", "(beta * target_part + alpha * other_part)",
+           "beside(alpha, target_part) * target_part + beside(beta, other_part) * other_part",
+           "beside(beta, target_part) * target_part + beside(alpha, other_part) * other_part",
            L_TESTS),
     Mutant("FitNet summed", LOSSES,
            "return F.mse_loss(student, teacher)",
            'return F.mse_loss(student, teacher, reduction="sum")', L_TESTS),
     Mutant("PKT in the other direction", LOSSES,
-           "p, q = _affinities(teacher), _affinities(student)",
-           "q, p = _affinities(teacher), _affinities(student)", L_TESTS),
+           "p, q = (_affinities(x.flatten(1 + stacked)) for x in (teacher, student))",
+           "q, p = (_affinities(x.flatten(1 + stacked)) for x in (teacher, student))", L_TESTS),
     Mutant("SP without row norms", LOSSES,
-           "return unit_rows(x @ x.T)", "return x @ x.T", L_TESTS),
+           "return unit_rows(x @ x.mT)", "return x @ x.mT", L_TESTS),
     Mutant("RKD with the angles' sign turned", RELATIONS,
-           "loss = loss + angle_weight * angle", "loss = loss - angle_weight * angle", R_TESTS),
+           "loss = loss + beside(angle_weight, angle) * angle",
+           "loss = loss - beside(angle_weight, angle) * angle", R_TESTS),
     Mutant("RKD's distances not relative", RELATIONS,
            "return distances / _mean_positive(distances)", "return distances", R_TESTS),
     Mutant("CRD's positive taken for a negative", CONTRASTIVE,
@@ -157,6 +160,23 @@ MUTANTS = (
     Mutant("the sample mask compares the teacher with itself", "ntdh_bench/masks/sample_mask.py",
            "divergence = ncjsd(logits_teacher, logits_student, target)",
            "divergence = ncjsd(logits_teacher, logits_teacher, target)", SAMPLE_TESTS),
+    # -- stacks
+    Mutant("a stack's members clipped together", STACK,
+           "squares.index_add_(0, members.reshape(-1), square.to(squares))",
+           "squares += square.sum()", STACK_TESTS),
+    Mutant("a later epoch as good as the best is taken", STACK,
+           "better = score > self._best_score", "better = score >= self._best_score", STACK_TESTS),
+    Mutant("all members get the batches of one seed", "ntdh_bench/stacks/data.py",
+           "return inputs.index_select(0, streams)",
+           "return inputs.index_select(0, torch.zeros_like(streams))", STACK_TESTS),
+    Mutant("students with other teachers' outputs", STACK,
+           "teachers = {n: teacher[n][taught]", "teachers = {n: teacher[n][taught.flip(0)]",
+           STACK_TESTS),
+    Mutant("controls of different weights share a student", STACK,
+           'return "without KD", module.seed, member.stream, module.task_weight',
+           'return "without KD", module.seed, member.stream', STACK_TESTS),
+    Mutant("a recorded step without its new batch", "ntdh_bench/stacks/graphs.py",
+           "place.copy_(value)", "pass", "tests/ntdh_bench/stacks/test_graphs.py"),
     # -- the loss, and what a run without KD is
     Mutant("the task weight does not count", MODULE,
            "loss = self.task_weight * task\n", "loss = task\n", M_TESTS),
