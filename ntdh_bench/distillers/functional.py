@@ -11,12 +11,15 @@ Numbers may then be ``(K,)`` tensors.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ntdh_bench.distillers.contrastive import crd
-from ntdh_bench.distillers.precision import full_precision
+from ntdh_bench.distillers.precision import full_precision, product
 from ntdh_bench.distillers.relational import rkd
 from ntdh_bench.divergence import Comparison
 from ntdh_bench.stacks.layers import beside
@@ -109,7 +112,8 @@ def fitnet(student: Tensor, teacher: Tensor, *, stacked: bool = False) -> Tensor
     _check(student, teacher)
     if not stacked:
         return F.mse_loss(student, teacher)
-    return F.mse_loss(student, teacher, reduction="none").flatten(1).mean(dim=1)
+    means: Tensor = _MeanSquares.apply(student, teacher)
+    return means
 
 
 @full_precision
@@ -157,10 +161,26 @@ def unit_rows(x: Tensor, epsilon: float = 0.0) -> Tensor:
     return torch.where(zero, 0.0, x / (norm + epsilon).masked_fill(zero, 1.0))
 
 
+class _MeanSquares(torch.autograd.Function):
+    """Means ``(K,)`` of squared differences ``(K, ...)``, rounded as PyTorch rounds one mean."""
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor) -> Tensor:
+        ctx.save_for_backward(student - teacher)
+        return F.mse_loss(student, teacher, reduction="none").flatten(1).mean(dim=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        (gap,) = ctx.saved_tensors
+        slope = (gap * (2.0 / gap[0].numel())).mul_(beside(grad, gap))
+        return slope, -slope
+
+
 def _affinities(x: Tensor) -> Tensor:
     """Probability of row j given row i of ``(..., N, D)``: (1 + cos) / 2, normalised over j."""
     unit = unit_rows(x, PKT_EPSILON)
-    affinity = (unit @ unit.mT + 1.0) / 2.0
+    affinity = (product(unit, unit.mT) + 1.0) / 2.0
     return affinity / affinity.sum(dim=-1, keepdim=True)
 
 
@@ -170,7 +190,7 @@ def _similarities(x: Tensor) -> Tensor:
     # do not overflow when squared twice.
     scale = x.detach().abs().amax(dim=(-2, -1), keepdim=True)
     x = x / torch.where(scale > 0, scale, 1.0)
-    return unit_rows(x @ x.mT)
+    return unit_rows(product(x, x.mT))
 
 
 def _check(student: Tensor, teacher: Tensor) -> None:

@@ -1,4 +1,7 @@
-"""Losses are computed in float32 or better, also inside autocast."""
+"""Losses are computed in float32 or better, also inside autocast, in a stack as alone.
+
+On a CPU a member of a stack gets the bits of a call of its own.
+"""
 
 from __future__ import annotations
 
@@ -37,3 +40,14 @@ def full_precision(loss: Loss) -> Loss:
             return loss(student, teacher, *args, **kwargs)
 
     return wrapped  # type: ignore[return-value]
+
+
+def product(x: Tensor, y: Tensor) -> Tensor:
+    """Product of matrices ``(..., N, M)`` and ``(..., M, L)``.
+
+    On a CPU members are multiplied one by one, from memory of their own: a batched product sums in
+    another order, and so does one at another alignment.
+    """
+    if x.dim() == 2 or x.device.type != "cpu":
+        return x @ y
+    return torch.stack([a.clone() @ b.clone() for a, b in zip(x, y, strict=True)])

@@ -317,6 +317,26 @@ def test_a_stack_is_its_members(name: str, case: str, dtype: torch.dtype, rel: f
     assert_stacked_is_single(*STACKED[name], *sides, rel=rel)
 
 
+@pytest.mark.parametrize(("rows", "width"), [(64, 128), (37, 10), (6, 9)])
+@pytest.mark.parametrize("name", STACKED)
+def test_a_member_has_the_bits_of_a_call_of_its_own(name: str, rows: int, width: int) -> None:
+    """On a CPU in float32: gradients, so a run is trained the same in a stack as alone."""
+    stream = torch.Generator().manual_seed(0)
+    sides = [torch.randn(3, rows, width, generator=stream) for _ in range(2)]
+    stacked, single = STACKED[name]
+    together, alone = ([x.clone().requires_grad_() for x in sides] for _ in range(2))
+    ours = stacked(*together)
+    expected = torch.stack([single(*pair) for pair in zip(*alone, strict=True)])
+    torch.testing.assert_close(ours, expected, rtol=1e-6, atol=0)  # several threads sum otherwise
+    weights = torch.tensor([0.3, 1.0, 77.0])
+    for one, other in zip(
+        torch.autograd.grad(ours, together, weights),
+        torch.autograd.grad(expected, alone, weights),
+        strict=True,
+    ):
+        assert torch.equal(one, other)
+
+
 @pytest.mark.parametrize("name", ["rkd", "pkt", "sp", "fitnet"])
 def test_a_stack_of_feature_maps(name: str) -> None:
     stream = torch.Generator().manual_seed(0)
