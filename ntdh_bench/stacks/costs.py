@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 from ntdh_bench.composition import Config, arguments_of
 from ntdh_bench.stacks.requirements import is_among
 
-# Floating-point operations of a member's step. 35-64-64-8 at batch 64 (3e6) gains ninefold from a
-# stack on one core; 50-16-16-4 on 6,000 rows (4e7) and 784-512-256-10 at batch 128 (4e8) nothing.
-_FILLS_A_CORE = 3e7
+# Floating-point operations of a member's step. On one core 35-64-64-8 at batch 64 (3e6) gains
+# ninefold from a stack; 50-16-16-4 on 5,000 rows (3e7) nothing in its arithmetic, but with what a
+# Trainer does at every step twofold; 784-512-256-10 at batch 128 (4e8) nothing in the long run.
+_FILLS_A_CORE = 1e8
 _FULL_BATCH = 10_000  # rows, where the config does not say how many a batch has
 _FLOAT = 4  # bytes
 _COPIES = 6  # of the weights: they, gradients, two of an optimiser, the best, a checkpoint's

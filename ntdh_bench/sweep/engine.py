@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,7 +20,6 @@ STARTS = 3  # attempts to start a worker before it is given up
 FUNCTION = "ntdh_bench.sweep.worker:run_configs"
 _DEVICES = Path("/dev")
 _CONTAINER = Path("/sys/fs/cgroup/memory.max")
-_GPU_MEMORY = 2.0**34
 # A run has one device and no peers, whatever job the sweep is part of. With the variables of SLURM,
 # LSF, torchrun or Kubeflow in a worker's environment, Lightning would look for the other processes.
 _CLUSTER = re.compile(
@@ -145,14 +145,23 @@ def gpus() -> list[str]:
 
 
 def stack_memory(jobs: int, n_gpus: float, gpus_per_run: float) -> float:
-    """Return the bytes that one stack may take: a worker's share of its GPU, or half of the memory.
+    """Return the bytes that one stack may take: most of its share of a GPU, half of that of memory.
 
-    What a GPU has is not known without torch: 16 GiB are assumed. It is the memory that is there,
-    not what is free, so that the same sweep has the same stacks again.
+    It goes by what is there, not by what is free, so that the same sweep has the same stacks again.
     """
     if n_gpus:
-        return _GPU_MEMORY * min(gpus_per_run, 1.0)
+        return _gpu_memory() * 0.8 * min(gpus_per_run, 1.0)
     return _memory() / 2 / jobs
+
+
+def _gpu_memory() -> float:
+    """Return the bytes of the smallest GPU here; 16 GiB where the driver's tool does not tell."""
+    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
+        return min(map(float, done.stdout.split())) * 2**20
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return 2.0**34
 
 
 def _memory() -> float:

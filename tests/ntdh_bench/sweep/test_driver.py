@@ -280,7 +280,14 @@ def test_the_memory_of_a_stack(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         assert stack_memory(1, 0, 1.0) == there
     limit.write_text(f"{2**20}\n")
     assert [stack_memory(jobs, 0, 1.0) for jobs in (1, 4)] == [2**19, 2**17]
-    assert [stack_memory(4, 2, share) for share in (0.5, 1.0, 2.0)] == [2**33, 2**34, 2**34]
+    monkeypatch.setenv("PATH", str(tmp_path))
+    shares = [stack_memory(4, 2, share) / 0.8 for share in (0.5, 1.0, 2.0)]
+    assert shares == [2**33, 2**34, 2**34]  # what is assumed
+    tool = tmp_path / "nvidia-smi"
+    for says, expected in (("echo 81559; echo 40960", 40 * 2**30), ("exit 9", 2**34), ("", 2**34)):
+        tool.write_text(f"#!/bin/sh\n{says}\n")
+        tool.chmod(0o755)
+        assert stack_memory(1, 2, 1.0) / 0.8 == expected
 
 
 # -- several drivers, and killed ones ------------------------------------------------------------
