@@ -126,8 +126,9 @@ def test_same_records_as_local(store: Store, trace: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("stack", ["off", "4"])
 def test_real_runs_are_bitwise_equal_to_local(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stack: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """KD and its control, each without and with a mask; nothing is shared but the config."""
     pytest.importorskip("ray")
@@ -155,12 +156,15 @@ def test_real_runs_are_bitwise_equal_to_local(
         folder = tmp_path / engine
         monkeypatch.setenv("NTDH_CACHE", str(folder / "cache"))
         places = ["--runs", str(folder / "runs"), "--results", str(folder)]
-        assert sweep.main(["sweep", str(path), "--engine", engine, "--jobs", "2", *places]) == 0
-        assert list((folder / "cache").glob("students/*.ckpt"))  # trained here, not shared
+        how = ["--engine", engine, "--jobs", "2", "--stack", stack]
+        assert sweep.main(["sweep", str(path), *how, *places]) == 0
+        trained = "students" if stack == "off" else "teachers"
+        assert list((folder / "cache").glob(f"{trained}/*.ckpt"))  # here, not shared
         records = [read_record(p) for p in sorted((folder / "runs" / "records").iterdir())]
         found.append(records)
     local, ray = found
     assert len(local) == len(ray) == 4
+    assert {record.get("stack") for record in (*local, *ray)} == {2 if stack == "4" else None}
     assert {record["arm"] for record in local} == {"kd", "without_kd"}
     assert sum(record["config"]["mask"] is not None for record in local) == 2
     for one, two in zip(local, ray, strict=True):
