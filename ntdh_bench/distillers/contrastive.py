@@ -53,69 +53,68 @@ def crd(
     Returns:
         Scalar in nats, mean over rows of the sum over K + 1 contrasts and both directions.
     """
-    contrasts = contrast[None, :, 0], given(contrast[None, :, 1:], len(student_memory)), temperature
-    directions = (student, teacher_memory, log_z[:1]), (teacher, student_memory, log_z[1:])
-    forward, backward = (
-        contrast_losses(embedding[None], memory[None], z, *contrasts)
-        for embedding, memory, z in directions
-    )
-    return (forward + backward)[0]
+    negatives = given(contrast[None, :, 1:], len(student_memory))
+    contrasts = contrast[None, :, 0], negatives, temperature
+    memories = teacher_memory[None], student_memory[None]
+    with torch.autocast(device_type=student.device.type, enabled=False):
+        sides = torch.stack([student, teacher])[:, None]
+        return contrast_losses(sides, memories, log_z[:, None], *contrasts)[0]
 
 
 def contrast_losses(
-    embedding: Tensor,
-    memory: Tensor,
+    sides: Tensor,
+    memories: Sequence[Tensor],
     log_z: Tensor,
     positives: Tensor,
     negatives: Negatives,
     temperature: float | Tensor,
 ) -> Tensor:
-    """Return the noise-contrastive losses ``(M,)`` of M members in one direction.
+    """Return the noise-contrastive losses ``(M,)`` of M members, both directions together.
 
     Args:
-        embedding: normalised, ``(M, B, D)``; only it gets a gradient.
-        memory: banks ``(M, n_data, D)``.
-        log_z: log normalisers ``(M,)``.
+        sides: normalised embeddings of student and teacher, ``(2, M, B, D)``; only they get a
+            gradient.
+        memories: banks ``(M, n_data, D)`` that each is scored against: the other's.
+        log_z: log normalisers ``(2, M)``.
         positives: int64 ``(M, B)`` rows of the banks.
         negatives: of all samples.
         temperature: T > 0, or one for each member ``(M,)``.
     """
-    if not embedding.shape[1]:
-        return embedding.sum((1, 2))
-    with torch.autocast(device_type=embedding.device.type, enabled=False):
-        losses: Tensor = _ContrastLoss.apply(
-            embedding, memory, log_z, positives, negatives, temperature
-        )
+    if not sides.shape[2]:
+        return sides.sum((0, 2, 3))
+    contrasts = positives, negatives, temperature
+    losses: Tensor = _ContrastLoss.apply(sides, memories, log_z, *contrasts)
     return losses
 
 
 @torch.no_grad()
 def log_scores_sum(
-    embedding: Tensor,
-    memory: Tensor,
+    sides: Tensor,
+    memories: Sequence[Tensor],
     positives: Tensor,
     negatives: Negatives,
     temperature: float | Tensor,
 ) -> Tensor:
-    """Return ``log sum exp(<memory, embedding> / T)`` ``(M,)`` over all contrasts of a batch.
+    """Return ``log sum exp(<memory, embedding> / T)`` ``(2, M)`` over all contrasts of a batch.
 
     Arguments as in :func:`contrast_losses`.
     """
-    total = embedding.new_full(embedding.shape[:1], -math.inf)
+    divisor = beside(temperature, sides[0])
+    totals = sides.new_full(sides.shape[:2], -math.inf)
     if not negatives.with_positives:
-        scores = (embedding * rows_of(memory, positives)).sum(2)
-        total = (scores / beside(temperature, scores)).logsumexp(1)
-    temperature = beside(temperature, embedding)
-    for block in negatives.blocks(memory, positives):
-        scores = torch.bmm(embedding[block.members, block.samples], block.bank.mT)
-        if block.picks is not None:
-            scores = scores.gather(2, block.picks)
-        scores /= _of(temperature, block)
-        if block.counts is not None:
-            scores += block.counts.to(scores.dtype).log()
-        sums = torch.stack([one.flatten().logsumexp(0) for one in scores])
-        total[block.members] = torch.logaddexp(total[block.members], sums)
-    return total
+        scores = (sides * torch.stack([rows_of(m, positives) for m in memories])).sum(3, True)
+        totals = (scores / divisor).flatten(2).logsumexp(2)
+    for block in negatives.blocks(memories, positives):
+        for total, side, bank in zip(totals, sides, block.banks, strict=True):
+            scores = torch.bmm(side[block.members, block.samples], bank.mT)
+            if block.picks is not None:
+                scores = scores.gather(2, block.picks)
+            scores /= _of(divisor, block)
+            if block.counts is not None:
+                scores += block.counts.to(scores.dtype).log()
+            sums = torch.stack([one.flatten().logsumexp(0) for one in scores])
+            total[block.members] = torch.logaddexp(total[block.members], sums)
+    return totals
 
 
 def rows_of(memory: Tensor, index: Tensor) -> Tensor:
@@ -133,34 +132,38 @@ class _ContrastLoss(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        embedding: Tensor,
-        memory: Tensor,
+        sides: Tensor,
+        memories: Sequence[Tensor],
         log_z: Tensor,
         positives: Tensor,
         negatives: Negatives,
         temperature: float | Tensor,
     ) -> Tensor:
-        size, noise = embedding.shape[1], negatives.number / memory.shape[1]
+        size, noise = sides.shape[2], negatives.number / memories[0].shape[1]
         log_noise = math.log(noise + EPSILON)
-        offset = (log_z + log_noise)[:, None, None]
-        numbers = beside(temperature, embedding), offset, beside(size * temperature, embedding)
-        room = _Room(embedding)
-        losses = torch.zeros_like(log_z, dtype=torch.float64)
-        gradient = torch.zeros_like(embedding)
+        offset = (log_z + log_noise)[..., None, None]
+        divisor, scale = beside(temperature, sides[0]), beside(size * temperature, sides[0])
+        room = _Room(sides)
+        losses = torch.zeros_like(log_z[0], dtype=torch.float64)
+        gradient = torch.zeros_like(sides)
         if not negatives.with_positives:
-            bank = rows_of(memory, positives)
-            scores = (embedding * bank).sum(2, keepdim=True)
-            losses, slopes = _terms(scores, numbers, room, positive=True)
-            gradient = bank * slopes
-        for block in negatives.blocks(memory, positives):
-            total, slopes = _block_terms(embedding, block, numbers, room)
-            losses[block.members] += total
-            gradient[block.members, block.samples].baddbmm_(slopes, block.bank)
+            rows = torch.stack([rows_of(memory, positives) for memory in memories])
+            scores = (sides * rows).sum(3, keepdim=True)
+            for score, own in zip(scores, offset, strict=True):
+                losses += _terms(score, (divisor, own, scale), room, positive=True)[0]
+            torch.mul(rows, scores, out=gradient)
+        for block in negatives.blocks(memories, positives):
+            for side, own, slope, bank in zip(sides, offset, gradient, block.banks, strict=True):
+                anchors = side[block.members, block.samples]
+                numbers = _of(divisor, block), own[block.members], _of(scale, block)
+                total, slopes = _block_terms(anchors, bank, block, numbers, room)
+                losses[block.members] += total
+                slope[block.members, block.samples].baddbmm_(slopes, bank)
         losses /= size
         if negatives.number:
-            losses += negatives.number * (log_noise - math.log(noise))
+            losses += 2 * negatives.number * (log_noise - math.log(noise))
         ctx.save_for_backward(gradient)
-        return losses.to(embedding.dtype)
+        return losses.to(sides.dtype)
 
     @staticmethod
     @once_differentiable
@@ -170,14 +173,11 @@ class _ContrastLoss(torch.autograd.Function):
 
 
 def _block_terms(
-    embedding: Tensor, block: Block, numbers: Numbers, room: _Room
+    anchors: Tensor, bank: Tensor, block: Block, numbers: Numbers, room: _Room
 ) -> tuple[Tensor, Tensor]:
     """Return sums ``(M',)`` of a block's terms, and the slopes ``(M', B', W)`` of its rows."""
-    anchors = embedding[block.members, block.samples]
-    scores = room("scores", (*anchors.shape[:2], block.bank.shape[1]))
-    torch.bmm(anchors, block.bank.mT, out=scores)
-    temperature, offset, scale = numbers
-    numbers = _of(temperature, block), offset[block.members], _of(scale, block)
+    scores = room("scores", (*anchors.shape[:2], bank.shape[1]))
+    torch.bmm(anchors, bank.mT, out=scores)
     if block.picks is None:
         return _terms(scores, numbers, room, block.counts)
     total = scores.new_zeros(len(scores), dtype=torch.float64)

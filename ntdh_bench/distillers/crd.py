@@ -155,22 +155,18 @@ class CRD(Distiller):
             )
         self._check(index)
         with torch.autocast(device_type=student.device.type, enabled=False):
-            embeddings = (
+            embedded = (
                 self._embed(student, self.student_embedding),
                 self._embed(teacher, self.teacher_embedding),
             )
+            sides = unit_rows(torch.stack(embedded))
             index = self._members(index)
             negatives = self._negatives(index, negative_index)
-            log_z = self._normalisers(embeddings, index, negatives)
-            memories = self._members(self.teacher_memory), self._members(self.student_memory)
             contrasts = index, negatives, self.temperature
-            forward, backward = (
-                contrast_losses(embedding, memory, z, *contrasts)
-                for embedding, memory, z in zip(embeddings, memories, log_z.unbind(1), strict=True)
-            )
-            losses = forward + backward
+            log_z = self._normalisers(sides, index, negatives)
+            losses = contrast_losses(sides, self._memories()[::-1], log_z.T, *contrasts)
             if self.training:
-                self._update(embeddings, index)
+                self._update(sides.detach(), index)
         return losses if self.stacked else losses[0]
 
     def _sizes(self) -> tuple[int, int, int]:
@@ -205,13 +201,17 @@ class CRD(Distiller):
                 "be the number of training samples"
             )
 
+    def _memories(self) -> tuple[Tensor, Tensor]:
+        """Return the banks of student and teacher, ``(M, n_data, feat_dim)``."""
+        return self._members(self.student_memory), self._members(self.teacher_memory)
+
     def _embed(self, features: Tensor, embedding: nn.Linear | StackedLinear) -> Tensor:
-        """Return the embedded features ``(M, B, feat_dim)``, normalised."""
+        """Return the embedded features ``(M, B, feat_dim)``."""
         spatial = 2 + self.stacked
         if features.dim() > spatial:
             features = features.flatten(spatial).mean(spatial)
         (embedded,) = promote(embedding(features.to(embedding.weight.dtype)))
-        return unit_rows(self._members(embedded))
+        return self._members(embedded)
 
     def _negatives(self, index: Tensor, negative_index: Tensor | None) -> Negatives:
         n_data = self.student_memory.shape[-2]
@@ -220,45 +220,36 @@ class CRD(Distiller):
         return self._draws.at(self._step(self.step), index.shape[1], n_data, index.device)
 
     @torch.no_grad()
-    def _normalisers(
-        self, embeddings: tuple[Tensor, Tensor], index: Tensor, negatives: Negatives
-    ) -> Tensor:
+    def _normalisers(self, sides: Tensor, index: Tensor, negatives: Negatives) -> Tensor:
         """Return log Z ``(M, 2)``; at the first training batch, fix it over those of all ranks."""
         log_z = self._members(self.log_z)
         if self._are_fixed(self.log_z):
             return log_z
-        memories = self._members(self.teacher_memory), self._members(self.student_memory)
-        contrasts = index, negatives, self.temperature
-        sums = [
-            log_scores_sum(embedding, memory, *contrasts)
-            for embedding, memory in zip(embeddings, memories, strict=True)
-        ]
-        contrasts_of_one = embeddings[0].shape[1] * (1.0 + negatives.number)
-        count = torch.full_like(sums[0], contrasts_of_one)
-        totals = torch.stack([*sums, count.log()], dim=1)[None]
+        memories = self._memories()[::-1]
+        sums = log_scores_sum(sides, memories, index, negatives, self.temperature)
+        count = torch.full_like(sums[:1], sides.shape[2] * (1.0 + negatives.number))
+        totals = torch.cat([sums, count.log()])[None]
         if self.training:
             totals = gather_rows(totals)
-        totals = totals.logsumexp(dim=0)
-        found = totals[:, :2] - totals[:, 2:] + math.log(memories[0].shape[1])
+        *log_sums, log_count = totals.logsumexp(dim=0)
+        found = torch.stack(log_sums, dim=1) - log_count[:, None] + math.log(memories[0].shape[1])
         log_z = torch.where(log_z.isnan().any(dim=1, keepdim=True), found, log_z)
         if self.training:
             self.log_z.copy_(log_z.view_as(self.log_z))
         return log_z
 
     @torch.no_grad()
-    def _update(self, embeddings: tuple[Tensor, Tensor], index: Tensor) -> None:
-        index = _gather_samples(index)
-        where = flat(index, self.student_memory.shape[-2])
-        last = flat(_last_occurrence(index), index.shape[1])
-        memories = self._members(self.student_memory), self._members(self.teacher_memory)
-        for memory, embedding in zip(memories, embeddings, strict=True):
-            old = rows_of(memory, index)
-            new = _gather_samples(embedding.detach()).to(old.dtype)
-            mixed = beside(self.momentum, old) * old + beside(1.0 - self.momentum, old) * new
-            # A sample that occurs twice gets the same value twice, so the order cannot matter.
-            memory.flatten(0, 1).index_copy_(
-                0, where, unit_rows(mixed).flatten(0, 1).index_select(0, last)
-            )
+    def _update(self, sides: Tensor, index: Tensor) -> None:
+        index, memories = _gather_samples(index, 1), self._memories()
+        old = torch.stack([rows_of(memory, index) for memory in memories])
+        new = _gather_samples(sides, 2).to(old.dtype)
+        momentum, rest = (beside(m, old[0]) for m in (self.momentum, 1.0 - self.momentum))
+        rows = unit_rows(momentum * old + rest * new).flatten(1, 2)
+        # A sample that occurs twice gets the same value twice, so the order cannot matter.
+        rows = rows.index_select(1, flat(_last_occurrence(index), index.shape[1]))
+        where = flat(index, memories[0].shape[1])
+        for memory, values in zip(memories, rows, strict=True):
+            memory.flatten(0, 1).index_copy_(0, where, values)
         step = self._step(self.step) + 1
         self.step += 1
         self._step.set(self.step, step)
@@ -290,9 +281,9 @@ def _without_nan(x: Tensor) -> bool:
     return not x.isnan().any()
 
 
-def _gather_samples(x: Tensor) -> Tensor:
-    """Return ``(M, B, ...)`` with the samples of all ranks; a stack has no other ranks."""
-    return gather_rows(x.transpose(0, 1)).transpose(0, 1)
+def _gather_samples(x: Tensor, dim: int) -> Tensor:
+    """Return a tensor with the samples of all ranks; a stack has no other ranks."""
+    return gather_rows(x.movedim(dim, 0)).movedim(0, dim)
 
 
 def _last_occurrence(index: Tensor) -> Tensor:

@@ -32,14 +32,14 @@ class Block(NamedTuple):
     Attributes:
         members: of the stack, M'.
         samples: of the batch, B'.
-        bank: the rows ``(M', W, D)``.
+        banks: the rows ``(M', W, D)`` of each bank.
         counts: ``(M' or 1, B', W)``, how often each sample has drawn each row.
         picks: int64 ``(M', B', 1 + K)``: each sample's positive, and the rows that it has drawn.
     """
 
     members: slice
     samples: slice
-    bank: Tensor
+    banks: list[Tensor]
     counts: Tensor | None = None
     picks: Tensor | None = None
 
@@ -62,8 +62,8 @@ class Negatives(ABC):
         self.number = number
 
     @abstractmethod
-    def blocks(self, memory: Tensor, positives: Tensor) -> Iterator[Block]:
-        """Yield blocks of banks ``(M, n_data, D)`` that hold every negative of a batch.
+    def blocks(self, memories: Sequence[Tensor], positives: Tensor) -> Iterator[Block]:
+        """Yield blocks of some ``(M, n_data, D)`` that hold every negative of a batch.
 
         Where ``with_positives`` says so they hold the positives ``(M, B)`` as well.
         """
@@ -74,47 +74,50 @@ class Picked(Negatives):
 
     with_positives = True
 
-    def blocks(self, memory: Tensor, positives: Tensor) -> Iterator[Block]:
+    def blocks(self, memories: Sequence[Tensor], positives: Tensor) -> Iterator[Block]:
         """Yield the whole banks."""
-        size = positives.shape[1]
-        for members, _ in _parts(memory, memory.shape[1], size, whole=True):
+        rows, size = memories[0].shape[1], positives.shape[1]
+        for members, _ in _parts(memories[0], rows, size, whole=True):
             own = positives[members, :, None]
             drawn = _of_members(self.drawn, self.streams[members]).expand(len(own), -1, -1)
             picks = torch.cat([own, drawn], dim=2)
-            yield Block(members, slice(None), memory[members], picks=picks)
+            yield Block(members, slice(None), [m[members] for m in memories], picks=picks)
 
 
 class Counted(Negatives):
     """How often each sample has drawn each row of the bank: ``(B, n_data)`` a stream."""
 
-    def blocks(self, memory: Tensor, positives: Tensor) -> Iterator[Block]:
+    def blocks(self, memories: Sequence[Tensor], positives: Tensor) -> Iterator[Block]:
         """Yield all rows of the banks."""
-        for members, part in _parts(memory, memory.shape[1], positives.shape[1]):
+        for members, part in _parts(memories[0], memories[0].shape[1], positives.shape[1]):
             counts = _of_members([drawn[:, part] for drawn in self.drawn], self.streams[members])
-            yield Block(members, slice(None), memory[members, part], counts=counts)
+            yield Block(members, slice(None), [m[members, part] for m in memories], counts=counts)
 
 
 class Listed(Negatives):
     """The rows that each sample has drawn, int64 ``(B, K)`` a stream; no others are scored."""
 
-    def blocks(self, memory: Tensor, positives: Tensor) -> Iterator[Block]:
+    def blocks(self, memories: Sequence[Tensor], positives: Tensor) -> Iterator[Block]:
         """Yield the negatives of one sample of one member at a time."""
         for member, stream in enumerate(self.streams):
             for sample, rows in enumerate(self.drawn[stream]):
                 only = slice(member, member + 1), slice(sample, sample + 1)
-                yield Block(*only, memory[member].index_select(0, rows)[None])
+                yield Block(*only, [m[member].index_select(0, rows)[None] for m in memories])
 
 
 class Shared(Negatives):
     """The rows that a batch has drawn for all of its samples: int64 ``(K,)`` a stream."""
 
-    def blocks(self, memory: Tensor, positives: Tensor) -> Iterator[Block]:
+    def blocks(self, memories: Sequence[Tensor], positives: Tensor) -> Iterator[Block]:
         """Yield the rows drawn."""
-        for members, part in _parts(memory, self.number, positives.shape[1]):
+        for members, part in _parts(memories[0], self.number, positives.shape[1]):
             drawn = [self.drawn[stream][part] for stream in self.streams[members]]
-            pairs = zip(memory[members], drawn, strict=True)
-            bank = torch.stack([rows.index_select(0, some) for rows, some in pairs])
-            yield Block(members, slice(None), bank)
+            yield Block(members, slice(None), [_rows(m[members], drawn) for m in memories])
+
+
+def _rows(memory: Tensor, drawn: Sequence[Tensor]) -> Tensor:
+    pairs = zip(memory, drawn, strict=True)
+    return torch.stack([rows.index_select(0, some) for rows, some in pairs])
 
 
 class Draws:

@@ -120,13 +120,10 @@ MUTANTS = (
     Mutant("CRD's positive taken for a negative", CONTRASTIVE,
            "odds[..., 0].neg_()", "odds[..., -1].neg_()", CRD_TESTS),
     Mutant("CRD's student against its own bank", "ntdh_bench/distillers/crd.py",
-           "memories = self._members(self.teacher_memory), self._members(self.student_memory)\n"
-           "            contrasts",
-           "memories = self._members(self.student_memory), self._members(self.teacher_memory)\n"
-           "            contrasts", CRD_TESTS),
+           "contrast_losses(sides, self._memories()[::-1]",
+           "contrast_losses(sides, self._memories()", CRD_TESTS),
     Mutant("CRD's momentum swapped", "ntdh_bench/distillers/crd.py",
-           "beside(self.momentum, old) * old + beside(1.0 - self.momentum, old) * new",
-           "beside(self.momentum, old) * new + beside(1.0 - self.momentum, old) * old", CRD_TESTS),
+           "momentum * old + rest * new", "rest * old + momentum * new", CRD_TESTS),
     Mutant("CRD's tiny terms lost", CONTRASTIVE,
            "above.log_().add_(lost)", "above.log_()", CONTRASTIVE_TESTS),
     Mutant("CRD's members with the draw of the first", "ntdh_bench/distillers/negatives.py",

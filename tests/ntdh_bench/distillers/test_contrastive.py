@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -44,24 +45,25 @@ def test_gradients_have_the_bits_of_the_first_records(batch: int) -> None:
     def rows(count: int) -> torch.Tensor:
         return unit_rows(torch.randn(members, count, 128, generator=stream))
 
-    side, memory = rows(batch).requires_grad_(), rows(n_data)
+    sides = torch.stack([rows(batch), rows(batch)]).requires_grad_()
+    memories = rows(n_data), rows(n_data)
     positives = torch.stack([torch.arange(batch)] * members)
     drawn = torch.randint(n_data, (members, batch, number), generator=stream)
-    log_z, temperature = (
-        torch.linspace(5, 7, members),
-        torch.tensor([0.07, 0.25, 0.5, 1.0], dtype=torch.float64),
-    )
+    log_z = torch.linspace(5, 7, 2 * members).view(2, members)
+    temperature = torch.tensor([0.07, 0.25, 0.5, 1.0], dtype=torch.float64)
     numbers = log_z, positives, given(drawn, n_data), temperature
-    (gradient,) = torch.autograd.grad(contrast_losses(side, memory, *numbers).sum(), side)
+    (gradient,) = torch.autograd.grad(contrast_losses(sides, memories, *numbers).sum(), sides)
     log_noise = math.log(number / n_data + 1e-7)
-    for k, (one, bank, t) in enumerate(zip(side.detach(), memory, temperature, strict=True)):
+    for side, k in itertools.product(range(2), range(members)):
+        one, bank, t = sides[side, k].detach(), memories[side][k], float(temperature[k])
         contrast = torch.cat([positives[k][:, None], drawn[k]], dim=1)
         table = one @ bank.T
-        odds = table.gather(1, contrast).div_(float(t)).sub_(log_z[k] + log_noise)
+        odds = table.gather(1, contrast).div_(t).sub_(log_z[side, k] + log_noise)
         odds[:, 0].neg_()
-        slope = odds.sigmoid_().div_(batch * float(t))
+        slope = odds.sigmoid_().div_(batch * t)
         slope[:, 0].neg_()
-        assert torch.equal(gradient[k], table.zero_().scatter_add_(1, contrast, slope) @ bank)
+        expected = table.zero_().scatter_add_(1, contrast, slope) @ bank
+        assert torch.equal(gradient[side, k], expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

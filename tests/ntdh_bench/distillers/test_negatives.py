@@ -91,16 +91,16 @@ def test_blocks_hold_every_negative_once(
     drawn = given(rows, n_data)
     assert type(drawn) is form
     positives = torch.full((3, BATCH), 1)
-    for block in drawn.blocks(memory, positives):
+    for block in drawn.blocks([memory], positives):
         for at, member in enumerate(range(3)[block.members]):
             for line, sample in enumerate(range(BATCH)[block.samples]):
-                bank = block.bank[at, :, 0]
+                bank = block.banks[0][at, :, 0]
                 if block.picks is not None:
                     first, *others = block.picks[at, line]
                     assert first == 1
                     bank = bank[torch.stack(others)]
                 if block.counts is not None:
-                    counts = block.counts.expand(len(block.bank), -1, -1)[at, line]
+                    counts = block.counts.expand(len(block.banks[0]), -1, -1)[at, line]
                     bank = bank.repeat_interleave(counts)
                 seen[member][sample] += bank.tolist()
     for member in range(3):
