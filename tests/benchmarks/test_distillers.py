@@ -1,4 +1,4 @@
-"""RKD and CRD against the usual implementations: ratios of one run, on one and two threads.
+"""RKD and CRD against the usual implementations, stacks against loops: ratios of one run.
 
 On a machine with other work, threads that wait for each other make the ratio of two meaningless.
 """
@@ -10,18 +10,19 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ntdh_bench.distillers import CRD
+from ntdh_bench.distillers import CRD, DKD, KD, PKT, RKD, SP, Distiller
+from ntdh_bench.distillers.base import OneByOne
 from ntdh_bench.distillers.functional import rkd
 
 pytestmark = pytest.mark.benchmark
-BATCH, N_DATA, NEGATIVES, WIDTH = 64, 60_000, 16_384, 128
+BATCH, N_DATA, NEGATIVES, WIDTH, MEMBERS = 64, 60_000, 16_384, 128, 50
 
 
 @pytest.fixture(params=[1, 2])
@@ -70,9 +71,10 @@ def usual_rkd(student: Tensor, teacher: Tensor) -> Tensor:
     return 25 * distance + 50 * F.smooth_l1_loss(angles(student), wanted[1])
 
 
-def test_rkd_speed(threads: int) -> None:
+@pytest.mark.parametrize("rows", [BATCH, 256])
+def test_rkd_speed(threads: int, rows: int) -> None:
     torch.manual_seed(0)
-    student, teacher = torch.randn(256, WIDTH, requires_grad=True), torch.randn(256, WIDTH)
+    student, teacher = torch.randn(rows, WIDTH, requires_grad=True), torch.randn(rows, WIDTH)
 
     def step(loss: Callable[[Tensor, Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         value = loss(student, teacher)
@@ -81,10 +83,51 @@ def test_rkd_speed(threads: int) -> None:
     for ours, usual in zip(step(rkd), step(usual_rkd), strict=True):
         torch.testing.assert_close(ours, usual, rtol=1e-4, atol=1e-6)
     compare(
-        f"RKD with angle, B = 256, {threads} thread(s)",
+        f"RKD with angle, B = {rows}, {threads} thread(s)",
         lambda: step(rkd),
         lambda: step(usual_rkd),
         7,
+    )
+
+
+STACKED: dict[str, Callable[[int], Distiller]] = {
+    "KD": lambda k: KD(1.0 + k),
+    "DKD": lambda k: DKD(temperature=1.0 + k),
+    "SP": lambda k: SP(1.0 + k, layer="hidden"),
+    "PKT": lambda k: PKT(1.0 + k, layer="hidden"),
+    "RKD": lambda k: RKD(1.0 + k, layer="hidden"),
+}
+
+
+@pytest.mark.parametrize("names", [[name] for name in STACKED] + [list(STACKED)], ids="+".join)
+def test_stack_of_distillers(names: list[str], one_thread: None) -> None:
+    """Loss and gradient of 50 members at once against one after the other."""
+    torch.manual_seed(0)
+    stacks = [[STACKED[name](k) for k in range(MEMBERS)] for name in names]
+    one_by_one = [OneByOne(members) for members in stacks]
+    batched = [type(members[0]).stack(members) for members in stacks]
+
+    def outputs() -> dict[str, Tensor]:
+        shapes = {"logits": (MEMBERS, BATCH, 10), "hidden": (MEMBERS, BATCH, WIDTH)}
+        return {name: torch.randn(shape, requires_grad=True) for name, shape in shapes.items()}
+
+    student, teacher = outputs(), {name: x.detach() for name, x in outputs().items()}
+    target = torch.randint(10, (MEMBERS, BATCH))
+
+    def step(distillers: Sequence[Distiller]) -> list[Tensor]:
+        losses = [one.distill(student, teacher, target, target) for one in distillers]
+        total = torch.stack(losses).sum()
+        leaves = list(student.values())
+        gradients = torch.autograd.grad(total, leaves, allow_unused=True)
+        return [*losses, *(g for g in gradients if g is not None)]
+
+    for ours, usual in zip(step(batched), step(one_by_one), strict=True):
+        torch.testing.assert_close(ours, usual)
+    compare(
+        f"{'+'.join(names)}, {MEMBERS} members, B = {BATCH}",
+        lambda: step(batched),
+        lambda: step(one_by_one),
+        5,
     )
 
 
