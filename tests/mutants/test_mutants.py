@@ -41,6 +41,10 @@ RELATIONS, R_TESTS = (
     "ntdh_bench/distillers/relational.py",
     "tests/ntdh_bench/distillers/test_relational.py",
 )
+DISTILLER, DISTILLER_TESTS = (
+    "ntdh_bench/distillers/base.py",
+    "tests/ntdh_bench/distillers/test_stacks.py",
+)
 CRD_TESTS = "tests/ntdh_bench/distillers/test_crd.py"
 CONTRASTIVE = "ntdh_bench/distillers/contrastive.py"
 CONTRASTIVE_TESTS = "tests/ntdh_bench/distillers/test_contrastive.py"
@@ -111,7 +115,14 @@ MUTANTS = (
            "p, q = (_affinities(x.flatten(1 + stacked)) for x in (teacher, student))",
            "q, p = (_affinities(x.flatten(1 + stacked)) for x in (teacher, student))", L_TESTS),
     Mutant("SP without row norms", LOSSES,
-           "return unit_rows(x @ x.mT)", "return x @ x.mT", L_TESTS),
+           "return unit_rows(product(x, x.mT))", "return product(x, x.mT)", L_TESTS),
+    Mutant("FitNet's stack over all members", LOSSES,
+           "gap * (2.0 / gap[0].numel())", "gap * (2.0 / gap.numel())", L_TESTS),
+    Mutant("a derived method stacked as its parent", DISTILLER,
+           'form = cls if "batched" in vars(cls) else Distiller', "form = cls", DISTILLER_TESTS),
+    Mutant("a stack with the numbers of its first member", DISTILLER,
+           "[getattr(member, name) for member in members]", "[getattr(members[0], name)]",
+           DISTILLER_TESTS),
     Mutant("RKD with the angles' sign turned", RELATIONS,
            "loss = loss + beside(angle_weight, angle) * angle",
            "loss = loss - beside(angle_weight, angle) * angle", R_TESTS),
