@@ -96,7 +96,7 @@ class Distiller(nn.Module, ABC):
 
     @classmethod
     def stack(cls, members: Sequence[Distiller]) -> Distiller:
-        """Return one distiller of built members of this class, with copies of what they train.
+        """Return one distiller of built members of this class, which it may take in.
 
         Its ``distill`` takes ``(K, N, ...)``, of targets and positions ``(K, N)``, and returns the
         weighted losses ``(K,)``. Dense tasks are not stacked.
