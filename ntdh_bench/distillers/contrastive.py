@@ -157,7 +157,7 @@ class _ContrastLoss(torch.autograd.Function):
                 anchors = side[block.members, block.samples]
                 numbers = _of(divisor, block), own[block.members], _of(scale, block)
                 total, slopes = _block_terms(anchors, bank, block, numbers, room)
-                losses[block.members] += total
+                losses[block.members].add_(total)
                 slope[block.members, block.samples].baddbmm_(slopes, bank)
         losses /= size
         if negatives.number:
@@ -232,8 +232,9 @@ def _softplus(x: Tensor, room: _Room) -> Tensor:
     e = torch.clamp(x, max=_LINEAR, out=room("e", x.shape)).exp_()
     above = torch.add(e, 1.0, out=room("above", x.shape))
     lost = torch.sub(above, 1.0, out=room("lost", x.shape))
-    torch.sub(e, lost, out=lost).div_(above)
-    return torch.maximum(above.log_().add_(lost), x, out=above)
+    torch.sub(e, lost, out=lost)
+    values = torch.log(above, out=room("values", x.shape)).addcdiv_(lost, above)
+    return torch.maximum(values, x, out=values)
 
 
 def _sigmoid_(x: Tensor) -> Tensor:

@@ -136,7 +136,7 @@ MUTANTS = (
     Mutant("CRD's momentum swapped", "ntdh_bench/distillers/crd.py",
            "momentum * old + rest * new", "rest * old + momentum * new", CRD_TESTS),
     Mutant("CRD's tiny terms lost", CONTRASTIVE,
-           "above.log_().add_(lost)", "above.log_()", CONTRASTIVE_TESTS),
+           ".addcdiv_(lost, above)", "", CONTRASTIVE_TESTS),
     Mutant("CRD's members with the draw of the first", "ntdh_bench/distillers/negatives.py",
            "self._seeds.index(seed)", "0", CRD_TESTS),
     # -- Algorithms 1 and 2
