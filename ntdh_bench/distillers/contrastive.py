@@ -257,6 +257,6 @@ class _Room:
     def __call__(self, name: str, shape: Sequence[int]) -> Tensor:
         """Return the tensor of that name, in a shape, holding anything."""
         size = math.prod(shape)
-        if name not in self._held or len(self._held[name]) < size:
+        if name not in self._held or self._held[name].numel() < size:
             self._held[name] = self._like.new_empty(size)
         return self._held[name][:size].view(shape)
