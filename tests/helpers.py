@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -106,6 +106,29 @@ def weights(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 def equal(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
     """Bitwise equality of two state dicts."""
     return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
+
+
+@cache
+def batched_products_are_exact() -> bool:
+    """Whether this machine's library rounds batched products as it does single ones."""
+    stream = torch.Generator().manual_seed(0)
+
+    def same(rows: int, inner: int, columns: int) -> bool:
+        left = torch.randn(3, rows, inner, generator=stream)
+        right = torch.randn(3, inner, columns, generator=stream)
+        single = torch.stack([a @ b for a, b in zip(left, right, strict=True)])
+        return torch.equal(torch.bmm(left, right), single)
+
+    sizes = [(64, 35, 303), (303, 64, 128), (8, 64, 128), (64, 128, 960)]
+    return all(same(*size) for size in sizes)
+
+
+def assert_bits(found: torch.Tensor, wanted: torch.Tensor) -> None:
+    """The same bits; up to rounding where batched products are rounded otherwise here."""
+    if batched_products_are_exact():
+        assert torch.equal(found, wanted)
+    scale = float(wanted.abs().max()) if wanted.numel() else 0.0
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6 * scale)
 
 
 def refusal(words: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str:
