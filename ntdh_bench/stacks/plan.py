@@ -163,7 +163,7 @@ def _number_of_parts(
     sizes = {run.hash: member_bytes(run.config) for run in group}
     if max(sizes.values()) > machine.memory:
         return len(group), "memory"
-    for_jobs = min(jobs, max(len(group) // 2, 1))
+    for_jobs = min(jobs, len(group))
     for_limit = math.ceil(len(group) / _limit(stacking))
     number = max(for_jobs, for_limit)
     why = f"{machine.jobs} jobs" if number == for_jobs else f"{_limit(stacking)} at once"

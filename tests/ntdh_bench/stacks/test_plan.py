@@ -94,7 +94,7 @@ def test_members_may_differ_in(changes: dict[str, Any]) -> None:
     one, other = config(), config(**changes)
     assert why_alone(other) is None
     assert stack_key(one) == stack_key(other)
-    assert sizes(make_plan(runs_of([one, other]), "auto", CPU)) == [2]
+    assert sizes(make_plan(runs_of([one, other]), "auto", CPU._replace(jobs=1))) == [2]
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,13 @@ def test_parts_are_equal_and_keep_seeds_together() -> None:
 def test_every_group_has_its_share_of_the_jobs() -> None:
     runs = [*seeds(30), *seeds(10, trainer__max_epochs=9)]
     assert sizes(make_plan(runs, "auto", CPU._replace(jobs=4))) == [10, 10, 10, 10]
-    assert sizes(make_plan(seeds(3), "auto", CPU._replace(jobs=8))) == [3]
+
+
+def test_no_worker_is_idle_for_the_sake_of_a_stack() -> None:
+    plan = make_plan(seeds(3), "auto", CPU._replace(jobs=8))
+    assert [why for _, why in plan.alone] == ["3 go together, split for 8 jobs"] * 3
+    plan = make_plan(seeds(3), "auto", CPU)
+    assert (sizes(plan), len(plan.alone)) == ([2], 1)
 
 
 def test_no_more_at_once_than_were_allowed() -> None:
