@@ -10,8 +10,9 @@ from ntdh_bench.composition import Config, arguments_of
 from ntdh_bench.stacks.requirements import is_among
 
 # Floating-point operations of a member's step. On one core 35-64-64-8 at batch 64 (3e6) gains
-# ninefold from a stack; 50-16-16-4 on 5,000 rows (3e7) nothing in its arithmetic, but with what a
-# Trainer does at every step twofold; 784-512-256-10 at batch 128 (4e8) nothing in the long run.
+# ninefold from a stack; 50-16-16-4 on 5,000 rows (3e7) nothing in its arithmetic, but twofold with
+# what a Trainer does at every step; 784-512-256-10 at batch 128 (4e8) what members of a seed share,
+# batches and noise, at the price of hours until the first record.
 _FILLS_A_CORE = 1e8
 _FULL_BATCH = 10_000  # rows, where the config does not say how many a batch has
 _FLOAT = 4  # bytes

@@ -22,6 +22,7 @@ from ntdh_bench.experiments import Run, find_experiment, load_experiment
 from ntdh_bench.layers import LOGITS
 from ntdh_bench.models import MLPClassifier
 from ntdh_bench.stacks.networks import NetworkStack
+from ntdh_bench.stacks.requirements import stack_key
 from ntdh_bench.sweep.worker import run_configs
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.usefixtures("one_thread")]
@@ -66,6 +67,38 @@ def test_table3_on_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         f"\nTable III, features, one core: {times['alone']:.2f} s a run alone ({len(alone)} runs), "
         f"{times['stack']:.2f} s in a stack of {len(half)}: "
         f"{times['alone'] / times['stack']:.1f} times (target >= {TARGET})"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "count"),
+    [
+        ("fig8", {}, 40),
+        ("smoke", {"data.init_args.simulated_train": 6000, "trainer.max_epochs": 6}, 12),
+    ],
+)
+def test_where_a_step_is_mostly_arithmetic(
+    name: str, settings: dict[str, Any], count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Synthetic data and simulated MNIST: members share batches and a Trainer's own work.
+
+    The stack trains the teachers, which those alone find in the cache.
+    """
+    every = load_experiment(find_experiment(name), settings).runs
+    runs = [run for run in every if run.labels["method"] == "KD"]
+    together = [run for run in runs if stack_key(run.config) == stack_key(runs[0].config)]
+    chosen = [run.config for run in sorted(together, key=lambda run: run.seed)[:count]]
+    alone = [[config] for config in chosen[::4]]
+    monkeypatch.setenv("NTDH_CACHE", str(tmp_path / "warm"))
+    seconds(alone[:1], tmp_path / "first")
+    monkeypatch.setenv("NTDH_CACHE", str(tmp_path / "cache"))
+    times = {}
+    for way, jobs in (("stack", [chosen]), ("alone", alone)):
+        times[way] = seconds(jobs, tmp_path / f"runs of {way}") / sum(map(len, jobs))
+    print(
+        f"\n{name}, one core: {times['alone']:.2f} s a run alone ({len(alone)} runs), "
+        f"{times['stack']:.2f} s in a stack of {len(chosen)}: at least "
+        f"{times['alone'] / times['stack']:.1f} times"
     )
 
 

@@ -74,6 +74,8 @@ TRANSFER, TRANSFER_TESTS = (
     "ntdh_bench/sweep/transfer.py",
     "tests/ntdh_bench/sweep/test_transfer.py",
 )
+PLAN_TESTS = "tests/ntdh_bench/stacks/test_plan.py"
+JOB_TESTS = "tests/ntdh_bench/sweep/test_stacks.py"
 HYPOTHESIS, H_TESTS = (
     "ntdh_bench/report/hypothesis.py",
     "tests/ntdh_bench/report/test_hypothesis.py",
@@ -185,6 +187,21 @@ MUTANTS = (
            'return "without KD", module.seed, member.stream', STACK_TESTS),
     Mutant("a recorded step without its new batch", "ntdh_bench/stacks/graphs.py",
            "place.copy_(value)", "pass", "tests/ntdh_bench/stacks/test_graphs.py"),
+    # -- which runs share a stack, and what becomes of it
+    Mutant("members of two lengths in a stack", "ntdh_bench/stacks/requirements.py",
+           'not in ("seed_everything", "mask", *PINNED)',
+           'not in ("seed_everything", "mask", "trainer", *PINNED)', PLAN_TESTS),
+    Mutant("settings that a stack does not follow", "ntdh_bench/stacks/requirements.py",
+           'return f"trainer.{name}"', "continue", PLAN_TESTS),
+    Mutant("stacks larger than the memory", "ntdh_bench/stacks/plan.py",
+           "> machine.memory for p in", "> math.inf for p in", PLAN_TESTS),
+    Mutant("a divided stack loses its last members", "ntdh_bench/sweep/driver.py",
+           "range(0, len(job.runs), size)", "range(0, len(job.runs) - size, size)", JOB_TESTS),
+    Mutant("two sweeps split a stack", "ntdh_bench/sweep/driver.py",
+           "self._elsewhere.append(job)", "self._pending.extend(Job((r,)) for r in job.runs)",
+           JOB_TESTS),
+    Mutant("a list of members that is not its folder's", "ntdh_bench/sweep/store.py",
+           "digest(members) != folder.name or ", "", JOB_TESTS),
     # -- the loss, and what a run without KD is
     Mutant("the task weight does not count", MODULE,
            "loss = self.task_weight * task\n", "loss = task\n", M_TESTS),
