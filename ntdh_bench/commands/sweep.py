@@ -110,13 +110,8 @@ def _parser() -> argparse.ArgumentParser:
         "done, at most N at once")  # fmt: skip
     add("--timeout", type=PositiveFloat, metavar="SECONDS",
         help="kill a run after this long, a stack after as many times as it has runs")  # fmt: skip
-    add(
-        "--retries",
-        type=NonNegativeInt,
-        default=0,
-        metavar="N",
-        help="repeat failed runs; default: 0",
-    )
+    add("--retries", type=NonNegativeInt, default=0, metavar="N",
+        help="repeat failed runs, alone; default: 0")  # fmt: skip
     add("--set", action="append", default=[], dest="settings", metavar="dotted.key=value",
         help="change every run's config (needs --name); may be repeated")  # fmt: skip
     add("--name", metavar="NEW", help="name of the records, if not the experiment's")
