@@ -127,7 +127,7 @@ def assert_bits(found: torch.Tensor, wanted: torch.Tensor) -> None:
     """The same bits; up to rounding where batched products are rounded otherwise here."""
     if batched_products_are_exact():
         assert torch.equal(found, wanted)
-    scale = float(wanted.abs().max()) if wanted.numel() else 0.0
+    scale = float(wanted.detach().abs().max()) if wanted.numel() else 0.0
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6 * scale)
 
 
