@@ -9,6 +9,7 @@ their hashes stay, and runs that leave it to the default get new ones.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +38,17 @@ class ChangedDefault(NamedTuple):
 
 
 CHANGED_DEFAULTS = (ChangedDefault("TwoDPASSModule", "class_weighting", "pmf", "2dpass"),)
+# Arguments that came after the first records, and what they would have been: where they are just
+# that, they are no part of what a run is.
+_LATER: dict[str, Config] = {
+    "ntdh_bench.models.DistillationModule": {"class_weights": None},
+    "ntdh_bench.models.TeacherModule": {"class_weights": None},
+    "ntdh_bench.models.TwoDPASSModule": {"class_weighting": "pmf"},
+    "ntdh_bench.datamodules.NYUDepthV2DataModule": {"protocol": "pooled"},
+    "ntdh_bench.distillers.CRD": {"shared_negatives": False},
+}
+# Arguments that classes had when the first records were made: hashed as if they still had them.
+_FORMER: dict[str, Config] = {"ntdh_bench.models.TwoDPASSNet": {"sparse_backend": "auto"}}
 # The schedule that has to be told no epochs any more, and the optimiser that decayed no weights
 # under these models unless it was told to: they kept what SGD, their default one, sets.
 _FOLLOWS = "ntdh_bench.models.WarmupCosine"
@@ -94,6 +106,37 @@ def with_epochs(arguments: Config, trainer: Any) -> Config:
     if given.get("epochs") is not None or epochs is None or teacher_differs:
         return arguments
     return {**arguments, "scheduler": {**schedule, "init_args": {**given, "epochs": epochs}}}
+
+
+def without_later(value: Any) -> Any:
+    """Return settings without later arguments of the classes in them that change nothing."""
+    return _of_classes(value, _drop_later)
+
+
+def with_former(value: Any) -> Any:
+    """Return settings with the former arguments of the classes in them."""
+    return _of_classes(value, _add_former)
+
+
+def _of_classes(value: Any, change: Callable[[str, Config], Config]) -> Any:
+    """Return settings whose classes' arguments are changed, by the path of each class."""
+    if isinstance(value, list):
+        return [_of_classes(item, change) for item in value]
+    if not isinstance(value, dict):
+        return value
+    settings = {name: _of_classes(item, change) for name, item in value.items()}
+    given = settings.get("init_args") or {}
+    changed = change(str(value.get("class_path")), given)
+    return settings if changed == given else {**settings, "init_args": changed}
+
+
+def _drop_later(class_path: str, given: Config) -> Config:
+    later = _LATER.get(class_path, {})
+    return {n: v for n, v in given.items() if n not in later or v != later[n]}
+
+
+def _add_former(class_path: str, given: Config) -> Config:
+    return {**_FORMER.get(class_path, {}), **given}
 
 
 def pin(config: Config) -> Config:

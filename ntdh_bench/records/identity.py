@@ -16,16 +16,13 @@ from ntdh_bench.cache import digest
 from ntdh_bench.composition import Config
 from ntdh_bench.experiments import Run
 from ntdh_bench.provenance import named_in, own_commit
-from ntdh_bench.run_hash import PINNED, canonical
+from ntdh_bench.run_hash import PINNED, canonical, with_former
 
 _PACKAGES = ("torch", "lightning", "torchmetrics", "numpy", "scikit-learn")
 _DISTILLATION_ONLY = (
     "distiller", "task_weight", "distill_weight", "lam", "teacher", "teacher_network",
     "teacher_epochs",
 )  # fmt: skip
-
-# Arguments that classes had when the first records were made: hashed as if they still had them.
-_FORMER: dict[str, Config] = {"ntdh_bench.models.TwoDPASSNet": {"sparse_backend": "auto"}}
 
 
 class Place(NamedTuple):
@@ -80,30 +77,18 @@ def _hash(part: Any, code: Mapping[str, str]) -> str:
 
 def config_hash(identity: dict[str, Any]) -> str:
     """Return the hash of the settings that results depend on."""
-    return digest(_as_first(identity))
+    return digest(with_former(identity))
 
 
 def baseline_hash(identity: dict[str, Any]) -> str:
     """Return the hash of what a run shares with the same student trained without KD."""
-    identity = _as_first(identity)
+    identity = with_former(identity)
     init_args = identity["model"].get("init_args", {})
     student = {name: init_args[name] for name in init_args if name not in _DISTILLATION_ONLY}
     shared = {**identity, "model": student, "mask": None, "given_teacher": None}
     code = shared.pop("third_party", {})
     own = named_in([identity["model"].get("class_path"), shared], code)
     return digest({**shared, "third_party": own} if own else shared)
-
-
-def _as_first(value: Any) -> Any:
-    """Return settings with the former arguments of the classes that they name."""
-    if isinstance(value, list):
-        return [_as_first(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    settings = {name: _as_first(item) for name, item in value.items()}
-    if former := _FORMER.get(str(value.get("class_path"))):
-        settings["init_args"] = {**former, **settings.get("init_args", {})}
-    return settings
 
 
 def arm(identity: dict[str, Any]) -> str:

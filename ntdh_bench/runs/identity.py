@@ -11,20 +11,10 @@ from ntdh_bench.composition import Config
 from ntdh_bench.errors import UserError
 from ntdh_bench.notices import notice
 from ntdh_bench.records.identity import arm
-from ntdh_bench.run_hash import CHANGED_DEFAULTS, with_epochs
+from ntdh_bench.run_hash import with_epochs, without_later
 
 # Where files lie and how many workers read them changes no number.
 _NOT_DATA = {"root", "features", "cache_dir", "num_workers", "jobs"}
-# Arguments of models and data that came after the first records, and what they would have been.
-_LATER = {
-    "class_weights": None,
-    "protocol": "pooled",
-    **{change.argument: change.before for change in CHANGED_DEFAULTS},
-}
-# The same of classes that these are given.
-_LATER_OF_PARTS: dict[str, Config] = {
-    "ntdh_bench.distillers.CRD": {"shared_negatives": False},
-}
 # Of the Trainer everything counts but what it shows, logs and keeps.
 _NOT_TRAINING = {
     "logger", "log_every_n_steps", "enable_progress_bar", "enable_model_summary",
@@ -55,12 +45,12 @@ def identify(
     arguments = model.get("init_args", {})
     teacher = arguments.get("teacher_checkpoint")
     if arguments:
-        model = {**model, "init_args": _parts_as_before(with_epochs(arguments, trainer))}
+        model = {**model, "init_args": with_epochs(arguments, trainer)}
     identity = {
         "seed": config["seed_everything"],
-        "model": _without(model, {"teacher_checkpoint"} | _as_before(model)),
+        "model": _without(without_later(model), {"teacher_checkpoint"}),
         "data": {
-            **_without(config["data"], _NOT_DATA | _as_before(config["data"])),
+            **_without(without_later(config["data"]), _NOT_DATA),
             "source": source,
             "fingerprint": fingerprint,
         },
@@ -70,25 +60,6 @@ def identify(
     }
     named = provenance.named_in(identity, code)
     return {**identity, "third_party": named} if named else identity
-
-
-def _as_before(settings: Mapping[str, Any]) -> set[str]:
-    """Return later arguments that change nothing: left out, they leave hashes as they were."""
-    given = settings.get("init_args", {})
-    return {name for name, before in _LATER.items() if given.get(name, before) == before}
-
-
-def _parts_as_before(value: Any) -> Any:
-    """Return settings without later arguments of the classes in them that change nothing."""
-    if isinstance(value, list):
-        return [_parts_as_before(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    settings = {name: _parts_as_before(item) for name, item in value.items()}
-    later = _LATER_OF_PARTS.get(str(value.get("class_path")), {})
-    given = settings.get("init_args", {})
-    same = {name for name, before in later.items() if given.get(name, before) == before}
-    return _without(settings, same)
 
 
 def _without(settings: dict[str, Any], names: set[str]) -> dict[str, Any]:

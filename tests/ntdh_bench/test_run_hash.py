@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
+from ntdh_bench import run_hash as run_hash_module
 from ntdh_bench.cache import digest
 from ntdh_bench.run_hash import pin, run_hash
 from tests.third_party import forget_code
@@ -66,3 +68,10 @@ def test_another_content_of_a_given_teacher_is_another_run(tmp_path: Path) -> No
         forget_code()
         hashes.add(run_hash(pin(config)))
     assert len(hashes) == 2
+
+
+def test_classes_whose_arguments_changed_are_there() -> None:
+    """A class that is renamed would silently get new hashes."""
+    for name in [*run_hash_module._LATER, *run_hash_module._FORMER]:
+        module, _, kind = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), kind), name
