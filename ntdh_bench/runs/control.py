@@ -88,7 +88,7 @@ def _path(run: Run, device: torch.device) -> Path:
 def _save(run: Run, student: Student, path: Path) -> Path:
     students = {"last": run.model.student.state_dict()}
     checkpoints = {"last": LAST}
-    if student.best is not None:
+    if student.best is not None and student.best.best_model_path:
         checkpoints["best"] = Path(student.best.best_model_path).name
         weights = read_checkpoint(student.best.best_model_path)["state_dict"]
         students["best"] = weights_of(weights, "student")

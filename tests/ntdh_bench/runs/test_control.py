@@ -50,6 +50,16 @@ def test_the_control_is_trained_once_and_measured_against_every_teacher(
     assert len(trained) == 3
 
 
+def test_a_control_that_no_validation_followed_has_no_best_epoch(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    never = change(config, [{"trainer.limit_val_batches": 0}], Path())
+    for name in ("trained", "shared"):
+        record = run(never, tmp_path / name)
+        assert record["metrics"]["best"] is None
+        assert record["metrics"]["last"]["test"]["accuracy"] > 0
+
+
 def test_a_damaged_control_is_trained_anew(
     config: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
