@@ -32,6 +32,7 @@ _SCHEDULERS = (
         )
     ),
 )  # fmt: skip
+_IGNORED = 255  # what no target of a class is
 _FEATURE_MASK, _SAMPLE_MASK = "ntdh_bench.masks.FeatureMask", "ntdh_bench.masks.SampleMask"
 # Settings of the Trainer that a stack follows, whatever they are ...
 _FOLLOWED = re.compile(
@@ -92,7 +93,8 @@ def _of_model(model: Any) -> str | None:
         part = arguments.get(key)
         if part is not None and not is_among(part, classes):
             return f"{key} {_name(part)}"
-    return None
+    # Where targets are ignored, members may have different numbers of rows.
+    return None if arguments.get("ignore_index", _IGNORED) == _IGNORED else "model.ignore_index"
 
 
 def _of_trainer(config: Config) -> str | None:

@@ -134,6 +134,7 @@ def test_members_may_not_differ_in(changes: dict[str, Any]) -> None:
             {"model__init_args__teacher_network": {"class_path": "own.MLPClassifier"}},
             "MLPClassifier has no stacked form",
         ),
+        ({"model__init_args__ignore_index": 3}, "model.ignore_index"),
         ({"model__init_args__optimizer": {"class_path": "torch.optim.LBFGS"}}, "optimizer LBFGS"),
         ({"model__init_args__optimizer": {"class_path": "own.Adam"}}, "optimizer Adam"),
         (
