@@ -471,10 +471,11 @@ class DistillationStack(ModuleStack):
         self._best_score = score.where(better, self._best_score)
         self.best_epoch = torch.where(better, self.current_epoch, self.best_epoch)
         now, places = self.students.network.state_dict(), better.to(self.device)
-        if not self._best:
-            self._best = {name: value.clone() for name, value in now.items()}
         for name, value in now.items():
-            self._best[name][places] = value[places]
+            # What came out of a checkpoint was loaded before the module went to its device.
+            best = self._best.get(name, value).to(value.device, copy=True)
+            best[places] = value[places]
+            self._best[name] = best
 
     def take_best(self) -> None:
         """Give each student the weights with which it was best on validation data."""
@@ -495,7 +496,7 @@ class DistillationStack(ModuleStack):
         super().on_load_checkpoint(checkpoint)
         saved = checkpoint["stack"]
         self.curves = {name: list(values) for name, values in saved["curves"].items()}
-        self._best = {name: value.to(self.device) for name, value in saved["best"].items()}
+        self._best = dict(saved["best"])
         self.best_epoch, self._best_score = saved["best_epoch"], saved["best_score"]
 
 

@@ -31,7 +31,7 @@ from ntdh_bench.runs.processes import Processes
 from ntdh_bench.runs.run import Run
 from ntdh_bench.runs.teacher import cache_path, saved_teacher, teacher_key
 from ntdh_bench.runs.trainers import make_trainer, teacher_length
-from ntdh_bench.stacks.data import StackedData
+from ntdh_bench.stacks.data import StackedData, check_alike
 from ntdh_bench.stacks.progress import tell
 
 _NO_MEMORY = re.compile("out of memory|allocate memory")
@@ -60,8 +60,7 @@ def fit_stack(runs: Sequence[Run], folder: Path) -> list[dict[str, Any] | UserEr
     started = time.monotonic()
     with _out_of_memory(len(runs)):
         members = _members(runs, folder)
-        made_of = [config_hash(run.identity) for run in runs]
-        trainer = _training(runs[0], folder, "students", made_of, started)
+        trainer = _training(runs[0], folder, "students", started)
         _give_teachers(members, folder)
         _give_masks(members, trainer.strategy.root_device)
         if left := _left(members):
@@ -114,6 +113,7 @@ def _members(runs: Sequence[Run], folder: Path) -> list[_Member]:
         run.processes, run.folder = Processes(run.trainer), folder
         if isinstance(run.mask, FeatureMask):
             run.mask.anew = not run.uses_cache
+    check_alike(_streams(runs))
     check_measured(runs[0], "test")
     return [_Member(run) for run in runs]
 
@@ -131,12 +131,10 @@ def _streams(runs: Sequence[Run]) -> list[Any]:
     return list({id(run.data): run.data for run in runs}.values())
 
 
-def _training(
-    run: Run, folder: Path, name: str, made_of: Any, started: float, **changes: Any
-) -> Trainer:
+def _training(run: Run, folder: Path, name: str, started: float, **changes: Any) -> Trainer:
     """Return a Trainer with a run's settings that keeps what it trains in ``<name>.ckpt``."""
     quiet = {"callbacks": None, "logger": False, "enable_checkpointing": True}
-    keeper = StackCheckpoint(folder / f"{name}.ckpt", made_of, started)
+    keeper = StackCheckpoint(folder / f"{name}.ckpt", started)
     return make_trainer(run, folder, [keeper], **quiet, **changes)
 
 
@@ -145,22 +143,23 @@ class StackCheckpoint(Checkpoint):
 
     Args:
         path: of the file.
-        made_of: plain values that tell one stack from another.
         started: when its work began, by ``time.monotonic``.
 
     Attributes:
+        made_of: plain values that tell one stack from another.
         seconds: of work before that, by whoever left the checkpoint.
     """
 
-    def __init__(self, path: Path, made_of: Any, started: float) -> None:
+    def __init__(self, path: Path, started: float) -> None:
         self._path = path
-        self._identity = {
-            "members": made_of,
-            "ntdh-bench": __version__,
-            "torch": str(torch.__version__),
-        }
+        self.made_of: list[Any] = []
         self._started = self._saved = started
         self.seconds = 0.0
+
+    @property
+    def _identity(self) -> dict[str, Any]:
+        versions = {"ntdh-bench": __version__, "torch": str(torch.__version__)}
+        return {"members": self.made_of, **versions}
 
     def found(self) -> Path | None:
         """Return the file if a stack of these members can go on from it; a damaged one is said."""
@@ -195,9 +194,12 @@ class StackCheckpoint(Checkpoint):
         self.seconds = float(checkpoint["seconds"])
 
 
-def _fit(trainer: Trainer, stack: LightningModule, streams: Sequence[Any]) -> None:
-    found = _keeper(trainer).found()
-    trainer.fit(stack, datamodule=StackedData(streams), ckpt_path=found)
+def _fit(
+    trainer: Trainer, stack: LightningModule, streams: Sequence[Any], made_of: list[Any]
+) -> None:
+    keeper = _keeper(trainer)
+    keeper.made_of = made_of
+    trainer.fit(stack, datamodule=StackedData(streams), ckpt_path=keeper.found())
 
 
 def _keeper(trainer: Trainer) -> StackCheckpoint:
@@ -232,7 +234,8 @@ def _give_teachers(members: Sequence[_Member], folder: Path) -> None:
             member.origin = "given" if path in given else "cached" if path in cached else "trained"
             if path in cached:
                 member.run.from_cache["teacher"] = origin(path)
-        _load(path, _left(group))
+        if left := _left(group):
+            _load(path, left)
 
 
 def _check_mask(run: Run) -> None:
@@ -245,13 +248,16 @@ def _teacher_file(run: Run) -> Path:
 
 
 def _load(path: Path, members: Sequence[_Member]) -> None:
-    """Load a teacher once for all runs that it teaches."""
-    teachers = [member.run.model.frozen_teacher for member in members]
-    for number, teacher in enumerate(teachers):
-        if number == 0:
-            teacher.load(path)
-        else:
-            teacher.hold(teachers[0].network, teachers[0].companion)
+    """Load a teacher once for all runs that it teaches; they fail if it cannot be had."""
+    first, *others = [member.run.model.frozen_teacher for member in members]
+    try:
+        first.load(path)
+    except UserError as error:
+        for member in members:
+            member.failure = error
+        return
+    for teacher in others:
+        teacher.hold(first.network, first.companion)
 
 
 def _train_teachers(missing: Mapping[Path, Run], folder: Path) -> dict[Path, UserError]:
@@ -268,8 +274,8 @@ def _train_teachers(missing: Mapping[Path, Run], folder: Path) -> dict[Path, Use
     names = [path.name for path in missing]
     length = teacher_length(runs[0])
     now = time.monotonic()
-    trainer = _training(runs[0], folder, "teachers", names, now, **unmeasured, **length)
-    _fit(trainer, stack, streams)
+    trainer = _training(runs[0], folder, "teachers", now, **unmeasured, **length)
+    _fit(trainer, stack, streams, names)
     failures: dict[Path, UserError] = {}
     for number, path in enumerate(missing):
         if number in stack.failures:
@@ -284,18 +290,23 @@ def _train_teachers(missing: Mapping[Path, Run], folder: Path) -> dict[Path, Use
 def _give_masks(members: Sequence[_Member], device: torch.device) -> None:
     """Choose the features that stay; a saliency is found once for all ratios of a teacher."""
     found: dict[tuple[Any, ...], FeatureMask] = {}
-    for run in [member.run for member in _left(members)]:
-        mask, teacher = run.mask, run.model.frozen_teacher
+    for member in _left(members):
+        mask, teacher = member.run.mask, member.run.model.frozen_teacher
         if not isinstance(mask, FeatureMask):
             continue
-        random = mask.removes == "random"
-        key = (teacher.hash, mask.layer, mask.seed, random or mask.algorithm.permutations)
-        first = found.setdefault(key, mask)
-        if first is mask:
-            teacher.to(device)
-            mask.prepare(teacher, run.data)
-        else:
-            mask.share(first)
+        permutations = None if mask.removes == "random" else mask.algorithm.permutations
+        key = (teacher.hash, mask.layer, mask.seed, permutations)
+        if key in found:
+            mask.share(found[key])
+            continue
+        teacher.to(device)
+        try:
+            mask.prepare(teacher, member.run.data)
+            found[key] = mask
+        except UserError as error:
+            member.failure = error
+        finally:
+            teacher.release()  # to where the teachers without a mask are
 
 
 # -- students ------------------------------------------------------------------------------------
@@ -306,7 +317,7 @@ def _fit_students(members: Sequence[_Member], trainer: Trainer) -> None:
     runs = [member.run for member in members]
     streams = _streams(runs)
     stack = runs[0].model.stack([_part(run, streams) for run in runs], streams)
-    _fit(trainer, stack, streams)
+    _fit(trainer, stack, streams, [_made_of(run) for run in runs])
     measured = {"last": _measured(runs[0], stack, streams)}
     if runs[0].keeps_checkpoints and stack.curves:
         stack.take_best()
@@ -328,6 +339,13 @@ def _fit_students(members: Sequence[_Member], trainer: Trainer) -> None:
             member.outcome = {**outcome, **control.kept(member.run, curves)}
         else:
             member.outcome = {**outcome, "curves": curves}
+
+
+def _made_of(run: Run) -> list[str]:
+    """Return what a student is trained by: a teacher trained anew on a GPU has other last bits."""
+    keep = run.mask.keep if isinstance(run.mask, FeatureMask) else None
+    kept = "" if keep is None else "".join(map(str, keep.int().tolist()))
+    return [config_hash(run.identity), run.model.frozen_teacher.hash, kept]
 
 
 def _part(run: Run, streams: Sequence[Any]) -> StackMember:

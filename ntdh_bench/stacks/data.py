@@ -10,7 +10,8 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
 
-from ntdh_bench.batch import Inputs, PairedBatch
+from ntdh_bench.batch import Inputs, PairedBatch, PairedData, Split
+from ntdh_bench.errors import NotStackable
 
 
 class StackedData(LightningDataModule):
@@ -53,6 +54,23 @@ class StackedData(LightningDataModule):
     def test_dataloader(self) -> CombinedLoader:
         """Return their test batches."""
         return _side_by_side([stream.test_dataloader() for stream in self.streams])
+
+
+def check_alike(streams: Sequence[PairedData]) -> None:
+    """Refuse data whose batches do not go together, or that are measured in another way.
+
+    Raises:
+        NotStackable: splits of different sizes, or data that are not judged by the accuracy.
+    """
+    if {stream.metric for stream in streams} != {"accuracy"}:
+        raise NotStackable(f"{streams[0].name} is not judged by the accuracy")
+    if len({tuple(_sizes(stream)) for stream in streams}) != 1:
+        raise NotStackable(f"{streams[0].name} has splits whose sizes depend on the seed")
+
+
+def _sizes(stream: PairedData) -> list[int]:
+    splits: list[Split] = ["train", "val", "test"] if stream.has_validation else ["train", "test"]
+    return [stream.split_size(split) for split in splits]
 
 
 def _side_by_side(loaders: list[Any]) -> CombinedLoader:

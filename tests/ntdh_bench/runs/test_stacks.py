@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ntdh_bench.cache import seal
 from ntdh_bench.contract import BenchModule
 from ntdh_bench.errors import NotStackable, UserError
 from ntdh_bench.runs import Run, fit, stacks
@@ -189,6 +191,44 @@ def test_failures_are_of_one_run_and_in_the_words_of_a_run_alone(tmp_path: Path)
         assert isinstance(failure, UserError)
         assert str(error.value).startswith(str(failure)[:60])
     assert_equal(found[1]["metrics"], alone(good, tmp_path / "good")["metrics"])
+
+
+def test_a_random_mask_is_not_taken_for_a_saliency_of_one_permutation(tmp_path: Path) -> None:
+    ranked = [*FEATURE_MASKS[0], "--mask.permutations", "1"]
+    words = [settings(*method("KD"), *mask, epochs=1) for mask in (FEATURE_MASKS[2], ranked)]
+    found = together(words, tmp_path / "stack")
+    assert_records(found, [alone(each, tmp_path / f"{n}") for n, each in enumerate(words)])
+
+
+def test_a_teacher_that_cannot_be_had_fails_its_own_runs(tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.ckpt"
+    damaged.write_bytes(b"no checkpoint")
+    words = [
+        settings(*method("KD"), "--model.teacher_checkpoint", str(path), epochs=1)
+        for path in (damaged, tmp_path / "missing.ckpt")
+    ]
+    *failures, record = together([*words, settings(*method("KD"), epochs=1)], tmp_path / "stack")
+    for failure, name in zip(failures, ("damaged.ckpt", "missing.ckpt"), strict=True):
+        assert isinstance(failure, UserError)
+        assert name in str(failure)
+    assert isinstance(record, dict)
+
+
+def test_students_do_not_go_on_with_another_teacher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NTDH_CACHE", str(tmp_path / "cache"))
+    words = [settings(*method("KD"), seed=seed, epochs=3) for seed in (0, 1)]
+    with monkeypatch.context() as patch:
+        kill_at(patch, "students.ckpt", 1, batch=0)
+        with pytest.raises(Killed):
+            together(words, tmp_path / "stack")
+    first, second = sorted((tmp_path / "cache" / "teachers").glob("*.ckpt"))
+    shutil.copyfile(first, second)  # as if it had been trained anew elsewhere
+    seal(second, second)
+    wanted = together(words, tmp_path / "anew")
+    found = together(words, tmp_path / "stack")
+    assert_records(found, wanted)
 
 
 def test_memory_that_runs_out_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

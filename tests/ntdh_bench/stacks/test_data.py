@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from ntdh_bench.datamodules import paired
-from ntdh_bench.stacks.data import StackedData
+from ntdh_bench.errors import NotStackable
+from ntdh_bench.stacks.data import StackedData, check_alike
 from tests.helpers import small_data
 
 META = torch.device("meta")
@@ -28,3 +29,14 @@ def test_the_data_of_all_streams_lie_where_the_stack_is_trained(
     stack.teardown("fit")
     for stream in stack.streams:
         assert next(stream.batches("train"))["target"].device.type == "cpu"
+
+
+def test_only_data_of_one_size_and_measure_go_together() -> None:
+    data = [small_data(seed=seed) for seed in range(2)]
+    check_alike(data)
+    data[1].splits["val"] = data[1].splits["test"]
+    with pytest.raises(NotStackable, match="sizes depend on the seed"):
+        check_alike(data)
+    data[0].metric = "miou"
+    with pytest.raises(NotStackable, match="not judged by the accuracy"):
+        check_alike(data[:1])
