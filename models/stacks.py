@@ -346,6 +346,10 @@ class DistillationStack(ModuleStack):
         self._best: dict[str, Tensor] = {}
         self._sums: dict[str, Tensor] = {}
 
+    def setup(self, stage: str) -> None:
+        """Move the teachers to where the stack will be (Lightning hook)."""
+        self.teachers.to(self.trainer.strategy.root_device)
+
     @property
     def graphable(self) -> bool:
         """Whether no mask and no distiller draws numbers or keeps a state from step to step."""
@@ -363,7 +367,6 @@ class DistillationStack(ModuleStack):
         losses = self.task_weight.to(task) * task
         if not self._groups:
             return losses
-        self.teachers.to(self.device)
         teacher = self.teachers.outputs(batch, "train", self.streams)
         index = batch["index"][self.stream_of]
         without = losses.new_zeros(self._groups[0].students.start)  # students without KD are first
@@ -418,7 +421,6 @@ class DistillationStack(ModuleStack):
 
     def on_validation_epoch_start(self) -> None:
         """Begin to measure (Lightning hook)."""
-        self.teachers.to(self.device)
         self._sums = {}
 
     on_test_epoch_start = on_validation_epoch_start

@@ -96,3 +96,15 @@ def test_gradients_add_up_until_they_are_zeroed(layer: nn.Linear) -> None:
     torch.testing.assert_close(layer.weight.grad, 2 * once)
     graph.zero_grad()
     assert not layer.weight.grad.any()
+
+
+def test_a_member_that_is_not_finite_leaves_the_others_their_graph(
+    layer: nn.Linear, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = torch.tensor([1.0, torch.inf])
+    losses = losses_of(layer)
+    graph = StepGraph(lambda b, n: losses(b, n) * weights, layer.parameters(), as_it_is)
+    for _ in range(2):
+        graph.zero_grad()
+        assert graph(batch(), 1.0) is not None
+    assert capsys.readouterr().err == ""
