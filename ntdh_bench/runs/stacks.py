@@ -60,8 +60,8 @@ def fit_stack(runs: Sequence[Run], folder: Path) -> list[dict[str, Any] | UserEr
     started = time.monotonic()
     with _out_of_memory(len(runs)):
         members = _members(runs, folder)
+        started -= _give_teachers(members, folder)
         trainer = _training(runs[0], folder, "students", started)
-        _give_teachers(members, folder)
         _give_masks(members, trainer.strategy.root_device)
         if left := _left(members):
             _fit_students(left, trainer)
@@ -211,8 +211,12 @@ def _keeper(trainer: Trainer) -> StackCheckpoint:
 # -- teachers ------------------------------------------------------------------------------------
 
 
-def _give_teachers(members: Sequence[_Member], folder: Path) -> None:
-    """Load the teachers of all runs, first training those that are nowhere, as a stack."""
+def _give_teachers(members: Sequence[_Member], folder: Path) -> float:
+    """Load the teachers of all runs, first training those that are nowhere, as a stack.
+
+    Returns:
+        The seconds that an interrupted attempt has trained them.
+    """
     sources: dict[Path, list[_Member]] = {}
     for member in members:
         try:
@@ -227,7 +231,7 @@ def _give_teachers(members: Sequence[_Member], folder: Path) -> None:
         firsts = {path: group[0].run for path, group in sources.items() if path not in given}
         cached = {path for path, run in firsts.items() if run.uses_cache and is_usable(path)}
         missing = {path: run for path, run in firsts.items() if path not in cached}
-        failures = _train_teachers(missing, folder) if missing else {}
+        failures, earlier = _train_teachers(missing, folder) if missing else ({}, 0.0)
     for path, group in sources.items():
         for member in group:
             member.failure = failures.get(path)
@@ -236,6 +240,7 @@ def _give_teachers(members: Sequence[_Member], folder: Path) -> None:
                 member.run.from_cache["teacher"] = origin(path)
         if left := _left(group):
             _load(path, left)
+    return earlier
 
 
 def _check_mask(run: Run) -> None:
@@ -260,8 +265,14 @@ def _load(path: Path, members: Sequence[_Member]) -> None:
         teacher.hold(first.network, first.companion)
 
 
-def _train_teachers(missing: Mapping[Path, Run], folder: Path) -> dict[Path, UserError]:
-    """Train the teachers of runs and put them into the cache; returns those that failed."""
+def _train_teachers(
+    missing: Mapping[Path, Run], folder: Path
+) -> tuple[dict[Path, UserError], float]:
+    """Train the teachers of runs and put them into the cache.
+
+    Returns:
+        Those that failed, and the seconds of an interrupted attempt.
+    """
     runs = list(missing.values())
     streams = _streams(runs)
     modules = [run.model.teacher_module(run.model.frozen_teacher.kind) for run in runs]
@@ -284,7 +295,7 @@ def _train_teachers(missing: Mapping[Path, Run], folder: Path) -> dict[Path, Use
         state = {name: value.cpu() for name, value in stack.state_of(number).items()}
         write_checkpoint({"state_dict": state}, path)
         seal(path, path)
-    return failures
+    return failures, _keeper(trainer).seconds
 
 
 def _give_masks(members: Sequence[_Member], device: torch.device) -> None:

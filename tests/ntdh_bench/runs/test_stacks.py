@@ -132,6 +132,17 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, file: str, epoch: int, batch: int) 
     monkeypatch.setattr(stacks.StackCheckpoint, "on_train_batch_end", end, raising=False)
 
 
+def after(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let checkpoints say that their stack took so much longer."""
+    save = stacks.StackCheckpoint.on_save_checkpoint
+
+    def later(self: Any, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        save(self, trainer, pl_module, checkpoint)
+        checkpoint["seconds"] += seconds
+
+    monkeypatch.setattr(stacks.StackCheckpoint, "on_save_checkpoint", later)
+
+
 @pytest.mark.parametrize(
     "runs", [some_runs, pytest.param(every_run, marks=pytest.mark.slow)], ids=["some", "every"]
 )
@@ -152,6 +163,7 @@ def test_a_killed_stack_goes_on_and_ends_the_same(
     monkeypatch.setenv("NTDH_CACHE", str(tmp_path / "cache"))
     with monkeypatch.context() as patch:
         kill_at(patch, file, epoch, batch=1)
+        after(patch, seconds=1000.0)
         with pytest.raises(Killed):
             together(words, tmp_path / "stack")
     begun: list[int] = []
@@ -164,6 +176,7 @@ def test_a_killed_stack_goes_on_and_ends_the_same(
     found = together(words, tmp_path / "stack")
     assert epoch in begun
     assert_records(found, [{**record, "stack": len(words)} for record in wanted])
+    assert all(1000 < record["seconds"] * len(words) < 1500 for record in found)
 
 
 def test_a_damaged_checkpoint_is_said_and_not_used(
