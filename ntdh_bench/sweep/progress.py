@@ -9,6 +9,7 @@ from ntdh_bench.experiments import Run
 from ntdh_bench.sweep.driver import Outcome
 
 _PERIOD = 30.0  # seconds between lines where there is no terminal
+_BAR = 20  # characters
 
 
 def describe(run: Run) -> str:
@@ -45,12 +46,18 @@ class Progress:
         from rich.console import Console
         from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bar
+        from rich.table import Column
 
         self._total, self._jobs = total, jobs
         self._told = 0  # failures
         self._last = time.monotonic()
         self._by_line = not sys.stderr.isatty()
-        columns = (BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        fixed, wrapped = Column(no_wrap=True), Column(ratio=1)  # stacks at once: more than a line
+        columns = (
+            BarColumn(_BAR, table_column=fixed),
+            TimeElapsedColumn(table_column=fixed.copy()),
+            TextColumn("{task.description}", table_column=wrapped),
+        )
         terminal = Console(stderr=True)
         self._bar = Bar(*columns, console=terminal, refresh_per_second=4, disable=self._by_line)
         self._task = self._bar.add_task("", total=total)

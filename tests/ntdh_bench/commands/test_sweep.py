@@ -362,6 +362,20 @@ def test_progress_on_a_terminal(
     assert "2 done, 0 failed, 1 to go, about 1 h 00 min left" in capsys.readouterr().err
 
 
+def test_stacks_at_once_are_all_shown_beside_the_bar(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    stages = ["teachers, epoch 12 of 50", "students, epoch 3 of 50"]
+    with progress.Progress(400, jobs=2) as shown:
+        shown.update(Outcome(left=400, stages=stages))
+    bar, _, words = capsys.readouterr().err.rpartition("\r")[2].partition("0:00:0")
+    assert "━" in bar
+    words = " ".join(words.split())
+    assert all(f"a stack: {stage}" in words for stage in stages)
+
+
 def test_durations() -> None:
     assert [progress.duration(s) for s in (0.4, 61, 3599.6, 7260)] == [
         "0 s", "1 min 01 s", "1 h 00 min", "2 h 01 min",
