@@ -19,9 +19,11 @@ from ntdh_bench.distillers import Distiller
 from ntdh_bench.distillers.base import OneByOne
 from ntdh_bench.distillers.functional import kd
 from ntdh_bench.divergence import Comparison, promote
+from ntdh_bench.errors import NotStackable
 from ntdh_bench.layers import LOGITS
 from ntdh_bench.masks import SampleMask
 from ntdh_bench.metrics import DIVERGENCES
+from ntdh_bench.seeding import global_states
 from ntdh_bench.stacks.data import StackedData, of_members
 from ntdh_bench.stacks.graphs import StepGraph, cuda_graph
 from ntdh_bench.stacks.networks import NetworkStack
@@ -51,6 +53,7 @@ class ModuleStack(TrainableModule):
         self.stage_name = like.stage_name
         self.failures: dict[int, str] = {}
         self._first_step = 0
+        self._generators: list[Tensor] = []
         self._graph: StepGraph | None = None
         self._replayed = False
         # The first loss of each member that is not finite: looked at once an epoch, since every
@@ -71,6 +74,10 @@ class ModuleStack(TrainableModule):
     @abstractmethod
     def owners(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
         """Yield every parameter with the members of its rows, ``(M,)``, or of all of it, ``()``."""
+
+    def _global_states(self) -> list[Tensor]:
+        # A recorded step draws nothing, but recording one is not said to leave a GPU's state alone.
+        return global_states(self.device if self._graph is None else torch.device("cpu"))
 
     def task_losses(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return :func:`.base.task_loss` of each member, ``(K,)``, from logits ``(K, N, C)``."""
@@ -104,6 +111,7 @@ class ModuleStack(TrainableModule):
         """Note where the epoch begins (Lightning hook)."""
         super().on_train_epoch_start()
         self._first_step = self.global_step
+        self._generators = self._global_states()
 
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
         """Return the sum of the losses (Lightning hook): a member's gradient is that of its own."""
@@ -158,7 +166,13 @@ class ModuleStack(TrainableModule):
             slope.mul_(share[members].view(-1, *[1] * (slope.dim() - 1)).to(slope))
 
     def on_train_epoch_end(self) -> None:
-        """Let members fail, and stop if none is left (Lightning hook)."""
+        """Let members fail, and stop if none is left (Lightning hook).
+
+        Raises:
+            NotStackable: data or distillers draw numbers that a run alone would seed for itself.
+        """
+        if not all(map(torch.equal, self._generators, self._global_states())):
+            raise NotStackable("data or distillers draw from the global generator")
         self.note_failures()
         if len(self.failures) == len(self._bad_batch):
             self.trainer.should_stop = True

@@ -42,6 +42,12 @@ def seeded(seed: int, purpose: str, *numbers: int) -> Iterator[None]:
         yield
 
 
+def global_states(device: torch.device) -> list[Tensor]:
+    """Return the states of torch's global generators, of the CPU and of ``device``."""
+    states = [torch.get_rng_state()]
+    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
+
+
 def uniform(seed: int, purpose: str, epoch: int, index: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Draw U[0, 1) noise for the samples ``index`` (B,): float32 ``(B, *shape)``, on its device.
 

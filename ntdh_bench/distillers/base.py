@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ntdh_bench.errors import NotStackable, UserError
+from ntdh_bench.errors import UserError
 from ntdh_bench.layers import AVERAGED_LOGITS, LOGITS
 from ntdh_bench.notices import notice
 from ntdh_bench.ranges import check_at_least
@@ -223,27 +223,12 @@ class OneByOne(Distiller):
         target: Tensor,
         index: Tensor,
     ) -> Tensor:
-        """Return the losses; arguments as in ``distill``.
-
-        Raises:
-            NotStackable: a member draws numbers, which would be others than those it draws alone.
-        """
+        """Return the losses; arguments as in ``distill``."""
         batches = zip(self._members(), _split(student), _split(teacher), target, index, strict=True)
-        before = _generators(target.device)
-        losses = torch.stack([member.distill(*batch) for member, *batch in batches])
-        if not all(map(torch.equal, before, _generators(target.device))):
-            name = type(self._members()[0]).__name__
-            raise NotStackable(f"{name} draws from the global generator")
-        return losses
+        return torch.stack([member.distill(*batch) for member, *batch in batches])
 
     def _members(self) -> list[Distiller]:
         return [member for member in self.members if isinstance(member, Distiller)]
-
-
-def _generators(device: torch.device) -> list[Tensor]:
-    """Return the states of the global generators."""
-    states = [torch.get_rng_state()]
-    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
 
 
 def _split(outputs: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:

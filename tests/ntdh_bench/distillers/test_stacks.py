@@ -12,7 +12,6 @@ from torch import Tensor
 from ntdh_bench.distillers import DKD, KD, PKT, RKD, SP, Combined, Distiller, FitNet, WeightedKL
 from ntdh_bench.distillers.base import OneByOne
 from ntdh_bench.distillers.functional import kd
-from ntdh_bench.errors import NotStackable
 from ntdh_bench.paper.authors import AuthorsFitNet
 from tests.helpers import methods
 
@@ -203,19 +202,6 @@ def test_a_derived_class_runs_one_by_one() -> None:
     assert isinstance(stack, OneByOne)
     sides = outputs()
     assert torch.equal(stack.distill(*sides, *labels()), torch.stack(alone(members, sides)))
-
-
-class Noisy(KD):
-    """Alone, a run seeds the global generator for itself: in a stack there is but one."""
-
-    def forward(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        noise = torch.rand_like(teacher_logits)
-        return kd(student_logits, teacher_logits + noise, self.temperature)
-
-
-def test_members_that_draw_from_the_global_generator_are_refused() -> None:
-    with pytest.raises(NotStackable, match="Noisy draws from the global generator"):
-        Noisy.stack([Noisy() for _ in range(MEMBERS)]).distill(*outputs(), *labels())
 
 
 def test_only_equals_are_stacked() -> None:

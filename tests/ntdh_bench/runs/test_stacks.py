@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from ntdh_bench.cache import seal
 from ntdh_bench.contract import BenchModule
@@ -251,6 +252,17 @@ def test_memory_that_runs_out_is_said(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(stacks, "_fit_students", full)
     with pytest.raises(TooLarge, match="a stack of 2 runs needs more memory"):
         together([settings(*method("KD"), epochs=1)] * 2, tmp_path)
+
+
+def test_what_draws_from_the_global_generator_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def draw(*_: Any) -> None:
+        torch.rand(1)  # as an augmentation or a dropout in a distiller does
+
+    monkeypatch.setattr(stacks.StackCheckpoint, "on_train_batch_start", draw, raising=False)
+    with pytest.raises(NotStackable, match="draw from the global generator"):
+        together([settings(*method("KD"), seed=seed, epochs=1) for seed in (0, 1)], tmp_path)
 
 
 def test_modules_without_a_stacked_form_are_refused() -> None:
