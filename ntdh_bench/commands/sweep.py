@@ -41,7 +41,10 @@ _INTERRUPTED = 130
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run ``ntdh-bench sweep``; returns 1 if a run failed, 130 if it was interrupted, else 0.
+    """Run ``ntdh-bench sweep``.
+
+    Returns:
+        1 if a run failed or there was nothing to export, 130 if it was interrupted, else 0.
 
     Raises:
         UserError: the experiment or an option is wrong, or its data set is not there.
@@ -233,15 +236,14 @@ def _sweep(
         collected = collect(experiment, store.root, options.results)
     _summarise(outcome, store, time.monotonic() - started)
     _print_collected(experiment, collected, options)
-    if options.export:
-        print_export(runs, store, experiment.keep, options.export)
+    missing = options.export and not print_export(runs, store, experiment.keep, options.export)
     if isinstance(stopped, UserError):
         raise stopped
     if stopped:
         what = "does all again" if options.rerun else "goes on where it stopped"
         print(f"interrupted; the same command {what}")
         return _INTERRUPTED
-    return 1 if outcome.failures else 0
+    return 1 if outcome.failures or missing else 0
 
 
 def _import(experiment: Experiment, store: Store, options: argparse.Namespace) -> int:
@@ -309,7 +311,7 @@ def _summarise(outcome: Outcome, store: Store, seconds: float) -> None:
     counts = [f"{outcome.done} done"]
     counts += [f"{outcome.elsewhere} done by another sweep"] if outcome.elsewhere else []
     counts += [f"{outcome.retried} repeated"] if outcome.retried else []
-    counts += [f"{outcome.divided} stacks done again in parts"] if outcome.divided else []
+    counts += [f"{outcome.divided} stack(s) done again in parts"] if outcome.divided else []
     counts += [f"{len(outcome.failures)} failed"]
     counts += [f"{outcome.left} left"] if outcome.left else []
     print(f"{', '.join(counts)}, in {duration(seconds)}")

@@ -13,16 +13,21 @@ from ntdh_bench.sweep.transfer import Imported, export_records
 _MOST = 20  # lines of one kind
 
 
-def print_export(runs: Sequence[Run], store: Store, keep: Sequence[str], path: Path) -> None:
-    """Write the records of the runs that are complete to a file, and say how many."""
+def print_export(runs: Sequence[Run], store: Store, keep: Sequence[str], path: Path) -> bool:
+    """Write the records of the runs that are complete to a file, and say how many.
+
+    Returns:
+        Whether there is one; without records there is none.
+    """
     selected = {run.hash for run in runs}
     count = export_records(selected, store, keep, path)
     if not count:
         print(f"export: no run has a record in {store.root}; {path} is not written")
-        return
+        return False
     without = len(selected) - count
     note = f"; {without} of the selection have none in {store.root}" if without else ""
     print(f"export: {path}, {count} records{note}")
+    return True
 
 
 def print_import(experiment: Experiment, found: Imported, path: Path) -> None:
