@@ -43,9 +43,9 @@ CHANGED_DEFAULTS = (ChangedDefault("TwoDPASSModule", "class_weighting", "pmf", "
 _LATER: dict[str, Config] = {
     "ntdh_bench.models.DistillationModule": {"class_weights": None},
     "ntdh_bench.models.TeacherModule": {"class_weights": None},
-    "ntdh_bench.models.TwoDPASSModule": {"class_weighting": "pmf"},
     "ntdh_bench.datamodules.NYUDepthV2DataModule": {"protocol": "pooled"},
     "ntdh_bench.distillers.CRD": {"shared_negatives": False},
+    **{f"ntdh_bench.models.{c.class_name}": {c.argument: c.before} for c in CHANGED_DEFAULTS},
 }
 # Arguments that classes had when the first records were made: hashed as if they still had them.
 _FORMER: dict[str, Config] = {"ntdh_bench.models.TwoDPASSNet": {"sparse_backend": "auto"}}
