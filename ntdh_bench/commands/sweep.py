@@ -6,11 +6,11 @@ import argparse
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -100,6 +100,19 @@ def _parser() -> argparse.ArgumentParser:
     other("--import", dest="import_from", type=Path, metavar="FILE",
         help="run nothing: take the experiment's records out of such a file; a run that has "
         "another record here keeps it, unless --rerun is given")  # fmt: skip
+    _add_workers(add)
+    add("--set", action="append", default=[], dest="settings", metavar="dotted.key=value",
+        help="change every run's config (needs --name); may be repeated")  # fmt: skip
+    add("--name", metavar="NEW", help="name of the records, if not the experiment's")
+    add("--runs", type=Path, default=Path("runs/sweep"), metavar="DIR",
+        help="records, logs and scratch; default: runs/sweep")  # fmt: skip
+    add("--results", type=Path, default=Path("results"), metavar="DIR",
+        help="where the CSV goes; default: results")  # fmt: skip
+    return parser
+
+
+def _add_workers(add: Callable[..., Any]) -> None:
+    """Add the options that say what does the runs, and how many at once."""
     add("--engine", choices=("local", "ray"), default="local",
         help="worker processes here (default), or Ray")  # fmt: skip
     add("--jobs", type=PositiveInt, metavar="N",
@@ -115,14 +128,6 @@ def _parser() -> argparse.ArgumentParser:
         help="kill a run after this long, a stack after as many times as it has runs")  # fmt: skip
     add("--retries", type=NonNegativeInt, default=0, metavar="N",
         help="repeat failed runs, alone; default: 0")  # fmt: skip
-    add("--set", action="append", default=[], dest="settings", metavar="dotted.key=value",
-        help="change every run's config (needs --name); may be repeated")  # fmt: skip
-    add("--name", metavar="NEW", help="name of the records, if not the experiment's")
-    add("--runs", type=Path, default=Path("runs/sweep"), metavar="DIR",
-        help="records, logs and scratch; default: runs/sweep")  # fmt: skip
-    add("--results", type=Path, default=Path("results"), metavar="DIR",
-        help="where the CSV goes; default: results")  # fmt: skip
-    return parser
 
 
 def _stacking(text: str) -> Stacking:
