@@ -29,7 +29,7 @@ from .optimizers import WarmupCosine
 NetworkCallable: TypeAlias = Callable[[], nn.Module]
 EvaluatedSplit: TypeAlias = Literal["val", "test"]
 
-TOO_LARGE = "lower the learning rate or the weight of the distillation term, or check the data"
+_TOO_LARGE = "lower the learning rate or the weight of the distillation term, or check the data"
 
 
 def build_network(factory: NetworkCallable, seed: int, purpose: str) -> nn.Module:
@@ -308,10 +308,21 @@ class TrainableModule(BenchModule):
         losses = torch.stack([step.loss for step in unseen]).tolist() if unseen else []
         for loss, step in zip(losses, unseen, strict=True):
             if not math.isfinite(loss):
-                raise UserError(
-                    f"the loss is {loss} in {self.stage_name}, step {step.step} (epoch "
-                    f"{step.epoch}, batch {step.batch}): {TOO_LARGE}"
-                )
+                raise UserError(self.loss_failure(loss, step.step, step.epoch, step.batch))
+
+    def loss_failure(self, loss: float, step: int, epoch: int, batch: int) -> str:
+        """Return what is said of a loss that is not finite."""
+        return (
+            f"the loss is {loss} in {self.stage_name}, step {step} (epoch {epoch}, batch {batch}): "
+            f"{_TOO_LARGE}"
+        )
+
+    def weights_failure(self) -> str:
+        """Return what is said of weights that are not finite after the last step."""
+        return (
+            f"weights are not finite after {self.stage_name}, step {self.global_step - 1} (epoch "
+            f"{self.current_epoch}): {_TOO_LARGE}"
+        )
 
     def check_finite(self) -> None:
         """Check the losses that were not looked at yet, and the weights, which no loss has shown.
@@ -322,10 +333,7 @@ class TrainableModule(BenchModule):
         self._look_at_losses()
         finite = [torch.isfinite(value).all() for value in self.parameters()]
         if finite and not torch.stack(finite).all():
-            raise UserError(
-                f"weights are not finite after {self.stage_name}, step {self.global_step - 1} "
-                f"(epoch {self.current_epoch}): {TOO_LARGE}"
-            )
+            raise UserError(self.weights_failure())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save nothing that is not finite (Lightning hook)."""

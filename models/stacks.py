@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from ntdh_bench.batch import PairedBatch
+from ntdh_bench.batch import Inputs, PairedBatch
 from ntdh_bench.contract import StackMember
 from ntdh_bench.distillers import Distiller
 from ntdh_bench.distillers.base import OneByOne
@@ -29,7 +29,7 @@ from ntdh_bench.stacks.graphs import StepGraph, cuda_graph
 from ntdh_bench.stacks.networks import NetworkStack
 from ntdh_bench.stacks.teachers import TeacherStack
 
-from .base import TOO_LARGE, EvaluatedSplit, TrainableModule, check_network, layer_widths
+from .base import EvaluatedSplit, TrainableModule, check_network, layer_widths
 
 
 class ModuleStack(TrainableModule):
@@ -71,9 +71,10 @@ class ModuleStack(TrainableModule):
     def losses(self, batch: PairedBatch, batch_idx: int) -> Tensor:
         """Return the members' losses ``(K,)`` of a batch ``(S, B, ...)`` of their streams."""
 
-    @abstractmethod
     def owners(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
         """Yield every parameter with the members of its rows, ``(M,)``, or of all of it, ``()``."""
+        every = torch.arange(len(self._bad_batch), device=self.device)
+        return ((parameter, every) for parameter in self.parameters())
 
     def _global_states(self) -> list[Tensor]:
         # A recorded step draws nothing, but recording one is not said to leave a GPU's state alone.
@@ -192,28 +193,17 @@ class ModuleStack(TrainableModule):
         found = zip(self._bad_batch.tolist(), self._bad_loss.tolist(), finite.tolist(), strict=True)
         for member, (batch, loss, whole) in enumerate(found):
             if batch >= 0:
-                self.failures.setdefault(member, self._loss_failure(batch, loss))
+                step = self._first_step + batch // self.trainer.accumulate_grad_batches
+                failure = self.loss_failure(loss, step, self.current_epoch, batch)
+                self.failures.setdefault(member, failure)
             elif not whole:
-                self.failures.setdefault(member, self._weights_failure())
+                self.failures.setdefault(member, self.weights_failure())
         optimizers = self.trainer.optimizers
         states = [s for optimizer in optimizers for s in optimizer.state.values()]
         values = [*self.parameters(), *self.buffers(), *(v for s in states for v in s.values())]
         for value in values:
             if isinstance(value, Tensor) and value.is_floating_point():
                 value.nan_to_num_(0, 0, 0)
-
-    def _loss_failure(self, batch: int, loss: float) -> str:
-        step = self._first_step + batch // self.trainer.accumulate_grad_batches
-        return (
-            f"the loss is {loss} in {self.stage_name}, step {step} (epoch {self.current_epoch}, "
-            f"batch {batch}): {TOO_LARGE}"
-        )
-
-    def _weights_failure(self) -> str:
-        return (
-            f"weights are not finite after {self.stage_name}, step {self.global_step - 1} (epoch "
-            f"{self.current_epoch}): {TOO_LARGE}"
-        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save which members failed (Lightning hook)."""
@@ -224,7 +214,39 @@ class ModuleStack(TrainableModule):
         self.failures = dict(checkpoint["stack"]["failures"])
 
 
-class JointStack(ModuleStack):
+class _StreamStack(ModuleStack):
+    """Members of one class of modules, whose networks are trained on a stream each.
+
+    Args:
+        members: untrained.
+        networks: the names of their networks.
+    """
+
+    stream_of: Tensor
+
+    def __init__(self, members: Sequence[StackMember], *networks: str) -> None:
+        modules = [member.module for member in members]
+        super().__init__(modules)
+        self.networks = nn.ModuleDict(
+            {name: NetworkStack([getattr(module, name) for module in modules]) for name in networks}
+        )
+        self.register_buffer("stream_of", _streams(members), persistent=False)
+
+    def logits(self, network: str, inputs: Inputs) -> Tensor:
+        """Return the logits ``(K, B, C)`` of a network for inputs ``(S, B, ...)``."""
+        outputs: dict[str, Tensor] = self.networks[network](of_members(inputs, self.stream_of))
+        return outputs[LOGITS]
+
+    def state_of(self, member: int) -> dict[str, Tensor]:
+        """Return a member's weights, by the names of its module."""
+        return {
+            f"{part}.{name}": value
+            for part, network in self.networks.items()
+            for name, value in cast(NetworkStack, network).state_of(member).items()
+        }
+
+
+class JointStack(_StreamStack):
     """Members of :class:`.joint.JointModule`, one a stream.
 
     Args:
@@ -232,72 +254,35 @@ class JointStack(ModuleStack):
         streams: their data.
     """
 
-    stream_of: Tensor
-
     def __init__(self, members: Sequence[StackMember], streams: Sequence[Any]) -> None:
-        modules = [member.module for member in members]
-        super().__init__(modules)
-        batch = next(streams[0].batches("train", batch_size=2))
-        _check_pair(modules[0].teacher, modules[0].companion, self.num_classes, batch)
-        self.teachers = NetworkStack([module.teacher for module in modules])
-        self.companions = NetworkStack([module.companion for module in modules])
-        self.register_buffer("stream_of", _streams(members), persistent=False)
+        super().__init__(members, "teacher", "companion")
+        first, batch = members[0].module, next(streams[0].batches("train", batch_size=2))
+        _check_pair(first.teacher, first.companion, self.num_classes, batch)
 
     def losses(self, batch: PairedBatch, batch_idx: int) -> Tensor:
         """Return CE + CE + Dist of each member, ``(K,)``."""
-        logits_a = self.teachers(of_members(batch["teacher"], self.stream_of))[LOGITS]
-        logits_b = self.companions(of_members(batch["student"], self.stream_of))[LOGITS]
+        logits_a = self.logits("teacher", batch["teacher"])
+        logits_b = self.logits("companion", batch["student"])
         target = batch["target"][self.stream_of]
         task = self.task_losses(logits_a, target) + self.task_losses(logits_b, target)
         return task + kd(logits_b, logits_a, temperature=1.0)
 
-    def owners(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
-        """Yield the parameters of both networks."""
-        members = torch.arange(len(self.stream_of), device=self.device)
-        return ((parameter, members) for parameter in self.parameters())
 
-    def state_of(self, member: int) -> dict[str, Tensor]:
-        """Return a member's weights, by the names of :class:`.joint.JointModule`."""
-        parts = {"teacher": self.teachers, "companion": self.companions}
-        return {
-            f"{part}.{name}": value
-            for part, network in parts.items()
-            for name, value in network.state_of(member).items()
-        }
-
-
-class SingleStack(ModuleStack):
+class SingleStack(_StreamStack):
     """Members of :class:`.teacher.TeacherModule`, one a stream.
 
     Args:
         members: untrained.
-        streams: their data.
     """
 
-    stream_of: Tensor
-
-    def __init__(self, members: Sequence[StackMember], streams: Sequence[Any]) -> None:
-        modules = [member.module for member in members]
-        super().__init__(modules)
-        self.modality = modules[0].modality
-        self.networks = NetworkStack([module.network for module in modules])
-        self.register_buffer("stream_of", _streams(members), persistent=False)
+    def __init__(self, members: Sequence[StackMember]) -> None:
+        super().__init__(members, "network")
+        self.modality = members[0].module.modality
 
     def losses(self, batch: PairedBatch, batch_idx: int) -> Tensor:
         """Return the cross entropy of each member, ``(K,)``."""
         inputs = batch["teacher" if self.modality == "teacher" else "student"]
-        logits = self.networks(of_members(inputs, self.stream_of))[LOGITS]
-        return self.task_losses(logits, batch["target"][self.stream_of])
-
-    def owners(self) -> Iterator[tuple[nn.Parameter, Tensor]]:
-        """Yield the parameters of the networks."""
-        members = torch.arange(len(self.stream_of), device=self.device)
-        return ((parameter, members) for parameter in self.parameters())
-
-    def state_of(self, member: int) -> dict[str, Tensor]:
-        """Return a member's weights, by the names of :class:`.teacher.TeacherModule`."""
-        state = self.networks.state_of(member)
-        return {f"network.{name}": value for name, value in state.items()}
+        return self.task_losses(self.logits("network", inputs), batch["target"][self.stream_of])
 
 
 class _Group(NamedTuple):

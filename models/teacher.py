@@ -74,7 +74,7 @@ class TeacherModule(TrainableModule):
 
     def stack(self, members: Sequence[StackMember], streams: Sequence[Any]) -> SingleStack:
         """Return members of this class as one module."""
-        return SingleStack(members, streams)
+        return SingleStack(members)
 
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
         """Cross entropy of one batch (Lightning hook)."""

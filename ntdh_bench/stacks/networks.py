@@ -58,9 +58,15 @@ class NetworkStack(nn.Module):
             assert isinstance(inputs, Tensor)
             flat = inputs.flatten(2)
             inputs = (flat * keep[INPUT].to(flat).unsqueeze(1)).view_as(inputs)
-        state = {**dict(self._tapped.named_parameters()), **dict(self._tapped.named_buffers())}
-        run = self._run if self._is_chain else vmap(self._run)
-        outputs: dict[str, Tensor] = run(state, keep, inputs)
+        outputs: dict[str, Tensor]
+        if self._is_chain:
+            self._keep = keep
+            outputs = self._tapped(inputs)
+        else:
+            tapped = self._tapped
+            state = {**dict(tapped.named_parameters()), **dict(tapped.named_buffers())}
+            outputs = vmap(self._run_one)(state, keep, inputs)
+        self._keep = {}
         return outputs
 
     def mask(self, layer: str, keep: Tensor) -> None:
@@ -79,16 +85,11 @@ class NetworkStack(nn.Module):
         """Return a member's weights by the names that its network gives them."""
         return {name: value[member] for name, value in self.network.state_dict().items()}
 
-    def _run(
+    def _run_one(
         self, state: dict[str, Tensor], keep: dict[str, Tensor], inputs: Inputs
     ) -> dict[str, Tensor]:
         self._keep = keep
-        outputs: dict[str, Tensor] = (
-            self._tapped(inputs)
-            if self._is_chain
-            else functional_call(self._tapped, state, (inputs,))
-        )
-        self._keep = {}
+        outputs: dict[str, Tensor] = functional_call(self._tapped, state, (inputs,))
         return outputs
 
     def _zeroed(self, layer: str, features: Tensor) -> Tensor:

@@ -31,11 +31,10 @@ class TeacherStack:
     """
 
     def __init__(self, members: Sequence[StackMember], layers: Sequence[str]) -> None:
-        kinds = {(m.module.frozen_teacher.hash, m.stream, _mask_key(m)): m for m in members}
+        keys = [(m.module.frozen_teacher.hash, m.stream, _mask_key(m)) for m in members]
+        kinds = dict(zip(keys, members, strict=True))
         places = {key: place for place, key in enumerate(kinds)}
-        self.of_member = torch.tensor(
-            [places[m.module.frozen_teacher.hash, m.stream, _mask_key(m)] for m in members]
-        )
+        self.of_member = torch.tensor([places[key] for key in keys])
         teachers = list(kinds.values())
         self._streams = torch.tensor([teacher.stream for teacher in teachers])
         networks = [teacher.module.frozen_teacher.network for teacher in teachers]
