@@ -41,12 +41,18 @@ class Mask(Callback, ABC):
         """Check the module that is run, or tell it of the mask (Lightning hook)."""
 
 
+def removal_order(divergence: Tensor, removes: Removes) -> Tensor:
+    """Return the positions along the last dimension in the order in which they are removed.
+
+    Equal values are ranked by position, so that the choice is deterministic.
+    """
+    return divergence.argsort(stable=True, dim=-1, descending=removes == "most_divergent")
+
+
 def keep_mask(
     divergence: Tensor, ratio: float, removes: Removes, generator: torch.Generator
 ) -> Tensor:
     """Return which entries stay when ``round(ratio * N)`` (halves to even) are removed.
-
-    Equal values are ranked by position, so that the choice is deterministic.
 
     Args:
         divergence: ``(N,)``; of ``random`` only the length counts.
@@ -62,7 +68,7 @@ def keep_mask(
         order = torch.randperm(count, generator=generator)
         order = order.to(divergence.device, non_blocking=True)
     else:
-        order = divergence.argsort(descending=removes == "most_divergent", stable=True)
+        order = removal_order(divergence, removes)
     keep = torch.ones(count, dtype=torch.bool, device=divergence.device)
     keep[order[: round(ratio * count)]] = False
     return keep

@@ -11,7 +11,7 @@ from torch import Tensor
 from ntdh_bench.contract import Distilling
 from ntdh_bench.divergence import ncjsd
 from ntdh_bench.errors import UserError
-from ntdh_bench.masks.base import Mask, Removes, keep_mask
+from ntdh_bench.masks.base import Mask, Removes, keep_mask, removal_order
 from ntdh_bench.seeding import generator
 
 
@@ -58,8 +58,8 @@ class SampleMask(Mask):
             divergence = torch.zeros(len(target), device=target.device)
         else:
             divergence = ncjsd(logits_teacher, logits_student, target)
-        chosen = generator(self.seed, "sample_mask", epoch, batch_idx)
-        return keep_mask(divergence, self.ratio, self.removes, chosen).nonzero().squeeze(1)
+        stream = self._stream(epoch, batch_idx)
+        return keep_mask(divergence, self.ratio, self.removes, stream).nonzero().squeeze(1)
 
     @staticmethod
     @torch.no_grad()
@@ -83,15 +83,18 @@ class SampleMask(Mask):
         """
         mask, count = members[0], target.shape[1]
         if mask.removes == "random":
-            streams = {m.seed: generator(m.seed, "sample_mask", epoch, batch_idx) for m in members}
+            streams = {member.seed: member._stream(epoch, batch_idx) for member in members}
             orders = {s: torch.randperm(count, generator=stream) for s, stream in streams.items()}
             order = torch.stack([orders[member.seed] for member in members]).to(target.device)
         else:
             teacher, student = logits_teacher.flatten(0, 1), logits_student.flatten(0, 1)
             divergence = ncjsd(teacher, student, target.flatten()).view(target.shape)
-            most = mask.removes == "most_divergent"
-            order = divergence.argsort(stable=True, dim=1, descending=most)
+            order = removal_order(divergence, mask.removes)
         return order[:, round(mask.ratio * count) :].sort(dim=1).values
+
+    def _stream(self, epoch: int, batch_idx: int) -> torch.Generator:
+        """Return what the rows that a batch loses at random are drawn from."""
+        return generator(self.seed, "sample_mask", epoch, batch_idx)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Hand the mask to the module, which applies it in its training step (Lightning hook)."""
