@@ -131,6 +131,20 @@ def assert_bits(found: torch.Tensor, wanted: torch.Tensor) -> None:
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6 * scale)
 
 
+def run_script(script: str) -> None:
+    """Run Python code, which asserts what it should, on this tree in a process of its own."""
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def refusal(words: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str:
     """Run a command that is refused; returns its error, the last line of standard error."""
     assert main(words) == 1

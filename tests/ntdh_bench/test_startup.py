@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import gc
-import os
-import subprocess
 import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -12,8 +10,8 @@ from typing import Any
 import pytest
 
 from ntdh_bench import startup
+from tests.helpers import run_script
 
-ROOT = Path(__file__).resolve().parents[2]
 # Seconds of imports that a student of small networks does not need.
 NEEDLESS = (
     "torchvision", "torchaudio", "torchmetrics.functional", "torchmetrics.classification", "scipy",
@@ -43,15 +41,7 @@ assert not missing, missing
 
 
 def test_a_worker_imports_what_it_needs_and_torchmetrics_the_rest_when_asked() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    run_script(SCRIPT)
 
 
 def light(loader: Any) -> ModuleType:

@@ -1,18 +1,15 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from ntdh_bench.cli import main
 from ntdh_bench.records.rows import csv_path, read_rows
+from tests.helpers import run_script
 from tests.ntdh_bench.records.test_cells import as_schema
 from tests.ntdh_bench.report.rows import make_row, write_results
 
-ROOT = Path(__file__).resolve().parents[3]
 HEAVY = ("torch", "lightning", "jsonargparse")
 CHECK_IMPORTS = ("matplotlib", "numpy", "scipy", *HEAVY)
 
@@ -110,12 +107,4 @@ def test_imports_nothing_heavy(folder: Path) -> None:
         "assert main(['tables', *words]) == 0\n"
         f"assert not set({HEAVY!r}) & set(sys.modules)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    run_script(script)
