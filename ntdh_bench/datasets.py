@@ -82,8 +82,8 @@ class DatasetInfo:
     Attributes:
         name: as on the command line.
         title: one line.
-        modalities: teacher's and student's.
-        folders: names under the data root, empty if no files are needed.
+        modalities: teacher's and student's, or those to choose from.
+        folders: names of folders or files under the data root, empty if none are needed.
         licence: terms of the files, one line.
         how_to_get: one line.
         prepare: ``(root, from_folder, **options)`` gets the published files, or makes what is
@@ -93,11 +93,12 @@ class DatasetInfo:
             files, a few words; None if nothing is. It opens no file and takes no second.
         verify: ``root`` -> what was found, file by file.
         sample: ``(root, seed)`` writes the simulated files.
+        either_way: whether any modality may teach any other.
     """
 
     name: str
     title: str
-    modalities: tuple[str, str]
+    modalities: tuple[str, ...]
     folders: tuple[str, ...]
     licence: str
     how_to_get: str
@@ -106,6 +107,7 @@ class DatasetInfo:
     verify: Callable[[Path], list[FileCheck]] | None = None
     sample: Callable[[Path, int], None] | None = None
     options: tuple[Option, ...] = ()
+    either_way: bool = False
 
 
 def dataset_names() -> set[str]:
@@ -146,7 +148,7 @@ def state_of(info: DatasetInfo, root: Path) -> Presence:
     folders = [root / name for name in info.folders]
     if any(is_simulated(folder, root) for folder in folders):
         return Presence("simulated")
-    if not any(folder.is_dir() for folder in folders):
+    if not any(folder.exists() for folder in folders):
         return Presence("missing")
     try:
         lacking = info.lacking(root) if info.lacking else None

@@ -9,7 +9,6 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ntdh_bench.batch import Split
@@ -20,6 +19,7 @@ from ntdh_bench.ranges import check_at_least, check_choice, check_within
 
 from ..files import FilePairs
 from ..paired import PairedDataset, TensorPairs
+from ..scaling import standardised
 from .clips import ClipPairs
 from .features import FeatureTable, read_features
 from .layout import FEATURES, dataset_folder
@@ -219,8 +219,8 @@ class RAVDESSDataModule(FilePairs):
     def _feature_splits(self, table: FeatureTable) -> dict[Split, PairedDataset]:
         rows = self._rows(table.names, table.copies)
         self._content = [table.digest]
-        audio = _standardised(table.audio, rows["train"])
-        face = _standardised(table.face, rows["train"])
+        audio = standardised(table.audio, rows["train"])
+        face = standardised(table.face, rows["train"])
         target = _targets(table.names)
         return {
             split: TensorPairs(audio[index], face[index], target[index])
@@ -260,12 +260,3 @@ def _alone(store: Store | None, partner: Store | None, kind: StoreKind) -> list[
 
 def _targets(names: Sequence[ClipName]) -> Tensor:
     return torch.tensor([name.target for name in names])
-
-
-def _standardised(values: NDArray[np.float32], train: Tensor) -> Tensor:
-    """Return float32 (N, D) with mean 0 and deviation 1 over the rows ``train``; D may be 0."""
-    scaled = torch.from_numpy(values).double()
-    if not scaled.numel():
-        return scaled.float()
-    spread = scaled[train].std(0, correction=0)
-    return ((scaled - scaled[train].mean(0)) / spread.where(spread > 0, 1.0)).float()

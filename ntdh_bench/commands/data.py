@@ -94,9 +94,12 @@ def _list(arguments: argparse.Namespace) -> int:
     rows = [("data set", "teacher → student", "files", "note")]
     for info in catalogue():
         state, lacking = state_of(info, root)
-        note = lacking or (info.title if state != "missing" else info.how_to_get)
-        rows.append((info.name, " → ".join(info.modalities), state, note))
+        modalities = (" ↔ " if info.either_way else " → ").join(info.modalities)
+        rows.append((info.name, modalities, state, lacking or info.title))
     _print_table(rows)
+    print("\ndata set: licence; how to get it")
+    for info in catalogue():
+        print(f"{info.name}: {info.licence}; {info.how_to_get}")
     print(f"\ndata root: {root} (change it with --root or NTDH_DATA)")
     print("`ntdh-bench data prepare NAME` gets a data set or says how, `verify NAME` checks it")
     return 0

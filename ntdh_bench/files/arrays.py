@@ -17,7 +17,8 @@ from ntdh_bench.files.archives import open_zip, read_member
 from ntdh_bench.files.reading import AGAIN, checked_size, reading
 
 _MAX_BYTES = 1 << 30
-_MAX_MEMBERS = 1000
+#: Most arrays of a ``.npz``.
+MAX_MEMBERS = 1000
 _MAX_HEADER = 10_000
 
 
@@ -89,7 +90,7 @@ def read_npz(
     arrays: dict[str, NDArray[Any]] = {}
     left = max_bytes
     what = "a .npz of plain arrays"
-    with reading(path, what, remedy), open_zip(path, _MAX_MEMBERS, what, remedy) as archive:
+    with reading(path, what, remedy), open_zip(path, MAX_MEMBERS, what, remedy) as archive:
         for member in archive.infolist():
             key = member.filename.removesuffix(".npy")
             spec = (specs or {}).get(key, default)

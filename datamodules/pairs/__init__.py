@@ -1,0 +1,1 @@
+"""Paired sets of vectors, series and small images: two modalities of one ``.npz``."""

@@ -1,0 +1,184 @@
+"""Published data sets that become one ``.npz`` of paired arrays. Imports no torch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from ntdh_bench.datasets import (
+    DatasetInfo,
+    FileCheck,
+    begin_simulated,
+    refuse_simulated,
+)
+from ntdh_bench.errors import FileError, UserError
+
+from .arrays import SPLITS, PairedArrays, read_arrays, write_arrays
+
+#: Folder below the data root that holds the ``.npz`` of all sets.
+FOLDER = "pairs"
+
+Read = Callable[[Path], PairedArrays]
+Write = Callable[[Path, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedSet(DatasetInfo):
+    """An entry of the data catalogue whose modalities lie in ``<root>/pairs/<name>.npz``.
+
+    Attributes:
+        class_names: in the order of the targets.
+        images: modalities whose arrays ``(N, H, W)`` are images, not series.
+        read: from a folder in the published layout to its arrays.
+        write: ``(folder, seed)`` writes small simulated files in that layout.
+    """
+
+    class_names: tuple[str, ...]
+    read: Read
+    write: Write
+    images: tuple[str, ...] = ()
+
+    def path(self, root: Path) -> Path:
+        """Return where the ``.npz`` is below a data root."""
+        return root / FOLDER / f"{self.name}.npz"
+
+
+def published_set(
+    name: str,
+    title: str,
+    modalities: tuple[str, ...],
+    class_names: tuple[str, ...],
+    licence: str,
+    how_to_get: str,
+    read: Read,
+    write: Write,
+    images: tuple[str, ...] = (),
+    fetch: Callable[[Path], None] | None = None,
+) -> PublishedSet:
+    """Return the catalogue's entry of a set, see :class:`PublishedSet`.
+
+    Args:
+        name: of the set and of its ``.npz``.
+        title: one line.
+        modalities: names of the arrays; the first two are teacher and student by default.
+        class_names: in the order of the targets.
+        licence: terms of the files, one line.
+        how_to_get: where the published files are, a few words.
+        read: from a folder in the published layout to its arrays.
+        write: ``(folder, seed)`` writes small simulated files in that layout.
+        images: modalities whose arrays ``(N, H, W)`` are images, not series.
+        fetch: downloads the published files into a folder; None: they are fetched by hand.
+    """
+    return PublishedSet(
+        name=name,
+        title=title,
+        modalities=modalities,
+        folders=(f"{FOLDER}/{name}.npz",),
+        licence=licence,
+        how_to_get=f"{how_to_get}, then data prepare {name}{'' if fetch else ' --from FOLDER'}",
+        prepare=partial(_prepare, name=name, how_to_get=how_to_get, read=read, fetch=fetch),
+        verify=partial(_verify, name=name),
+        sample=partial(write_simulated, name=name, read=read, write=write),
+        either_way=True,
+        class_names=class_names,
+        read=read,
+        write=write,
+        images=images,
+    )
+
+
+def write_simulated(root: Path, seed: int, *, name: str, read: Read, write: Write) -> None:
+    """Write simulated files to ``<root>/<name>``, and what the reader makes of them.
+
+    Raises:
+        UserError: a folder may hold real data, or cannot be written.
+    """
+    begin_simulated(root, [name, FOLDER], seed=seed)
+    write(root / name, seed)
+    write_arrays(root / FOLDER / f"{name}.npz", read(root / name))
+
+
+def _prepare(
+    root: Path,
+    from_folder: Path | None,
+    *,
+    name: str,
+    how_to_get: str,
+    read: Read,
+    fetch: Callable[[Path], None] | None,
+) -> list[str]:
+    """Make the ``.npz`` of a set of its published files, taken from a folder or downloaded."""
+    path = root / FOLDER / f"{name}.npz"
+    refuse_simulated(root, path.parent)
+    if from_folder is not None:
+        refuse_simulated(from_folder, from_folder)
+        arrays = read(from_folder)
+    elif fetch is None:
+        raise UserError(f"{name} cannot be downloaded here: {how_to_get}, then use --from FOLDER")
+    else:
+        with TemporaryDirectory() as folder:
+            fetch(Path(folder))
+            arrays = read(Path(folder))
+    write_arrays(path, arrays)
+    return [f"{len(arrays):,} samples in {path}"]
+
+
+def _verify(root: Path, *, name: str) -> list[FileCheck]:
+    return verify_file(root / FOLDER / f"{name}.npz")
+
+
+def verify_file(path: Path) -> list[FileCheck]:
+    """Return what is found in a ``.npz`` of paired arrays: one line an array, and its splits."""
+    try:
+        arrays = read_arrays(path)
+    except FileError as error:
+        return [FileCheck.failed(path, "corrupt" if path.exists() else "missing", error)]
+    notes = [
+        f"{name}: {array.dtype} {array.shape}" for name, array in arrays.modalities.items()
+    ] + [_parts(arrays)]
+    checks = [FileCheck(path, "ok", note) for note in notes]
+    return checks + [FileCheck(path, "incomplete", note) for note in _doubts(arrays)]
+
+
+def _parts(arrays: PairedArrays) -> str:
+    classes = f"{arrays.num_classes} classes"
+    groups = "no groups" if arrays.group is None else f"{len(np.unique(arrays.group))} groups"
+    if arrays.split is None:
+        return f"{len(arrays):,} samples, {classes}, {groups}, no split"
+    sizes = Counter(arrays.split.tolist())
+    parts = [f"{sizes[part]:,} {name}" for name, part in SPLITS.items() if sizes[part]]
+    return f"{', '.join(parts)}, {classes}, {groups}"
+
+
+def _doubts(arrays: PairedArrays) -> list[str]:
+    """Return what makes the arrays less than a sound benchmark."""
+    doubts = [
+        f"{name}: all samples are equal"
+        for name, array in arrays.modalities.items()
+        if (array == array[:1]).all()
+    ]
+    if len(arrays.modalities) < 2:
+        doubts.append("one modality, expected two or more")
+    if arrays.split is None:
+        return doubts
+    for name in ("train", "test"):
+        present = np.unique(arrays.target[arrays.split == SPLITS[name]])
+        if len(present) < arrays.num_classes:
+            doubts.append(f"{arrays.num_classes - len(present)} classes have no {name} samples")
+    train, test = (arrays.split == SPLITS[name] for name in ("train", "test"))
+    for name, array in arrays.modalities.items():
+        if copies := _copies(array[train], array[test]):
+            doubts.append(f"{name}: {copies:,} test samples are training samples as well")
+    return doubts
+
+
+def _copies(train: np.ndarray, test: np.ndarray) -> int:
+    """Return how many rows of ``test`` are in ``train`` too."""
+    known = {row.tobytes() for row in train}
+    return sum(row.tobytes() in known for row in test)
