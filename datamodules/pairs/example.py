@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from .arrays import PairedArrays, read_arrays, write_arrays
-from .published import published_set
+from .published import published_set, verify_file
 
 _FILE = "pairs.npz"
 _CLASSES, _LATENT, _GROUPS, _PER_GROUP = 5, 8, 10, 60
@@ -46,7 +46,7 @@ def _view(
 PAIRS = replace(
     published_set(
         name="pairs",
-        title="your own arrays, or a simulated example",
+        title="a .npz of your own",
         modalities=tuple(_WIDTHS),
         class_names=tuple(map(str, range(_CLASSES))),
         licence="none needed",
@@ -57,5 +57,5 @@ PAIRS = replace(
     folders=(),
     how_to_get="name a .npz of your own: --data.file FILE",
     prepare=None,
-    verify=None,
+    verify=verify_file,
 )

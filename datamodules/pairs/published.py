@@ -19,7 +19,7 @@ from ntdh_bench.datasets import (
 )
 from ntdh_bench.errors import FileError, UserError
 
-from .arrays import SPLITS, PairedArrays, read_arrays, write_arrays
+from .arrays import SPLITS, TEST, TRAIN, VAL, PairedArrays, read_arrays, write_arrays
 
 #: Folder below the data root that holds the ``.npz`` of all sets.
 FOLDER = "pairs"
@@ -75,15 +75,16 @@ def published_set(
         images: modalities whose arrays ``(N, H, W)`` are images, not series.
         fetch: downloads the published files into a folder; None: they are fetched by hand.
     """
+    way = f"{how_to_get}, then data prepare {name}{'' if fetch else ' --from FOLDER'}"
     return PublishedSet(
         name=name,
         title=title,
         modalities=modalities,
         folders=(f"{FOLDER}/{name}.npz",),
         licence=licence,
-        how_to_get=f"{how_to_get}, then data prepare {name}{'' if fetch else ' --from FOLDER'}",
-        prepare=partial(_prepare, name=name, how_to_get=how_to_get, read=read, fetch=fetch),
-        verify=partial(_verify, name=name),
+        how_to_get=way,
+        prepare=partial(_prepare, name=name, how_to_get=way, read=read, fetch=fetch),
+        verify=partial(_verify, name=name, how_to_get=way),
         sample=partial(write_simulated, name=name, read=read, write=write),
         either_way=True,
         class_names=class_names,
@@ -115,12 +116,12 @@ def _prepare(
 ) -> list[str]:
     """Make the ``.npz`` of a set of its published files, taken from a folder or downloaded."""
     path = root / FOLDER / f"{name}.npz"
-    refuse_simulated(root, path.parent)
+    refuse_simulated(root, path)
     if from_folder is not None:
         refuse_simulated(from_folder, from_folder)
         arrays = read(from_folder)
     elif fetch is None:
-        raise UserError(f"{name} cannot be downloaded here: {how_to_get}, then use --from FOLDER")
+        raise UserError(f"{name} is not downloaded by this command: {how_to_get}")
     else:
         with TemporaryDirectory() as folder:
             fetch(Path(folder))
@@ -129,8 +130,11 @@ def _prepare(
     return [f"{len(arrays):,} samples in {path}"]
 
 
-def _verify(root: Path, *, name: str) -> list[FileCheck]:
-    return verify_file(root / FOLDER / f"{name}.npz")
+def _verify(root: Path, *, name: str, how_to_get: str) -> list[FileCheck]:
+    path = root / FOLDER / f"{name}.npz"
+    if not path.exists():
+        return [FileCheck(path, "missing", how_to_get)]
+    return verify_file(path)
 
 
 def verify_file(path: Path) -> list[FileCheck]:
@@ -138,7 +142,7 @@ def verify_file(path: Path) -> list[FileCheck]:
     try:
         arrays = read_arrays(path)
     except FileError as error:
-        return [FileCheck.failed(path, "corrupt" if path.exists() else "missing", error)]
+        return [FileCheck.failed(path, "corrupt", error)]
     notes = [
         f"{name}: {array.dtype} {array.shape}" for name, array in arrays.modalities.items()
     ] + [_parts(arrays)]
@@ -171,14 +175,19 @@ def _doubts(arrays: PairedArrays) -> list[str]:
         present = np.unique(arrays.target[arrays.split == SPLITS[name]])
         if len(present) < arrays.num_classes:
             doubts.append(f"{arrays.num_classes - len(present)} classes have no {name} samples")
-    train, test = (arrays.split == SPLITS[name] for name in ("train", "test"))
-    for name, array in arrays.modalities.items():
-        if copies := _copies(array[train], array[test]):
-            doubts.append(f"{name}: {copies:,} test samples are training samples as well")
+    if copies := _copies(arrays):
+        doubts.append(f"{copies:,} test samples are training samples as well")
     return doubts
 
 
-def _copies(train: np.ndarray, test: np.ndarray) -> int:
-    """Return how many rows of ``test`` are in ``train`` too."""
-    known = {row.tobytes() for row in train}
-    return sum(row.tobytes() in known for row in test)
+def _copies(arrays: PairedArrays) -> int:
+    """Return how many test samples equal a training sample in all modalities."""
+    rows = [
+        b"".join(array[row].tobytes() for array in arrays.modalities.values())
+        for row in range(len(arrays))
+    ]
+    parts: dict[int, list[bytes]] = {TRAIN: [], TEST: [], VAL: []}
+    for row, part in zip(rows, [] if arrays.split is None else arrays.split.tolist(), strict=True):
+        parts[part].append(row)
+    known = set(parts[TRAIN])
+    return sum(row in known for row in parts[TEST])

@@ -22,6 +22,9 @@ from ntdh_bench.datasets import (
 )
 from ntdh_bench.errors import UserError
 
+#: Ending of a file of the user's own that ``verify`` takes in place of a data set.
+_OWN_FILE = ".npz"
+
 
 def main(argv: Sequence[str]) -> int:
     """Run ``ntdh-bench data``; returns the exit status, 1 if ``verify`` found anything wrong.
@@ -48,7 +51,8 @@ def _parser() -> argparse.ArgumentParser:
         help="take files you already have from here",
     )
     _add_options(prepare)
-    _add(actions, "verify", "check the files one by one; exit status 1 if any is wrong", _verify)
+    text = "check the files one by one, or a .npz of your own; exit status 1 if any is wrong"
+    _add(actions, "verify", text, _verify)
     sample = _add(actions, "sample", "write small simulated files in the published layout", _sample)
     sample.add_argument("--seed", type=int, default=0, help="default: 0")
     for command in actions.choices.values():
@@ -94,7 +98,7 @@ def _list(arguments: argparse.Namespace) -> int:
     rows = [("data set", "teacher → student", "files", "note")]
     for info in catalogue():
         state, lacking = state_of(info, root)
-        modalities = (" ↔ " if info.either_way else " → ").join(info.modalities)
+        modalities = (" ↔ " if info.either_way else " → ").join(info.modalities[:2])
         rows.append((info.name, modalities, state, lacking or info.title))
     _print_table(rows)
     print("\ndata set: licence; how to get it")
@@ -133,16 +137,18 @@ def _settings(info: DatasetInfo, arguments: argparse.Namespace) -> dict[str, Any
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    info, root = find_dataset(arguments.dataset), data_root(arguments.root)
-    if info.verify is None:
+    name, root = arguments.dataset, data_root(arguments.root)
+    own = name.endswith(_OWN_FILE)
+    info = find_dataset("pairs" if own else name)
+    if info.verify is None or (info.name == "pairs" and not own):
         print(f"{info.name}: no files to check ({info.how_to_get})")
         return 0
-    checks = info.verify(root)
+    checks = info.verify(Path(name) if own else root)
     for check in checks:
         source = "simulated" if is_simulated(check.path, root) else "real"
         print(f"{check.state:<11} {source:<10} {_below(check, root)}: {check.note}")
     wrong = sum(check.state != "ok" for check in checks)
-    print(f"{info.name}: {wrong} of {len(checks)} wrong" if wrong else f"{info.name}: all ok")
+    print(f"{name}: {wrong} of {len(checks)} wrong" if wrong else f"{name}: all ok")
     return 1 if wrong else 0
 
 

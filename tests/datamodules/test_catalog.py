@@ -55,7 +55,7 @@ def test_a_run_without_files_says_what_to_do(make: Any, tmp_path: Path) -> None:
 
 @of_folders
 def test_generated_files_are_not_prepared(info: DatasetInfo, folder: str, tmp_path: Path) -> None:
-    write_marker(tmp_path / folder, {})
+    write_marker(_holder(tmp_path / folder), {})
     assert info.prepare is not None
     with pytest.raises(UserError, match="holds simulated data: name another --root"):
         list(info.prepare(tmp_path, None))
@@ -63,9 +63,15 @@ def test_generated_files_are_not_prepared(info: DatasetInfo, folder: str, tmp_pa
 
 @of_folders
 def test_real_files_are_not_replaced(info: DatasetInfo, folder: str, tmp_path: Path) -> None:
-    (tmp_path / folder).mkdir()
-    (tmp_path / folder / "mine").write_text("real")
+    holder = _holder(tmp_path / folder)
+    holder.mkdir()
+    (holder / "mine").write_text("real")
     assert info.sample is not None
-    with pytest.raises(UserError, match=rf"{folder} is not empty and has no SIMULATED\.json"):
+    with pytest.raises(UserError, match=rf"{holder} is not empty and has no SIMULATED\.json"):
         info.sample(tmp_path, 0)
-    assert [path.name for path in tmp_path.rglob("*")] == [folder, "mine"]
+    assert [path.name for path in tmp_path.rglob("*")] == [holder.name, "mine"]
+
+
+def _holder(path: Path) -> Path:
+    """Return the folder that a marker lies in: of a file, that of the file."""
+    return path.parent if path.suffix else path

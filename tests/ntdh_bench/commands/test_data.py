@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ntdh_bench.commands.data import main
-from ntdh_bench.datasets import find_dataset
+from ntdh_bench.datasets import catalogue, find_dataset
 from ntdh_bench.errors import UserError
 
 
@@ -17,18 +17,20 @@ def test_list_names_the_data_sets(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "mnist" in shown
     assert "synthetic" in shown
     assert "missing" in shown
+    for info in catalogue():
+        assert f"{info.name}: {info.licence}; {info.how_to_get}" in shown
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_list_has_one_line_of_80_characters_a_set(
+def test_list_has_one_line_of_100_characters_a_set(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], there: bool
 ) -> None:
     for name in ("mnist", "ravdess", "semantickitti", "nyuv2") if there else ():
         (tmp_path / name).mkdir()
     main(["data", "list", "--root", str(tmp_path)])
     lines = capsys.readouterr().out.split("\n\n")[0].splitlines()
-    assert len(lines) == 6
-    assert max(map(len, lines)) <= 80
+    assert len(lines) == 1 + len(catalogue())
+    assert max(map(len, lines)) <= 100
     assert sum("incomplete" in line for line in lines) == 4 * there
 
 
@@ -39,7 +41,7 @@ def test_a_narrow_terminal_cuts_the_lines(
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     main(["data", "list", "--root", str(tmp_path)])
     lines = capsys.readouterr().out.split("\n\n")[0].splitlines()
-    assert len(lines) == 6
+    assert len(lines) == 1 + len(catalogue())
     assert max(map(len, lines)) == 40
 
 
@@ -122,7 +124,7 @@ def test_options_reach_prepare_with_their_defaults(
 
 def test_unknown_names(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(
-        UserError, match="unknown data set 'x': choose one of mnist, nyuv2, ravdess"
+        UserError, match="unknown data set 'x': choose one of .*mnist, nyuv2, pairs.*, ravdess"
     ):
         main(["data", "verify", "x"])
     with pytest.raises(SystemExit) as stopped:
