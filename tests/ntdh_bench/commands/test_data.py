@@ -124,7 +124,7 @@ def test_options_reach_prepare_with_their_defaults(
 
 def test_unknown_names(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(
-        UserError, match="unknown data set 'x': choose one of .*mnist, nyuv2, pairs.*, ravdess"
+        UserError, match=r"unknown data set 'x': choose one of .*mnist, nyuv2, pairs.*, ravdess"
     ):
         main(["data", "verify", "x"])
     with pytest.raises(SystemExit) as stopped:
