@@ -23,6 +23,10 @@ class FileError(UserError):
     """A file that is missing, cannot be read, or does not hold what it should."""
 
 
+class DataError(UserError):
+    """Data that a run cannot have: missing, damaged, or not as the settings say."""
+
+
 class NotStackable(UserError):
     """What cannot be a member of a stack, and why."""
 

@@ -6,9 +6,10 @@ An experiment is a YAML file, ``configs/sweeps/<name>.yaml``::
     requires: mnist                 # if given, a data set that must be part of this version
     part_of: table2                 # if given, the experiment whose exhibit shows the runs as well
     base: ../mnist_kd.yaml          # or mnist_kd, which is shipped; or a list, later ones win
-    protocols:                      # the first is the default
+    protocols:
       mnist: {seeds: 5}             # seeds 0 to 4; or a list of seeds
       mnist_short: {seeds: 3, overrides: {trainer.max_epochs: 15}}
+    default: [mnist]                # protocols that are run unless told; if not given, the first
     keep: [curves]                  # extras that are collected: curves (per epoch), maps
     command: fit                    # or saliency (Algorithm 1 alone)
     grids:                          # their union; a grid is the product of its axes and the seeds
@@ -59,7 +60,9 @@ from ntdh_bench.run_hash import pin, run_hash
 COMMANDS = ("fit", "saliency")
 MAX_SEED = 2**32 - 1  # of NumPy's generator
 EXTRAS = ("curves", "maps")
-_KEYS = {"title", "requires", "part_of", "base", "protocols", "keep", "command", "grids"}
+_KEYS = {
+    "title", "requires", "part_of", "base", "protocols", "default", "keep", "command", "grids",
+}  # fmt: skip
 # Names become columns of records and names of files.
 _NAME, _NAME_WORDS = r"\w[\w.+ -]{0,79}", "letters, digits, _, -, ., + and spaces, at most 80"
 _GRID_KEYS = {"overrides", "axes", "exclude"}
@@ -108,7 +111,8 @@ class Experiment:
         requires: name of a data set of ``ntdh-bench data list``, empty if it names none.
         part_of: experiment whose tables, figures and claims its runs belong to; usually itself.
         missing: whether it is not part of this version; then there are no runs.
-        protocols: by name, the default first.
+        protocols: by name.
+        default: names of those that are run unless told.
         keep: extras that are collected.
         runs: of all protocols, equal ones once; seeds vary fastest, so that neighbours need
             different teachers.
@@ -121,6 +125,7 @@ class Experiment:
     part_of: str
     missing: bool
     protocols: dict[str, Protocol]
+    default: tuple[str, ...]
     keep: tuple[str, ...]
     runs: tuple[Run, ...]
     path: Path
@@ -199,6 +204,7 @@ def load_experiment(path: Path, overrides: Mapping[str, Any] | None = None) -> E
         part_of=part_of,
         missing=missing,
         protocols=protocols,
+        default=_default(spec, path),
         keep=keep,
         runs=runs,
         path=path,
@@ -386,6 +392,13 @@ def _protocol(name: str, value: Any, path: Path) -> Protocol:
         )
     overrides = expect(settings.get("overrides"), dict, path, f"{where}.overrides")
     return Protocol(name, tuple(seeds), overrides)
+
+
+def _default(spec: Mapping[str, Any], path: Path) -> tuple[str, ...]:
+    """Return the protocols that are run unless told, each once."""
+    names = list(spec["protocols"])
+    given = expect(spec.get("default"), list, path, "default") or names[:1]
+    return tuple(dict.fromkeys(_choice(name, names, path, "default") for name in given))
 
 
 def is_seed(value: Any) -> bool:

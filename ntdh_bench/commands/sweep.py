@@ -33,7 +33,7 @@ from ntdh_bench.sweep.driver import Driver, Outcome
 from ntdh_bench.sweep.engine import FUNCTION, Engine, cores, default_jobs, gpus, stack_memory
 from ntdh_bench.sweep.estimate import expected_seconds
 from ntdh_bench.sweep.local import LocalEngine
-from ntdh_bench.sweep.progress import Progress, describe, duration
+from ntdh_bench.sweep.progress import Progress, duration, failed
 from ntdh_bench.sweep.store import Store, finished_runs
 from ntdh_bench.sweep.transfer import check_target, import_records
 
@@ -84,7 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("config", metavar="CONFIG", help="a YAML file, or the name of one in configs/sweeps/")
-    add("--protocol", metavar="NAME", help="training protocol; default: the experiment's first")
+    add("--protocol", metavar="NAME[,NAME]",
+        help="training protocols; default: the experiment's choice, mostly its first")  # fmt: skip
     add("--only", action="append", default=[], metavar="AXIS=LABEL[,LABEL]",
         help="only these cells, as --dry-run names them; may be repeated")  # fmt: skip
     add("--data.root", dest="data_root", type=Path, metavar="FOLDER",
@@ -177,18 +178,18 @@ def _check_name(experiment: Experiment, shipped: Path | None) -> None:
 
 
 def _selected(experiment: Experiment, options: argparse.Namespace) -> list[Run]:
-    """Return the runs of the protocol and the cells that were asked for."""
-    protocol = options.protocol or next(iter(experiment.protocols))
-    if protocol not in experiment.protocols:
+    """Return the runs of the protocols and the cells that were asked for."""
+    wanted = options.protocol.split(",") if options.protocol else experiment.default
+    if unknown := [name for name in wanted if name not in experiment.protocols]:
         raise UserError(
-            f"{experiment.name} has no protocol {protocol}: choose from "
+            f"{experiment.name} has no protocol {unknown[0]}: choose from "
             f"{', '.join(experiment.protocols)}"
         )
-    runs = [run for run in experiment.runs if run.protocol == protocol]
+    runs = [run for run in experiment.runs if run.protocol in wanted]
     for text in options.only:
         runs = _only(runs, text)
     if not runs:
-        raise UserError(f"{experiment.name}, protocol {protocol}: no run is selected")
+        raise UserError(f"{experiment.name}, protocol {', '.join(wanted)}: no run is selected")
     return runs
 
 
@@ -317,10 +318,10 @@ def _summarise(outcome: Outcome, store: Store, seconds: float) -> None:
     counts += [f"{outcome.elsewhere} done by another sweep"] if outcome.elsewhere else []
     counts += [f"{outcome.retried} repeated"] if outcome.retried else []
     counts += [f"{outcome.divided} stack(s) done again in parts"] if outcome.divided else []
-    counts += [f"{len(outcome.failures)} failed"]
+    counts += [f"{outcome.failed} failed"]
     counts += [f"{outcome.left} left"] if outcome.left else []
     print(f"{', '.join(counts)}, in {duration(seconds)}")
     for path in outcome.damaged:
         print(f"damaged record, run again: {path}")
-    for run, reason in outcome.failures:
-        print(f"failed: {describe(run)}: {reason}; log: {store.log(run.hash)}")
+    for failure in outcome.failures:
+        print(f"{failed(failure)}; log: {store.log(failure.run.hash)}")

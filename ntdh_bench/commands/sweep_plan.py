@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from ntdh_bench.experiments import Run
 from ntdh_bench.stacks.plan import Plan, Stack
@@ -11,13 +11,13 @@ from ntdh_bench.sweep.estimate import Expected
 from ntdh_bench.sweep.progress import duration
 
 
-def print_plan(runs: Sequence[Run], plan: Plan, expected: Expected | None, jobs: int) -> None:
+def print_plan(runs: Sequence[Run], plan: Plan, expected: Expected, jobs: int) -> None:
     """Print a line for every run, one for every stack and for why runs are alone, and the time.
 
     Args:
         runs: those that are selected.
         plan: of those of them that are to do.
-        expected: what these take one after the other, None if nothing tells.
+        expected: what these take one after the other.
         jobs: workers at once.
     """
     for line in _padded(_table(runs, plan)):
@@ -25,8 +25,8 @@ def print_plan(runs: Sequence[Run], plan: Plan, expected: Expected | None, jobs:
     print()
     for line in _lines(plan):
         print(line)
-    todo = _places(plan)
-    print(f"{len(runs)} runs, {len(todo)} to do{_estimate(runs, todo, plan, expected, jobs)}")
+    todo = len(_places(plan))
+    print(f"{len(runs)} runs, {todo} to do{_known(plan, expected, jobs)}{_unknown(expected)}")
 
 
 def plan_summary(plan: Plan) -> str:
@@ -81,15 +81,18 @@ def _padded(table: Iterator[list[str]]) -> Iterator[str]:
         yield "  ".join(padded).rstrip()
 
 
-def _estimate(
-    runs: Sequence[Run], todo: Collection[str], plan: Plan, expected: Expected | None, jobs: int
-) -> str:
-    if not todo:
+def _known(plan: Plan, expected: Expected, jobs: int) -> str:
+    seconds, word, runs, unknown = expected
+    if not runs:
         return ""
-    if expected is None:
-        return f"; time unknown: no run of protocol {runs[0].protocol} is finished"
-    seconds, word = expected
+    part = f" for {runs} of them" if unknown else ""
     return (
-        f": {word} {duration(seconds / min(jobs, len(plan.jobs)))}, at "
-        f"{duration(seconds / len(todo))} a run and {jobs} at once"
+        f": {word} {duration(seconds / min(jobs, len(plan.jobs)))}{part}, at "
+        f"{duration(seconds / runs)} a run and {jobs} at once"
     )
+
+
+def _unknown(expected: Expected) -> str:
+    if not expected.unknown:
+        return ""
+    return f"; time unknown: no run of protocol {', '.join(expected.unknown)} is finished"

@@ -10,7 +10,7 @@ from typing import Any
 
 from ntdh_bench.composition import Config
 from ntdh_bench.contract import BenchModule, described
-from ntdh_bench.errors import UserError
+from ntdh_bench.errors import DataError, UserError
 from ntdh_bench.masks import Mask
 from ntdh_bench.parsing.parser import BenchCLI
 from ntdh_bench.runs.checkpoint_files import LAST
@@ -106,13 +106,17 @@ class Run:
         return self.folder / "checkpoints" / LAST
 
     def load_data(self, stage: str) -> None:
-        """Set the data module up; a network that sees one modality needs no files of the other."""
+        """Set the data module up; a network that sees one modality needs no files of the other.
+
+        Raises:
+            DataError: it cannot be done.
+        """
         self.data.modality = self.described.modality
         try:
             self.data.prepare_data()
             self.data.setup(stage)
-        except ValueError as error:
-            raise UserError(str(error)) from error
+        except (UserError, ValueError) as error:
+            raise DataError(str(error)) from error
 
     @cached_property
     def identity(self) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 from filelock import FileLock
 
+from ntdh_bench.cache import digest
+from ntdh_bench.composition import arguments_of
 from ntdh_bench.errors import UserError
 from ntdh_bench.experiments import Run
 from ntdh_bench.notices import notice
@@ -24,10 +26,17 @@ _TICK = 0.5  # seconds between looks at the clock, and at runs that another swee
 
 
 class Failure(NamedTuple):
-    """A run that failed, and why (one line)."""
+    """A run that failed, and why (one line).
+
+    Attributes:
+        run: that it is; the first, where others failed with it.
+        reason: one line.
+        runs: how many these are: all on the same data, if it was the data that failed.
+    """
 
     run: Run
     reason: str
+    runs: int = 1
 
 
 @dataclass
@@ -58,6 +67,11 @@ class Outcome:
     failures: list[Failure] = field(default_factory=list)
     damaged: list[Path] = field(default_factory=list)
 
+    @property
+    def failed(self) -> int:
+        """Number of runs that failed."""
+        return sum(failure.runs for failure in self.failures)
+
 
 class _InFlight(NamedTuple):
     job: Job
@@ -69,7 +83,8 @@ class Driver:
     """Runs what is not complete, once each, also when several drivers share a store.
 
     A stack that fails as a whole, because the memory is too small for it, say, is done again in
-    halves, down to single runs: so no member takes the others with it.
+    halves, down to single runs: so no member takes the others with it. Where the data of a run
+    cannot be had, those of the same data fail with it, without being started.
 
     Args:
         jobs: the runs to do, those of a stack together; equal hashes count once.
@@ -99,6 +114,7 @@ class Driver:
         self._elsewhere: deque[Job] = deque()
         self._in_flight: dict[str, _InFlight] = {}
         self._attempts: Counter[str] = Counter()
+        self._no_data: dict[str, int] = {}  # data to its place among the failures
         self._store, self._engine, self._report = store, engine, report
         self._timeout, self._retries, self._keep = timeout, retries, keep
         self._rerun = rerun
@@ -134,6 +150,10 @@ class Driver:
     def _submit(self) -> None:
         while self._pending and self._engine.idle:
             job = self._pending.popleft()
+            if (data := _data_of(job.runs[0])) in self._no_data:
+                for run in job.runs:
+                    self._give_up(run, data)
+                continue
             locks = self._claim(job)
             if locks is None:
                 continue
@@ -189,9 +209,9 @@ class Driver:
                     self._take(run, result, job)
                 if self.outcome.done > done:
                     self.outcome.seconds += time.monotonic() - started
-            elif len(job.runs) == 1 or finished.disk_full:
+            elif len(job.runs) == 1 or finished.disk_full or finished.no_data:
                 for run in job.runs:
-                    self._fail(run, finished.reason, job)
+                    self._fail(run, finished.reason, job, finished.no_data)
             else:
                 self._divide(job, finished)
             if len(job.runs) > 1 and not finished.disk_full:
@@ -202,7 +222,7 @@ class Driver:
     def _take(self, run: Run, result: Result, job: Job) -> None:
         """Write the record of a run, if it has one that can be collected."""
         if result.record is None:
-            self._fail(run, str(result.failure), job)
+            self._fail(run, str(result.failure), job, result.no_data)
             return
         try:
             record = {**result.record, "run": run.hash}
@@ -235,9 +255,12 @@ class Driver:
                     f"--runs {self._store.root}); the same command goes on when there is room"
                 )
 
-    def _fail(self, run: Run, reason: str, job: Job) -> None:
+    def _fail(self, run: Run, reason: str, job: Job, no_data: bool = False) -> None:
         if len(job.runs) > 1:
             self._store.refer(run.hash, job.name, reason)
+        if no_data:
+            self._give_up(run, _data_of(run), reason)
+            return
         self._attempts[run.hash] += 1
         if self._attempts[run.hash] <= self._retries:
             self.outcome.retried += 1
@@ -245,6 +268,17 @@ class Driver:
         else:
             self.outcome.failures.append(Failure(run, reason))
             self.outcome.left -= 1
+
+    def _give_up(self, run: Run, data: str, reason: str = "") -> None:
+        """Count a run without data to the first of them, whose reason is that of all."""
+        failures = self.outcome.failures
+        if data in self._no_data:
+            first = failures[self._no_data[data]]
+            failures[self._no_data[data]] = first._replace(runs=first.runs + 1)
+        else:
+            self._no_data[data] = len(failures)
+            failures.append(Failure(run, reason))
+        self.outcome.left -= 1
 
     def _kill_overdue(self) -> None:
         if self._timeout is None:
@@ -256,6 +290,12 @@ class Driver:
                 self._engine.kill(job.name)
                 reason = f"killed after {limit:g} s (--timeout)"
                 self._finish(Finished(job.name, failure=reason))
+
+
+def _data_of(run: Run) -> str:
+    """Return what is the same in two runs that need the same files."""
+    modality = arguments_of(run.config.get("model")).get("modality")
+    return digest([run.config.get("data"), modality])
 
 
 def _once(jobs: Iterable[Sequence[Run]]) -> Iterator[Job]:

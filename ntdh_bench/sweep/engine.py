@@ -44,10 +44,17 @@ class Job(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What came of a run: its record, or the reason why there is none, one line."""
+    """What came of a run.
+
+    Attributes:
+        record: of the run; None if it failed.
+        failure: the reason, one line.
+        no_data: whether it failed because of its data.
+    """
 
     record: dict[str, Any] | None = None
     failure: str | None = None
+    no_data: bool = False
 
 
 class Finished(NamedTuple):
@@ -59,6 +66,7 @@ class Finished(NamedTuple):
         failure: the reason, one line; None if it did not fail as a whole.
         disk_full: whether something failed because a disk is full, so that others would, too.
         alone: whether it failed because its runs cannot be trained as one.
+        no_data: whether it failed because of its data.
     """
 
     job: str
@@ -66,6 +74,7 @@ class Finished(NamedTuple):
     failure: str | None = None
     disk_full: bool = False
     alone: bool = False
+    no_data: bool = False
 
     @classmethod
     def of_answer(cls, job: str, answer: str) -> Finished:

@@ -22,16 +22,25 @@ class Timing(NamedTuple):
 
 
 class Expected(NamedTuple):
-    """What runs take one after the other: ``about``, ``at most`` or ``at least`` the seconds."""
+    """What runs take one after the other: ``about``, ``at most`` or ``at least`` the seconds.
+
+    Attributes:
+        seconds: of the runs of which something tells.
+        word: how near that is.
+        runs: how many these are.
+        unknown: protocols of the others: no run of them is finished.
+    """
 
     seconds: float
     word: str = "about"
+    runs: int = 0
+    unknown: tuple[str, ...] = ()
 
 
 def expected_seconds(
     todo: Iterable[tuple[Run, bool]], finished: Iterable[tuple[Run, Timing]]
-) -> Expected | None:
-    """Return what runs take one after the other, None if nothing tells.
+) -> Expected:
+    """Return what runs take one after the other.
 
     A run takes what the finished ones of its cell took on average; else those of the same classes
     (network, method, mask, data, ...); else all of its protocol. Runs in stacks go by those in
@@ -46,15 +55,18 @@ def expected_seconds(
         for kin in _kin(run) if timing.seconds else ():
             taken.setdefault((timing.stacked, kin), []).append(timing.seconds)
     means = {kin: fmean(values) for kin, values in taken.items()}
-    total, words = 0.0, set()
+    total, words, runs = 0.0, set(), 0
+    unknown: dict[str, None] = {}
     for run, stacked in todo:
         kins = [(way, kin) for way in (stacked, not stacked) for kin in _kin(run)]
         nearest = next((kin for kin in kins if kin in means), None)
         if nearest is None:
-            return None
+            unknown[run.protocol] = None
+            continue
+        runs += 1
         total += means[nearest]
         words |= {"at most" if stacked else "at least"} if nearest[0] != stacked else set()
-    return Expected(total, words.pop() if len(words) == 1 else "about")
+    return Expected(total, words.pop() if len(words) == 1 else "about", runs, tuple(unknown))
 
 
 def _kin(run: Run) -> Iterator[Hashable]:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ntdh_bench.errors import NotStackable, UserError, one_line
+from ntdh_bench.errors import DataError, NotStackable, UserError, one_line
 from ntdh_bench.startup import import_once
 from ntdh_bench.sweep.engine import leave_cluster
 
@@ -80,13 +80,16 @@ def _result(found: Any) -> str:
     except Exception as error:
         with suppress(OSError):
             traceback.print_exc()
-        return json.dumps({"failure": in_words(error)})
+        return json.dumps({"failure": in_words(error), "no_data": isinstance(error, DataError)})
 
 
 def _failure(error: BaseException) -> str:
-    alone = isinstance(error, NotStackable)
-    full = _is_of_full_disk(error)
-    return json.dumps({"failure": in_words(error), "disk_full": full, "alone": alone})
+    kinds = {
+        "disk_full": _is_of_full_disk(error),
+        "alone": isinstance(error, NotStackable),
+        "no_data": isinstance(error, DataError),
+    }
+    return json.dumps({"failure": in_words(error), **kinds})
 
 
 def _is_of_full_disk(error: BaseException | None) -> bool:

@@ -6,16 +6,23 @@ import sys
 import time
 
 from ntdh_bench.experiments import Run
-from ntdh_bench.sweep.driver import Outcome
+from ntdh_bench.sweep.driver import Failure, Outcome
 
 _PERIOD = 30.0  # seconds between lines where there is no terminal
 _BAR = 20  # characters
 
 
 def describe(run: Run) -> str:
-    """Return a run in words: the last part of each axis with its label, and the seed."""
+    """Return a run in words: the last part of each axis with its label, protocol and seed."""
     cell = [f"{axis.rpartition('.')[2]}={label}" for axis, label in run.labels.items()]
-    return ", ".join([*cell, f"seed {run.seed}"])
+    return ", ".join([*cell, f"protocol {run.protocol}", f"seed {run.seed}"])
+
+
+def failed(failure: Failure) -> str:
+    """Return what failed, and why."""
+    run, reason, runs = failure
+    which = describe(run) if runs == 1 else f"{runs} runs of protocol {run.protocol} on its data"
+    return f"failed: {which}: {reason}"
 
 
 def duration(seconds: float) -> str:
@@ -75,7 +82,7 @@ class Progress:
         """Show where the sweep is."""
         status, finished = self._status(outcome), self._total - outcome.left
         self._bar.update(self._task, completed=finished, description=status)
-        lines = [f"failed: {describe(run)}: {why}" for run, why in outcome.failures[self._told :]]
+        lines = [failed(failure) for failure in outcome.failures[self._told :]]
         self._told = len(outcome.failures)
         if self._by_line and time.monotonic() - self._last >= _PERIOD:
             self._last = time.monotonic()
@@ -88,6 +95,4 @@ class Progress:
         about = "" if seconds is None else f", about {duration(seconds)} left"
         finished = outcome.done + outcome.elsewhere
         stages = "".join(f"; a stack: {stage}" for stage in outcome.stages)
-        return (
-            f"{finished} done, {len(outcome.failures)} failed, {outcome.left} to go{about}{stages}"
-        )
+        return f"{finished} done, {outcome.failed} failed, {outcome.left} to go{about}{stages}"

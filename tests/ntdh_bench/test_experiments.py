@@ -46,6 +46,7 @@ def test_the_product_of_axes_protocols_and_seeds(tmp_path: Path) -> None:
     assert found.name == "exhibit"
     assert not found.missing  # it requires no data set of the catalogue
     assert list(found.protocols) == ["long", "short"]
+    assert found.default == ("long",)
     assert len(found.runs) == len({run.hash for run in found.runs}) == 4 * 3
     assert [run.seed for run in found.runs[:4]] == [0, 1, 0, 1]  # seeds vary fastest
     last = found.runs[-1]
@@ -206,6 +207,9 @@ def test_a_missing_data_set_has_no_runs(tmp_path: Path) -> None:
         ({"grids": [{"axes": {"a": [1]}, "exclude": ["a"]}]}, "grids.exclude is text"),
         ({"protocols": {"p": {"seeds": 0}}}, "protocols.p.seeds is 0"),
         ({"protocols": {"p": {"seed": 3}}}, "unknown key protocols.p.seed"),
+        ({"default": "long"}, "default is text: give a list"),
+        ({"default": ["long", "wide"]}, "default is 'wide': choose from long"),
+        ({"default": [["long"]]}, "default is a list: choose from long"),
         ({"grids": [{"axes": {"data.gap": 3}}]}, "the axis data.gap is 3"),
         (
             {"grids": [{"axes": {"data.gap": ["x" * 301]}}]},

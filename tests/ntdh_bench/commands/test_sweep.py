@@ -139,7 +139,7 @@ def test_failures_are_named_and_counted(
         (line,) = [line for line in shown.splitlines() if line.startswith(f"failed: act={act}, ")]
         assert f"seed 1: {reason}" in line
         assert Path(line.rpartition("log: ")[2]).is_file()
-        assert f"failed: act={act}, seed 1: {reason}" in told
+        assert f"failed: act={act}, protocol quick, seed 1: {reason}" in told
     assert len(rows(tmp_path)) == 1
 
 
@@ -166,6 +166,37 @@ def test_dry_run(run: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "4 runs, 4 to do: about 6 min 00 s" in capsys.readouterr().out
     run("--dry-run", "--protocol", "long")
     assert "4 runs, 4 to do; time unknown: no run of protocol long" in capsys.readouterr().out
+
+
+def test_an_experiment_on_several_data_sets(
+    run: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those that are not there are told in a line each, and the others are done."""
+    sets = {
+        name: {"seeds": 3, "overrides": {"data.name": name, "act": act, "model.init_args": {}}}
+        for name, act in (("here", "ok"), ("gone", "no_data"), ("lost", "no_data"), ("big", "ok"))
+    }
+    overrides = {"trace": str(tmp_path / "trace")}
+    grid = {"overrides": overrides, "axes": {"method": {"KD": {}, "DKD": {"dkd": True}}}}
+    changes = {"protocols": sets, "default": ["here", "gone", "lost"], "grids": [grid]}
+    write(tmp_path, changes)
+    assert run("--dry-run") == 0
+    assert "18 runs, 18 to do; time unknown: no run of protocol here, gone, lost is finished" in (
+        capsys.readouterr().out
+    )
+    assert run("--jobs", "1") == 1
+    shown, told = capsys.readouterr()
+    assert "6 done, 12 failed, in" in shown
+    failed = [line for line in shown.splitlines() if line.startswith("failed")]
+    assert [line.rpartition("; log: ")[0] for line in failed] == [
+        f"failed: 6 runs of protocol {name} on its data: data/{name} is missing"
+        for name in ("gone", "lost")
+    ]
+    assert told.count("failed: method=KD, protocol gone, seed 0: data/gone is missing") == 1
+    assert started(tmp_path) == 6 + 2
+    assert {row["protocol"] for row in rows(tmp_path)} == {"here"}
+    run("--dry-run", "--protocol", "here,gone", "--rerun")
+    assert "for 6 of them, at 0 s a run" in capsys.readouterr().out
 
 
 def test_dry_run_of_stacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -233,6 +264,7 @@ def test_the_data_root_is_for_the_workers_too(
         (["--only", "method=DKD"], 4),
         (["--only", "mask.ratio=0.25,0.5", "--only", "method=KD", "--only", "seed=1"], 2),
         (["--protocol", "long"], 4),
+        (["--protocol", "long,quick", "--only", "method=KD"], 6),
     ],
 )
 def test_selection(
@@ -349,7 +381,7 @@ def test_progress_without_a_terminal(
     shown.update(outcome)
     shown.update(outcome)
     status, failed, again = capsys.readouterr().err.splitlines()
-    assert failed == "failed: method=KD, ratio=0.25, seed 0: out of luck"
+    assert failed == "failed: method=KD, ratio=0.25, protocol quick, seed 0: out of luck"
     assert status == again == "18 done, 1 failed, 41 to go, about 34 min 10 s left"
 
 

@@ -12,6 +12,7 @@ import yaml
 from ntdh_bench import runs
 from ntdh_bench.cli import main
 from ntdh_bench.composition import read_config
+from ntdh_bench.errors import DataError
 from ntdh_bench.runs.session import make_folder
 from tests.helpers import flags
 
@@ -80,6 +81,14 @@ def test_the_data_are_told_the_only_modality_that_is_used(
     del run.model.modality
     run.load_data("test")
     assert used == ["teacher", "student", None]
+
+
+def test_data_that_are_not_there_are_no_fault_of_the_settings(tmp_path: Path) -> None:
+    """A sweep need not try its other runs on them."""
+    words = ["--data.root", str(tmp_path / "nowhere")]
+    run = runs.Run.parse("fit", flags(Path("configs/ravdess_features_kd.yaml"), tmp_path, *words))
+    with pytest.raises(DataError, match=r"RAVDESS is missing: no .*nowhere"):
+        run.load_data("fit")
 
 
 def test_a_mask_that_needs_a_pair_is_refused_before_a_teacher_is_trained(

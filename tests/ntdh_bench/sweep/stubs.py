@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ntdh_bench.cache import digest
-from ntdh_bench.errors import NotStackable, UserError
+from ntdh_bench.errors import DataError, NotStackable, UserError
 from ntdh_bench.experiments import Run
 from ntdh_bench.sweep.driver import Driver
 from ntdh_bench.sweep.local import LocalEngine
@@ -48,6 +48,8 @@ def run(configs: list[dict[str, Any]], folder: Path) -> list[dict[str, Any] | Us
     _note(configs[0], f"stack {','.join(seeds)} {how}")
     if len(configs) > configs[0].get("most", len(configs)):
         raise UserError(f"{len(configs)} members are too many")
+    if configs[0].get("act") == "no_data":
+        _no_data(configs[0])
     if configs[0].get("unlike"):
         raise NotStackable("they are too different")
     return [_member(config) for config in configs]
@@ -118,6 +120,10 @@ def _user_error(config: dict[str, Any]) -> None:
     raise UserError("mnist: no files in data/")
 
 
+def _no_data(config: dict[str, Any]) -> None:
+    raise DataError(f"data/{config['data']['name']} is missing")
+
+
 def _flaky(config: dict[str, Any]) -> None:
     """Fail the first time."""
     if Path(config["trace"]).read_text().count(f"start {config['seed_everything']} ") == 1:
@@ -153,6 +159,7 @@ _ACTS = {
     "ok": lambda config: None,
     "fail": _fail,
     "user_error": _user_error,
+    "no_data": _no_data,
     "flaky": _flaky,
     "unlucky": _unlucky,
     "exit": lambda config: os._exit(7),

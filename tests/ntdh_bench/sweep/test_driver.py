@@ -159,6 +159,18 @@ def test_retries(store: Store, trace: Path) -> None:
     assert [failure.run for failure in outcome.failures] == [bad]
 
 
+def test_runs_without_data_fail_together(store: Store, trace: Path) -> None:
+    """No retries, and of the runs on the same data no more than are in flight."""
+    gone = stub_runs(trace, 5, act="no_data", data={"name": "gone"})
+    speech = {"init_args": {"modality": "teacher"}}
+    alone = stub_runs(trace, 2, data={"name": "gone"}, model=speech)
+    here = stub_runs(trace, 2, data={"name": "here"})
+    outcome = drive([*gone, *alone, *here], store, jobs=1, retries=2)
+    assert (outcome.done, outcome.retried, outcome.failed, outcome.left) == (4, 0, 5, 0)
+    assert outcome.failures == [(gone[0], "data/gone is missing", 5)]
+    assert len(lines(trace, "start")) == 5
+
+
 def test_workers_that_cannot_start_end_the_sweep(store: Store, trace: Path) -> None:
     for function, reason in (("stubs:absent", "absent"), ("no_such_module:run", "no_such_module")):
         with pytest.raises(UserError, match=f"cannot start.*{reason}.*log"):

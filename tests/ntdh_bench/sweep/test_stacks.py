@@ -86,7 +86,7 @@ def test_a_member_that_fails_leaves_the_others_alone(store: Store, trace: Path) 
     outcome = drive([[bad, *good]], store)
     assert (outcome.done, outcome.divided) == (3, 0)
     (failure,) = outcome.failures
-    assert failure == (bad, "mnist: no files in data/")
+    assert failure == (bad, "mnist: no files in data/", 1)
     told = store.log(bad.hash).read_text()
     assert "failed in a stack: mnist: no files in data/" in told
     log = Path(told.splitlines()[-1].removeprefix("its log: "))
@@ -152,7 +152,7 @@ def test_a_member_that_ends_its_worker_takes_no_other_with_it(
     timeout = 0.5 if act == "hang" else None
     outcome = drive([[*good[:2], bad, good[2]]], store, timeout=timeout)
     assert (outcome.done, outcome.divided) == (3, 2)
-    assert outcome.failures == [(bad, reason)]
+    assert outcome.failures == [(bad, reason, 1)]
     assert_done(good, store)
     assert not list((store.root / "stacks").iterdir())
 
@@ -237,6 +237,15 @@ def test_members_held_elsewhere_drop_out_and_complete_ones_too(store: Store, tra
     assert seeds(engine.given) == [[0, 3, 5], [1, 2]]
     assert (driver.outcome.done, driver.outcome.elsewhere, driver.outcome.left) == (5, 1, 0)
     assert all(store.claim(run.hash) is not None for run in runs)  # no lock is left
+
+
+def test_a_stack_without_data_is_not_done_in_parts(store: Store, trace: Path) -> None:
+    runs = stub_runs(trace, 6, act="no_data", data={"name": "gone"})
+    outcome = drive([runs[:4], runs[4:]], store)
+    assert (outcome.divided, outcome.left) == (0, 0)
+    assert outcome.failures == [(runs[0], "data/gone is missing", 6)]
+    assert len(stacks(trace)) <= 2
+    assert not list((store.root / "stacks").iterdir())
 
 
 def test_a_stack_held_elsewhere_is_waited_for_and_stays_whole(store: Store, trace: Path) -> None:
