@@ -525,7 +525,7 @@ def _group_key(module: Any) -> tuple[Hashable, ...]:
     if module.distiller is None:
         return ()
     mask = module.sample_mask
-    return module.distiller.stack_key, mask and (mask.ratio, mask.removes)
+    return module.distiller.stack_key, mask and mask.stack_key
 
 
 def _groups(modules: Sequence[Any]) -> list[_Group]:

@@ -45,6 +45,7 @@ _LATER: dict[str, Config] = {
     "ntdh_bench.models.TeacherModule": {"class_weights": None},
     "ntdh_bench.datamodules.NYUDepthV2DataModule": {"protocol": "pooled"},
     "ntdh_bench.distillers.CRD": {"shared_negatives": False},
+    "ntdh_bench.masks.SampleMask": {"score": "ncjsd", "threshold": None},
     **{f"ntdh_bench.models.{c.class_name}": {c.argument: c.before} for c in CHANGED_DEFAULTS},
 }
 # Arguments that classes had when the first records were made: hashed as if they still had them.

@@ -1,4 +1,4 @@
-"""What feature masks and sample masks share: how much is removed, and which part."""
+"""What feature masks and sample masks share: which part is removed, and how it is found."""
 
 from __future__ import annotations
 
@@ -10,29 +10,25 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from ntdh_bench.errors import UserError
-from ntdh_bench.ranges import check_within
 
 Removes: TypeAlias = Literal["most_divergent", "least_divergent", "random"]
 
 
 class Mask(Callback, ABC):
-    """Base of the masks; the paper's γ is ``ratio``.
+    """Base of the masks.
 
     Args:
-        ratio: part that is removed, in [0, 1].
         removes: ``most_divergent`` (the paper's True mask, T), ``least_divergent`` (False, F) or
             ``random`` (R, a seeded choice without replacement).
         seed: linked to the run's seed by the command line.
 
     Raises:
-        UserError: ``ratio`` outside [0, 1], or an unknown ``removes``.
+        UserError: an unknown ``removes``.
     """
 
-    def __init__(self, ratio: float, removes: Removes, seed: int) -> None:
-        check_within("mask.ratio", ratio, 0, 1)
+    def __init__(self, removes: Removes, seed: int) -> None:
         if removes not in get_args(Removes):
             raise UserError(f"mask.removes is {removes!r}: choose {', '.join(get_args(Removes))}")
-        self.ratio = ratio
         self.removes: Removes = removes
         self.seed = seed
 
@@ -50,13 +46,13 @@ def removal_order(divergence: Tensor, removes: Removes) -> Tensor:
 
 
 def keep_mask(
-    divergence: Tensor, ratio: float, removes: Removes, generator: torch.Generator
+    divergence: Tensor, removed: int, removes: Removes, generator: torch.Generator
 ) -> Tensor:
-    """Return which entries stay when ``round(ratio * N)`` (halves to even) are removed.
+    """Return which entries stay when ``removed`` of them go.
 
     Args:
         divergence: ``(N,)``; of ``random`` only the length counts.
-        ratio: part that is removed, in [0, 1].
+        removed: how many, at most N.
         removes: which end of the ranking, or ``random``.
         generator: used by ``random`` alone.
 
@@ -70,5 +66,5 @@ def keep_mask(
     else:
         order = removal_order(divergence, removes)
     keep = torch.ones(count, dtype=torch.bool, device=divergence.device)
-    keep[order[: round(ratio * count)]] = False
+    keep[order[:removed]] = False
     return keep

@@ -90,7 +90,7 @@ def divergence_report(
     figure = plots.divergence_figure(
         **arrays,
         title=f"Non-target divergence of teacher and student{note}",
-        dropped_label=f"{mask.ratio:.0%} dropped, {mask.removes.replace('_', ' ')}",
+        dropped_label=f"dropped: {mask}",
     )
     paths = [
         plots.save_arrays(out_dir / "divergence.npz", arrays),

@@ -24,6 +24,7 @@ from ntdh_bench.masks.saliency import FeatureSaliency, Saliency
 from ntdh_bench.networks import device_of, to_device
 from ntdh_bench.progress import progress_bar
 from ntdh_bench.provenance import code_of
+from ntdh_bench.ranges import check_within
 from ntdh_bench.seeding import generator
 
 # Part of the cache's key: to be raised when the algorithm gives other numbers.
@@ -68,7 +69,9 @@ class FeatureMask(Mask):
         retrain: bool = False,
         cache_dir: str | None = None,
     ) -> None:
-        super().__init__(ratio, removes, seed)
+        super().__init__(removes, seed)
+        check_within("mask.ratio", ratio, 0, 1)
+        self.ratio = ratio
         if retrain and layer != INPUT:
             raise UserError(
                 f"mask.retrain is true, but mask.layer is {layer!r}: a teacher can be trained anew "
@@ -127,7 +130,8 @@ class FeatureMask(Mask):
 
     def choose(self, divergence: Tensor, removes: Removes) -> Tensor:
         """Return which features stay, bool ``(D,)``, for any choice of what to remove."""
-        return keep_mask(divergence, self.ratio, removes, generator(self.seed, "feature_mask"))
+        removed = round(self.ratio * len(divergence))  # halves to even
+        return keep_mask(divergence, removed, removes, generator(self.seed, "feature_mask"))
 
     def find_saliency(self, teacher: FrozenTeacher, datamodule: PairedData) -> Saliency:
         """Compute Algorithm 1 on the training split, or read it from the cache.

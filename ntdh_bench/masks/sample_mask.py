@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -10,30 +11,85 @@ from torch import Tensor
 
 from ntdh_bench.contract import Distilling
 from ntdh_bench.divergence import ncjsd
-from ntdh_bench.errors import UserError
+from ntdh_bench.errors import NotStackable, UserError
 from ntdh_bench.masks.base import Mask, Removes, keep_mask, removal_order
+from ntdh_bench.ranges import check_choice, check_within
+from ntdh_bench.rank_correlation import kendall_tau
 from ntdh_bench.seeding import generator
+
+SampleScore: TypeAlias = Literal["ncjsd", "kendall"]
 
 
 class SampleMask(Mask):
     """Drops samples (pixels or points in dense tasks) from the distillation term (Algorithm 2).
 
-    In each batch ``round(ratio * N)`` of the N rows are dropped, ranked by the NCJSD between
-    teacher and student at that step. The task loss keeps all rows. With ``ratio: 1`` no row is
-    left and the distillation term is 0.
+    In each batch rows are dropped by the divergence between teacher and student at that step: its
+    NCJSD, or how little the two agree on the order of the classes (Kendall's tau-b of the logits,
+    negated). The task loss keeps all rows. Where no row is left the distillation term is 0.
+
+    ``score: kendall`` with ``threshold: 0`` is the on-the-fly selection distillation of C2KD (Huo
+    et al., "C2KD: Bridging the Modality Gap for Cross-Modal Knowledge Distillation", CVPR 2024), on
+    the networks' own logits instead of those of proxies. As many rows as do not agree better than
+    the threshold are dropped: with ``most_divergent`` just these, with the other two their number.
 
     Args:
-        ratio: part of the rows that is removed, in [0, 1].
+        ratio: part of the rows that is removed, in [0, 1]: ``round(ratio * N)``, halves to even.
         removes: ``most_divergent`` (the paper's True mask), ``least_divergent`` (False) or
             ``random``, drawn from (seed, epoch, batch).
         seed: of random masks, linked to the run's seed by the command line.
+        score: ``ncjsd``, or ``kendall``.
+        threshold: tau-b in [-1, 1] that a row must exceed, instead of ``ratio``; of ``kendall``.
 
     Raises:
-        UserError: a value out of range.
+        UserError: a value out of range, neither or both of ``ratio`` and ``threshold``, or a
+            threshold of another score.
     """
 
-    def __init__(self, ratio: float, removes: Removes = "most_divergent", seed: int = 0) -> None:
-        super().__init__(ratio, removes, seed)
+    def __init__(
+        self,
+        ratio: float | None = None,
+        removes: Removes = "most_divergent",
+        seed: int = 0,
+        score: SampleScore = "ncjsd",
+        threshold: float | None = None,
+    ) -> None:
+        super().__init__(removes, seed)
+        check_choice("mask.score", score, get_args(SampleScore))
+        if (ratio is None) == (threshold is None):
+            raise UserError(
+                f"SampleMask has mask.ratio {ratio} and mask.threshold {threshold}: give one of "
+                "them, the part of the rows that is removed or, with mask.score kendall, the "
+                "agreement that they must exceed"
+            )
+        if threshold is not None and score != "kendall":
+            raise UserError(
+                f"mask.threshold is one of rank correlation, but mask.score is {score}: set it to "
+                "kendall, or give mask.ratio instead"
+            )
+        check_within("mask.ratio", 0 if ratio is None else ratio, 0, 1)
+        check_within("mask.threshold", 0 if threshold is None else threshold, -1, 1)
+        self.ratio = ratio
+        self.score: SampleScore = score
+        self.threshold = threshold
+
+    def __str__(self) -> str:
+        """Say which rows are dropped, in a few words."""
+        which = self.removes.replace("_", " ")
+        if self.ratio is None:
+            return f"as many as have a tau-b up to {self.threshold:g}, {which}"
+        by = " by tau-b" if self.score == "kendall" and self.removes != "random" else ""
+        return f"{self.ratio:.0%}, {which}{by}"
+
+    @property
+    def stack_key(self) -> Hashable:
+        """What members of a stack have in common.
+
+        Raises:
+            NotStackable: with a threshold, as the rows left of each member differ in number.
+        """
+        if self.threshold is not None:
+            raise NotStackable("mask.threshold leaves each member another number of rows")
+        return self.ratio, self.removes, self.score
 
     @torch.no_grad()
     def keep_rows(
@@ -44,7 +100,7 @@ class SampleMask(Mask):
         epoch: int,
         batch_idx: int,
     ) -> Tensor:
-        """Return the rows that stay, in order: int64 ``(N - round(ratio * N),)``.
+        """Return the rows that stay, in order: int64 ``(kept,)``.
 
         Args:
             logits_teacher: ``(N, C)``, any floating dtype; rows with an ignored target are left
@@ -54,12 +110,25 @@ class SampleMask(Mask):
             epoch: current epoch.
             batch_idx: number of the batch in the epoch.
         """
-        if self.removes == "random":
+        if self.removes == "random" and self.threshold is None:
             divergence = torch.zeros(len(target), device=target.device)
         else:
-            divergence = ncjsd(logits_teacher, logits_student, target)
+            divergence = self._divergence(logits_teacher, logits_student, target)
+        removed = self._removed(divergence)
         stream = self._stream(epoch, batch_idx)
-        return keep_mask(divergence, self.ratio, self.removes, stream).nonzero().squeeze(1)
+        return keep_mask(divergence, removed, self.removes, stream).nonzero().squeeze(1)
+
+    def _divergence(self, teacher: Tensor, student: Tensor, target: Tensor) -> Tensor:
+        """Return what rows ``(N, C)`` are ranked by, ``(N,)``: the larger, the more divergent."""
+        if self.score == "kendall":
+            return -kendall_tau(student, teacher)
+        return ncjsd(teacher, student, target)
+
+    def _removed(self, divergence: Tensor) -> int:
+        if self.threshold is not None:
+            return int((divergence >= -self.threshold).sum())
+        assert self.ratio is not None
+        return round(self.ratio * len(divergence))
 
     @staticmethod
     @torch.no_grad()
@@ -74,7 +143,7 @@ class SampleMask(Mask):
         """Return the rows that stay for each member of a stack, in order: int64 ``(K, kept)``.
 
         Args:
-            members: K masks that differ in their seeds alone.
+            members: K masks of one :attr:`stack_key`.
             logits_teacher: ``(K, N, C)``.
             logits_student: ``(K, N, C)``.
             target: int64 ``(K, N)``, none of them ignored.
@@ -88,8 +157,9 @@ class SampleMask(Mask):
             order = torch.stack([orders[member.seed] for member in members]).to(target.device)
         else:
             teacher, student = logits_teacher.flatten(0, 1), logits_student.flatten(0, 1)
-            divergence = ncjsd(teacher, student, target.flatten()).view(target.shape)
+            divergence = mask._divergence(teacher, student, target.flatten()).view(target.shape)
             order = removal_order(divergence, mask.removes)
+        assert mask.ratio is not None  # see stack_key
         return order[:, round(mask.ratio * count) :].sort(dim=1).values
 
     def _stream(self, epoch: int, batch_idx: int) -> torch.Generator:

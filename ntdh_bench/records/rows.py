@@ -70,7 +70,7 @@ def _settings(identity: Mapping[str, Any]) -> dict[str, Any]:
         "teacher_epochs": model.get("teacher_epochs"),
         "modality": model.get("modality"),
         "unimodal": data.get("unimodal", False),
-        "mask": removing and _MASKS.get(removing, removing),
+        "mask": removing and _mask_name(removing, removal.get("score")),
         **{name: removal.get(name) for name in ("removes", "ratio", "layer", "retrain")},
         "gap": data.get("gap"),
         "classes": data.get("classes", data.get("n_classes")),
@@ -79,6 +79,12 @@ def _settings(identity: Mapping[str, Any]) -> dict[str, Any]:
         "task_weight": model.get("task_weight") if lam is None else 1 - lam,
         "distill_weight": model.get("distill_weight") if lam is None else lam,
     }
+
+
+def _mask_name(kind: str, score: str | None) -> str:
+    """Return what a mask is called, with its score where it is not the paper's NCJSD."""
+    name = _MASKS.get(kind, kind)
+    return name if score in (None, "ncjsd") else f"{name}, {score}"
 
 
 def _measured(metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def identify(
             "source": source,
             "fingerprint": fingerprint,
         },
-        "mask": mask and _without(mask, {"cache_dir"}),
+        "mask": mask and _without(without_later(mask), {"cache_dir"}),
         "trainer": trainer,
         "given_teacher": file_hash(teacher) if teacher else None,
     }

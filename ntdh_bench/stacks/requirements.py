@@ -107,11 +107,13 @@ def _of_trainer(config: Config) -> str | None:
 
 
 def _of_mask(mask: Any) -> str | None:
+    arguments = arguments_of(mask)
     if mask is None or is_among(mask, (_SAMPLE_MASK,)):
-        return None
+        # Each member would have another number of rows.
+        return None if arguments.get("threshold") is None else "mask.threshold"
     if not is_among(mask, (_FEATURE_MASK,)):
         return f"mask {_name(mask)}"
-    return "mask.retrain" if arguments_of(mask).get("retrain") else None
+    return "mask.retrain" if arguments.get("retrain") else None
 
 
 def _class_path(part: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 import torch
+from scipy.stats import kendalltau
 from torch import Tensor, nn
 
 from ntdh_bench.batch import Measure, PairedBatch
@@ -148,11 +149,25 @@ def kept_pixels(mask: SampleMask | None, target: Tensor) -> list[tuple[int, int,
             ncjsd(teacher[b, :, y, x][None], student[b, :, y, x][None], target[b, y, x][None])
         )
 
+    def disagrees(place: tuple[int, int, int]) -> bool:
+        b, y, x = place
+        return bool(kendalltau(teacher[b, :, y, x], student[b, :, y, x]).statistic <= 0.2)
+
+    if mask.threshold is not None:
+        return [place for place in pixels if not disagrees(place)]
     falling = sorted(pixels, key=divergence, reverse=mask.removes == "most_divergent")
-    return sorted(falling[round(mask.ratio * len(pixels)) :])
+    return sorted(falling[round(some(mask.ratio) * len(pixels)) :])
 
 
-@pytest.mark.parametrize("mask", [None, SampleMask(0.3), SampleMask(0.6, "least_divergent")])
+@pytest.mark.parametrize(
+    "mask",
+    [
+        None,
+        SampleMask(0.3),
+        SampleMask(0.6, "least_divergent"),
+        SampleMask(score="kendall", threshold=0.2),
+    ],
+)
 @pytest.mark.parametrize("make", [lambda: KD(2.0), lambda: DKD(), lambda: WeightedKL(0.5, 2.0)])
 def test_logits_equal_a_loop_over_pixels(
     make: Callable[[], Distiller], mask: SampleMask | None

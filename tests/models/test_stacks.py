@@ -124,6 +124,7 @@ def every_case() -> list[Case]:
     ]
     cases += [Case(partial(KD, t, w), 1) for t, w in ((1.0, 1.0), (4.0, 0.5))]
     cases += [Case(None, stream, keep=mask) for stream in (0, 1) for mask in (None, keep(1))]
+    cases += [Case(KD, 0, SampleMask(0.25, score="kendall"))]
     return [*cases, Case(None, 1, task_weight=2.0)]
 
 
@@ -224,6 +225,12 @@ def test_steps_that_draw_numbers_are_not_recorded() -> None:
     assert stack(Case(KD, 0)).graphable
     assert not stack(Case(KD, 0, SampleMask(0.5, "random"))).graphable
     assert not stack(Case(methods("hidden2")["CRD"], 0)).graphable
+
+
+def test_members_that_keep_other_numbers_of_rows_are_no_stack() -> None:
+    member = Case(KD, 0, SampleMask(score="kendall", threshold=0.0)).member()
+    with pytest.raises(NotStackable, match="another number of rows"):
+        member.module.stack([member], streams())
 
 
 def test_a_member_whose_loss_is_not_finite_fails_alone(tmp_path: Path) -> None:

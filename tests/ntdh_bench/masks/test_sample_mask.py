@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import pytest
 import torch
+from scipy.stats import kendalltau
 from torch import Tensor
 
 from ntdh_bench.divergence import ncjsd
-from ntdh_bench.errors import UserError
+from ntdh_bench.errors import NotStackable, UserError
 from ntdh_bench.masks import Mask, Removes, SampleMask
 
 
@@ -93,4 +94,97 @@ def test_an_unknown_choice_is_an_error() -> None:
 
 def test_the_base_class_is_no_mask() -> None:
     with pytest.raises(TypeError, match="abstract"):
-        Mask(0.5, "random", 0)  # type: ignore[abstract]
+        Mask("random", 0)  # type: ignore[abstract]
+
+
+# -- by rank correlation -------------------------------------------------------------------------
+
+
+def taus(teacher: Tensor, student: Tensor) -> Tensor:
+    pairs = zip(teacher.numpy(), student.numpy(), strict=True)
+    return torch.tensor([kendalltau(a, b).statistic for a, b in pairs])
+
+
+@pytest.mark.parametrize("threshold", [-1.0, -0.3, 0.0, 0.4, 1.0])
+def test_keeps_the_rows_that_agree_better_than_the_threshold(threshold: float) -> None:
+    teacher, student, target = rows(60)
+    expected = (taus(teacher, student) > threshold).nonzero().flatten().tolist()
+    mask = SampleMask(score="kendall", threshold=threshold)
+    assert mask.keep_rows(teacher, student, target, 0, 0).tolist() == expected
+    assert len(expected) < 60 or threshold == -1
+
+
+def test_controls_of_a_threshold_lose_as_many_rows() -> None:
+    teacher, student, target = rows(60)
+    kept = {
+        removes: SampleMask(None, removes, 1, "kendall", 0.1).keep_rows(
+            teacher, student, target, 0, 0
+        )
+        for removes in get_args(Removes)
+    }
+    assert len({len(found) for found in kept.values()}) == 1
+    assert 0 < len(kept["random"]) < 60
+    tau = taus(teacher, student)
+    least = kept["least_divergent"]
+    dropped = [row for row in range(60) if row not in least.tolist()]
+    assert tau[dropped].min() >= tau[least].max()
+
+
+@pytest.mark.parametrize("removes", ["most_divergent", "least_divergent"])
+def test_a_share_by_rank_correlation(removes: Removes) -> None:
+    teacher, student, target = rows()
+    kept = SampleMask(0.25, removes, score="kendall").keep_rows(teacher, student, target, 0, 0)
+    tau = taus(teacher, student)
+    dropped = torch.tensor([row for row in range(20) if row not in kept.tolist()])
+    assert len(dropped) == 5
+    if removes == "most_divergent":
+        assert tau[dropped].max() <= tau[kept].min()
+    else:
+        assert tau[dropped].min() >= tau[kept].max()
+    by_ncjsd = SampleMask(0.25, removes).keep_rows(teacher, student, target, 0, 0)
+    assert by_ncjsd.tolist() != kept.tolist()
+
+
+def test_rows_whose_logits_are_all_equal_agree_on_nothing() -> None:
+    teacher, student, target = rows(4)
+    student = teacher.clone()
+    student[1] = teacher[2] = 0.5
+    mask = SampleMask(score="kendall", threshold=0)
+    assert mask.keep_rows(teacher, student, target, 0, 0).tolist() == [0, 3]
+    assert mask.keep_rows(teacher[1:3], student[1:3], target[1:3], 0, 0).tolist() == []
+    assert mask.keep_rows(teacher[:0], student[:0], target[:0], 0, 0).tolist() == []
+
+
+def test_members_of_a_stack_keep_what_each_does_alone() -> None:
+    teacher, student, target = (torch.stack([x, x.flip(0)]) for x in rows())
+    masks = [SampleMask(0.3, score="kendall", seed=seed) for seed in (0, 1)]
+    kept = SampleMask.keep_rows_of_members(masks, teacher, student, target, 0, 0)
+    alone = [
+        mask.keep_rows(teacher[k], student[k], target[k], 0, 0) for k, mask in enumerate(masks)
+    ]
+    assert torch.equal(kept, torch.stack(alone))
+    assert masks[0].stack_key == masks[1].stack_key != SampleMask(0.3).stack_key
+    with pytest.raises(NotStackable, match="threshold"):
+        _ = SampleMask(score="kendall", threshold=0.0).stack_key
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, r"mask\.ratio None and mask\.threshold None: give one"),
+        ({"ratio": 0.5, "threshold": 0.0, "score": "kendall"}, "give one of them"),
+        ({"threshold": 0.0}, r"mask\.score is ncjsd: set it to kendall"),
+        ({"threshold": 1.5, "score": "kendall"}, r"mask\.threshold is 1\.5: .* \[-1, 1\]"),
+        ({"ratio": 0.5, "score": "mse"}, r"mask\.score is 'mse': choose one of ncjsd, kendall"),
+    ],
+)
+def test_settings_that_do_not_go_together(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        SampleMask(**settings)
+
+
+def test_says_which_rows_it_drops() -> None:
+    assert str(SampleMask(0.25)) == "25%, most divergent"
+    assert str(SampleMask(0.5, score="kendall")) == "50%, most divergent by tau-b"
+    by_threshold = SampleMask(score="kendall", threshold=0.0, removes="random")
+    assert str(by_threshold) == "as many as have a tau-b up to 0, random"

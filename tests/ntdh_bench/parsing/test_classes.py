@@ -281,6 +281,7 @@ def test_every_argument_that_takes_a_class_forgets_the_former_one(tmp_path: Path
     optimizer = model["optimizer"]["init_args"]
     assert {name: optimizer[name] for name in ("lr", "weight_decay")}.items() <= adamw.items()
     assert model["scheduler"]["init_args"] == {"gamma": 0.9, "last_epoch": -1}
-    assert settings["mask"]["init_args"] == {"ratio": 0.5, "removes": "most_divergent"}
-    with pytest.raises(UserError, match=r"mask: .*required"):
-        parsed([*first, "--mask", "SampleMask"])
+    assert settings["mask"]["init_args"] == {
+        "ratio": 0.5, "removes": "most_divergent", "score": "ncjsd", "threshold": None,
+    }  # fmt: skip
+    assert parsed([*first, "--mask", "SampleMask"])["mask"]["init_args"]["ratio"] is None

@@ -44,6 +44,19 @@ def test_settings_that_came_later_leave_hashes_as_they_were(tmp_path: Path) -> N
     assert baseline_hash(before.identity) != baseline_hash(weighted.identity)
 
 
+def test_a_masks_score_changes_hashes_only_where_it_is_another(tmp_path: Path) -> None:
+    def mask_of(*words: str) -> Config:
+        mask = loaded(flags(QUICKSTART, tmp_path, "--mask", "SampleMask", *words)).identity["mask"]
+        found: Config = mask["init_args"]
+        return found
+
+    before = {"ratio": 0.5, "removes": "random"}
+    assert mask_of("--mask.ratio", "0.5", "--mask.removes", "random") == before
+    by_rank = mask_of("--mask.score", "kendall", "--mask.threshold", "0")
+    assert by_rank["score"] == "kendall"
+    assert by_rank["threshold"] == 0
+
+
 def test_shared_negatives_that_are_off_leave_hashes_as_they_were(tmp_path: Path) -> None:
     """Those of a CRD alone and of one in a sum, before it had the argument."""
     crd = {"class_path": "CRD", "init_args": {"layer": "hidden2", "negatives": 64}}

@@ -87,6 +87,7 @@ def sizes(plan: Plan) -> list[int]:
         {"model__init_args__teacher_checkpoint": "t.ckpt", "given_teacher": "1"},
         {"mask": mask(layer="hidden1")},
         {"mask": mask("ntdh_bench.masks.SampleMask")},
+        {"mask": mask("ntdh_bench.masks.SampleMask", score="kendall", threshold=None)},
         {"mask": None},
     ],
 )
@@ -150,6 +151,7 @@ def test_members_may_not_differ_in(changes: dict[str, Any]) -> None:
         ({"trainer__fast_dev_run": True}, "trainer.fast_dev_run"),
         ({"mask": mask(layer="input", retrain=True)}, "mask.retrain"),
         ({"mask": mask("own.Blur")}, "mask Blur"),
+        ({"mask": mask("SampleMask", score="kendall", threshold=0.0)}, "mask.threshold"),
     ],
 )
 def test_what_keeps_a_run_alone(changes: dict[str, Any], reason: str) -> None:
