@@ -93,13 +93,23 @@ def check_network(
 
 
 @torch.no_grad()
-def layer_widths(network: nn.Module, layers: Sequence[str], inputs: Inputs) -> list[int]:
-    """Return the sizes of dimension 1 of layers' outputs; batch statistics stay as they are."""
+def layer_sizes(network: nn.Module, layers: Sequence[str], inputs: Inputs) -> dict[str, torch.Size]:
+    """Return sizes ``(D, ...)`` of layers' outputs by name; batch statistics stay as they are."""
     tap = FeatureTap(network, layers)
     with evaluating(network):
         outputs = tap(to_device(inputs, device_of(network)))
     tap.close()
-    return [outputs[layer].shape[1] for layer in layers]
+    return {layer: outputs[layer].shape[1:] for layer in layers}
+
+
+def are_aligned(data: PairedData, target: Tensor) -> bool:
+    """Return whether positions of the two modalities are the same places, those of dense targets.
+
+    Args:
+        data: says it of data with one label a sample.
+        target: of a batch.
+    """
+    return data.aligned or target.dim() > 1
 
 
 def task_loss(

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from ntdh_bench.distillers.maps import pooled
 from ntdh_bench.errors import UserError
-from ntdh_bench.layers import AVERAGED_LOGITS, LOGITS
-
-_POOLING: dict[int, Callable[[Tensor, Any], Tensor]] = {
-    1: F.adaptive_avg_pool1d,
-    2: F.adaptive_avg_pool2d,
-    3: F.adaptive_avg_pool3d,
-}
+from ntdh_bench.layers import AVERAGED_LOGITS, LOGITS, map_of, share_of
 
 
 def samples_kept(keep: Tensor) -> Tensor:
@@ -24,16 +17,22 @@ def samples_kept(keep: Tensor) -> Tensor:
     return keep.reshape(len(keep), -1).any(dim=1)
 
 
-def kept_outputs(outputs: Mapping[str, Tensor], keep: Tensor) -> dict[str, Tensor]:
+def kept_outputs(
+    outputs: Mapping[str, Tensor], keep: Tensor, maps: bool = False
+) -> dict[str, Tensor]:
     """Return what is left of a network's outputs where ``keep`` is true.
 
     Args:
         outputs: ``logits`` ``(B, C, *spatial)`` and tapped layers ``(B, D, ...)``, by name.
         keep: bool ``(B, *spatial)``.
+        maps: whether positions are compared one by one.
 
     Returns:
         ``logits`` as rows ``(M, C)``, one a position kept, in the order of ``keep.flatten()``; the
-        layers, and the logits once more, averaged over positions (:func:`averaged`).
+        layers, and the logits once more, averaged over positions (:func:`averaged`). With ``maps``
+        the outputs of samples that have any position as they are, ``(B', D, *smaller)`` under
+        ``map_of(name)``, and how much of each position is kept, ``(B', *smaller)`` under
+        ``share_of(name)``.
 
     Raises:
         UserError: a layer's outputs do not lie in the plane of the targets.
@@ -41,10 +40,15 @@ def kept_outputs(outputs: Mapping[str, Tensor], keep: Tensor) -> dict[str, Tenso
     if keep.dim() == 1:
         return {name: values[keep] for name, values in outputs.items()}
     features = {AVERAGED_LOGITS if name == LOGITS else name: v for name, v in outputs.items()}
-    return {
+    kept = {
         LOGITS: outputs[LOGITS].movedim(1, -1)[keep],
         **{name: averaged(values, keep, name) for name, values in features.items()},
     }
+    for name, values in outputs.items() if maps else ():
+        if values.dim() > 2:
+            kept[map_of(name)] = values[samples_kept(keep)]
+            kept[share_of(name)] = shares(keep, values)
+    return kept
 
 
 def averaged(features: Tensor, keep: Tensor, layer: str) -> Tensor:
@@ -73,8 +77,21 @@ def averaged(features: Tensor, keep: Tensor, layer: str) -> Tensor:
             f"{keep.dim() - 1}: distil another layer"
         )
     rows = features[present].flatten(2)
-    weights = _POOLING[keep.dim() - 1](keep[present, None].float(), features.shape[2:]).flatten(2)
-    weights = weights / weights.sum(dim=2, keepdim=True)
+    weights = shares(keep, features).flatten(1)
+    weights = weights / weights.sum(dim=1, keepdim=True)
     with torch.autocast(features.device.type, enabled=False):
         dtype = torch.promote_types(rows.dtype, torch.float32)
-        return torch.einsum("bdn,bn->bd", rows.to(dtype), weights.squeeze(1).to(dtype))
+        return torch.einsum("bdn,bn->bd", rows.to(dtype), weights.to(dtype))
+
+
+def shares(keep: Tensor, features: Tensor) -> Tensor:
+    """Return how much of the targets under each position of a map is kept.
+
+    Args:
+        keep: bool ``(B, *spatial)``.
+        features: ``(B, D, *smaller)``, of as many axes.
+
+    Returns:
+        float32 ``(B', *smaller)`` in [0, 1], of the samples that have any position.
+    """
+    return pooled(keep[samples_kept(keep), None].float(), features.shape[2:]).squeeze(1)

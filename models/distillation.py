@@ -24,10 +24,11 @@ from .base import (
     EvaluatedSplit,
     NetworkCallable,
     TrainableModule,
+    are_aligned,
     build_network,
     check_network,
     count_parameters,
-    layer_widths,
+    layer_sizes,
 )
 from .dense import kept_outputs, samples_kept
 from .joint import JointModule
@@ -43,11 +44,12 @@ class DistillationModule(TrainableModule):
     ``frozen_teacher.load``.
 
     In dense tasks (targets ``(B, H, W)``) the logits of every pixel that is not ignored are a row
-    of their own, and features of layers are averaged over these pixels, a row a sample. A sample
-    mask drops pixels. Under several processes each takes the mean over its own rows. Where the
-    data give the points of an image plane as well, the student's classes of their pixels are
-    measured against their own labels (``point_miou``); where they say which voxels of a scene are
-    hidden, how well these are completed (``completion_iou``, ``..._precision``, ``..._recall``).
+    of their own, and features of layers are averaged over these pixels, a row a sample, or compared
+    pixel by pixel, as the distiller wants it. A sample mask drops pixels. Under several processes
+    each takes the mean over its own rows. Where the data give the points of an image plane as well,
+    the student's classes of their pixels are measured against their own labels (``point_miou``);
+    where they say which voxels of a scene are hidden, how well these are completed
+    (``completion_iou``, ``..._precision``, ``..._recall``).
 
     Args:
         teacher_network: builds the teacher, on the teacher's modality.
@@ -153,9 +155,11 @@ class DistillationModule(TrainableModule):
         network = self.frozen_teacher.network
         check_network(network, batch["teacher"], self.num_classes, "teacher_network", size)
         if self.distiller is not None and not self._distiller_sizes:
-            student = layer_widths(self.student, self.distiller.student_layers, inputs)
-            teacher = layer_widths(network, self.distiller.teacher_layers, batch["teacher"])
-            self._build_distiller(self.distiller, [*student, *teacher, self.data.num_train])
+            student = layer_sizes(self.student, self.distiller.student_layers, inputs)
+            teacher = layer_sizes(network, self.distiller.teacher_layers, batch["teacher"])
+            self.distiller.check(student, teacher, are_aligned(self.data, batch["target"]))
+            widths = [size[0] for size in (*student.values(), *teacher.values())]
+            self._build_distiller(self.distiller, [*widths, self.data.num_train])
 
     def _build_distiller(self, distiller: Distiller, sizes: list[int]) -> None:
         """Build it for the widths of the student's, then the teacher's layers, and the samples."""
@@ -230,8 +234,8 @@ class DistillationModule(TrainableModule):
             return distiller.distill(student, teacher, target, index)
         keep = self._kept(teacher[LOGITS], student[LOGITS], target, batch_idx)
         return distiller.distill(
-            kept_outputs(student, keep),
-            kept_outputs(teacher, keep),
+            kept_outputs(student, keep, distiller.by_position),
+            kept_outputs(teacher, keep, distiller.by_position),
             target[keep],
             index[samples_kept(keep)],
         )

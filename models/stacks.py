@@ -29,7 +29,7 @@ from ntdh_bench.stacks.graphs import StepGraph, cuda_graph
 from ntdh_bench.stacks.networks import NetworkStack
 from ntdh_bench.stacks.teachers import TeacherStack
 
-from .base import EvaluatedSplit, TrainableModule, check_network, layer_widths
+from .base import EvaluatedSplit, TrainableModule, are_aligned, check_network, layer_sizes
 
 
 class ModuleStack(TrainableModule):
@@ -320,7 +320,7 @@ class DistillationStack(ModuleStack):
         batch = next(streams[0].batches("train", batch_size=2))
         first = runs[0]
         _check_pair(first.frozen_teacher.network, first.student, first.num_classes, batch)
-        _build_distillers(runs, batch, streams[0].num_train)
+        _build_distillers(runs, batch, streams[0])
         self.student_of, kept = _students(members)
         super().__init__([runs[run] for run in kept])
         self._first_run = torch.tensor(kept)
@@ -543,18 +543,20 @@ def _groups(modules: Sequence[Any]) -> list[_Group]:
     return groups
 
 
-def _build_distillers(modules: Sequence[Any], batch: PairedBatch, num_train: int) -> None:
-    """Size what the distillers train; networks of a stack are alike, so the first one tells."""
+def _build_distillers(modules: Sequence[Any], batch: PairedBatch, data: Any) -> None:
+    """Check the distillers' layers, and size what they train, by the networks of the first one."""
     taught = [module for module in modules if module.distiller is not None]
     student_layers = dict.fromkeys(n for m in taught for n in m.distiller.student_layers)
     teacher_layers = dict.fromkeys(n for m in taught for n in m.distiller.teacher_layers)
     first = modules[0]
-    student = layer_widths(first.student, list(student_layers), batch["student"])
-    teacher = layer_widths(first.frozen_teacher.network, list(teacher_layers), batch["teacher"])
-    widths = dict(zip(student_layers, student, strict=True))
-    teacher_widths = dict(zip(teacher_layers, teacher, strict=True))
+    student = layer_sizes(first.student, list(student_layers), batch["student"])
+    teacher = layer_sizes(first.frozen_teacher.network, list(teacher_layers), batch["teacher"])
+    widths, teacher_widths = (
+        {layer: size[0] for layer, size in sizes.items()} for sizes in (student, teacher)
+    )
     for module in taught:
-        module.distiller.build(widths, teacher_widths, num_train, module.seed)
+        module.distiller.check(student, teacher, are_aligned(data, batch["target"]))
+        module.distiller.build(widths, teacher_widths, data.num_train, module.seed)
 
 
 def _check_pair(teacher: nn.Module, student: nn.Module, classes: int, batch: PairedBatch) -> None:

@@ -61,6 +61,9 @@ class PairedData(Protocol):
     metric: Measure = "accuracy"
     #: classes that the mean IoU leaves out; predicting one is still a miss of the true class
     excluded_classes: tuple[int, ...] = ()
+    #: whether a place in an input of one modality (or its time) is the same place in the other;
+    #: where each position has a label of its own it is in any case
+    aligned: bool = False
     #: how scene completion is scored, see :class:`ntdh_bench.completion.Completion`
     protocol: ScoringProtocol = "pooled"
     #: the only modality that a network sees, None for both: set before :meth:`setup`

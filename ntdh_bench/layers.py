@@ -19,6 +19,16 @@ AVERAGED_LOGITS = "logits, averaged"
 ELEMENTWISE = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.ReLU6, nn.SiLU, nn.Hardtanh, nn.CELU, nn.SELU)
 
 
+def map_of(layer: str) -> str:
+    """Return the name of a layer's outputs at every position, where ``layer`` is their average."""
+    return f"{layer}, map"
+
+
+def share_of(layer: str) -> str:
+    """Return the name of how much of each position of that map counts, in [0, 1]."""
+    return f"{layer}, share"
+
+
 def layer_names(network: nn.Module) -> list[str]:
     """Return the names of all sub-modules of ``network``, outermost first."""
     return [name for name, _ in network.named_modules() if name]

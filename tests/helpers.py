@@ -30,6 +30,7 @@ Module = TypeVar("Module", bound=LightningModule)
 FEATURES, CLASSES = 12, 4
 network = partial(MLPClassifier, FEATURES, [8, 6], CLASSES, "relu")
 optimizer = partial(SGD, lr=0.1, momentum=0.9)
+OF_MAPS = (distillers.AT,)
 
 
 def small_data(**changes: Any) -> SyntheticDataModule:
@@ -79,8 +80,11 @@ def distillation(
     return module
 
 
-def methods(layer: str) -> dict[str, partial[Distiller]]:
-    """Every method of the package by name, small, those of features on ``layer``."""
+def methods(layer: str, maps: bool = False) -> dict[str, partial[Distiller]]:
+    """Every method of the package by name, small, those of features on ``layer``.
+
+    Those of maps alone are among them if the layer gives ``maps``.
+    """
     small = {"CRD": {"feat_dim": 4, "negatives": 16}}
     classes = [getattr(distillers, name) for name in distillers.__all__]
     return {
@@ -88,7 +92,7 @@ def methods(layer: str) -> dict[str, partial[Distiller]]:
             kind, **{} if kind.by_row else {"layer": layer}, **small.get(kind.__name__, {})
         )
         for kind in classes
-        if kind not in (Distiller, distillers.Combined)
+        if kind not in (Distiller, distillers.Combined) and (maps or kind not in OF_MAPS)
     }
 
 

@@ -128,6 +128,7 @@ class MNISTPairDataModule(FilePairs):
     """
 
     name = "mnist"
+    aligned = True
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 
 from ntdh_bench.errors import UserError
 from ntdh_bench.layers import AVERAGED_LOGITS, LOGITS
@@ -42,6 +42,8 @@ class Distiller(nn.Module, ABC):
     #: Whether rows are compared one by one, so that in dense tasks each pixel may be a row. Others
     #: get features averaged to one row a sample.
     by_row = False
+    #: Whether features are compared position by position, so that in dense tasks it gets the maps.
+    by_position = False
     #: Rows that a batch must have for the loss not to be 0 whatever they are.
     least_rows = 1
     #: Whether this is a stack of members.
@@ -82,6 +84,20 @@ class Distiller(nn.Module, ABC):
             teacher: the same of the teacher.
             n_data: number of training samples.
             seed: seed of the run.
+        """
+
+    def check(
+        self, student: Mapping[str, Size], teacher: Mapping[str, Size], aligned: bool
+    ) -> None:
+        """Refuse layers that cannot be compared, before anything is trained on them.
+
+        Args:
+            student: ``(D, *spatial)``, size of a sample's features, by layer name.
+            teacher: the same of the teacher.
+            aligned: whether positions of the one modality are those of the other.
+
+        Raises:
+            UserError: the method is not defined on such features.
         """
 
     @property
@@ -130,7 +146,9 @@ class Distiller(nn.Module, ABC):
         Args:
             student: outputs by layer name, each ``(N, ...)``, with ``"logits"`` ``(N, C)``. In
                 dense tasks ``(B, D)``, averaged over positions, the logits both so (under
-                ``AVERAGED_LOGITS``) and ``(M, C)``, a row for each position.
+                ``AVERAGED_LOGITS``) and ``(M, C)``, a row for each position; ``by_position`` also
+                the maps ``(B, D, *spatial)`` (under ``map_of(layer)``) and, ``(B, *spatial)``, how
+                much of each position counts (under ``share_of(layer)``).
             teacher: the same of the teacher.
             target: int64 ``(N,)``; dense: ``(M,)``.
             index: int64 ``(N,)``, positions in the training split; dense: ``(B,)``.

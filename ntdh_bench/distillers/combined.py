@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 
 from ntdh_bench.distillers.base import Distiller, with_numbers
 from ntdh_bench.errors import UserError
@@ -34,6 +34,7 @@ class Combined(Distiller):
             check_at_least("distiller.weights", weight, 0)
         super().__init__()
         self.distillers = nn.ModuleList(distillers)
+        self.by_position = any(term.by_position for term in distillers)
         self.weights: list[float] | Tensor = [float(weight) for weight in weights]
 
     @property
@@ -65,6 +66,13 @@ class Combined(Distiller):
         """Build every term."""
         for term in self._terms():
             term.build(student, teacher, n_data, seed)
+
+    def check(
+        self, student: Mapping[str, Size], teacher: Mapping[str, Size], aligned: bool
+    ) -> None:
+        """Check every term."""
+        for term in self._terms():
+            term.check(student, teacher, aligned)
 
     def distill(
         self,

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ntdh_bench.distillers.base import Distiller, with_numbers
 from ntdh_bench.distillers.contrastive import contrast_losses, log_scores_sum, rows_of
-from ntdh_bench.distillers.functional import unit_rows
 from ntdh_bench.distillers.negatives import Draws, Negatives, flat, given
+from ntdh_bench.distillers.precision import unit_rows
 from ntdh_bench.distillers.ranks import gather_rows
 from ntdh_bench.divergence import promote
 from ntdh_bench.errors import UserError

@@ -19,12 +19,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ntdh_bench.distillers.contrastive import crd
-from ntdh_bench.distillers.precision import full_precision, product
+from ntdh_bench.distillers.maps import at, vid
+from ntdh_bench.distillers.precision import full_precision, product, unit_rows
 from ntdh_bench.distillers.relational import rkd
 from ntdh_bench.divergence import Comparison
 from ntdh_bench.stacks.layers import beside
 
-__all__ = ["crd", "dkd", "fitnet", "kd", "pkt", "rkd", "sp"]
+__all__ = ["at", "crd", "dkd", "fitnet", "kd", "pkt", "rkd", "sp", "vid"]
 
 PKT_EPSILON = 1e-7
 
@@ -152,13 +153,6 @@ def sp(student: Tensor, teacher: Tensor, *, stacked: bool = False) -> Tensor:
     """
     ours, theirs = (_similarities(x.flatten(1 + stacked)) for x in (student, teacher))
     return (ours - theirs).square().mean(dim=(-2, -1))
-
-
-def unit_rows(x: Tensor, epsilon: float = 0.0) -> Tensor:
-    """Divide rows ``(..., D)`` by their L2 norm + epsilon; zero rows stay zero, gradient too."""
-    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    zero = norm == 0
-    return torch.where(zero, 0.0, x / (norm + epsilon).masked_fill(zero, 1.0))
 
 
 class _MeanSquares(torch.autograd.Function):

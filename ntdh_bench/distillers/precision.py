@@ -51,3 +51,10 @@ def product(x: Tensor, y: Tensor) -> Tensor:
     if x.dim() == 2 or x.device.type != "cpu":
         return x @ y
     return torch.stack([a.clone() @ b.clone() for a, b in zip(x, y, strict=True)])
+
+
+def unit_rows(x: Tensor, epsilon: float = 0.0) -> Tensor:
+    """Divide rows ``(..., D)`` by their L2 norm + epsilon; zero rows stay zero, gradient too."""
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    zero = norm == 0
+    return torch.where(zero, 0.0, x / (norm + epsilon).masked_fill(zero, 1.0))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,9 +14,11 @@ from torch import Tensor, nn
 from ntdh_bench.batch import Measure, PairedBatch
 from ntdh_bench.datamodules.paired import PairedDataModule, PairedDataset, TensorPairs
 from ntdh_bench.distillers import (
+    AT,
     DKD,
     KD,
     SP,
+    VID,
     Combined,
     Distiller,
     FitNet,
@@ -217,6 +220,37 @@ def test_features_are_averaged_over_the_pixels_kept(mask: SampleMask | None) -> 
     assert index.tolist() == [4, 6]
 
 
+@pytest.mark.parametrize("mask", [None, SampleMask(0.5)])
+def test_maps_are_compared_where_pixels_are_kept(mask: SampleMask | None) -> None:
+    """A position of the map, of four pixels, weighs as much as the share of them that is kept."""
+    target = targets()
+    share = torch.zeros(3, 3, 4, dtype=torch.float64)
+    for b, y, x in kept_pixels(mask, target):
+        share[b, y // 2, x // 2] += 0.25
+    student, teacher = (outputs(seed)["small"][[0, 2]] for seed in (0, 1))  # 1 has no pixel
+    share = share[[0, 2]]
+
+    def attention(x: Tensor) -> Tensor:
+        activity = x.square().mean(dim=1) * share.sqrt()
+        return activity / activity.square().sum(dim=(1, 2), keepdim=True).sqrt()
+
+    loss, gradients = distil(AT(layer="small"), mask, target)
+    wanted = (attention(student) - attention(teacher)).square().sum() / share.sum()
+    torch.testing.assert_close(loss, 1000 * wanted)
+    assert (gradients["small"][1] == 0).all()
+    vid = VID(layer="small", depth=1)
+    vid.build(WIDTHS, WIDTHS, 12, 0)
+    loss, _ = distil(vid, mask, target)
+    weight = some(vid.regressors[0].get_submodule("0").get_parameter("weight")).detach()
+    means = torch.einsum("oc,nchw->nohw", weight, student)
+    rows = ((means - teacher).square() / 5 + math.log(5)) / 2
+    torch.testing.assert_close(loss, (rows * share[:, None]).sum() / (7 * share.sum()))
+    # Beside terms that take averages.
+    both, _ = distil(Combined([AT(layer="small"), SP(layer="small")]), mask, target)
+    alone = [distil(one, mask, target)[0] for one in (AT(layer="small"), SP(layer="small"))]
+    torch.testing.assert_close(both, alone[0] + alone[1])
+
+
 def test_a_feature_map_of_any_size_and_none() -> None:
     keep = torch.zeros(2, 6, 8, dtype=torch.bool)
     keep[1, :3, :4] = True
@@ -248,7 +282,7 @@ def test_one_label_a_sample_keeps_rows() -> None:
 
 
 METHODS: dict[str, Callable[[], Distiller]] = {
-    **methods("small"),
+    **methods("small", maps=True),
     "SP of logits": lambda: SP(layer="logits"),
     "PKT + KL": AuthorsPKT,
     "KD + FitNet": lambda: Combined([KD(), FitNet(layer="small")]),

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from ntdh_bench.datamodules.synthetic import SyntheticDataModule
-from ntdh_bench.distillers import CRD, KD, SP, Combined, Distiller, FitNet
+from ntdh_bench.distillers import AT, CRD, KD, SP, VID, Combined, Distiller, FitNet
 from ntdh_bench.distillers.functional import kd
 from ntdh_bench.errors import UserError
 from ntdh_bench.layers import FeatureTap
@@ -100,6 +100,36 @@ def test_networks_and_distiller_are_checked_where_they_are(
     with fake_gpu():
         moved(module.student)
         module.setup("test")
+
+
+class Convolutional(nn.Sequential):
+    """The twelve columns as a line of places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_module("line", nn.Unflatten(1, (1, 12)))
+        self.add_module("conv", nn.Conv1d(1, 3, 3))
+        self.add_module("flatten", nn.Flatten())
+        self.add_module("head", nn.Linear(30, 4))
+
+
+def test_maps_are_compared_of_aligned_data_alone(tmp_path: Path) -> None:
+    def fit(distiller: Distiller, aligned: bool) -> None:
+        owner = DistillationModule(
+            Convolutional, Convolutional, 4, distiller, teacher="independent", optimizer=optimizer
+        )
+        owner.frozen_teacher.hold(Convolutional())
+        data = small_data()
+        data.aligned = aligned
+        quiet_trainer(tmp_path, limit_train_batches=1).fit(owner, datamodule=data)
+
+    for distiller in (AT(layer="conv"), VID(layer="conv")):
+        fit(distiller, aligned=True)
+        with pytest.raises(UserError, match="not the same places"):
+            fit(distiller, aligned=False)
+    fit(VID(layer="flatten"), aligned=False)
+    with pytest.raises(UserError, match="gives vectors"):
+        fit(AT(layer="flatten"), aligned=True)
 
 
 def test_loss_is_equation_4(teacher: Path, data: SyntheticDataModule, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ntdh_bench.distillers import functional
-from ntdh_bench.distillers.functional import dkd, fitnet, kd, pkt, rkd, sp, unit_rows
+from ntdh_bench.distillers.functional import at, dkd, fitnet, kd, pkt, rkd, sp, vid
+from ntdh_bench.distillers.precision import unit_rows
 from tests.helpers import assert_bits
 from tests.typed import some
 
@@ -40,8 +41,23 @@ def of_pairs(loss: Loss) -> Loss:
     )
 
 
+def at_of_rows(student: Tensor, teacher: Tensor, *, stacked: bool = False) -> Tensor:
+    """AT of maps with one channel, and a position for every value of a row."""
+    return at(student.unsqueeze(-2), teacher.unsqueeze(-2), stacked=stacked)
+
+
+def vid_of_rows(student: Tensor, teacher: Tensor, *, stacked: bool = False) -> Tensor:
+    """VID with variances of 1, whose logarithm adds nothing."""
+    variance = torch.ones(*student.shape[: int(stacked)], student.shape[-1])
+    return vid(student, teacher, variance, stacked=stacked)
+
+
 #: Those of the package but CRD's, which has a memory and tests of its own.
-EVERY = {name: of_pairs(getattr(functional, name)) for name in functional.__all__ if name != "crd"}
+EVERY = {
+    **{name: of_pairs(getattr(functional, name)) for name in functional.__all__ if name != "crd"},
+    "at": at_of_rows,
+    "vid": vid_of_rows,
+}
 every = pytest.mark.parametrize("loss", EVERY.values(), ids=EVERY)
 
 
@@ -177,6 +193,8 @@ def test_pkt_is_invariant_to_the_scale_of_each_row() -> None:
 def test_permuting_the_batch_changes_nothing(name: str) -> None:
     loss: Loss = getattr(functional, name)
     extra = (targets(5, 5),) if "target" in inspect.signature(loss).parameters else ()
+    if not extra:
+        loss = EVERY[name]
     rows, order = (*draw(rows=5, width=5), *extra), torch.tensor([3, 0, 4, 1, 2])
     torch.testing.assert_close(loss(*(x[order] for x in rows)), loss(*rows))
 
