@@ -53,6 +53,7 @@ FEATURE_MASK, F_TESTS = (
     "ntdh_bench/masks/feature_mask.py",
     "tests/ntdh_bench/masks/test_feature_mask.py",
 )
+TAU_TESTS = "tests/ntdh_bench/test_rank_correlation.py"
 SAMPLE_TESTS = "tests/ntdh_bench/masks/test_sample_mask.py"
 MODULE, M_TESTS = "models/distillation.py", "tests/models/test_distillation.py"
 STACK, STACK_TESTS = "models/stacks.py", "tests/models/test_stacks.py"
@@ -162,14 +163,17 @@ MUTANTS = (
            'descending=removes == "most_divergent"', 'descending=removes != "most_divergent"',
            SAMPLE_TESTS),
     Mutant("what is removed stays, and what stays is removed", "ntdh_bench/masks/base.py",
-           "keep[order[: round(ratio * count)]] = False",
-           "keep[order[round(ratio * count) :]] = False", SAMPLE_TESTS),
+           "keep[order[:removed]] = False", "keep[order[removed:]] = False", SAMPLE_TESTS),
     Mutant("the same random rows in every epoch", "ntdh_bench/masks/sample_mask.py",
            'generator(self.seed, "sample_mask", epoch, batch_idx)',
            'generator(self.seed, "sample_mask", batch_idx)', SAMPLE_TESTS),
     Mutant("the sample mask compares the teacher with itself", "ntdh_bench/masks/sample_mask.py",
-           "divergence = ncjsd(logits_teacher, logits_student, target)",
-           "divergence = ncjsd(logits_teacher, logits_teacher, target)", SAMPLE_TESTS),
+           "return ncjsd(teacher, student, target)",
+           "return ncjsd(teacher, teacher, target)", SAMPLE_TESTS),
+    Mutant("tau-a in place of tau-b", "ntdh_bench/rank_correlation.py",
+           "untied += ours.abs_().sum(0)", "untied += len(ours)", TAU_TESTS),
+    Mutant("a row that just meets the threshold stays", "ntdh_bench/masks/sample_mask.py",
+           "divergence >= -self.threshold", "divergence > -self.threshold", SAMPLE_TESTS),
     # -- stacks
     Mutant("a stack's members clipped together", STACK,
            "squares.index_add_(0, members.reshape(-1), square.to(squares))",
