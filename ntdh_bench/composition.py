@@ -41,10 +41,10 @@ def shipped_files(pattern: str) -> dict[str, Path]:
 
 
 def shipped_configs() -> dict[str, Path]:
-    """Return the configs that come with the package: of runs, then overlays, then bases."""
+    """Return the configs that come with the package: of runs, overlays, methods, then bases."""
     return {
         name: path
-        for pattern in ("*.yaml", "overlays/*.yaml", "base/*.yaml")
+        for pattern in ("*.yaml", "overlays/*.yaml", "methods/*.yaml", "base/*.yaml")
         for name, path in shipped_files(pattern).items()
     }
 

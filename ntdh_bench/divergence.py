@@ -36,19 +36,19 @@ def target_nontarget(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Te
     """Split the softmax of ``logits`` into the target class and the distribution of the others.
 
     Args:
-        logits: ``(N, C)`` with C >= 2.
-        target: int64 ``(N,)`` in ``[0, C)``.
+        logits: ``(N, C)`` with C >= 2, or ``(K, N, C)``.
+        target: int64 ``(N,)`` in ``[0, C)``, or ``(K, N)``.
 
     Returns:
-        ``log p_k`` and ``log(1 - p_k)``, both ``(N,)``, and ``log p_hat`` ``(N, C-1)``: the
-        log-probabilities of the non-target classes, renormalised without the target (Eq. 6), in
-        the order of their labels.
+        ``log p_k`` and ``log(1 - p_k)``, both of the shape of the targets, and ``log p_hat``
+        ``(..., C-1)``: the log-probabilities of the non-target classes, renormalised without the
+        target (Eq. 6), in the order of their labels.
 
     Raises:
         ValueError: shapes do not fit.
         TargetError: a target outside ``[0, C)`` (checked on every device, on GPUs without waiting).
     """
-    _check(logits, target)
+    check_targets(logits, target)
     return _split(promote(logits)[0], target.long())
 
 
@@ -68,7 +68,7 @@ class Comparison:
 
     def __init__(self, logits_a: Tensor, logits_b: Tensor, target: Tensor) -> None:
         _check_same_shape(logits_a, logits_b)
-        _check(logits_a, target)
+        check_targets(logits_a, target)
         self._logits = promote(logits_a, logits_b)
         splits = (_split(logits, target.long()) for logits in self._logits)
         self._target, self._rest, self._others = map(_Terms, *splits)
@@ -263,7 +263,8 @@ def _check_same_shape(logits_a: Tensor, logits_b: Tensor) -> None:
         )
 
 
-def _check(logits: Tensor, target: Tensor) -> None:
+def check_targets(logits: Tensor, target: Tensor) -> None:
+    """Raise a ValueError unless targets are classes of logits ``(N, C)`` or ``(K, N, C)``."""
     if logits.dim() not in (2, 3) or target.shape != logits.shape[:-1]:
         raise ValueError(
             f"logits {tuple(logits.shape)} and target {tuple(target.shape)} do not fit: expected "

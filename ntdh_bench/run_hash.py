@@ -38,6 +38,7 @@ class ChangedDefault(NamedTuple):
 
 
 CHANGED_DEFAULTS = (ChangedDefault("TwoDPASSModule", "class_weighting", "pmf", "2dpass"),)
+_STANDARDIZED = ("KD", "DKD", "WeightedKL")
 # Arguments that came after the first records, and what they would have been: where they are just
 # that, they are no part of what a run is.
 _LATER: dict[str, Config] = {
@@ -46,6 +47,7 @@ _LATER: dict[str, Config] = {
     "ntdh_bench.datamodules.NYUDepthV2DataModule": {"protocol": "pooled"},
     "ntdh_bench.distillers.CRD": {"shared_negatives": False},
     "ntdh_bench.masks.SampleMask": {"score": "ncjsd", "threshold": None},
+    **{f"ntdh_bench.distillers.{name}": {"standardize": False} for name in _STANDARDIZED},
     **{f"ntdh_bench.models.{c.class_name}": {c.argument: c.before} for c in CHANGED_DEFAULTS},
 }
 # Arguments that classes had when the first records were made: hashed as if they still had them.

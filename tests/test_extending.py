@@ -126,9 +126,8 @@ def test_the_package_takes_a_method_in_four_files(tmp_path: Path) -> None:
     _change(
         package / "__init__.py", r"\n\n__all__ = \[", r'\nfrom .angle import Angle\g<0>"Angle",'
     )
-    (tmp_path / "configs" / "mnist_angle.yaml").write_text(
-        CONFIG.format(base="base/mnist.yaml", path="Angle")
-    )
+    overlay = CONFIG.format(base="none", path="Angle").replace("base: none\n", "")
+    (tmp_path / "configs" / "methods" / "angle.yaml").write_text(overlay)
     assert _passed(tmp_path, "angle", "tests/ntdh_bench/distillers", "tests/models") > 20
 
 

@@ -6,21 +6,31 @@ from ntdh_bench.distillers.attention import AT
 from ntdh_bench.distillers.base import Distiller
 from ntdh_bench.distillers.combined import Combined
 from ntdh_bench.distillers.crd import CRD
+from ntdh_bench.distillers.dist import DIST
 from ntdh_bench.distillers.dkd import DKD, WeightedKL
 from ntdh_bench.distillers.fitnet import FitNet
 from ntdh_bench.distillers.kd import KD
+from ntdh_bench.distillers.mlkd import MLKD
+from ntdh_bench.distillers.nkd import NKD
+from ntdh_bench.distillers.ofa import OFA
 from ntdh_bench.distillers.relations import PKT, RKD, SP
 from ntdh_bench.distillers.vid import VID
+from ntdh_bench.distillers.wttm import WTTM
 
 __all__ = [
     "AT",
     "CRD",
+    "DIST",
     "DKD",
     "KD",
+    "MLKD",
+    "NKD",
+    "OFA",
     "PKT",
     "RKD",
     "SP",
     "VID",
+    "WTTM",
     "Combined",
     "Distiller",
     "FitNet",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from torch import Tensor
 
@@ -19,6 +19,8 @@ class DKD(LogitDistiller):
         beta: weight of the non-target part; 8 in the paper for most pairs.
         temperature: T > 0; 4 in the paper.
         weight: factor of the term; 1 in the paper.
+        standardize: whether to compare Z-scores of the logits (Sun et al., CVPR 2024; there at T 2
+            and weight 9).
 
     Raises:
         UserError: a temperature that is not above 0, or a weight below 0.
@@ -30,6 +32,7 @@ class DKD(LogitDistiller):
         beta: float = 8.0,
         temperature: float = 4.0,
         weight: float = 1.0,
+        standardize: bool = False,
     ) -> None:
         super().__init__(weight)
         check_at_least("distiller.alpha", alpha, 0)
@@ -38,6 +41,12 @@ class DKD(LogitDistiller):
         self.alpha: float | Tensor = alpha
         self.beta: float | Tensor = beta
         self.temperature: float | Tensor = temperature
+        self.standardize = standardize
+
+    @property
+    def stack_key(self) -> Hashable:
+        """As of every distiller, and whether logits are standardised."""
+        return super().stack_key, self.standardize
 
     @classmethod
     def batched(cls, members: Sequence[DKD]) -> DKD:
@@ -50,7 +59,8 @@ class DKD(LogitDistiller):
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor, target: Tensor) -> Tensor:
         """Return the unweighted loss of logits ``(..., N, C)`` in nats: see ``functional.dkd``."""
-        return dkd(student_logits, teacher_logits, target, self.alpha, self.beta, self.temperature)
+        numbers = self.alpha, self.beta, self.temperature
+        return dkd(student_logits, teacher_logits, target, *numbers, self.standardize)
 
 
 class WeightedKL(DKD):
@@ -63,9 +73,16 @@ class WeightedKL(DKD):
         alpha: weight of the target class.
         beta: weight of the non-target classes.
         weight: factor of the term.
+        standardize: whether to compare Z-scores of the logits (Sun et al., CVPR 2024).
     """
 
-    def __init__(self, alpha: float = 1.0, beta: float = 1.0, weight: float = 1.0) -> None:
-        super().__init__(alpha, beta, temperature=1.0, weight=weight)
+    def __init__(
+        self,
+        alpha: float = 1.0,
+        beta: float = 1.0,
+        weight: float = 1.0,
+        standardize: bool = False,
+    ) -> None:
+        super().__init__(alpha, beta, 1.0, weight, standardize)
 
     batched = DKD.batched

@@ -19,78 +19,30 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ntdh_bench.distillers.contrastive import crd
+from ntdh_bench.distillers.logits import check_same_shape, dist, dkd, kd, mlkd, nkd, ofa, wttm
 from ntdh_bench.distillers.maps import at, vid
 from ntdh_bench.distillers.precision import full_precision, product, unit_rows
 from ntdh_bench.distillers.relational import rkd
-from ntdh_bench.divergence import Comparison
 from ntdh_bench.stacks.layers import beside
 
-__all__ = ["at", "crd", "dkd", "fitnet", "kd", "pkt", "rkd", "sp", "vid"]
+__all__ = [
+    "at",
+    "crd",
+    "dist",
+    "dkd",
+    "fitnet",
+    "kd",
+    "mlkd",
+    "nkd",
+    "ofa",
+    "pkt",
+    "rkd",
+    "sp",
+    "vid",
+    "wttm",
+]
 
 PKT_EPSILON = 1e-7
-
-
-@full_precision
-def kd(student_logits: Tensor, teacher_logits: Tensor, temperature: float | Tensor = 4.0) -> Tensor:
-    """Soft-label distillation: ``T^2 KL(teacher || student)`` of the softened distributions.
-
-    Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015.
-
-    Args:
-        student_logits: ``(N, C)`` or ``(K, N, C)``.
-        teacher_logits: the same shape.
-        temperature: T > 0.
-
-    Returns:
-        Scalar or ``(K,)`` in nats, mean over rows.
-
-    Raises:
-        ValueError: shapes do not fit, or T is not positive.
-    """
-    _check_logits(student_logits, teacher_logits, temperature)
-    divisor = beside(temperature, student_logits)
-    student = torch.log_softmax(student_logits / divisor, dim=-1)
-    teacher = torch.log_softmax(teacher_logits / divisor, dim=-1)
-    terms = F.kl_div(student, teacher, reduction="none", log_target=True)
-    divergence = terms.sum(dim=(-2, -1)) / max(student.shape[-2], 1)
-    return divergence * beside(temperature**2, divergence)
-
-
-@full_precision
-def dkd(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    target: Tensor,
-    alpha: float | Tensor = 1.0,
-    beta: float | Tensor = 8.0,
-    temperature: float | Tensor = 4.0,
-) -> Tensor:
-    """Decoupled distillation: ``T^2 (alpha TCKD + beta NCKD)`` at temperature T.
-
-    Zhao et al., "Decoupled Knowledge Distillation", CVPR 2022, Eq. 7; TCKD is the KL divergence of
-    target against rest (two terms), NCKD that of the renormalised non-target classes.
-
-    Args:
-        student_logits: ``(N, C)`` or ``(K, N, C)``.
-        teacher_logits: the same shape.
-        target: int64 ``(N,)`` or ``(K, N)`` in ``[0, C)``.
-        alpha: weight of the target part.
-        beta: weight of the non-target part.
-        temperature: T > 0.
-
-    Returns:
-        Scalar or ``(K,)`` in nats, mean over rows.
-
-    Raises:
-        ValueError: shapes do not fit, T is not positive, or a target lies outside ``[0, C)``.
-    """
-    _check_logits(student_logits, teacher_logits, temperature)
-    divisor = beside(temperature, student_logits)
-    divergence = Comparison(teacher_logits / divisor, student_logits / divisor, target)
-    target_part, other_part = divergence.tckl(binary=True), divergence.nckl()
-    rows = beside(alpha, target_part) * target_part + beside(beta, other_part) * other_part
-    mean = rows.sum(dim=-1) / max(rows.shape[-1], 1)
-    return mean * beside(temperature**2, mean)
 
 
 @full_precision
@@ -110,7 +62,7 @@ def fitnet(student: Tensor, teacher: Tensor, *, stacked: bool = False) -> Tensor
     Raises:
         ValueError: shapes differ.
     """
-    _check(student, teacher)
+    check_same_shape(student, teacher)
     if not stacked:
         return F.mse_loss(student, teacher)
     means: Tensor = _MeanSquares.apply(student, teacher)
@@ -185,21 +137,3 @@ def _similarities(x: Tensor) -> Tensor:
     scale = x.detach().abs().amax(dim=(-2, -1), keepdim=True)
     x = x / torch.where(scale > 0, scale, 1.0)
     return unit_rows(product(x, x.mT))
-
-
-def _check(student: Tensor, teacher: Tensor) -> None:
-    if student.shape != teacher.shape:
-        raise ValueError(
-            f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} differ"
-        )
-
-
-def _check_logits(student: Tensor, teacher: Tensor, temperature: float | Tensor) -> None:
-    _check(student, teacher)
-    if student.dim() not in (2, 3):
-        raise ValueError(f"logits are {tuple(student.shape)}: expected (N, C) or (K, N, C)")
-    positive = torch.as_tensor(temperature) > 0
-    if positive.device.type != "cpu":  # no waiting for the device
-        torch._assert_async(positive.all())
-    elif not positive.all():
-        raise ValueError(f"temperature is {temperature}: expected a number above 0")

@@ -37,6 +37,7 @@ LOSSES, L_TESTS = (
     "ntdh_bench/distillers/functional.py",
     "tests/ntdh_bench/distillers/test_functional.py",
 )
+LOGITS = "ntdh_bench/distillers/logits.py"
 RELATIONS, R_TESTS = (
     "ntdh_bench/distillers/relational.py",
     "tests/ntdh_bench/distillers/test_relational.py",
@@ -102,12 +103,12 @@ MUTANTS = (
     Mutant("ignored pixels count", DIVERGENCE,
            "kept = (target != ignore_index)", "kept = (target == target)", D_TESTS),
     # -- the seven distillers
-    Mutant("KD without T squared", LOSSES,
+    Mutant("KD without T squared", LOGITS,
            "return divergence * beside(temperature**2, divergence)", "return divergence", L_TESTS),
-    Mutant("KD of sharpened logits", LOSSES,
+    Mutant("KD of sharpened logits", LOGITS,
            "teacher = torch.log_softmax(teacher_logits / divisor, dim=-1)",
            "teacher = torch.log_softmax(teacher_logits * divisor, dim=-1)", L_TESTS),
-    Mutant("DKD with its weights swapped", LOSSES,
+    Mutant("DKD with its weights swapped", LOGITS,
            "beside(alpha, target_part) * target_part + beside(beta, other_part) * other_part",
            "beside(beta, target_part) * target_part + beside(alpha, other_part) * other_part",
            L_TESTS),

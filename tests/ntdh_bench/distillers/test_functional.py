@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ntdh_bench.distillers import functional
+from ntdh_bench.distillers import functional, logits
 from ntdh_bench.distillers.functional import at, dkd, fitnet, kd, pkt, rkd, sp, vid
 from ntdh_bench.distillers.precision import unit_rows
 from tests.helpers import assert_bits
@@ -118,7 +118,9 @@ STACKED: dict[str, tuple[Loss, Loss]] = {
     name: (functools.partial(loss, stacked=True), loss)
     for name, loss in EVERY.items()
     if "stacked" in inspect.signature(loss).parameters
-} | {name: (of_pairs(loss), of_pairs(loss)) for name, loss in (("kd", kd), ("dkd", dkd))}
+} | {name: (loss, loss) for name, loss in EVERY.items() if name in vars(logits)}
+#: Cross entropies, which do not vanish where both agree, and a temperature of the teacher's alone.
+NOT_ZERO = {"nkd", "ofa", "wttm"}
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
@@ -157,14 +159,15 @@ def test_gradcheck(loss: Loss) -> None:
     assert torch.autograd.gradcheck(loss, (student, teacher))
 
 
-@every
-def test_same_is_zero(loss: Loss) -> None:
+@pytest.mark.parametrize("name", sorted(EVERY.keys() - NOT_ZERO))
+def test_same_is_zero(name: str) -> None:
     student, _ = draw()
     student.requires_grad_()
-    value = loss(student, student.detach())
+    value = EVERY[name](student, student.detach())
     value.backward()
-    assert value.item() == pytest.approx(0, abs=1e-12)
-    assert some(student.grad).abs().max() < 1e-7  # PKT: 1e-7 is part of its definition
+    # DIST adds 1e-8 to the norms, PKT 1e-7.
+    assert value.item() == pytest.approx(0, abs=1e-6 if name == "dist" else 1e-12)
+    assert some(student.grad).abs().max() < 1e-7
 
 
 def orthogonal(width: int) -> Tensor:

@@ -12,26 +12,34 @@ from torch import Tensor
 
 from ntdh_bench.distillers import (
     CRD,
+    DIST,
     DKD,
     KD,
+    MLKD,
+    NKD,
+    OFA,
     PKT,
     RKD,
     SP,
     VID,
+    WTTM,
     Combined,
     Distiller,
     FitNet,
     WeightedKL,
     functional,
 )
+from ntdh_bench.distillers.logits import instance_level, relation_levels
 from ntdh_bench.divergence import nckl, tckl
 from ntdh_bench.errors import UserError
+from ntdh_bench.layers import AVERAGED_LOGITS
 from tests.helpers import methods
 from tests.typed import some
 
 ROWS, CLASSES = 6, 4
 METHODS = methods("hidden2")
 FEATURE_METHODS = [kind.func for kind in METHODS.values() if not kind.func.by_row]
+LOGIT_METHODS = [kind.func for kind in METHODS.values() if kind.func.by_row]
 WIDTHS = {"logits": CLASSES, "hidden2": 5}, {"logits": CLASSES, "hidden2": 3}
 
 
@@ -47,11 +55,12 @@ STUDENT, TEACHER = outputs(0, 5), outputs(1, 3)
 TARGET, INDEX = torch.arange(ROWS) % CLASSES, torch.arange(ROWS)
 
 
-@pytest.mark.parametrize("method", [KD, DKD, WeightedKL])
+@pytest.mark.parametrize("method", LOGIT_METHODS)
 def test_logit_methods(method: type[Distiller]) -> None:
     distiller = method(weight=2.5)
     assert distiller.student_layers == distiller.teacher_layers == ["logits"]
-    arguments = [STUDENT["logits"], TEACHER["logits"], *([TARGET] if method is not KD else [])]
+    extra = [TARGET] if "target" in inspect.signature(distiller.forward).parameters else []
+    arguments = [STUDENT["logits"], TEACHER["logits"], *extra]
     loss = distiller.distill(STUDENT, TEACHER, TARGET, INDEX)
     torch.testing.assert_close(loss, 2.5 * distiller(*arguments))
 
@@ -88,12 +97,14 @@ def test_a_method_has_the_defaults_of_its_function() -> None:
         function = getattr(functional, name.lower(), None)
         defaults = inspect.signature(function).parameters.values() if function else ()
         for parameter in defaults:
-            given = parameter.name in ("stacked", "share")  # by what calls it
+            given = parameter.name in ("stacked", "share", "temperatures")  # by what calls it
             if parameter.default is not inspect.Parameter.empty and not given:
                 own = inspect.signature(method.func).parameters[parameter.name]
                 assert own.default == parameter.default
                 compared.append((name, parameter.name))
-    assert {name for name, _ in compared} == {"KD", "DKD", "RKD", "CRD"}
+    assert {name for name, _ in compared} >= {
+        "KD", "DKD", "RKD", "CRD", "NKD", "DIST", "WTTM", "OFA"
+    }  # fmt: skip
 
 
 def test_modules_call_the_functions() -> None:
@@ -103,10 +114,19 @@ def test_modules_call_the_functions() -> None:
         (RKD(1.0, 2.0), functional.rkd(student, teacher, 1.0, 2.0)),
         (PKT(), functional.pkt(student, teacher)),
         (SP(), functional.sp(student, teacher)),
+        (DIST(2, 3, 4), functional.dist(student, teacher, 2, 3, 4)),
+        (WTTM(2), functional.wttm(student, teacher, 2)),
+        (MLKD(), functional.mlkd(student, teacher)),
+        (MLKD([1, 3]), functional.mlkd(student, teacher, [1, 3])),
+        (KD(2, standardize=True), functional.kd(student, teacher, 2, standardize=True)),
     ):
         torch.testing.assert_close(module(student, teacher), expected, rtol=0, atol=0)
-    expected = functional.dkd(student, teacher, TARGET, 1, 2, 3)
-    torch.testing.assert_close(DKD(1, 2, 3)(student, teacher, TARGET), expected)
+    for module, expected in (
+        (DKD(1, 2, 3), functional.dkd(student, teacher, TARGET, 1, 2, 3)),
+        (NKD(2, 3), functional.nkd(student, teacher, TARGET, 2, 3)),
+        (OFA(eps=1.5, temperature=2), functional.ofa(student, teacher, TARGET, 1.5, 2)),
+    ):
+        torch.testing.assert_close(module(student, teacher, TARGET), expected, rtol=0, atol=0)
 
 
 def test_weighted_kl() -> None:
@@ -115,6 +135,91 @@ def test_weighted_kl() -> None:
     other_part = nckl(teacher, student, TARGET).mean()
     loss = WeightedKL(alpha=3.0, beta=0.25)(student, teacher, TARGET)
     torch.testing.assert_close(loss, 3 * target_part + 0.25 * other_part)
+
+
+def test_standardised_logits() -> None:
+    sides = STUDENT["logits"], TEACHER["logits"]
+    for method in (DKD, WeightedKL):
+        plain, standardised = (method(standardize=flag)(*sides, TARGET) for flag in (False, True))
+        moved = method(standardize=True)(sides[0] * 5 + 1, sides[1] - 2, TARGET)
+        assert not torch.isclose(plain, standardised, rtol=1e-3)
+        torch.testing.assert_close(moved, standardised, rtol=1e-4, atol=1e-6)
+
+
+def ofa(*exits: str, seed: int = 0) -> OFA:
+    distiller = OFA(list(exits), eps=1.5, weight=0.5)
+    distiller.build({**WIDTHS[0], "maps": 3}, WIDTHS[1], ROWS, seed)
+    return distiller
+
+
+def test_ofa_adds_the_exits_to_the_logits() -> None:
+    distiller = ofa("hidden2", "maps")
+    assert distiller.student_layers == ["logits", "hidden2", "maps"]
+    assert distiller.teacher_layers == ["logits"]
+    maps = torch.randn(ROWS, 3, 2, 4)
+    with torch.no_grad():
+        exits = [
+            projector(features)
+            for projector, features in zip(
+                distiller.projectors, (STUDENT["hidden2"], maps.mean((2, 3))), strict=True
+            )
+        ]
+        assert [list(x.shape) for x in exits] == [[ROWS, CLASSES]] * 2
+        expected = sum(
+            functional.ofa(x, TEACHER["logits"], TARGET, 1.5) for x in (STUDENT["logits"], *exits)
+        )
+        loss = distiller.distill(STUDENT | {"maps": maps}, TEACHER, TARGET, INDEX)
+    torch.testing.assert_close(loss, 0.5 * expected)
+
+
+def test_the_exits_of_ofa_come_from_the_seed_and_are_trained() -> None:
+    first, same, other = (ofa("hidden2", seed=seed).state_dict() for seed in (7, 7, 8))
+    assert len(first) == 4
+    assert all(torch.equal(first[name], same[name]) for name in first)
+    assert not any(torch.equal(first[name], other[name]) for name in first)
+    distiller = ofa("hidden2")
+    student = {name: value.clone().requires_grad_() for name, value in STUDENT.items()}
+    distiller.distill(student, TEACHER, TARGET, INDEX).backward()
+    trained = [*distiller.parameters(), *student.values()]
+    assert all(some(x.grad).abs().sum() > 0 for x in trained)
+
+
+def test_ofa_says_where_there_are_no_exits() -> None:
+    with pytest.raises(UserError, match="drop them"):
+        OFA(["logits"])
+    pixels = {AVERAGED_LOGITS: STUDENT["logits"]}
+    with pytest.raises(UserError, match="no exits in dense tasks"):
+        ofa("hidden2").distill(STUDENT | pixels, TEACHER, TARGET, INDEX)
+    loss = OFA().distill(STUDENT | pixels, TEACHER, TARGET, INDEX)
+    torch.testing.assert_close(loss, functional.ofa(STUDENT["logits"], TEACHER["logits"], TARGET))
+
+
+def test_mlkd_relates_samples_not_positions() -> None:
+    rows = STUDENT["logits"], TEACHER["logits"]
+    samples = rows[0][:2] * 3, rows[1][:2] - 1
+    sides = (
+        {"logits": row, AVERAGED_LOGITS: sample} for row, sample in zip(rows, samples, strict=True)
+    )
+    loss = MLKD([2.0, 3.0], weight=0.5).distill(*sides, TARGET, INDEX)
+    expected = instance_level(*rows, [2.0, 3.0]) + relation_levels(*samples, [2.0, 3.0])
+    torch.testing.assert_close(loss, 0.5 * expected)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: NKD(gamma=-1), "gamma"),
+        (lambda: NKD(temperature=0), "temperature"),
+        (lambda: DIST(beta=-1), "beta"),
+        (lambda: WTTM(temperature=math.inf), "temperature"),
+        (lambda: MLKD([]), "temperatures is empty"),
+        (lambda: MLKD([4.0, 0.0]), "temperatures"),
+        (lambda: OFA(eps=0), "eps"),
+    ],
+)
+def test_bad_numbers(make: Callable[[], Distiller], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make()
 
 
 @pytest.mark.parametrize("method", [FitNet, CRD, VID])

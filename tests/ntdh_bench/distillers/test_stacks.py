@@ -9,7 +9,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from ntdh_bench.distillers import DKD, KD, PKT, RKD, SP, Combined, Distiller, FitNet, WeightedKL
+from ntdh_bench.distillers import (
+    DIST,
+    DKD,
+    KD,
+    MLKD,
+    NKD,
+    OFA,
+    PKT,
+    RKD,
+    SP,
+    WTTM,
+    Combined,
+    Distiller,
+    FitNet,
+    WeightedKL,
+)
 from ntdh_bench.distillers.base import OneByOne
 from ntdh_bench.distillers.functional import kd
 from ntdh_bench.paper.authors import AuthorsFitNet
@@ -63,6 +78,17 @@ STACKS: dict[str, list[Distiller]] = {
     "KD": [KD(1.0), KD(2.5, weight=0.3), KD()],
     "DKD": [DKD(), DKD(0.5, 2.0, 1.5), DKD(temperature=0.7, weight=3.0)],
     "WeightedKL": [WeightedKL(), WeightedKL(0.1, 3.0), WeightedKL(weight=0.2)],
+    "KD, standardised": [KD(t, standardize=True) for t in (1.0, 2.0, 4.0)],
+    "DKD, standardised": [DKD(beta=b, standardize=True) for b in (1.0, 2.0, 4.0)],
+    "NKD": [NKD(), NKD(3.5, 3.0), NKD(weight=0.3)],
+    "DIST": [DIST(), DIST(2.0, 0.5, 4.0), DIST(weight=0.3)],
+    "WTTM": [WTTM(), WTTM(1.5), WTTM(weight=0.3)],
+    "MLKD": [MLKD(), MLKD([1.0, 2.0, 3.0, 4.0, 5.0]), MLKD(weight=0.3)],
+    "OFA": [
+        OFA(["hidden2"]),
+        OFA(["hidden2"], eps=1.5),
+        OFA(["hidden2"], temperature=2.0, weight=0.3),
+    ],
     "FitNet": [
         FitNet(layer="hidden2"),
         FitNet(weight=0.1, layer="hidden2"),
@@ -111,7 +137,7 @@ def parameters_of(stack: Distiller) -> list[list[Tensor]]:
     return [[parameter[k] for parameter in stack.parameters()] for k in range(MEMBERS)]
 
 
-@pytest.mark.parametrize("name", ["FitNet", "Combined", "AuthorsFitNet"])
+@pytest.mark.parametrize("name", ["FitNet", "OFA", "Combined", "AuthorsFitNet"])
 @pytest.mark.parametrize("one_by_one", [False, True])
 def test_training_a_stack_trains_its_members(name: str, one_by_one: bool) -> None:
     members = [member.double() for member in built(*copy.deepcopy(STACKS[name]))]
@@ -214,9 +240,17 @@ def test_only_equals_are_stacked() -> None:
         == FitNet(5, 3, weight=2.0, layer="hidden2").stack_key
     )
     assert Combined([KD(1.0)], [0.5]).stack_key == Combined([KD(2.0)]).stack_key
+    assert MLKD([1.0, 2.0]).stack_key == MLKD([3.0, 4.0]).stack_key
     others = [
         KD(),
+        KD(standardize=True),
         DKD(),
+        DKD(standardize=True),
+        MLKD(),
+        MLKD([1.0, 2.0]),
+        OFA(),
+        OFA(["hidden2"]),
+        OFA(["other"]),
         FitNet(5, 3, layer="hidden2"),
         FitNet(5, 4, layer="hidden2"),
         FitNet(5, 3, layer="other"),

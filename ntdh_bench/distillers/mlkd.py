@@ -1,0 +1,74 @@
+"""MLKD: rows, relations of rows and relations of classes, at several temperatures."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+
+from torch import Tensor
+
+from ntdh_bench.distillers.base import LogitDistiller, with_numbers
+from ntdh_bench.distillers.functional import mlkd
+from ntdh_bench.distillers.logits import instance_level, relation_levels
+from ntdh_bench.errors import UserError
+from ntdh_bench.layers import AVERAGED_LOGITS, LOGITS
+from ntdh_bench.ranges import check_above
+from ntdh_bench.stacks.layers import beside
+
+
+class MLKD(LogitDistiller):
+    """Multi-level distillation of the logits (Jin, Wang and Lin, CVPR 2023), its terms alone.
+
+    The paper also compares two augmented views and masks confident samples and classes. In dense
+    tasks each position is an instance, and the relations are between the samples of a batch, whose
+    logits are averaged over positions.
+
+    Args:
+        temperatures: each > 0; ``None``: 2, 3, 4, 5 and 6 as in the paper.
+        weight: factor of the term, a mean over temperatures; 5 is the paper's sum over five.
+
+    Raises:
+        UserError: no temperature, one that is not above 0, or a weight below 0.
+    """
+
+    def __init__(self, temperatures: list[float] | None = None, weight: float = 5.0) -> None:
+        super().__init__(weight)
+        self.temperatures: list[float] | Tensor = (
+            [2.0, 3.0, 4.0, 5.0, 6.0] if temperatures is None else temperatures
+        )
+        if not self.temperatures:
+            raise UserError("distiller.temperatures is empty: expected one or more, each above 0")
+        for temperature in self.temperatures:
+            check_above("distiller.temperatures", temperature, 0)
+
+    @property
+    def stack_key(self) -> Hashable:
+        """As of every distiller, and how many temperatures there are."""
+        return super().stack_key, len(self.temperatures)
+
+    @classmethod
+    def batched(cls, members: Sequence[MLKD]) -> MLKD:
+        """Return members as one, temperatures ``(K, n)`` if they differ."""
+        return with_numbers(members, "temperatures")
+
+    def distill(
+        self,
+        student: Mapping[str, Tensor],
+        teacher: Mapping[str, Tensor],
+        target: Tensor,
+        index: Tensor,
+    ) -> Tensor:
+        """Return the weighted loss of a batch: see :meth:`Distiller.distill`."""
+        if AVERAGED_LOGITS not in student:
+            return super().distill(student, teacher, target, index)
+        loss = instance_level(student[LOGITS], teacher[LOGITS], self._temperatures())
+        samples = student[AVERAGED_LOGITS], teacher[AVERAGED_LOGITS]
+        loss = loss + relation_levels(*samples, self._temperatures())
+        return beside(self.weight, loss) * loss
+
+    def forward(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+        """Return the unweighted loss of logits ``(..., N, C)``: see ``functional.mlkd``."""
+        return mlkd(student_logits, teacher_logits, self._temperatures())
+
+    def _temperatures(self) -> Sequence[float | Tensor]:
+        numbers = self.temperatures
+        return numbers.unbind(1) if isinstance(numbers, Tensor) else numbers
