@@ -12,6 +12,7 @@ import math
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ _TYPES = {
     1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8",
 }  # fmt: skip
 _INT32, _UINT32, _MATRIX, _COMPRESSED = 5, 6, 14, 15
+_CELL = 1
 _NUMBERS = range(6, 16)  # classes of arrays: reals and integers; below: text, cells, ...
 _COMPLEX = 0x0800
 _EXPANSION = 4 << 20  # most bytes that a compressed variable may have
@@ -49,23 +51,69 @@ def read_mat5(
     content = read_bytes(path, max_bytes, remedy)
     with reading(path, "a MATLAB 5 file", remedy):
         order = _ENDIAN[content[126:128]]
-        for variable in _variables(content[_HEADER:], order):
-            kind, found, flags, shape, numbers = _matrix(variable, order)
-            if found != name:
+        for variable in _variables(content[_HEADER:], order, _EXPANSION):
+            matrix = _matrix(variable, order)
+            if matrix.name != name:
                 continue
-            if kind not in _NUMBERS or flags & _COMPLEX or numbers is None:
+            if not matrix.real:
                 raise FileError(f"{path}: {name} is no array of real numbers; {remedy}")
-            if len(numbers) != math.prod(shape) or not np.isfinite(numbers).all():
+            values = matrix.values(order)
+            if values is None or not np.isfinite(values).all():
                 raise FileError(f"{path}: {name} is damaged; {remedy}")
-            return numbers.reshape(shape, order="F")
+            return values.astype(np.float64)
     return None
 
 
-def _variables(content: bytes, order: str) -> Iterator[bytes]:
+def read_mat5_arrays(path: Path, max_bytes: int, remedy: str = AGAIN) -> list[NDArray[Any]]:
+    """Return all arrays of real numbers in a file, as stored, those in its cells as well.
+
+    For files that are copied under many names of their variables: shapes tell what they are.
+
+    Args:
+        path: the file.
+        max_bytes: largest file to read, and most bytes of a compressed variable.
+        remedy: what to do.
+
+    Raises:
+        FileError: the file is missing, too large, or no sound file of version 5.
+    """
+    content = read_bytes(path, max_bytes, remedy)
+    found: list[NDArray[Any]] = []
+    with reading(path, "a MATLAB 5 file", remedy):
+        order = _ENDIAN[content[126:128]]
+        for variable in _variables(content[_HEADER:], order, max_bytes):
+            for matrix in _inside(variable, order):
+                values = matrix.values(order) if matrix.real else None
+                found += [] if values is None else [values]
+    return found
+
+
+class _Matrix(NamedTuple):
+    """Header of an array, and the elements that follow it."""
+
+    kind: int
+    name: str
+    flags: int
+    shape: tuple[int, ...]
+    parts: Iterator[tuple[int, bytes]]
+
+    @property
+    def real(self) -> bool:
+        return self.kind in _NUMBERS and not self.flags & _COMPLEX
+
+    def values(self, order: str) -> NDArray[Any] | None:
+        """Return the array, or None if the shape does not say as many values as there are."""
+        kind, content = next(self.parts)
+        numbers = np.frombuffer(content, order + _TYPES[kind])
+        fits = len(numbers) == math.prod(self.shape)
+        return numbers.reshape(self.shape, order="F") if fits else None
+
+
+def _variables(content: bytes, order: str, expansion: int) -> Iterator[bytes]:
     for kind, data in _elements(content, order):
         if kind == _COMPRESSED:
             unpacker = zlib.decompressobj()
-            unpacked = unpacker.decompress(data, _EXPANSION)
+            unpacked = unpacker.decompress(data, expansion)
             if not unpacker.eof:
                 raise ValueError("a compressed variable that does not end, or is too large")
             kind, data = next(_elements(unpacked, order))
@@ -92,10 +140,7 @@ def _elements(content: bytes, order: str) -> Iterator[tuple[int, bytes]]:
         first += step
 
 
-def _matrix(
-    data: bytes, order: str
-) -> tuple[int, str, int, tuple[int, ...], NDArray[np.float64] | None]:
-    """Return class, name, flags, shape and the values, None if it holds no numbers of its own."""
+def _matrix(data: bytes, order: str) -> _Matrix:
     parts = _elements(data, order)
     kind, flags = next(parts)
     word = int(np.frombuffer(flags, f"{order}u4")[0])
@@ -106,8 +151,15 @@ def _matrix(
     if not 2 <= len(shape) <= 32 or min(shape) < 0:
         raise ValueError("no shape")
     name = next(parts)[1].decode("ascii")
-    if word & 0xFF not in _NUMBERS:
-        return word & 0xFF, name, word, shape, None
-    values_kind, values = next(parts)
-    numbers = np.frombuffer(values, order + _TYPES[values_kind]).astype(np.float64)
-    return word & 0xFF, name, word, shape, numbers
+    return _Matrix(word & 0xFF, name, word, shape, parts)
+
+
+def _inside(variable: bytes, order: str) -> Iterator[_Matrix]:
+    """Yield a variable, or the members of a cell array."""
+    matrix = _matrix(variable, order)
+    if matrix.kind != _CELL:
+        yield matrix
+        return
+    for kind, member in matrix.parts:
+        if kind == _MATRIX and member:  # an empty member may have no header
+            yield _matrix(member, order)

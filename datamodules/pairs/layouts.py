@@ -1,0 +1,102 @@
+"""What the readers of published layouts share, and what makes their simulated files learnable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ntdh_bench.errors import FileError
+from ntdh_bench.files.mat5 import read_mat5
+
+from .arrays import TEST, TRAIN
+
+Floats = NDArray[np.float64]
+
+_MAX_MAT_BYTES = 1 << 24
+
+
+def inner(folder: Path, name: str) -> Path:
+    """Return the folder ``name`` in ``folder``, or ``folder`` itself if it has none so called."""
+    return folder / name if (folder / name).is_dir() else folder
+
+
+def read_matrix(path: Path, name: str, columns: int, remedy: str) -> Floats:
+    """Return a variable ``(N, columns)`` of a MATLAB 5 file, N > 0, float64.
+
+    Raises:
+        FileError: the file is missing or damaged, or has no such variable of this shape.
+    """
+    values = read_mat5(path, name, _MAX_MAT_BYTES, remedy)
+    if values is None:
+        raise FileError(f"{path}: no variable {name}; {remedy}")
+    if values.ndim != 2 or values.shape[1] != columns or not len(values):
+        raise FileError(f"{path}: {name} is {values.shape}, expected (N, {columns}); {remedy}")
+    return values
+
+
+def classes_of(path: Path, labels: NDArray[Any], count: int, remedy: str) -> NDArray[np.int64]:
+    """Return labels that count from 0 or from 1 as classes from 0, int64 ``(N,)``.
+
+    Raises:
+        FileError: there are others, or not every class has one.
+    """
+    found = np.unique(labels)
+    first = found[:1].clip(0, 1)
+    if not np.array_equal(found, first + np.arange(count)):
+        raise FileError(f"{path}: the labels are not {count} classes from 0 or 1; {remedy}")
+    return labels.ravel().astype(np.int64) - int(first[0])
+
+
+def resampled(series: NDArray[Any], length: int) -> Floats:
+    """Return a series ``(T, ...)`` at ``length`` times, the first and the last among them.
+
+    In between, values are interpolated linearly.
+    """
+    times = np.linspace(0, len(series) - 1, length)
+    before = np.floor(times).astype(np.int64)
+    after = np.minimum(before + 1, len(series) - 1)
+    weight = (times - before).reshape(-1, *[1] * (series.ndim - 1))
+    return series[before] * (1 - weight) + series[after] * weight
+
+
+def drawn_split(target: NDArray[np.int64], share: float = 0.3) -> NDArray[np.int8]:
+    """Return a split of a set that has none: ``share`` of each class is for testing, drawn once."""
+    random = np.random.default_rng(0)
+    split = np.full(len(target), TRAIN, np.int8)
+    for label in range(int(target.max()) + 1):
+        rows = random.permutation(np.flatnonzero(target == label))
+        split[rows[: round(share * len(rows))]] = TEST
+    return split
+
+
+# -- simulated files -----------------------------------------------------------------------------
+
+
+def latent(target: NDArray[np.int64], size: int, spread: float, seed: int) -> Floats:
+    """Return what both modalities of a sample show: float64 ``(N, size)`` around its class.
+
+    The centres of the classes have deviation 1, samples deviate from them by ``spread``.
+    """
+    random = np.random.default_rng(seed)
+    centres = random.normal(size=(int(target.max()) + 1, size))
+    return centres[target] + spread * random.normal(size=(len(target), size))
+
+
+def shown(hidden: Floats, shape: tuple[int, ...], noise: float, seed: int) -> Floats:
+    """Return one modality of ``hidden`` (N, size): a random linear view ``(N, *shape)``, noisy.
+
+    Values have about deviation 1, and noise of deviation ``noise`` of their own.
+    """
+    random = np.random.default_rng(seed)
+    width = int(np.prod(shape))
+    view = hidden @ random.normal(size=(hidden.shape[1], width)) / np.sqrt(hidden.shape[1])
+    return (view + noise * random.normal(size=view.shape)).reshape(len(hidden), *shape)
+
+
+def waves(count: int, length: int) -> Floats:
+    """Return the first ``count`` cosines of a DCT, float64 (count, length): smooth series."""
+    time = (np.arange(length) + 0.5) / length
+    return np.asarray(np.cos(np.pi * np.arange(count)[:, None] * time))
