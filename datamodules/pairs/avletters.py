@@ -179,7 +179,8 @@ AVLETTERS = published_set(
     modalities=("lips", "mfcc"),
     class_names=_LETTERS,
     licence="none stated (University of East Anglia, Matthews et al. 2002)",
-    how_to_get="AVLetters of its authors (Lips and Audio)",
+    how_to_get="Lips and Audio of AVLetters, from its authors",
     read=read,
     write=write_simulated,
+    images=("lips",),
 )

@@ -17,11 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ntdh_bench.errors import FileError
-from ntdh_bench.files.arrays import require_finite
 from ntdh_bench.files.mat5 import read_mat5_arrays
 
 from .arrays import PairedArrays
-from .layouts import Floats, classes_of, drawn_split, latent, shown
+from .layouts import Floats, classes_of, drawn_split, latent, measured, shown
 from .published import published_set
 
 _FILE = "BDGP.mat"
@@ -56,8 +55,7 @@ def _by_side(path: Path, found: list[NDArray[Any]], side: int) -> Floats:
     for array in found:
         if array.ndim == 2 and side in array.shape and array.size > side:
             matrix = array if array.shape[1] == side else array.T
-            require_finite(path, f"the matrix of {side} values a sample", matrix, _REMEDY)
-            return matrix.astype(np.float64)
+            return measured(path, matrix, _REMEDY)
     raise FileError(f"{path}: no matrix of {side:,} values a sample; {_REMEDY}")
 
 
@@ -92,7 +90,7 @@ BDGP = published_set(
     modalities=("visual", "text"),
     class_names=tuple(f"stage {number}" for number in range(1, _CLASSES + 1)),
     licence="none stated (Berkeley Drosophila Genome Project; Cai et al. 2012)",
-    how_to_get="BDGP.mat, as multi-view clustering uses it",
+    how_to_get="BDGP.mat of github scutbioinformatics/CELT",
     read=read,
     write=write_simulated,
 )

@@ -16,6 +16,7 @@ from .arrays import TEST, TRAIN
 Floats = NDArray[np.float64]
 
 _MAX_MAT_BYTES = 1 << 24
+_LARGEST = 1e30
 
 
 def inner(folder: Path, name: str) -> Path:
@@ -34,7 +35,19 @@ def read_matrix(path: Path, name: str, columns: int, remedy: str) -> Floats:
         raise FileError(f"{path}: no variable {name}; {remedy}")
     if values.ndim != 2 or values.shape[1] != columns or not len(values):
         raise FileError(f"{path}: {name} is {values.shape}, expected (N, {columns}); {remedy}")
-    return values
+    return measured(path, values, remedy)
+
+
+def measured(path: Path, values: NDArray[Any], remedy: str) -> Floats:
+    """Return numbers as float64, of which float32 can hold all.
+
+    Raises:
+        FileError: some are not finite, or beyond 1e30.
+    """
+    numbers = values.astype(np.float64)
+    if not (np.abs(numbers) <= _LARGEST).all():
+        raise FileError(f"{path}: values that are not finite, or beyond 1e30; {remedy}")
+    return numbers
 
 
 def classes_of(path: Path, labels: NDArray[Any], count: int, remedy: str) -> NDArray[np.int64]:
@@ -44,10 +57,10 @@ def classes_of(path: Path, labels: NDArray[Any], count: int, remedy: str) -> NDA
         FileError: there are others, or not every class has one.
     """
     found = np.unique(labels)
-    first = found[:1].clip(0, 1)
+    first = 0 if 0 in found else 1
     if not np.array_equal(found, first + np.arange(count)):
         raise FileError(f"{path}: the labels are not {count} classes from 0 or 1; {remedy}")
-    return labels.ravel().astype(np.int64) - int(first[0])
+    return labels.ravel().astype(np.int64) - first
 
 
 def resampled(series: NDArray[Any], length: int) -> Floats:

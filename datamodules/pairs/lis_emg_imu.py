@@ -34,6 +34,7 @@ _TIME = "%d/%m/%y/%H:%M:%S"
 _SAMPLES, _MUSCLES = 400, 8
 _SENSORS = {"gyroscope": 3, "acceleration": 3, "orientation": 4}
 _STEP = 10  # samples that become one: 20 Hz
+_LARGEST = 1e6
 _MAX_BYTES = 1 << 20
 _REMEDY = "expected Dataset/<letter>/*.json as published by airtlab"
 
@@ -93,7 +94,10 @@ def _numbers(rows: Any, side: int) -> Floats:
     array = np.array(rows)
     if array.shape != (_SAMPLES, side) or array.dtype.kind not in "if":
         raise ValueError("not the numbers of a sign")
-    return array.astype(np.float64)
+    values = array.astype(np.float64)
+    if not (np.abs(values) <= _LARGEST).all():
+        raise ValueError("no armband measures this")
+    return values
 
 
 def _means(values: Floats) -> NDArray[np.float32]:
@@ -103,11 +107,11 @@ def _means(values: Floats) -> NDArray[np.float32]:
 
 # -- simulated files -----------------------------------------------------------------------------
 
-_PER_LETTER = 12
+_PER_LETTER = 6
 
 
 def write_simulated(folder: Path, seed: int) -> None:
-    """Write 312 signs, twelve a letter: muscles that tense, and an arm that turns and moves."""
+    """Write 156 signs, six a letter: muscles that tense, and an arm that turns and moves."""
     target = np.repeat(np.arange(len(_LETTERS)), _PER_LETTER)
     hidden = latent(target, 10, 0.5, seed)
     tension = shown(hidden, (_MUSCLES, 3), 0.4, seed + 1)
@@ -123,7 +127,7 @@ def write_simulated(folder: Path, seed: int) -> None:
             "timestamp": time.strftime(_TIME),
             "duration": 2000,
             "emg": {"frequency": 200, "data": emg.clip(-128, 127).astype(int).T.tolist()},
-            "imu": {"frequency": 200, "data": _of_sensors(imu.T.round(4))},
+            "imu": {"frequency": 200, "data": _of_sensors(imu.T.round(3))},
         }
         place = folder / "Dataset" / _LETTERS[label]
         place.mkdir(parents=True, exist_ok=True)
@@ -132,11 +136,11 @@ def write_simulated(folder: Path, seed: int) -> None:
 
 
 def _of_sensors(imu: Floats) -> list[dict[str, list[float]]]:
-    ends = np.cumsum(list(_SENSORS.values()))[:-1]
-    return [
-        {name: part.tolist() for name, part in zip(_SENSORS, np.split(row, ends), strict=True)}
-        for row in imu
-    ]
+    ends = np.cumsum(list(_SENSORS.values())).tolist()
+    parts = {
+        name: slice(end - _SENSORS[name], end) for name, end in zip(_SENSORS, ends, strict=True)
+    }
+    return [{name: row[part] for name, part in parts.items()} for row in imu.tolist()]
 
 
 LIS = published_set(

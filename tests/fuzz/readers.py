@@ -9,10 +9,12 @@ import tarfile
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.io
 import torch
 import yaml
 from PIL import Image
@@ -29,6 +31,8 @@ from ntdh_bench.datamodules.nyuv2.packed import read_packed
 from ntdh_bench.datamodules.nyuv2.pairs import PreparedFolder, prepared_pairs
 from ntdh_bench.datamodules.nyuv2.scenes import read_rgb
 from ntdh_bench.datamodules.nyuv2.voxels import GRID, read_voxels, write_voxels
+from ntdh_bench.datamodules.pairs import avletters, bdgp, houston_hsi_lidar, lis_emg_imu, wiki
+from ntdh_bench.datamodules.pairs.arrays import PairedArrays
 from ntdh_bench.datamodules.ravdess import media
 from ntdh_bench.datamodules.ravdess.features import read_features
 from ntdh_bench.datamodules.ravdess.layout import find_clips
@@ -47,6 +51,7 @@ from ntdh_bench.report.check import check
 from ntdh_bench.sweep.store import Store
 from ntdh_bench.sweep.transfer import export_records, import_records
 from tests.datamodules.nyuv2 import files as nyu_files
+from tests.datamodules.pairs import layouts
 from tests.datamodules.ravdess import files as ravdess_files
 from tests.datamodules.semantickitti import files as kitti_files
 from tests.fuzz import mutations as m
@@ -266,6 +271,72 @@ def _log(folder: Path) -> Path:
 def _read_log(path: Path) -> Any:
     names, values, _ = _read_clips(path)
     return names, values  # the digest follows the hashes in the log, which are made up
+
+
+# -- pairs ---------------------------------------------------------------------------------------
+
+
+def _paired(classes: int, **sides: int) -> PairedArrays:
+    """Return few arrays of the sides of a set, two rows a class."""
+    target = np.repeat(np.arange(classes), 2)
+    arrays = {
+        name: _random().random((len(target), side)).astype(np.float32)
+        for name, side in sides.items()
+    }
+    return PairedArrays(arrays, target, np.resize(np.array([0, 1], np.int8), len(target)))
+
+
+def _wiki(name: str) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        layouts.write_wiki(folder, _paired(10, image=128, text=10))
+        return folder / name
+
+    return write
+
+
+def _houston(folder: Path) -> Path:
+    layouts.write_houston(folder, _paired(15, hsi=144, lidar=21))
+    return folder / "LiDAR_TrSet.mat"
+
+
+def _bdgp(folder: Path) -> Path:
+    arrays = _paired(5, visual=1750, text=79)
+    cells = np.empty((1, 2), object)
+    cells[0] = list(arrays.modalities.values())
+    scipy.io.savemat(folder / "BDGP.mat", {"data": cells, "truth": arrays.target[:, None]})
+    return folder / "BDGP.mat"
+
+
+def _are_paired(arrays: PairedArrays) -> bool:
+    return arrays.fault() is None and all(np.isfinite(a).all() for a in arrays.modalities.values())
+
+
+def _lips(folder: Path) -> Path:
+    path = folder / "A1_Anya-lips.mat"
+    layouts.write_lips(path, _random().integers(0, 256, (2, 60, 80), dtype=np.uint8))
+    return path
+
+
+def _are_lips(frames: Any) -> bool:
+    return frames.shape[1:] == (60, 80) and 0 <= frames.min() <= frames.max() <= 255
+
+
+def _htk(folder: Path) -> Path:
+    path = folder / "A1_Anya.mfcc"
+    layouts.write_htk(path, _random().normal(size=(9, 26)))
+    return path
+
+
+def _sign(folder: Path) -> Path:
+    path = folder / "x.json"
+    values = _random().integers(0, 9, (40, 18))
+    content = layouts.sign(values[:, :8], values[:, 8:], datetime(2020, 6, 26))
+    path.write_text(json.dumps(content))
+    return path
+
+
+def _is_sign(sign: Any) -> bool:
+    return bool(np.isfinite(sign.emg).all() and np.isfinite(sign.imu).all())
 
 
 # -- SemanticKITTI -------------------------------------------------------------------------------
@@ -621,6 +692,16 @@ READERS = (
     Reader("cache_ravdess_values", _clips("values"), _read_clips, rebuilt=True,
            share=0.2),
     Reader("cache_ravdess_log", _log, _read_log, m.json_values, rebuilt=True, share=0.2),
+    Reader("avletters_lips_mat", _lips, avletters._read_lips, valid=_are_lips),
+    Reader("avletters_htk", _htk, avletters._read_htk, valid=_finite),
+    Reader("lis_json", _sign, lis_emg_imu._read_sign, m.json_values, _is_sign, share=0.3),
+    Reader("wiki_mat", _wiki("raw_features.mat"), lambda p: wiki.read(p.parent),
+           valid=_are_paired),
+    Reader("wiki_list", _wiki("trainset_txt_img_cat.list"), lambda p: wiki.read(p.parent), m.text,
+           _are_paired),
+    Reader("bdgp_mat", _bdgp, lambda p: bdgp.read(p.parent), valid=_are_paired),
+    Reader("houston_mat", _houston, lambda p: houston_hsi_lidar.read(p.parent),
+           valid=_are_paired),
     Reader("kitti_scan", _street("velodyne/000000.bin"), kitti.read_scan,
            valid=lambda v: v.ndim == 2 and v.shape[1] == 4),
     Reader("kitti_labels", _street("labels/000000.label"), lambda p: kitti.read_classes(p, 300),

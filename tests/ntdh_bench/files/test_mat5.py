@@ -8,7 +8,7 @@ import pytest
 import scipy.io
 
 from ntdh_bench.errors import LONGEST, FileError
-from ntdh_bench.files.mat5 import read_mat5
+from ntdh_bench.files.mat5 import read_mat5, read_mat5_arrays
 from tests.typed import some
 
 VALUES = {
@@ -62,3 +62,27 @@ def test_a_bomb_is_refused(tmp_path: Path) -> None:
     scipy.io.savemat(path, {"x": np.zeros((3000, 3000))}, do_compression=True)
     with pytest.raises(FileError, match="damaged"):
         read_mat5(path, "x")
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_all_arrays_of_numbers_are_found(tmp_path: Path, compressed: bool) -> None:
+    path = tmp_path / "x.mat"
+    cells = np.empty((2, 2), object)
+    cells[0, 0], cells[0, 1] = np.eye(3), np.arange(4, dtype=np.uint8)[:, None]
+    cells[1, 0], cells[1, 1] = "words", np.array([[1 + 2j]])
+    scipy.io.savemat(path, {"a": cells, **VALUES}, do_compression=compressed)
+    found = read_mat5_arrays(path, 1 << 20)
+    whole = ("trainNdxs", "small", "matrix", "volume")
+    inner = [np.eye(3), cells[0, 1], np.array([[1.0]])]  # the last one is of VALUES["cells"]
+    expected = [inner[0], inner[1], *(VALUES[name] for name in whole), inner[2], VALUES["broken"]]
+    assert len(found) == len(expected)
+    for array, value in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(array, value)
+
+
+def test_bombs_in_all_arrays_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.mat"
+    scipy.io.savemat(path, {"x": np.zeros((3000, 3000))}, do_compression=True)
+    with pytest.raises(FileError, match="damaged"):
+        read_mat5_arrays(path, 1 << 24)
+    assert read_mat5_arrays(path, 1 << 27)[0].shape == (3000, 3000)
