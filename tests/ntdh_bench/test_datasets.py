@@ -94,7 +94,7 @@ def test_state_of_a_data_set(tmp_path: Path) -> None:
 @pytest.mark.parametrize("info", catalogue(), ids=lambda info: info.name)
 def test_what_is_lacking_of_nothing(info: DatasetInfo, tmp_path: Path) -> None:
     for name in info.folders:
-        (tmp_path / name).mkdir()
+        (tmp_path / name).mkdir(parents=True)
     state, lacking = state_of(info, tmp_path)
-    assert (state == "incomplete") == bool(info.folders)
+    assert (state == "incomplete") == (info.lacking is not None)
     assert lacking is None or len(lacking) <= 34  # what a line of 80 characters has room for
