@@ -63,7 +63,7 @@ def _scaled(counts: Floats) -> NDArray[np.float32]:
     """Return rows of length 1; those that are so already are left to the bit, zeros as well."""
     length = np.linalg.norm(counts, axis=1, keepdims=True)
     length[(np.abs(length - 1) < 1e-6) | (length == 0)] = 1
-    return (counts / length).astype(np.float32)
+    return np.asarray((counts / length).astype(np.float32))
 
 
 def write_simulated(folder: Path, seed: int) -> None:

@@ -106,7 +106,8 @@ def shown(hidden: Floats, shape: tuple[int, ...], noise: float, seed: int) -> Fl
     random = np.random.default_rng(seed)
     width = int(np.prod(shape))
     view = hidden @ random.normal(size=(hidden.shape[1], width)) / np.sqrt(hidden.shape[1])
-    return (view + noise * random.normal(size=view.shape)).reshape(len(hidden), *shape)
+    noisy = view + noise * random.normal(size=view.shape)
+    return np.asarray(noisy.reshape(len(hidden), *shape))
 
 
 def waves(count: int, length: int) -> Floats:
