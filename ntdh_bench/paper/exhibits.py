@@ -431,7 +431,7 @@ _EXHIBITS = (
             table=grouped(*SHOWN, by=("gap", "teacher_parameters", "arm"))),
     Exhibit("matched", "Extra", "KD against a larger task loss alone (matched)", None,
             table=grouped(*SHOWN, by=("dataset", "gap", "classes", "method", "arm")),
-            having={"arm": "matched"},
+            having={"arm": "matched", "experiment": ("fig3", "table2", "table3")},
             keep={"mask": None, "arm": ("kd", "without_kd", "matched")},
             note="Matched: the student without KD, its task weight raised to the sum of both "
                  "weights. A gain over w/o KD that matched has as well is no gain from the "

@@ -118,8 +118,8 @@ def _exhibit(content: Content) -> dict[str, Output]:
         notes = ["Nothing was run yet.", exhibit.note]
         found |= _tables(content, stem_of(exhibit.name), heading, content.blank, notes)
     for variant in content.variants:
-        title = f"{heading} (protocol {variant.protocol}, {variant.source} data)"
-        notes = [exhibit.note, *_notes(variant)]
+        title = f"{heading} ({wording.where(variant.protocol)}, {variant.source} data)"
+        notes = [*variant.notes, exhibit.note, *_notes(variant)]
         if variant.tables:
             found |= _tables(content, variant.stem, title, variant.tables, notes)
         if variant.drawings:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ntdh_bench.cache import digest
 from ntdh_bench.records.columns import Row
-from ntdh_bench.report import evidence, figures
+from ntdh_bench.report import evidence, figures, wording
 from ntdh_bench.report.cells import MixedRuns, select
 from ntdh_bench.report.evidence import Evidence
 from ntdh_bench.report.layouts import panel, panel_table
@@ -35,13 +35,16 @@ def stem_of(name: str, protocol: str = "", source: str = "") -> str:
 
 @dataclass(frozen=True)
 class Variant:
-    """An exhibit under one protocol, from one source.
+    """An exhibit under one protocol, or under all of them together, from one source.
 
     Attributes:
         stem: of its files.
+        protocol: its name; empty for all of them.
+        source: of the data.
         tables: their numbers.
         drawings: SVG elements.
         rows: the runs behind them.
+        notes: what they are and can tell, a paragraph each.
     """
 
     stem: str
@@ -50,6 +53,7 @@ class Variant:
     tables: list[Table]
     drawings: list[str]
     rows: list[Row]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Content:
 
     Attributes:
         exhibit: what it is.
-        variants: real data first.
+        variants: real data first; of a source, that of all protocols first, if there is one.
         blank: its tables of no rows, where nothing was run.
         paper: name of the paper it is of; None: an experiment that no paper has an exhibit for.
     """
@@ -89,14 +93,17 @@ def contents(
 
 def _content(exhibit: Exhibit, paper: str | None, found: Evidence) -> Content:
     rows = _rows(exhibit, found)
-    settings = sorted({(row["source"], row["protocol"]) for row in rows})
+    settings = {(row["source"], row["protocol"]) for row in rows}
+    every = {(source, "") for source, _ in settings} if exhibit.across else set()
     variants = []
-    for source, protocol in settings:
-        part = select(rows, {"source": source, "protocol": protocol})
+    for source, protocol in sorted(every | settings):
+        part = select(rows, {"source": source, **({"protocol": protocol} if protocol else {})})
+        make = _variant if protocol else _across
         try:
-            variants.append(_variant(exhibit, found, source, protocol, part))
+            variants += make(exhibit, found, source, protocol, part)
         except MixedRuns as error:
-            told = f"{exhibit.name}, protocol {protocol}, {source} data: {error}: left out"
+            where = wording.where(protocol)
+            told = f"{exhibit.name}, {where}, {source} data: {error}: left out"
             found.problems.append(told)
             found.conflicts.append(told)
     blank = exhibit.table([]) if exhibit.table and not variants else []
@@ -112,14 +119,25 @@ def _rows(exhibit: Exhibit, found: Evidence) -> list[Row]:
     return select(unique.values(), exhibit.keep)
 
 
+def _across(
+    exhibit: Exhibit, found: Evidence, source: str, protocol: str, rows: list[Row]
+) -> list[Variant]:
+    """Return what an exhibit shows of all protocols together, if it does."""
+    stem = stem_of(exhibit.name, protocol, source)
+    shown = exhibit.across(rows, stem) if exhibit.across else None
+    if shown is None:
+        return []
+    return [Variant(stem, protocol, source, shown.tables, shown.drawings, rows, shown.notes)]
+
+
 def _variant(
     exhibit: Exhibit, found: Evidence, source: str, protocol: str, rows: list[Row]
-) -> Variant:
+) -> list[Variant]:
     stem = stem_of(exhibit.name, protocol, source)
     tables = exhibit.table(rows) if exhibit.table else []
     if exhibit.details == "maps":
         drawings = _maps(stem, exhibit, found, rows)
-        return Variant(stem, protocol, source, tables, drawings, rows)
+        return [Variant(stem, protocol, source, tables, drawings, rows)]
     shown = rows
     if exhibit.details == "curves" and exhibit.experiment:
         shown = evidence.curves(found.results, exhibit.experiment, rows)
@@ -127,7 +145,7 @@ def _variant(
     panels = [drawn for spec in specs if (drawn := panel(spec, shown))]
     tables = tables if exhibit.table else [panel_table(drawn) for drawn in panels]
     drawings = [figures.draw_panel(drawn, f"{stem}-{i}") for i, drawn in enumerate(panels)]
-    return Variant(stem, protocol, source, tables, drawings, rows)
+    return [Variant(stem, protocol, source, tables, drawings, rows)]
 
 
 # -- heat maps -----------------------------------------------------------------------------------

@@ -162,6 +162,7 @@ def derived(row: Row, controls: Controls) -> Row:
     return {
         **row,
         "gain": controls.gain(row) if kd else None,
+        "gain_over_matched": controls.gain(row, over="matched") if row["arm"] == "kd" else None,
         "ncjsd_before": controls.before(row, "ncjsd") if kd else None,
         "tcjsd_before": controls.before(row, "tcjsd") if kd else None,
         "parameters": row["student_parameters"] or row["teacher_parameters"],

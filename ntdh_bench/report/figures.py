@@ -7,6 +7,7 @@ them into one file. Nothing here touches pyplot's global state.
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Sequence
 from html import escape
@@ -20,6 +21,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
 from ntdh_bench.report.layouts import Curve, Panel
+from ntdh_bench.report.ranks import Ranking
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,6 +31,7 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = "osD^vP"
 _INK, _QUIET, _GRID = "#222222", "#666666", "#e4e4e4"
 _WIDTH, _HEIGHT, _LEGEND_LINE = 4.3, 3.1, 0.19  # inches
+_BAR_STEP = 0.4  # lines of text, between the bars of a diagram of ranks
 _FONTS = "system-ui, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif"
 _STYLE: Any = {
     "text.parse_math": False,  # a label may hold any character
@@ -241,6 +244,56 @@ def draw_scatter(
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.1, ncols=2)
         axes.set_title(title, pad=6 + 72 * legend)
         return _svg(figure, name)
+
+
+# -- ranks ---------------------------------------------------------------------------------------
+
+
+def draw_ranks(ranking: Ranking, name: str) -> str:
+    """Return a critical-difference diagram: methods at their mean ranks, best on the left.
+
+    Bars join methods that are not told apart; above the axis is the critical difference.
+    """
+    with rc_context(_STYLE):
+        half = (len(ranking.methods) + 1) // 2
+        first_label = 1.0 + _BAR_STEP * len(ranking.alike)
+        depth = first_label + half
+        figure = _figure(1.6 * _WIDTH, 0.6 + 0.21 * (depth + 2))
+        axes = figure.subplots()
+        low, high = math.floor(ranking.ranks[0]), math.ceil(ranking.ranks[-1])
+        high = max(high, low + math.ceil(ranking.difference or 1))
+        axes.set(xlim=(low, high), ylim=(depth, -2.2 if ranking.difference else -0.5))
+        _draw_rank_axis(axes, low, high)
+        if ranking.difference:
+            _draw_bar(axes, low, low + ranking.difference, -1.6, _QUIET, 1.2)
+            text = f"critical difference {ranking.difference:.2f}"
+            axes.text(low, -1.9, text, va="bottom", fontsize=8.5, color=_INK)
+        for place, (method, rank) in enumerate(zip(ranking.methods, ranking.ranks, strict=True)):
+            left = place < half
+            y = first_label + (place if left else len(ranking.methods) - 1 - place)
+            end = low if left else high
+            axes.plot([rank, rank, end], [0, y, y], color=_QUIET, linewidth=0.8, clip_on=False)
+            axes.annotate(
+                f"{method} ({rank:.2f})", (end, y), (-3 if left else 3, 0), va="center",
+                textcoords="offset points", ha="right" if left else "left", fontsize=8.5,
+            )  # fmt: skip
+        for index, (first, last) in enumerate(ranking.alike):
+            y = 0.75 + _BAR_STEP * index
+            _draw_bar(axes, ranking.ranks[first], ranking.ranks[last], y, _COLOURS[1], 2.6)
+        return _svg(figure, name)
+
+
+def _draw_rank_axis(axes: Axes, low: int, high: int) -> None:
+    axes.spines[:].set_visible(False)
+    axes.set(xticks=[], yticks=[])
+    axes.plot([low, high], [0, 0], color=_INK, linewidth=0.8, clip_on=False)
+    for tick in range(low, high + 1):
+        axes.plot([tick, tick], [-0.25, 0], color=_INK, linewidth=0.8, clip_on=False)
+        axes.text(tick, -0.4, str(tick), ha="center", va="bottom", fontsize=8.5)
+
+
+def _draw_bar(axes: Axes, start: float, end: float, y: float, colour: str, width: float) -> None:
+    axes.plot([start, end], [y, y], color=colour, linewidth=width, solid_capstyle="butt")
 
 
 # -- files ---------------------------------------------------------------------------------------

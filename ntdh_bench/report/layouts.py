@@ -62,6 +62,7 @@ QUANTITIES = {
     "last_test_tckl_binary": Quantity("TCKL", NATS),
     "last_test_nckl": Quantity("NCKL", NATS),
     "gain": Quantity("gain over w/o KD", POINTS),
+    "gain_over_matched": Quantity("gain over matched", POINTS),
     "ncjsd_before": Quantity("NCJSD before", NATS),
     "tcjsd_before": Quantity("TCJSD before", NATS),
     "kl_bound": Quantity("TCKL + NCKL", NATS),
@@ -228,7 +229,7 @@ def _curves(line: LineSpec, spec: PanelSpec, rows: Sequence[Row]) -> list[Curve]
         parts = dict(values(chosen, line.split))
     drawn = _scattered if spec.scatter else _drawn
     found = [
-        drawn(line.label.format(_shown(value)) if line.split else line.label, line, spec, part)
+        drawn(line.label.format(shown(value)) if line.split else line.label, line, spec, part)
         for value, part in parts.items()
     ]
     return [curve for curve in found if curve.x]
@@ -400,7 +401,7 @@ def _cell_panel(
 ) -> PanelSpec:
     def named(labels: Where) -> str:
         there = {name: label for name, label in labels.items() if label is not None}
-        return ", ".join(f"{short[name]} {_shown(label)}" for name, label in there.items())
+        return ", ".join(f"{short[name]} {shown(label)}" for name, label in there.items())
 
     own = [{name: label for name, label in line.items() if name not in where} for line in lines]
     curves = tuple(LineSpec(named(labels), labels) for labels in own)
@@ -421,10 +422,11 @@ def _with_unit(quantity: Quantity, score: str) -> str:
 
 def _label(key: str, value: Any) -> str:
     empty = "no mask" if key == "removes" else "–"
-    return empty if value is None else _shown(value)
+    return empty if value is None else shown(value)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Return the label of a value."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, float) else _NAMES.get(value, str(value))

@@ -27,6 +27,7 @@ SECTIONS = {
     "hypothesis": "Hypothesis",
     "tables": "Tables",
     "figures": "Figures",
+    "experiments": "Experiments",
     "extras": "Extras",
     "records": "Records",
 }
@@ -57,7 +58,7 @@ def render(
     by_exhibit: dict[str, list[Result]] = defaultdict(list)
     for result in claims:
         by_exhibit[anchors[result.id]].append(result)
-    parts = {"tables": Html(), "figures": Html(), "extras": Html()}
+    parts = {name: Html() for name in ("tables", "figures", "experiments", "extras")}
     for content in contents:
         section = _exhibit(content, known, by_exhibit[content.exhibit.name])
         parts[_part(content)] = join(parts[_part(content)], section)
@@ -65,13 +66,14 @@ def render(
         _section("summary", _summary(found, contents, claims, hypothesis)),
         _section("claims", _claims(claims, anchors)),
         _section("hypothesis", _hypothesis(hypothesis)),
-        *(_section(name, part) for name, part in parts.items()),
+        *(_section(name, part) for name, part in parts.items() if part),
         _section("records", _records(found, known)),
     )
-    return _document(body, "; ".join(paper.citation for paper in papers.values()))
+    sections = [name for name in SECTIONS if parts.get(name, True)]
+    return _document(body, sections, "; ".join(paper.citation for paper in papers.values()))
 
 
-def _document(body: Html, citations: str) -> str:
+def _document(body: Html, sections: Sequence[str], citations: str) -> str:
     style, script = ((_FOLDER / name).read_text("utf-8") for name in ("page.css", "page.js"))
     head = join(
         el("meta", charset="utf-8"),
@@ -81,7 +83,7 @@ def _document(body: Html, citations: str) -> str:
         el("link", rel="icon", href="data:,"),
         el("style", Html(style)),
     )
-    links = [el("li", el("a", title, href=f"#{name}")) for name, title in SECTIONS.items()]
+    links = [el("li", el("a", SECTIONS[name], href=f"#{name}")) for name in sections]
     page = join(
         el("a", "Skip to the content", class_="skip", href="#summary"),
         el(
@@ -109,7 +111,8 @@ def _section(name: str, *content: str) -> Html:
 
 def _part(content: Content) -> str:
     label = content.exhibit.label
-    return {"Table": "tables", "Fig.": "figures"}.get(label.split()[0], "extras")
+    parts = {"Table": "tables", "Fig.": "figures", "Experiment": "experiments"}
+    return parts.get(label.split()[0], "extras")
 
 
 def _badge(text: str, kind: str | None = None) -> Html:
@@ -485,12 +488,14 @@ def _variant(variant: Variant) -> Html:
     files += [f"figures/{variant.stem}.svg"] if drawings else []
     tables = [_table(table) for table in variant.tables]
     numbers = join(*tables)
-    if drawings and tables:
+    if drawings and tables and variant.protocol:
         numbers = el("details", el("summary", "Numbers"), *tables)
     made = [join(el("dt", k), el("dd", v)) for k, v in wording.provenance(variant.rows).items()]
+    where = wording.where(variant.protocol)
     return join(
-        el("h4", f"Protocol {variant.protocol} ", _badge(variant.source)),
+        el("h4", f"{where[0].upper()}{where[1:]} ", _badge(variant.source)),
         panels,
+        *(el("p", note, class_="note") for note in variant.notes),
         numbers,
         el("details", el("summary", "How it was made"), el("dl", *made)),
         _file_links(files),

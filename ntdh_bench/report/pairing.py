@@ -10,11 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ntdh_bench.records.columns import CHECKPOINTS, SPLITS, Row
+from ntdh_bench.records.columns import CHECKPOINTS, SPLITS, Row, by_key
 
 # baseline_hash holds everything the student depends on: data, network, schedule and seed.
 _STUDENT = ("baseline_hash", "protocol", "source", "data_fingerprint")
 _TEACHER = ("teacher_hash", "mask_hash")
+_PLACE = ("experiment", "protocol", "source", "dataset", "seed")
+# Two rows of one student alone, trained with one weight, have these in common.
+_TRAINED = ("baseline_hash", "data_fingerprint", "task_weight")
+_ARMS = ("without_kd", "matched")
 Key = tuple[object, ...]
 
 
@@ -41,33 +45,67 @@ def _key(row: Row, columns: tuple[str, ...]) -> Key:
     return tuple(row[column] for column in columns)
 
 
+def _is_beside(row: Row, control: Row) -> bool:
+    """Return whether two cells have other labels on one axis that both have, and are else equal."""
+    cell, other = row["cell"], control["cell"]
+    differing = [axis for axis in {**cell, **other} if cell.get(axis) != other.get(axis)]
+    return len(differing) == 1 and differing[0] in cell and differing[0] in other
+
+
+def _weighs_as_much(control: Row, row: Row) -> bool:
+    """Return whether a control's task weight is the sum of a run's weights, where it must be."""
+    weights = row["task_weight"], row["distill_weight"]
+    return control["arm"] != "matched" or None in weights or control["task_weight"] == sum(weights)
+
+
 def split(row: Row) -> str:
     """Return ``val``, or ``test`` for a protocol without a validation split."""
     return "test" if row["last_val_score"] is None else "val"
 
 
 class Controls:
-    """The runs without KD among ``rows``, found by what they share with a KD run."""
+    """The runs without KD among ``rows``, found by what they share with a KD run.
+
+    A method with a module of its own has settings that no student without KD has, and a teacher of
+    two modalities other data: such a run is paired with the control that its experiment sets beside
+    it, of the same seed, in the cell that has another label on one axis and is else the same.
+    """
 
     def __init__(self, rows: Iterable[Row]) -> None:
-        self._by_student: dict[Key, Row] = {}
-        self._by_teacher: dict[Key, Row] = {}
-        for row in rows:
-            if row["arm"] == "without_kd":
-                self._by_student.setdefault(_key(row, _STUDENT), row)
-                self._by_teacher.setdefault(_key(row, _STUDENT + _TEACHER), row)
+        alone = [row for row in rows if row["arm"] in _ARMS]
+        self._by_student = by_key(alone, lambda row: _key(row, _STUDENT))
+        self._by_place = by_key(alone, lambda row: _key(row, _PLACE))
+        self._by_teacher = {
+            _key(row, _STUDENT + _TEACHER): row
+            for row in reversed(alone)
+            if row["arm"] == "without_kd"
+        }
 
     def control(self, row: Row) -> Row | None:
         """Return the control with the same teacher and mask, whose divergences count."""
         return self._by_teacher.get(_key(row, _STUDENT + _TEACHER))
 
-    def student(self, row: Row) -> Row | None:
-        """Return the control whose score counts: of the same student, whatever its teacher."""
-        return self._by_student.get(_key(row, _STUDENT))
+    def student(self, row: Row, arm: str = "without_kd") -> Row | None:
+        """Return the control whose score counts: of the same student, whatever its teacher.
 
-    def gain(self, row: Row, column: str = "last_test_score") -> float | None:
-        """Return a KD run's score minus its student's without KD, as a share in [-1, 1]."""
-        control = self.student(row)
+        Args:
+            row: of a KD run.
+            arm: ``without_kd``, or ``matched``: the one with the sum of the run's weights.
+        """
+        same = self._by_student.get(_key(row, _STUDENT), [])
+        place = self._by_place.get(_key(row, _PLACE), [])
+        beside = [control for control in place if _is_beside(row, control)]
+        for candidates in (same, beside):
+            found = [c for c in candidates if c["arm"] == arm and _weighs_as_much(c, row)]
+            if found:
+                return found[0] if len({_key(c, _TRAINED) for c in found}) == 1 else None
+        return None
+
+    def gain(
+        self, row: Row, column: str = "last_test_score", over: str = "without_kd"
+    ) -> float | None:
+        """Return a run's score minus its student's without KD, as a share in [-1, 1]."""
+        control = self.student(row, over)
         if control is None or control[column] is None or row[column] is None:
             return None
         return float(row[column] - control[column])

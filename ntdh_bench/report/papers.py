@@ -20,6 +20,7 @@ from ntdh_bench.report.check import GROUP
 from ntdh_bench.report.contrasts import BySeed, Contrast, Reduction, evaluate
 from ntdh_bench.report.evidence import OfMaps
 from ntdh_bench.report.layouts import Layout, PanelSpec, cell_panels, grouped
+from ntdh_bench.report.overview import Overview, overview
 
 #: Units of effects; any other text will do as well.
 POINTS, NATS, PER_CENT, RHO = "accuracy points", "nats", "per cent", "rank correlation"
@@ -28,7 +29,7 @@ Values: TypeAlias = Callable[[Sequence[Row]], BySeed]
 
 #: What tables of whole experiments show.
 SHOWN = (
-    "last_test_score", "gain", "last_test_teacher_score", "last_test_ncjsd",
+    "last_test_score", "gain", "gain_over_matched", "last_test_teacher_score", "last_test_ncjsd",
     "last_test_tcjsd", "ncjsd_before",
 )  # fmt: skip
 
@@ -47,6 +48,8 @@ class Exhibit:
         experiment: whose records it shows; None: those of all experiments.
         panels: of its figure, or what makes them of rows.
         table: its tables, from rows (which may be none); by default the numbers of the panels.
+        across: what is shown of all protocols together, from rows of one source and the name of
+            drawings; it may be None.
         details: what it shows beside the rows: values per epoch, or heat maps.
         of_maps: columns that rows get from each of their heat maps: ``<name>_<map>``.
         also: another experiment whose runs without KD it shows.
@@ -62,6 +65,7 @@ class Exhibit:
     experiment: str | None
     panels: Sequence[PanelSpec] | Callable[[Sequence[Row]], Sequence[PanelSpec]] = ()
     table: Layout | None = None
+    across: Callable[[Sequence[Row], str], Overview | None] | None = None
     details: Literal["curves", "maps"] | None = None
     of_maps: OfMaps = field(default_factory=dict)
     also: str | None = None
@@ -73,7 +77,9 @@ class Exhibit:
 
 def unlisted(experiment: str, title: str) -> Exhibit:
     """Return the exhibit of an experiment that no paper has one for: its cells."""
-    return Exhibit(experiment, "Experiment", title, experiment, cell_panels, table=grouped(*SHOWN))
+    return Exhibit(
+        experiment, "Experiment", title, experiment, cell_panels, grouped(*SHOWN), overview
+    )
 
 
 # -- claims --------------------------------------------------------------------------------------

@@ -159,7 +159,7 @@ def spearman(x: ArrayLike, y: ArrayLike) -> Array:
     Returns:
         ``(...)`` in [-1, 1]; ties get their average rank; NaN where x or y is constant.
     """
-    return _pearson(_ranks(x), _ranks(y))
+    return _pearson(tied_ranks(x), tied_ranks(y))
 
 
 def partial_spearman(x: ArrayLike, y: ArrayLike, given: ArrayLike) -> Array:
@@ -167,14 +167,14 @@ def partial_spearman(x: ArrayLike, y: ArrayLike, given: ArrayLike) -> Array:
 
     NaN where one is constant, or where the third explains one of them wholly.
     """
-    a, b, c = _ranks(x), _ranks(y), _ranks(given)
+    a, b, c = tied_ranks(x), tied_ranks(y), tied_ranks(given)
     ab, ac, bc = _pearson(a, b), _pearson(a, c), _pearson(b, c)
     rest = (1 - ac**2) * (1 - bc**2)
     explained = rest <= _ROUNDING
     return np.where(explained, np.nan, (ab - ac * bc) / np.sqrt(np.where(explained, 1.0, rest)))
 
 
-def _ranks(values: ArrayLike) -> Array:
+def tied_ranks(values: ArrayLike) -> Array:
     """Return ranks; values that differ by rounding alone, which machines do differently, tie."""
     from scipy.stats import rankdata
 

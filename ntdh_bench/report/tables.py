@@ -11,11 +11,12 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ntdh_bench.report.statistics import Estimate
 
 NOT_RUN = "not run"
+_HOW_MANY = "whose number is in brackets"
 
 
 class Unit(NamedTuple):
@@ -96,13 +97,17 @@ class Line(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """A table: ``keys`` name the label columns, ``columns`` the columns of numbers."""
+    """A table: ``keys`` name the label columns, ``columns`` the columns of numbers.
+
+    ``of`` says what means are over.
+    """
 
     title: str
     keys: tuple[str, ...]
     columns: tuple[Column, ...]
     lines: tuple[Line, ...]
     sortable: bool = False
+    of: Literal["seeds", "data sets"] = "seeds"
 
     @property
     def cells(self) -> list[Cell]:
@@ -111,7 +116,7 @@ class Table:
 
     @property
     def seeds(self) -> int | None:
-        """The number of seeds, if it is the same in every cell."""
+        """The number of seeds, or of what means are over, if it is the same in every cell."""
         counts = {cell.estimate.n for cell in self.cells if cell.estimate}
         return counts.pop() if len(counts) == 1 else None
 
@@ -120,9 +125,9 @@ class Table:
         """What the entries mean, a sentence."""
         parts = []
         if any(cell.estimate for cell in self.cells):
-            seeds = f"{self.seeds} seeds" if self.seeds else "seeds, whose number is in brackets"
-            seeds = "one seed" if self.seeds == 1 else f"mean ± 95 % interval over {seeds}"
-            parts.append(seeds)
+            over = f"{self.seeds} {self.of}" if self.seeds else f"{self.of}, {_HOW_MANY}"
+            one = f"one {self.of.removesuffix('s')}"
+            parts.append(one if self.seeds == 1 else f"mean ± 95 % interval over {over}")
         if any(cell.best for cell in self.cells):
             parts.append("bold: best of its column")
         if any(cell.paper is not None for cell in self.cells):
@@ -131,7 +136,7 @@ class Table:
         return f"{text[0].upper()}{text[1:]}." if text else ""
 
     def brackets(self, cell: Cell) -> str:
-        """Return the number of seeds where it is not the same everywhere."""
+        """Return the number of seeds, say, where it is not the same everywhere."""
         return f" ({cell.estimate.n})" if cell.estimate and self.seeds is None else ""
 
     def text(self, cell: Cell | None) -> str:

@@ -83,6 +83,11 @@ def setting(result: Result) -> str:
     return "–" if result.protocol is None else f"{result.protocol}, {result.source}"
 
 
+def where(protocol: str) -> str:
+    """Return the protocol of numbers in words; empty stands for all of an experiment."""
+    return f"protocol {protocol}" if protocol else "all protocols"
+
+
 def summary_sentence(summary: Summary) -> str:
     """Return a summary over strata in a sentence."""
     strata = f"{summary.strata} strata" if summary.strata != 1 else "one stratum"

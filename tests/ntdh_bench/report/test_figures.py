@@ -6,11 +6,20 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from ntdh_bench.report.figures import draw_forest, draw_maps, draw_panel, draw_scatter, side_by_side
+from ntdh_bench.report.figures import (
+    draw_forest,
+    draw_maps,
+    draw_panel,
+    draw_ranks,
+    draw_scatter,
+    side_by_side,
+)
 from ntdh_bench.report.layouts import Curve, Panel
+from ntdh_bench.report.ranks import Ranking
 from ntdh_bench.report.statistics import Estimate
 from ntdh_bench.report.tables import PERCENT
 
+RANKING = Ranking(("KD", "DKD", "w/o KD <&>"), (1.25, 2.0, 2.75), tuple("abcde"), 8.0, 0.02, 1.4)
 XLINK = "{http://www.w3.org/1999/xlink}href"
 
 
@@ -37,6 +46,7 @@ DRAWINGS = {
         "rho",
         name,
     ),
+    "ranks": lambda name: draw_ranks(RANKING, name),
     "scatter": lambda name: draw_scatter([("mnist", [0.1, 0.2], [1, -1])], "x", "y", "title", name),
 }
 
@@ -66,6 +76,18 @@ def test_a_panel_says_what_it_shows() -> None:
 
 def test_even_panels_name_their_values() -> None:
     assert {"0", "1", "16"} <= set(texts(draw_panel(make_panel(even=True), "p")))
+
+
+def test_a_diagram_of_ranks_names_methods_ranks_and_the_critical_difference() -> None:
+    drawing = draw_ranks(RANKING, "r")
+    methods = {"KD (1.25)", "DKD (2.00)", "w/o KD <&> (2.75)"}
+    assert methods | {"1", "2", "3", "critical difference 1.40"} <= set(texts(drawing))
+    bar = "#d55e00"
+    assert drawing.count(bar) == len(RANKING.alike) == 2
+    untested = draw_ranks(Ranking(RANKING.methods, RANKING.ranks, RANKING.sets), "r")
+    assert methods <= set(texts(untested))
+    assert "critical" not in untested
+    assert bar not in untested
 
 
 def test_a_file_holds_all_drawings() -> None:

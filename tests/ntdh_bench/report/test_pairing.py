@@ -67,16 +67,55 @@ def test_a_control_of_another_teacher_or_mask_gives_the_gain_but_no_divergence(
 @pytest.mark.parametrize(
     "other",
     [
-        {"baseline_hash": "seed 1"},
+        {"baseline_hash": "seed 1", "seed": 1},
         {"source": "simulated"},
         {"protocol": "mnist_short"},
-        {"data_fingerprint": "other noise"},
+        {"data_fingerprint": "other noise", "experiment": "another"},
+        {"baseline_hash": "wide", "cell": {"arm": "without_kd", "width": "64"}},
+        {"baseline_hash": "wide", "cell": {}},
     ],
 )
 def test_another_student_is_no_control(other: dict[str, Any]) -> None:
-    controls = Controls([row("without_kd", 0.70, **other)])
+    controls = Controls([{**row("without_kd", 0.70), **other}])
     assert controls.gain(row("kd")) is None
     assert controls.before(row("kd")) is None
+
+
+def beside(method: str, **given: Any) -> Row:
+    """A row of an experiment with the axis ``method``."""
+    arm = method if method in ("without_kd", "matched") else "kd"
+    made = row(arm, experiment="methods", seed=3, task_weight=1.0, distill_weight=1.0)
+    return {**made, "cell": {"method": method, "mask": "none"}, **given}
+
+
+def test_a_module_of_its_own_is_paired_with_the_control_that_lies_beside_it() -> None:
+    """Its settings, or the data that its teacher sees, are not those of a student without KD."""
+    own = beside("C2KD", baseline_hash="own", task_weight=None, distill_weight=None)
+    both = beside("KD, both", last_test_score=0.69, data_fingerprint="both modalities")
+    control = beside("without_kd", last_test_score=0.60)
+    matched = beside("matched", last_test_score=0.65, task_weight=2.0)
+    controls = Controls([own, control, matched])
+    for run, score in ((own, 0.70), (both, 0.69)):
+        assert controls.gain(run) == pytest.approx(score - 0.60)
+        assert controls.gain(run, over="matched") == pytest.approx(score - 0.65)
+        assert controls.before(run) is None
+    for other in ({"seed": 4}, {"experiment": "others"}, {"dataset": "wiki"}):
+        assert Controls([{**control, **other}]).student(own) is None
+    wide = {**control, "baseline_hash": "wide", "cell": {"method": "wide", "mask": "none"}}
+    assert Controls([control, wide]).student(own) is None  # which of the two?
+    assert Controls([wide]).student(own) is wide
+    same = beside("KD")
+    assert Controls([wide, control]).student(same) is control
+
+
+def test_matched_has_the_sum_of_the_weights() -> None:
+    run = beside("KD", last_test_score=0.72, distill_weight=0.5)
+    sums = {total: beside("matched", task_weight=total) for total in (1.5, 2.0)}
+    controls = Controls([beside("without_kd"), *sums.values()])
+    assert controls.student(run, "matched") is sums[1.5]
+    assert controls.student(beside("KD"), "matched") is sums[2.0]
+    assert controls.student(beside("KD", distill_weight=9.0), "matched") is None
+    assert controls.gain(beside("KD", distill_weight=9.0), over="matched") is None
 
 
 def test_without_validation_data_the_test_split_serves_and_is_named() -> None:
