@@ -19,6 +19,7 @@ from ntdh_bench.errors import FileError, UserError
 from ntdh_bench.frozen_teacher import FrozenTeacher
 from ntdh_bench.layers import INPUT, find_layer, mask_layer
 from ntdh_bench.masks.base import Mask, Removes, keep_mask
+from ntdh_bench.masks.nontarget import FeatureScore
 from ntdh_bench.masks.permuted import layer_output
 from ntdh_bench.masks.saliency import FeatureSaliency, Saliency
 from ntdh_bench.networks import device_of, to_device
@@ -28,7 +29,7 @@ from ntdh_bench.ranges import check_within
 from ntdh_bench.seeding import generator
 
 # Part of the cache's key: to be raised when the algorithm gives other numbers.
-_VERSION = 1
+_VERSION = 2
 
 _ALONE = (
     "a feature mask ranks features by Algorithm 1, which needs the jointly trained pair: set "
@@ -54,6 +55,9 @@ class FeatureMask(Mask):
         retrain: train the teacher anew on the kept inputs, as the authors do on synthetic data.
             The pipeline does that; only for ``layer: input``.
         cache_dir: folder of the saliency cache; default: ``$NTDH_CACHE`` or the user's cache.
+        score: what features are ranked by: ``ncjsd``, or ``mse`` of the logits, as in MFH (Xue et
+            al., ICLR 2023; there ratio 0.75 and 10 permutations of the last hidden layer, and what
+            is removed becomes its mean over the batch, not 0).
 
     Raises:
         UserError: a value out of range, or ``retrain`` at a hidden layer.
@@ -68,6 +72,7 @@ class FeatureMask(Mask):
         seed: int = 0,
         retrain: bool = False,
         cache_dir: str | None = None,
+        score: FeatureScore = "ncjsd",
     ) -> None:
         super().__init__(removes, seed)
         check_within("mask.ratio", ratio, 0, 1)
@@ -80,7 +85,7 @@ class FeatureMask(Mask):
         self.layer = layer
         self.retrain = retrain
         self.cache_dir = cache_dir
-        self.algorithm = FeatureSaliency(layer, permutations, seed)
+        self.algorithm = FeatureSaliency(layer, permutations, seed, score)
         self.saliency: Saliency | None = None
         #: Whether Algorithm 1 is run although the cache has its result.
         self.anew = False
@@ -154,6 +159,7 @@ class FeatureMask(Mask):
             "layer": self.layer,
             "permutations": algorithm.permutations,
             "seed": self.seed,
+            "score": algorithm.score,
         }
         folder = Path(self.cache_dir) if self.cache_dir else default_cache_dir()
 
@@ -183,8 +189,9 @@ class FeatureMask(Mask):
         Raises:
             UserError: the checkpoint's mask has other settings than this one.
         """
+        settings = {"score": "ncjsd", **state_dict["settings"]}  # older ones have no other
         for name, value in self._settings().items():
-            saved = state_dict["settings"][name]
+            saved = settings[name]
             if saved != value:
                 raise UserError(
                     f"the checkpoint was made with mask.{name} {saved}, but this run says {value}: "
@@ -195,7 +202,7 @@ class FeatureMask(Mask):
             raise FileError(
                 "the checkpoint's mask is damaged: give a sound checkpoint, or start a new run"
             )
-        self.saliency = None if saliency is None else Saliency(**saliency)
+        self.saliency = None if saliency is None else Saliency.of_checkpoint(saliency)
         self.keep = keep
 
     def _settings(self) -> dict[str, Any]:
@@ -206,6 +213,7 @@ class FeatureMask(Mask):
             "permutations": self.algorithm.permutations,
             "seed": self.seed,
             "retrain": self.retrain,
+            "score": self.algorithm.score,
         }
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -1,11 +1,15 @@
-"""NCJSD of many versions of a batch against one: the inner loop of Algorithm 1."""
+"""Distances of many versions of a batch from one: the inner loop of Algorithm 1."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
+
+FeatureScore: TypeAlias = Literal["ncjsd", "mse"]
 
 _TINY = 1e-300  # keeps 0 * log(0) at 0
 
@@ -17,8 +21,46 @@ def class_rows(logits: Tensor, copies: int) -> Tensor:
     return rows.permute(2, 0, 1, 3).flatten(2)
 
 
+class Reference(ABC):
+    """The student over the R rows of a batch that count: what a teacher is compared with."""
+
+    @staticmethod
+    def of(score: FeatureScore, logits: Tensor, target: Tensor) -> Reference:
+        """Build it from the student's class-major logits ``(C, R)`` and targets ``(R,)``."""
+        if score == "mse":
+            return SquaredReference(_double(logits))
+        return NonTargetReference.of_rows(logits, target)
+
+    @abstractmethod
+    def distances(self, logits: Tensor) -> Tensor:
+        """Return the distances of class-major logits ``(C, K, R)``: float64 ``(K, R)``."""
+
+    @abstractmethod
+    def distances_of_rows(self, logits: Tensor, row: Tensor) -> Tensor:
+        """Return the distances of logits ``(C, P)`` from rows ``row`` (P,): float64 ``(P,)``."""
+
+
 @dataclass(frozen=True)
-class NonTargetReference:
+class SquaredReference(Reference):
+    """The mean squared difference of logits, target and all, by which MFH ranks features.
+
+    Attributes:
+        logits: the student's, float64 ``(C, R)``.
+    """
+
+    logits: Tensor
+
+    def distances(self, logits: Tensor) -> Tensor:
+        """Return the mean squares of logits ``(C, K, R)``: float64 ``(K, R)``."""
+        return (_double(logits) - self.logits.unsqueeze(1)).square_().mean(0)
+
+    def distances_of_rows(self, logits: Tensor, row: Tensor) -> Tensor:
+        """Return the mean squares of logits ``(C, P)`` against rows ``row`` (P,): ``(P,)``."""
+        return (_double(logits) - self.logits[:, row]).square_().mean(0)
+
+
+@dataclass(frozen=True)
+class NonTargetReference(Reference):
     """The student's non-target distribution over the R rows of a batch that count.
 
     Everything is float64 and class-major: sums over classes then run over contiguous rows, which
@@ -35,14 +77,14 @@ class NonTargetReference:
     negentropy: Tensor
 
     @staticmethod
-    def of(logits: Tensor, target: Tensor) -> NonTargetReference:
+    def of_rows(logits: Tensor, target: Tensor) -> NonTargetReference:
         """Build it from class-major logits ``(C, R)`` and targets ``(R,)``."""
         classes = torch.arange(len(logits) - 1, device=target.device).unsqueeze(1)
         others = classes + (classes >= target)
         p_hat, negentropy = _softmax(_double(logits.gather(0, others)))
         return NonTargetReference(others, p_hat, negentropy)
 
-    def ncjsd(self, logits: Tensor) -> Tensor:
+    def distances(self, logits: Tensor) -> Tensor:
         """Return the NCJSD (Eq. 6) of class-major logits ``(C, K, R)``: float64 ``(K, R)``.
 
         The same quantity as :func:`ntdh_bench.divergence.ncjsd`, as a difference of entropies:
@@ -51,7 +93,7 @@ class NonTargetReference:
         others = self.others.unsqueeze(1).expand(-1, logits.shape[1], -1)
         return _jsd(logits.gather(0, others), self.p_hat.unsqueeze(1), self.negentropy)
 
-    def ncjsd_of_rows(self, logits: Tensor, row: Tensor) -> Tensor:
+    def distances_of_rows(self, logits: Tensor, row: Tensor) -> Tensor:
         """Return the NCJSD of logits ``(C, P)`` against rows ``row`` (P,): float64 ``(P,)``."""
         p_hat, negentropy = self.p_hat[:, row], self.negentropy[row]
         return _jsd(logits.gather(0, self.others[:, row]), p_hat, negentropy)

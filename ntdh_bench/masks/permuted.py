@@ -1,4 +1,4 @@
-"""One batch of Algorithm 1: the NCJSD with each feature permuted in turn, vectorised."""
+"""One batch of Algorithm 1: the distance with each feature permuted in turn, vectorised."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ntdh_bench.batch import Inputs
 from ntdh_bench.errors import UserError
 from ntdh_bench.layers import INPUT, FeatureTap, change_layer
 from ntdh_bench.masks import tail
-from ntdh_bench.masks.nontarget import NonTargetReference, class_rows
+from ntdh_bench.masks.nontarget import FeatureScore, Reference, class_rows
 
 # Most features evaluated at once, and most rows whatever the batch size: they bound the memory.
 _CHUNK = 16
@@ -36,6 +36,7 @@ class PermutedTeacher:
         student_logits: ``(B, C, *spatial)``.
         target: int64 ``(B, *spatial)``.
         ignore_index: targets that do not count.
+        score: distance of teacher and student, per row.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class PermutedTeacher:
         student_logits: Tensor,
         target: Tensor,
         ignore_index: int,
+        score: FeatureScore = "ncjsd",
     ) -> None:
         self.teacher, self.layer, self.inputs = teacher, layer, inputs
         self.size = len(target)
@@ -55,21 +57,21 @@ class PermutedTeacher:
         labels = target.flatten()
         self.valid = (labels != ignore_index).nonzero().squeeze(1)
         self.rows = len(self.valid)
-        self.reference = NonTargetReference.of(
-            class_rows(student_logits, 1)[:, 0, self.valid], labels[self.valid]
+        self.reference = Reference.of(
+            score, class_rows(student_logits, 1)[:, 0, self.valid], labels[self.valid]
         )
         self.chain = self._chain(logits)
         self.linear_at = self._linear_at(logits)
         if self.linear_at is not None:
             self._prepare_rank_one(self.linear_at)
             logits = tail.run(self.after_linear, self.pre.clone())
-            self.base = self.reference.ncjsd(class_rows(logits, 1))[0]
+            self.base = self.reference.distances(class_rows(logits, 1))[0]
         else:
-            self.base = self.reference.ncjsd(class_rows(logits, 1)[..., self.valid])[0]
+            self.base = self.reference.distances(class_rows(logits, 1)[..., self.valid])[0]
         self.unmasked = float(self.base.sum())
 
     def difference(self, order: Tensor) -> Tensor:
-        """Return NCJSD(unmasked) - NCJSD(permuted), summed over rows: float64 ``(D,)`` on the CPU.
+        """Return distance unmasked - permuted, summed over rows: float64 ``(D,)`` on the CPU.
 
         Args:
             order: permutation of the B samples.
@@ -121,8 +123,8 @@ class PermutedTeacher:
             changed = buffer[: len(column)]
             torch.addcmul(self.pre, column, self.weight[part].unsqueeze(1), out=changed)
             logits = tail.run(self.after_linear, changed.flatten(0, 1))
-            ncjsd = self.reference.ncjsd(class_rows(logits, len(column)))
-            sums[part] = (self.base - ncjsd).sum(1)
+            distances = self.reference.distances(class_rows(logits, len(column)))
+            sums[part] = (self.base - distances).sum(1)
         return sums.cpu()
 
     def _by_changed_rows(self, change: Tensor, changed: Tensor) -> Tensor:
@@ -135,8 +137,8 @@ class PermutedTeacher:
         ):
             values = self.weight[feature].mul_(change[feature, row].unsqueeze(1))
             logits = tail.run(self.after_linear, values.add_(self.pre[row]))
-            ncjsd = self.reference.ncjsd_of_rows(logits.t(), row)
-            difference[feature, row] = self.base[row] - ncjsd
+            distances = self.reference.distances_of_rows(logits.t(), row)
+            difference[feature, row] = self.base[row] - distances
         return difference.sum(1).cpu()
 
     def _by_forward(self, order: Tensor) -> Tensor:
@@ -145,7 +147,7 @@ class PermutedTeacher:
             part = range(first, min(first + self.chunk, self.width))
             logits = self._forward(order, part)
             rows = class_rows(logits, len(part))[..., self.valid]
-            sums[first : part.stop] = (self.base - self.reference.ncjsd(rows)).sum(1)
+            sums[first : part.stop] = (self.base - self.reference.distances(rows)).sum(1)
         return sums.cpu()
 
     def _forward(self, order: Tensor, part: range) -> Tensor:

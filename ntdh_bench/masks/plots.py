@@ -23,15 +23,20 @@ _MOST, _LEAST, _KEPT = "#b2182b", "#2166ac", "#8c8c8c"
 
 
 def saliency_figure(
-    values: Array, removed: int, title: str, image_shape: tuple[int, int] | None = None
+    values: Array,
+    removed: int,
+    title: str,
+    image_shape: tuple[int, int] | None = None,
+    unit: str = "nats",
 ) -> Figure:
     """Plot the signed saliency: by rank on the left; by feature, or as an image, on the right.
 
     Args:
-        values: ``(D,)`` in nats.
+        values: ``(D,)``.
         removed: how many features a mask removes; marked at both ends of the ranking.
         title: one line.
         image_shape: height and width if the features are the pixels of an image.
+        unit: of the values.
     """
     figure = _new_figure(9.0, 3.4)
     by_rank, by_feature = figure.subplots(1, 2)
@@ -40,13 +45,14 @@ def saliency_figure(
     colours[order[len(values) - removed :]] = _LEAST
     colours[order[:removed]] = _MOST
     by_rank.bar(np.arange(len(values)), values[order], 1.0, color=list(colours[order]))
-    by_rank.set(xlabel="rank", ylabel="saliency (nats)")
-    for colour, label in ((_MOST, "removed as most divergent"), (_LEAST, "as least divergent")):
-        by_rank.bar(0, 0, color=colour, label=label)
+    label = f"saliency ({unit})"
+    by_rank.set(xlabel="rank", ylabel=label)
+    for colour, end in ((_MOST, "removed as most divergent"), (_LEAST, "as least divergent")):
+        by_rank.bar(0, 0, color=colour, label=end)
     by_rank.legend(frameon=False, fontsize=8)
     if image_shape is None:
         by_feature.bar(np.arange(len(values)), values, 1.0, color=list(colours))
-        by_feature.set(xlabel="feature", ylabel="saliency (nats)")
+        by_feature.set(xlabel="feature", ylabel=label)
         by_feature.axhline(0, color="black", linewidth=0.5)
     else:
         limit = float(np.abs(values).max()) or 1.0
@@ -54,7 +60,7 @@ def saliency_figure(
             values.reshape(image_shape), cmap="RdBu_r", vmin=-limit, vmax=limit
         )
         by_feature.set(xticks=[], yticks=[], xlabel="pixels")
-        figure.colorbar(picture, ax=by_feature, label="saliency (nats)")
+        figure.colorbar(picture, ax=by_feature, label=label)
     by_rank.axhline(0, color="black", linewidth=0.5)
     figure.suptitle(title, fontsize=10)
     return figure

@@ -1,4 +1,4 @@
-"""Algorithm 1: how much non-target divergence each feature of the teacher contributes."""
+"""Algorithm 1: how much each feature of the teacher contributes to its distance from f_b."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -16,18 +17,21 @@ from ntdh_bench.cache import write_atomic
 from ntdh_bench.errors import FileError, UserError
 from ntdh_bench.files.arrays import Spec, read_npz
 from ntdh_bench.layers import find_layer
+from ntdh_bench.masks.nontarget import FeatureScore
 from ntdh_bench.masks.permuted import PermutedTeacher
 from ntdh_bench.networks import device_of, evaluating, to_device
-from ntdh_bench.ranges import check_at_least
+from ntdh_bench.ranges import check_at_least, check_choice
 from ntdh_bench.seeding import generator
 
 #: The arrays of a saliency file.
 _SAVED = {
-    "values": Spec("f", (-1,), 8), "normalised": Spec("f", (-1,), 8), "ncjsd": Spec("f", ()),
-    "layer": Spec("U", ()), "permutations": Spec("i", ()), "seed": Spec("i", ()),
-    "n_samples": Spec("i", ()),
+    "values": Spec("f", (-1,), 8), "normalised": Spec("f", (-1,), 8), "unmasked": Spec("f", ()),
+    "score": Spec("U", ()), "layer": Spec("U", ()), "permutations": Spec("i", ()),
+    "seed": Spec("i", ()), "n_samples": Spec("i", ()),
 }  # fmt: skip
 _REMEDY = "delete it to compute it again"
+# The largest value of a score.
+_BOUNDS: dict[str, float] = {"ncjsd": math.log(2), "mse": math.inf}
 
 
 @dataclass(frozen=True)
@@ -35,21 +39,23 @@ class Saliency:
     """Result of Algorithm 1.
 
     Attributes:
-        values: float64 ``(D,)``, signed, in nats: NCJSD unmasked minus NCJSD with the feature
-            permuted. Positive: the feature makes teacher and student disagree.
-        ncjsd: mean NCJSD of the unmasked networks, in [0, ln 2].
+        values: float64 ``(D,)``, signed: score unmasked minus score with the feature permuted.
+            Positive: the feature makes teacher and student disagree.
+        unmasked: mean score of the unmasked networks.
         layer: the teacher's layer.
         permutations: M.
         seed: of the permutations.
         n_samples: rows averaged over (pixels or points for dense tasks).
+        score: ``ncjsd``, in nats in [0, ln 2], or ``mse``, the mean squared difference of logits.
     """
 
     values: Tensor
-    ncjsd: float
+    unmasked: float
     layer: str
     permutations: int
     seed: int
     n_samples: int
+    score: FeatureScore = "ncjsd"
 
     def normalised(self) -> Tensor:
         """Return the values scaled to [0, 1] for display (step 13); zeros if all are equal."""
@@ -57,6 +63,12 @@ class Saliency:
         if low == high:
             return torch.zeros_like(self.values)
         return (self.values - low) / (high - low)
+
+    @staticmethod
+    def of_checkpoint(state: dict[str, Any]) -> Saliency:
+        """Return what a checkpoint holds; older ones name the score of the unmasked ``ncjsd``."""
+        names = {"ncjsd": "unmasked"}
+        return Saliency(**{names.get(name, name): value for name, value in state.items()})
 
     def save(self, path: Path) -> None:
         """Write an ``.npz`` file, whole or not at all.
@@ -73,7 +85,8 @@ class Saliency:
             path,
             values=self.values.cpu().numpy(),
             normalised=self.normalised().cpu().numpy(),
-            ncjsd=self.ncjsd,
+            unmasked=self.unmasked,
+            score=self.score,
             layer=self.layer,
             permutations=self.permutations,
             seed=self.seed,
@@ -94,21 +107,29 @@ class Saliency:
         numbers = {name: arrays[name].item() for name in ("permutations", "seed", "n_samples")}
         if not len(values) or numbers["permutations"] < 1 or numbers["n_samples"] < 1:
             raise FileError(f"{path}: no features, permutations or samples; {_REMEDY}")
-        ncjsd = arrays["ncjsd"].item()
-        if not 0 <= ncjsd <= math.log(2) or values.abs().max() > math.log(2):
-            raise FileError(f"{path}: divergences beyond ln 2; {_REMEDY}")
-        return Saliency(values, ncjsd, str(arrays["layer"].item()), **numbers)
+        score, unmasked = str(arrays["score"].item()), arrays["unmasked"].item()
+        bound = _BOUNDS.get(score, -1.0)
+        if not 0 <= unmasked <= bound or values.abs().max() > bound:
+            raise FileError(f"{path}: no score, or one beyond its bounds; {_REMEDY}")
+        named: dict[str, Any] = {"layer": str(arrays["layer"].item()), "score": score}
+        return Saliency(values, unmasked, **named, **numbers)
 
 
 @dataclass(frozen=True)
 class FeatureSaliency:
-    """Algorithm 1, step 5: permutation importance of features for the NCJSD.
+    """Algorithm 1, step 5: permutation importance of features for the NCJSD, or another score.
 
     The saliency of feature i is NCJSD(unmasked) - NCJSD(feature i permuted over the samples of a
     batch), averaged over ``permutations`` permutations and all batches, each row counting alike.
     (Algorithm 1 as printed adds up NCJSD(permuted) alone and masks the top, which is exactly the
     reverse order. With this sign a large value means that the feature *contributes* divergence, as
     the paper's text has it.)
+
+    ``score: mse`` puts the mean squared difference of logits in place of the NCJSD: the saliency of
+    MFH (Xue et al., "The Modality Focusing Hypothesis", ICLR 2023, Algorithm 1), which removes what
+    has the lowest MSE(permuted), hence the largest value here; the score of the unmasked networks,
+    which it does not subtract, moves no rank. Its authors train the pair with this distance (ours
+    with that of Eq. 26), and their code for RAVDESS keeps the last batch of 512 instead of all.
 
     Permutation m of batch b is drawn from (seed, "saliency", m, b) and shared by all features.
     Networks run as they are (float32); divergences, sums and ranks are float64.
@@ -118,17 +139,20 @@ class FeatureSaliency:
             whose features are the elements of a sample.
         permutations: M >= 1.
         seed: of the permutations.
+        score: ``ncjsd`` or ``mse``.
 
     Raises:
-        UserError: ``permutations`` below 1.
+        UserError: ``permutations`` below 1, or an unknown score.
     """
 
     layer: str
     permutations: int = 5
     seed: int = 0
+    score: FeatureScore = "ncjsd"
 
     def __post_init__(self) -> None:
         check_at_least("mask.permutations", self.permutations, 1)
+        check_choice("mask.score", self.score, get_args(FeatureScore))
 
     @torch.no_grad()
     def compute(
@@ -169,7 +193,8 @@ class FeatureSaliency:
                 "the saliency is not finite, since a network of the joint pair gives infinite or "
                 "NaN logits: train it with a lower learning rate"
             )
-        return Saliency(values, unmasked / rows, self.layer, self.permutations, self.seed, rows)
+        settings = self.layer, self.permutations, self.seed
+        return Saliency(values, unmasked / rows, *settings, rows, self.score)
 
     def _evaluation(
         self, teacher: nn.Module, student: nn.Module, batch: PairedBatch, ignore_index: int
@@ -177,7 +202,9 @@ class FeatureSaliency:
         device = device_of(teacher)
         inputs, target = to_device(batch["teacher"], device), batch["target"].to(device)
         logits = student(to_device(batch["student"], device))
-        return PermutedTeacher(teacher, self.layer, inputs, logits, target, ignore_index)
+        return PermutedTeacher(
+            teacher, self.layer, inputs, logits, target, ignore_index, self.score
+        )
 
     def _orders(self, batch_number: int, size: int) -> Iterator[Tensor]:
         for m in range(self.permutations):

@@ -14,6 +14,7 @@ from ntdh_bench.layers import INPUT
 from ntdh_bench.masks import heatmaps, plots
 from ntdh_bench.masks.base import Removes
 from ntdh_bench.masks.feature_mask import FeatureMask
+from ntdh_bench.masks.nontarget import FeatureScore
 from ntdh_bench.masks.saliency import Saliency
 from ntdh_bench.networks import device_of, evaluating
 
@@ -21,6 +22,10 @@ HEATMAPS = "heatmaps.npz"  # holds (masks, 1 + classes, H, W), the average over 
 # Enough for maps without visible noise; all of MNIST would take ten times as long.
 _SAMPLES = 6000
 _CLASSES = 10  # shown at most, so that a figure fits on a page; the file holds all
+_SCORES: dict[FeatureScore, tuple[str, str]] = {  # name and unit
+    "ncjsd": ("NCJSD", "nats"),
+    "mse": ("mean squared difference of logits", "squared logits"),
+}
 _MASKS: dict[Removes, str] = {  # in the order of Fig. 10, with the paper's names
     "most_divergent": "True mask",
     "random": "Random mask",
@@ -50,12 +55,14 @@ def saliency_report(
     saliency.save(out_dir / "saliency.npz")
     batch = next(iter(datamodule.batches("train")))
     note = " (simulated data)" if datamodule.source == "simulated" else ""
+    name, unit = _SCORES[saliency.score]
     figure = plots.saliency_figure(
         saliency.values.numpy(),
         round(mask.ratio * len(saliency.values)),
-        f"Saliency of {mask.layer}: NCJSD {saliency.ncjsd:.4f} unmasked, "
+        f"Saliency of {mask.layer}: {name} {saliency.unmasked:.4f} unmasked, "
         f"M = {saliency.permutations}, {saliency.n_samples} samples{note}",
         _grey_shape(batch) if mask.layer == INPUT else None,
+        unit,
     )
     paths = [out_dir / "saliency.npz", *plots.save_figure(figure, out_dir, "saliency")]
     if heatmaps.are_images(batch):

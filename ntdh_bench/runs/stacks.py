@@ -305,8 +305,7 @@ def _give_masks(members: Sequence[_Member], device: torch.device) -> None:
         mask, teacher = member.run.mask, member.run.model.frozen_teacher
         if not isinstance(mask, FeatureMask):
             continue
-        permutations = None if mask.removes == "random" else mask.algorithm.permutations
-        key = (teacher.hash, mask.layer, mask.seed, permutations)
+        key = (teacher.hash, mask.removes == "random", mask.algorithm)
         if key in found:
             mask.share(found[key])
             continue

@@ -486,7 +486,7 @@ def _saliency(folder: Path) -> Path:
 
 
 def _is_saliency(saliency: Any) -> bool:
-    return bool(torch.isfinite(saliency.values).all()) and 0 <= saliency.ncjsd <= 0.7
+    return bool(torch.isfinite(saliency.values).all()) and 0 <= saliency.unmasked <= 0.7
 
 
 def _record(folder: Path) -> Path:

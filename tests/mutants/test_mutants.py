@@ -145,8 +145,8 @@ MUTANTS = (
            "self._seeds.index(seed)", "0", CRD_TESTS),
     # -- Algorithms 1 and 2
     Mutant("saliency with the other sign", PERMUTED,
-           "sums[part] = (self.base - ncjsd).sum(1)", "sums[part] = (ncjsd - self.base).sum(1)",
-           S_TESTS),
+           "sums[part] = (self.base - distances).sum(1)",
+           "sums[part] = (distances - self.base).sum(1)", S_TESTS),
     Mutant("nothing is permuted", PERMUTED,
            "values_of_copy[:, feature] = values_of_copy[order, feature]", "pass", S_TESTS),
     Mutant("saliency of the last batch alone", "ntdh_bench/masks/saliency.py",

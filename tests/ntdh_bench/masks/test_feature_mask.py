@@ -132,6 +132,14 @@ def test_removes_the_rounded_share(removes: Removes, ratio: float, left: int) ->
     assert (keep.shape, int(keep.sum())) == ((WIDTH,), left)
 
 
+def test_ranks_by_another_score() -> None:
+    mask = prepared(0.75, score="mse", permutations=10)
+    algorithm = FeatureSaliency("hidden1", 10, score="mse")
+    values = algorithm.compute(network(1), network(2), Data().batches("train")).values
+    assert torch.equal(some(mask.saliency).values, values)
+    assert some(mask.keep).nonzero().flatten().tolist() == sorted(values.argsort()[:2].tolist())
+
+
 @pytest.mark.parametrize(("layer", "width"), [("input", 6), ("hidden1", 8), ("head", 4)])
 def test_any_layer(layer: str, width: int) -> None:
     for removes in ("most_divergent", "random"):
@@ -182,6 +190,7 @@ def test_the_saliency_is_computed_once(cache: Path) -> None:
         ({"seed": 1}, 1, "data"),
         ({"permutations": 1}, 1, "data"),
         ({"layer": "input"}, 1, "data"),
+        ({"score": "mse"}, 1, "data"),
         ({}, 3, "data"),
         ({}, 1, "other data"),
     ]
@@ -266,12 +275,26 @@ def test_the_mask_comes_from_the_checkpoint(
         ({"removes": "random"}, r"mask\.removes most_divergent, but this run says random"),
         ({"layer": "input"}, r"mask\.layer hidden1, but this run says input"),
         ({"seed": 3}, r"mask\.seed 0, but this run says 3"),
+        ({"score": "mse"}, r"mask\.score ncjsd, but this run says mse"),
     ],
 )
 def test_a_checkpoint_of_another_mask_is_an_error(settings: dict[str, Any], message: str) -> None:
     state = prepared(0.5).state_dict()
     with pytest.raises(UserError, match=message):
         FeatureMask(**{"ratio": 0.5, **settings}).load_state_dict(state)
+
+
+def test_a_checkpoint_from_before_there_were_scores() -> None:
+    """What it holds, and how it names the score of the unmasked networks."""
+    first = prepared(0.5)
+    state = first.state_dict()
+    del state["settings"]["score"], state["saliency"]["score"]
+    state["saliency"]["ncjsd"] = state["saliency"].pop("unmasked")
+    second = FeatureMask(0.5)
+    second.load_state_dict(state)
+    assert torch.equal(some(second.keep), some(first.keep))
+    assert some(second.saliency).unmasked == some(first.saliency).unmasked
+    assert some(second.saliency).score == "ncjsd"
 
 
 def test_has_no_state_before_it_is_prepared() -> None:

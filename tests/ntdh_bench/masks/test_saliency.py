@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from ntdh_bench.errors import UserError
 from ntdh_bench.layers import INPUT, find_layer, mask_layer
 from ntdh_bench.masks import FeatureSaliency, Saliency
 from ntdh_bench.masks import permuted as permuted_module
+from ntdh_bench.masks.nontarget import FeatureScore
 from ntdh_bench.masks.permuted import PermutedTeacher
 from ntdh_bench.seeding import generator
 
@@ -43,7 +46,7 @@ def naive(
         )
         a, target = flatten_dense(teacher(inputs), batch["target"], ignore_index)
         b, _ = flatten_dense(student(batch["student"].double()), batch["target"], ignore_index)
-        return ncjsd(a, b, target)
+        return (a - b).square().mean(1) if algorithm.score == "mse" else ncjsd(a, b, target)
 
     def permuting(feature: int, order: Tensor) -> Callable[..., Tensor]:
         def hook(_module: nn.Module, args: tuple[Tensor], output: Tensor | None = None) -> Tensor:
@@ -152,13 +155,15 @@ def check(
     student: nn.Module,
     batches: list[PairedBatch],
     permutations: int = 2,
+    score: FeatureScore = "ncjsd",
 ) -> Saliency:
-    algorithm = FeatureSaliency(layer, permutations, seed=3)
+    algorithm = FeatureSaliency(layer, permutations, seed=3, score=score)
     result = algorithm.compute(teacher, student, batches)
     values, unmasked = naive(algorithm, teacher, student, batches)
     assert result.values.dtype == torch.float64
     torch.testing.assert_close(result.values, values, atol=2e-7, rtol=1e-5)
-    assert result.ncjsd == pytest.approx(unmasked, abs=1e-6)
+    assert result.unmasked == pytest.approx(unmasked, abs=1e-6)
+    assert result.score == score
     assert result.values.abs().max() > 1e-5
     return result
 
@@ -251,11 +256,11 @@ def test_ignored_targets_do_not_count(layer: str) -> None:
 def test_the_student_counts_only_through_its_logits() -> None:
     batches = make_batches(9)
     teacher, _ = mlps()
-    assert FeatureSaliency("hidden1").compute(teacher, teacher, batches).ncjsd > 0
+    assert FeatureSaliency("hidden1").compute(teacher, teacher, batches).unmasked > 0
     for batch in batches:
         batch["student"] = batch["teacher"]
     same = FeatureSaliency("hidden1").compute(teacher, teacher, batches)
-    assert same.ncjsd == pytest.approx(0, abs=1e-15)
+    assert same.unmasked == pytest.approx(0, abs=1e-15)
     assert (same.values <= 0).all()  # whatever is permuted, the networks can only move apart
 
 
@@ -386,14 +391,84 @@ def test_logits_that_are_not_finite_are_an_error() -> None:
         FeatureSaliency("hidden1").compute(teacher, student, make_batches(9))
 
 
-def test_saves_and_loads(tmp_path: Path) -> None:
-    saliency = FeatureSaliency("hidden1", 2, seed=7).compute(*mlps(), make_batches(9))
+@pytest.mark.parametrize("layer", ["input", "hidden1", "hidden1.0", "hidden2", "head", "logits"])
+def test_mean_squares_equal_the_naive_loop_on_an_mlp(layer: str) -> None:
+    batches = make_batches(9, 9, 4)
+    batches[1]["target"][:4] = 255
+    assert check(layer, *mlps(), batches, score="mse").n_samples == 18
+
+
+@pytest.mark.parametrize(
+    ("layer", "make", "shape", "target"),
+    [
+        ("0", conv_net, (1, 6, 5), ()),
+        ("first", Residual, (6,), ()),
+        ("body", Dense, (1, 4, 3), (4, 3)),
+    ],
+)
+def test_mean_squares_equal_the_naive_loop_on_any_network(
+    layer: str, make: Callable[[], nn.Module], shape: tuple[int, ...], target: tuple[int, ...]
+) -> None:
+    torch.manual_seed(1)
+    batches = make_batches(7, 3, shape=shape, target_shape=target)
+    check(layer, make(), make(), batches, score="mse")
+
+
+@pytest.mark.parametrize("threshold", [0.0, 2.0], ids=["all rows", "changed rows"])
+def test_mean_squares_where_values_stay(threshold: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(permuted_module, "_SPARSE_BELOW", threshold)
+    check("hidden1", *mlps(nn.ReLU), make_batches(40), score="mse")
+
+
+def test_mean_squares_rank_as_the_authors_of_mfh_do() -> None:
+    """They sum the squares of whole batches, unmasked ones aside, and remove the lowest first."""
+    teacher, student = mlps()
+    (batch,) = make_batches(64)
+    algorithm = FeatureSaliency("hidden1", 10, score="mse")
+    ours = algorithm.compute(teacher, student, [batch]).values.argsort(descending=True)
+    saliency = torch.zeros(8, dtype=torch.float64)
+    with torch.no_grad():
+        hidden, other = teacher.hidden1(batch["teacher"]), student(batch["student"])
+        for m in range(10):
+            order = torch.randperm(64, generator=generator(0, "saliency", m, 0))
+            for feature in range(8):
+                changed = hidden.clone()
+                changed[:, feature] = hidden[order, feature]
+                logits = teacher.head(teacher.hidden2(changed))
+                saliency[feature] += (other - logits).double().pow(2).sum() / other.numel()
+    assert ours.tolist() == saliency.argsort().tolist()
+    by_ncjsd = FeatureSaliency("hidden1", 10).compute(teacher, student, [batch]).values
+    assert ours.tolist() != by_ncjsd.argsort(descending=True).tolist()
+
+
+@pytest.mark.parametrize("layer", ["hidden1", "logits"])
+def test_mean_squares_leave_float64_logits_alone(layer: str) -> None:
+    algorithm = FeatureSaliency(layer, 2, score="mse")
+    (batch,) = make_batches(12)
+    expected = algorithm.compute(*mlps(), [batch]).values
+    batch["teacher"], batch["student"] = batch["teacher"].double(), batch["student"].double()
+    found = algorithm.compute(*(network.double() for network in mlps()), [batch]).values
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+
+
+def test_an_unknown_score_is_an_error() -> None:
+    with pytest.raises(UserError, match=r"mask\.score is 'kendall': choose one of ncjsd, mse"):
+        FeatureSaliency("input", score=cast(Any, "kendall"))
+
+
+@pytest.mark.parametrize("score", ["ncjsd", "mse"])
+def test_saves_and_loads(score: FeatureScore, tmp_path: Path) -> None:
+    batches = make_batches(9)
+    saliency = FeatureSaliency("hidden1", 2, 7, score).compute(*mlps(), batches)
+    if score == "mse":
+        saliency = dataclasses.replace(saliency, unmasked=80.0)
     path = tmp_path / "new" / "saliency.npz"
     saliency.save(path)
     loaded = Saliency.load(path)
     assert torch.equal(loaded.values, saliency.values)
     assert (loaded.layer, loaded.seed, loaded.permutations) == ("hidden1", 7, 2)
-    assert (loaded.ncjsd, loaded.n_samples) == (saliency.ncjsd, 9)
+    assert (loaded.unmasked, loaded.n_samples) == (saliency.unmasked, 9)
+    assert loaded.score == score
     assert [entry.name for entry in path.parent.iterdir()] == ["saliency.npz"]
 
 
@@ -403,6 +478,18 @@ def test_a_damaged_file_is_an_error(tmp_path: Path) -> None:
         Saliency.load(path)
     path.write_bytes(b"PK\x03\x04 not a zip")
     with pytest.raises(UserError, match="delete it"):
+        Saliency.load(path)
+
+
+@pytest.mark.parametrize(
+    ("score", "unmasked"), [("ncjsd", 0.7), ("ncjsd", -0.1), ("mse", -0.1), ("kl", 0.1)]
+)
+def test_a_file_of_values_that_cannot_be_is_an_error(
+    score: str, unmasked: float, tmp_path: Path
+) -> None:
+    path = tmp_path / "saliency.npz"
+    Saliency(torch.zeros(3).double(), unmasked, "x", 1, 0, 1, cast(Any, score)).save(path)
+    with pytest.raises(UserError, match="no score, or one beyond its bounds; delete it"):
         Saliency.load(path)
 
 

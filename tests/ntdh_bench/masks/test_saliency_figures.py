@@ -12,7 +12,7 @@ from torch import nn
 from ntdh_bench.batch import PairedBatch
 from ntdh_bench.errors import UserError
 from ntdh_bench.frozen_teacher import FrozenTeacher
-from ntdh_bench.masks import FeatureMask, Saliency, saliency_report
+from ntdh_bench.masks import FeatureMask, Saliency, plots, saliency_report
 from ntdh_bench.masks.plots import heatmap_figure, saliency_figure, save_figure
 from tests.helpers import held
 
@@ -74,6 +74,7 @@ def test_writes_numbers_and_figures(layer: str, width: int, ratio: float, tmp_pa
         assert start.startswith({".png": b"\x89PNG", ".svg": b"<?xml", ".npz": b"PK"}[path.suffix])
     saliency = Saliency.load(out / "saliency.npz")
     assert saliency.values.shape == (width,)
+
     with np.load(out / "heatmaps.npz", allow_pickle=False) as file:
         assert file["removed_pixels"].shape == (3, 4, 5, 4)
         assert file["input_gradients"].shape == (4, 4, 5, 4)
@@ -120,3 +121,19 @@ def test_flat_values_can_be_plotted(tmp_path: Path) -> None:
         figure = heatmap_figure(maps, ["r"], ["c", "d"], "t", "l", scale_per_row=per_row)
         paths += save_figure(figure, tmp_path, f"b{per_row}")
     assert all(path.stat().st_size > 1000 for path in paths)
+
+
+def test_the_figure_says_which_score_it_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[Any] = []
+    draw = plots.saliency_figure
+    monkeypatch.setattr(plots, "saliency_figure", lambda *given: shown.append(draw(*given)))
+    monkeypatch.setattr(plots, "save_figure", lambda *_: [])
+    for score in ("ncjsd", "mse"):
+        report(FeatureMask(0.25, score=cast(Any, score)), tmp_path / score, 20)
+    labels = [figure.axes[0].get_ylabel() for figure in shown]
+    assert labels == ["saliency (nats)", "saliency (squared logits)"]
+    titles = [figure.get_suptitle() for figure in shown]
+    assert titles[0].startswith("Saliency of hidden1: NCJSD 0.")
+    assert titles[1].startswith("Saliency of hidden1: mean squared difference of logits ")

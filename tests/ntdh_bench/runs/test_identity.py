@@ -52,6 +52,10 @@ def test_a_masks_score_changes_hashes_only_where_it_is_another(tmp_path: Path) -
 
     before = {"ratio": 0.5, "removes": "random"}
     assert mask_of("--mask.ratio", "0.5", "--mask.removes", "random") == before
+    feature = loaded(flags(QUICKSTART, tmp_path)).identity["mask"]["init_args"]
+    assert "score" not in feature
+    feature = loaded(flags(QUICKSTART, tmp_path, "--mask.score", "mse")).identity["mask"]
+    assert feature["init_args"]["score"] == "mse"
     by_rank = mask_of("--mask.score", "kendall", "--mask.threshold", "0")
     assert by_rank["score"] == "kendall"
     assert by_rank["threshold"] == 0
