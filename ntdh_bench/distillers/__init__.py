@@ -13,12 +13,14 @@ from ntdh_bench.distillers.kd import KD
 from ntdh_bench.distillers.mlkd import MLKD
 from ntdh_bench.distillers.nkd import NKD
 from ntdh_bench.distillers.ofa import OFA
-from ntdh_bench.distillers.relations import PKT, RKD, SP
+from ntdh_bench.distillers.relations import CC, PKT, RKD, SP
+from ntdh_bench.distillers.skd import SKD
 from ntdh_bench.distillers.vid import VID
 from ntdh_bench.distillers.wttm import WTTM
 
 __all__ = [
     "AT",
+    "CC",
     "CRD",
     "DIST",
     "DKD",
@@ -28,6 +30,7 @@ __all__ = [
     "OFA",
     "PKT",
     "RKD",
+    "SKD",
     "SP",
     "VID",
     "WTTM",

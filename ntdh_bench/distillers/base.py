@@ -279,3 +279,36 @@ class LogitDistiller(Distiller):
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__(weight, LOGITS)
+
+
+class LevelledDistiller(LogitDistiller):
+    """A distiller of logits row by row that also relates the rows of a batch to one another.
+
+    In dense tasks the rows are positions, and what is related are the samples, whose logits are
+    averaged over positions.
+    """
+
+    def distill(
+        self,
+        student: Mapping[str, Tensor],
+        teacher: Mapping[str, Tensor],
+        target: Tensor,
+        index: Tensor,
+    ) -> Tensor:
+        """Return the weighted loss of a batch: see :meth:`Distiller.distill`."""
+        samples = (outputs.get(AVERAGED_LOGITS, outputs[LOGITS]) for outputs in (student, teacher))
+        loss = self.of_rows(student[LOGITS], teacher[LOGITS]) + self.of_relations(*samples)
+        return beside(self.weight, loss) * loss
+
+    def forward(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+        """Return the unweighted loss of logits ``(..., N, C)``, which are rows and samples."""
+        sides = student_logits, teacher_logits
+        return self.of_rows(*sides) + self.of_relations(*sides)
+
+    @abstractmethod
+    def of_rows(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+        """Return the part that compares rows one by one."""
+
+    @abstractmethod
+    def of_relations(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+        """Return the part that compares how rows relate."""

@@ -19,14 +19,16 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ntdh_bench.distillers.contrastive import crd
-from ntdh_bench.distillers.logits import check_same_shape, dist, dkd, kd, mlkd, nkd, ofa, wttm
+from ntdh_bench.distillers.logits import check_same_shape, dkd, kd, nkd, ofa, wttm
 from ntdh_bench.distillers.maps import at, vid
 from ntdh_bench.distillers.precision import full_precision, product, unit_rows
+from ntdh_bench.distillers.predictions import dist, mlkd, skd
 from ntdh_bench.distillers.relational import rkd
 from ntdh_bench.stacks.layers import beside
 
 __all__ = [
     "at",
+    "cc",
     "crd",
     "dist",
     "dkd",
@@ -37,6 +39,7 @@ __all__ = [
     "ofa",
     "pkt",
     "rkd",
+    "skd",
     "sp",
     "vid",
     "wttm",
@@ -121,6 +124,46 @@ class _MeanSquares(torch.autograd.Function):
         (gap,) = ctx.saved_tensors
         slope = (gap * (2.0 / gap[0].numel())).mul_(beside(grad, gap))
         return slope, -slope
+
+
+@full_precision
+def cc(
+    student: Tensor,
+    teacher: Tensor,
+    gamma: float | Tensor = 0.4,
+    order: int = 2,
+    *,
+    stacked: bool = False,
+) -> Tensor:
+    """Correlation congruence: mean squared difference of the rows' Gaussian kernels.
+
+    Peng et al., "Correlation Congruence for Knowledge Distillation", ICCV 2019, Eq. 6 and 13: the
+    kernel ``exp(-gamma |x - y|^2)`` of unit rows by its Taylor series in their cosine.
+
+    Args:
+        student: ``(N, ...)``, flattened per row.
+        teacher: ``(N, ...)``; may be of another width.
+        gamma: of the kernel, > 0.
+        order: the last power of the series.
+        stacked: whether both are ``(K, N, ...)``.
+
+    Returns:
+        Scalar or ``(K,)``. A zero row is at a right angle to all others and gets no gradient.
+    """
+    ours, theirs = (_kernel(x.flatten(1 + stacked), gamma, order) for x in (student, teacher))
+    return (ours - theirs).square().mean(dim=(-2, -1))
+
+
+def _kernel(x: Tensor, gamma: float | Tensor, order: int) -> Tensor:
+    """Taylor series of ``exp(-2 gamma (1 - cos))`` between the rows of ``(..., N, D)``."""
+    unit = unit_rows(x)
+    cosines = product(unit, unit.mT)
+    width = 2 * beside(gamma, cosines)
+    series = term = torch.exp(-width * torch.ones_like(cosines))
+    for power in range(1, order + 1):
+        term = term * width * cosines / power
+        series = series + term
+    return series
 
 
 def _affinities(x: Tensor) -> Tensor:

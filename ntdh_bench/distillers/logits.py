@@ -1,20 +1,21 @@
-"""Losses of logits as pure functions; ``functional`` exports them and says what they share."""
+"""Losses of logits, row by row, as pure functions.
+
+``functional`` exports them and says what they share.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ntdh_bench.distillers.precision import full_precision, product
+from ntdh_bench.distillers.precision import full_precision
 from ntdh_bench.divergence import Comparison, check_targets, target_nontarget
 from ntdh_bench.stacks.layers import beside
 
 STANDARD_EPSILON = 1e-7
-CORRELATION_EPSILON = 1e-8
 #: What varies by fewer roundings of its own size is taken for constant.
 ROUNDINGS = 8.0
 
@@ -42,7 +43,7 @@ def kd(
     Raises:
         ValueError: shapes do not fit, or T is not positive.
     """
-    _check_logits(student_logits, teacher_logits, temperature)
+    check_logits(student_logits, teacher_logits, temperature)
     if standardize:
         student_logits, teacher_logits = standardized(student_logits), standardized(teacher_logits)
     divisor = beside(temperature, student_logits)
@@ -83,14 +84,14 @@ def dkd(
     Raises:
         ValueError: shapes do not fit, T is not positive, or a target lies outside ``[0, C)``.
     """
-    _check_logits(student_logits, teacher_logits, temperature)
+    check_logits(student_logits, teacher_logits, temperature)
     if standardize:
         student_logits, teacher_logits = standardized(student_logits), standardized(teacher_logits)
     divisor = beside(temperature, student_logits)
     divergence = Comparison(teacher_logits / divisor, student_logits / divisor, target)
     target_part, other_part = divergence.tckl(binary=True), divergence.nckl()
     rows = beside(alpha, target_part) * target_part + beside(beta, other_part) * other_part
-    mean = _mean(rows)
+    mean = mean_of(rows)
     return mean * beside(temperature**2, mean)
 
 
@@ -122,54 +123,15 @@ def nkd(
     Raises:
         ValueError: shapes do not fit, T is not positive, or a target lies outside ``[0, C)``.
     """
-    _check_logits(student_logits, teacher_logits, temperature)
+    check_logits(student_logits, teacher_logits, temperature)
     divisor = beside(temperature, student_logits)
     log_q, log_p = (target_nontarget(x, target)[0] for x in (student_logits, teacher_logits))
     others_q, others_p = (
         target_nontarget(x / divisor, target)[2] for x in (student_logits, teacher_logits)
     )
-    target_part = -_mean(log_p.exp() * log_q)
-    other_part = -_mean((others_p.exp() * others_q).sum(dim=-1))
+    target_part = -mean_of(log_p.exp() * log_q)
+    other_part = -mean_of((others_p.exp() * others_q).sum(dim=-1))
     return target_part + beside(gamma, other_part) * beside(temperature**2, other_part) * other_part
-
-
-@full_precision
-def dist(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    beta: float | Tensor = 1.0,
-    gamma: float | Tensor = 1.0,
-    temperature: float | Tensor = 1.0,
-) -> Tensor:
-    """One minus Pearson correlation of the probabilities, of each row and of each class.
-
-    ``T^2 (beta (1 - mean_rows corr) + gamma (1 - mean_classes corr))``: Huang et al., "Knowledge
-    Distillation from A Stronger Teacher", NeurIPS 2022, Eq. 7-9. With the 1e-8 of its authors
-    beside the product of norms. What is constant correlates with nothing and gets no gradient:
-    every class in a batch of one, uniform rows.
-
-    Args:
-        student_logits: ``(N, C)`` or ``(K, N, C)``.
-        teacher_logits: the same shape.
-        beta: weight of the correlations over the classes of a row ("inter-class").
-        gamma: weight of those over the rows of a class ("intra-class").
-        temperature: T > 0.
-
-    Returns:
-        Scalar or ``(K,)`` in ``[0, 2 T^2 (beta + gamma)]``.
-
-    Raises:
-        ValueError: shapes do not fit, or T is not positive.
-    """
-    _check_logits(student_logits, teacher_logits, temperature)
-    divisor = beside(temperature, student_logits)
-    student, teacher = (
-        torch.softmax(x / divisor, dim=-1) for x in (student_logits, teacher_logits)
-    )
-    inter = _mean(1 - _correlations(student, teacher))
-    intra = _mean(1 - _correlations(student.mT, teacher.mT)) * min(student.shape[-2], 1)
-    loss = beside(beta, inter) * inter + beside(gamma, intra) * intra
-    return loss * beside(temperature**2, loss)
 
 
 @full_precision
@@ -193,67 +155,12 @@ def wttm(
     Raises:
         ValueError: shapes do not fit, or T is not positive.
     """
-    _check_logits(student_logits, teacher_logits, temperature)
+    check_logits(student_logits, teacher_logits, temperature)
     powers = torch.log_softmax(teacher_logits, dim=-1) / beside(temperature, teacher_logits)
     log_sum = torch.logsumexp(powers, dim=-1, keepdim=True)
     student = torch.log_softmax(student_logits, dim=-1)
     terms = F.kl_div(student, powers - log_sum, reduction="none", log_target=True)
-    return _mean(log_sum.squeeze(-1).exp() * terms.sum(dim=-1))
-
-
-@full_precision
-def mlkd(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    temperatures: Sequence[float | Tensor] = (2.0, 3.0, 4.0, 5.0, 6.0),
-) -> Tensor:
-    """Multi-level distillation: rows, relations of rows and relations of classes, mean over T.
-
-    Jin, Wang and Lin, "Multi-Level Logit Distillation", CVPR 2023, without its views and masks:
-    :func:`instance_level` plus :func:`relation_levels`. The paper sums over its five temperatures.
-
-    Args:
-        student_logits: ``(N, C)`` or ``(K, N, C)``.
-        teacher_logits: the same shape.
-        temperatures: each T > 0.
-
-    Returns:
-        Scalar or ``(K,)``.
-
-    Raises:
-        ValueError: shapes do not fit, there is no temperature, or one is not positive.
-    """
-    sides = student_logits, teacher_logits
-    return instance_level(*sides, temperatures) + relation_levels(*sides, temperatures)
-
-
-def instance_level(
-    student_logits: Tensor, teacher_logits: Tensor, temperatures: Sequence[float | Tensor]
-) -> Tensor:
-    """Mean of :func:`kd` over temperatures; arguments and errors as of :func:`mlkd`."""
-    if not temperatures:
-        raise ValueError("there is no temperature: expected one or more")
-    losses = [kd(student_logits, teacher_logits, t) for t in temperatures]
-    return torch.stack(losses).mean(dim=0)
-
-
-@full_precision
-def relation_levels(
-    student_logits: Tensor, teacher_logits: Tensor, temperatures: Sequence[float | Tensor]
-) -> Tensor:
-    """Mean over temperatures of ``|P'P - Q'Q|^2 / C + |PP' - QQ'|^2 / N`` (Frobenius).
-
-    P and Q are the probabilities ``(N, C)`` of teacher and student. Arguments and errors as of
-    :func:`mlkd`.
-    """
-    losses = []
-    for temperature in temperatures:
-        _check_logits(student_logits, teacher_logits, temperature)
-        divisor = beside(temperature, student_logits)
-        losses.append(
-            _relations(*(torch.softmax(x / divisor, -1) for x in (student_logits, teacher_logits)))
-        )
-    return torch.stack(losses).mean(dim=0)
+    return mean_of(log_sum.squeeze(-1).exp() * terms.sum(dim=-1))
 
 
 @full_precision
@@ -283,7 +190,7 @@ def ofa(
     Raises:
         ValueError: shapes do not fit, T is not positive, or a target lies outside ``[0, C)``.
     """
-    _check_logits(student_logits, teacher_logits, temperature)
+    check_logits(student_logits, teacher_logits, temperature)
     check_targets(student_logits, target)
     divisor = beside(temperature, student_logits)
     student = torch.log_softmax(student_logits / divisor, dim=-1)
@@ -291,7 +198,7 @@ def ofa(
     exponent, own = beside(eps, teacher), target.long()[..., None]
     enhanced = torch.expm1(exponent * teacher.gather(-1, own).exp().log1p())
     weights = (exponent * teacher).exp().scatter(-1, own, enhanced)
-    return -_mean((weights * student).sum(dim=-1))
+    return -mean_of((weights * student).sum(dim=-1))
 
 
 def standardized(logits: Tensor) -> Tensor:
@@ -303,58 +210,41 @@ def standardized(logits: Tensor) -> Tensor:
     Args:
         logits: ``(..., C)``.
     """
-    centred = _centred(logits)
-    deviation = _norm(centred) / math.sqrt(max(logits.shape[-1] - 1, 1))
+    centred = centre(logits)
+    deviation = norm_of(centred) / math.sqrt(max(logits.shape[-1] - 1, 1))
     return centred / (deviation + STANDARD_EPSILON)
 
 
-def _centred(x: Tensor) -> Tensor:
+def centre(x: Tensor) -> Tensor:
     """Rows ``(..., D)`` minus their mean; constant rows are 0 and get no gradient."""
     centred = x - x.mean(dim=-1, keepdim=True)
-    size, rest = _norm(x.detach()), _norm(centred.detach())
+    size, rest = norm_of(x.detach()), norm_of(centred.detach())
     return centred.masked_fill(rest <= ROUNDINGS * torch.finfo(x.dtype).eps * size, 0.0)
 
 
-def _norm(x: Tensor) -> Tensor:
+def norm_of(x: Tensor) -> Tensor:
+    """Return the L2 norms ``(..., 1)`` of rows; a zero row's gradient is zero."""
     norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return norm
 
 
-def _correlations(x: Tensor, y: Tensor) -> Tensor:
-    """Pearson correlations of the rows of ``(..., D)``."""
-    x, y = _centred(x), _centred(y)
-    norms = (_norm(x) * _norm(y)).squeeze(-1)
-    return (x * y).sum(dim=-1) / (norms + CORRELATION_EPSILON)
-
-
-def _relations(student: Tensor, teacher: Tensor) -> Tensor:
-    """Terms of classes and rows of :func:`relation_levels`, of probabilities ``(..., N, C)``.
-
-    With S and D the sum and difference of both, P'P - Q'Q is (S'D + D'S) / 2 up to its sign, and so
-    is PP' - QQ' (SD' + DS') / 2: norms follow from C x C products, and nothing large cancels.
-    """
-    total, gap = student + teacher, student - teacher
-    mixed = product(total.mT, gap)
-    crossed = (mixed * mixed.mT).sum(dim=(-2, -1))
-    of_classes = mixed.square().sum(dim=(-2, -1)) + crossed
-    of_rows = (product(total.mT, total) * product(gap.mT, gap)).sum(dim=(-2, -1)) + crossed
-    rows, classes = student.shape[-2:]
-    return of_classes / (2 * classes) + of_rows / (2 * max(rows, 1))
-
-
-def _mean(rows: Tensor) -> Tensor:
+def mean_of(rows: Tensor) -> Tensor:
+    """Return the means ``(...)`` of ``(..., N)``; 0 of none."""
     return rows.sum(dim=-1) / max(rows.shape[-1], 1)
 
 
-def _check_logits(student: Tensor, teacher: Tensor, temperature: float | Tensor) -> None:
+def check_logits(
+    student: Tensor, teacher: Tensor, number: float | Tensor, name: str = "temperature"
+) -> None:
+    """Raise a ValueError unless both are of one shape, of a call or of a stack, and T > 0."""
     check_same_shape(student, teacher)
     if student.dim() not in (2, 3):
         raise ValueError(f"logits are {tuple(student.shape)}: expected (N, C) or (K, N, C)")
-    positive = torch.as_tensor(temperature) > 0
+    positive = torch.as_tensor(number) > 0
     if positive.device.type != "cpu":  # no waiting for the device
         torch._assert_async(positive.all())
     elif not positive.all():
-        raise ValueError(f"temperature is {temperature}: expected a number above 0")
+        raise ValueError(f"{name} is {number}: expected a number above 0")
 
 
 def check_same_shape(student: Tensor, teacher: Tensor) -> None:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 
 from torch import Tensor
 
-from ntdh_bench.distillers.base import LogitDistiller, with_numbers
-from ntdh_bench.distillers.functional import mlkd
-from ntdh_bench.distillers.logits import instance_level, relation_levels
+from ntdh_bench.distillers.base import LevelledDistiller, with_numbers
+from ntdh_bench.distillers.predictions import instance_level, relation_levels
 from ntdh_bench.errors import UserError
-from ntdh_bench.layers import AVERAGED_LOGITS, LOGITS
 from ntdh_bench.ranges import check_above
-from ntdh_bench.stacks.layers import beside
 
 
-class MLKD(LogitDistiller):
+class MLKD(LevelledDistiller):
     """Multi-level distillation of the logits (Jin, Wang and Lin, CVPR 2023), its terms alone.
 
-    The paper also compares two augmented views and masks confident samples and classes. In dense
-    tasks each position is an instance, and the relations are between the samples of a batch, whose
-    logits are averaged over positions.
+    The sum of :func:`functional.mlkd`; the paper also compares two augmented views and masks
+    confident samples and classes.
 
     Args:
         temperatures: each > 0; ``None``: 2, 3, 4, 5 and 6 as in the paper.
@@ -50,24 +46,13 @@ class MLKD(LogitDistiller):
         """Return members as one, temperatures ``(K, n)`` if they differ."""
         return with_numbers(members, "temperatures")
 
-    def distill(
-        self,
-        student: Mapping[str, Tensor],
-        teacher: Mapping[str, Tensor],
-        target: Tensor,
-        index: Tensor,
-    ) -> Tensor:
-        """Return the weighted loss of a batch: see :meth:`Distiller.distill`."""
-        if AVERAGED_LOGITS not in student:
-            return super().distill(student, teacher, target, index)
-        loss = instance_level(student[LOGITS], teacher[LOGITS], self._temperatures())
-        samples = student[AVERAGED_LOGITS], teacher[AVERAGED_LOGITS]
-        loss = loss + relation_levels(*samples, self._temperatures())
-        return beside(self.weight, loss) * loss
+    def of_rows(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+        """Return the mean of KD over temperatures, in nats."""
+        return instance_level(student_logits, teacher_logits, self._temperatures())
 
-    def forward(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-        """Return the unweighted loss of logits ``(..., N, C)``: see ``functional.mlkd``."""
-        return mlkd(student_logits, teacher_logits, self._temperatures())
+    def of_relations(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+        """Return the terms of the batch and of the classes."""
+        return relation_levels(student_logits, teacher_logits, self._temperatures())
 
     def _temperatures(self) -> Sequence[float | Tensor]:
         numbers = self.temperatures

@@ -1,14 +1,14 @@
-"""RKD, PKT and SP: relations between the rows of a batch. Nothing is trained beside the student."""
+"""RKD, PKT, SP and CC: relations between the rows of a batch; the student alone is trained."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from torch import Tensor
 
 from ntdh_bench.distillers.base import Distiller, with_numbers
-from ntdh_bench.distillers.functional import pkt, rkd, sp
-from ntdh_bench.ranges import check_at_least
+from ntdh_bench.distillers.functional import cc, pkt, rkd, sp
+from ntdh_bench.ranges import check_above, check_at_least
 
 
 class RKD(Distiller):
@@ -94,3 +94,43 @@ class SP(Distiller):
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return the unweighted loss of features: see ``functional.sp``."""
         return sp(student, teacher, stacked=self.stacked)
+
+
+class CC(Distiller):
+    """Correlation congruence: Gaussian kernels of features (Peng et al., ICCV 2019).
+
+    Kernels of features of different widths are of one size, so that there are no embeddings: two
+    that are trained agree best where each maps all rows to one direction.
+
+    Args:
+        gamma: of the kernel, > 0; 0.4 in the paper.
+        order: the last power of its series, >= 1; 2 in the paper.
+        weight: factor of the term; 100 in Knowledge-Distillation-Zoo, which has this formula.
+        layers: ``layer``, ``student_layer`` and ``teacher_layer`` of a :class:`Distiller`; the
+            paper takes the features before the head.
+    """
+
+    least_rows = 2
+
+    def __init__(
+        self, gamma: float = 0.4, order: int = 2, weight: float = 100.0, **layers: str | None
+    ) -> None:
+        super().__init__(weight, **layers)
+        check_above("distiller.gamma", gamma, 0)
+        check_at_least("distiller.order", order, 1)
+        self.gamma: float | Tensor = gamma
+        self.order = order
+
+    @property
+    def stack_key(self) -> Hashable:
+        """As of every distiller, and the last power."""
+        return super().stack_key, self.order
+
+    @classmethod
+    def batched(cls, members: Sequence[CC]) -> CC:
+        """Return members as one."""
+        return with_numbers(members, "gamma")
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Return the unweighted loss of features: see ``functional.cc``."""
+        return cc(student, teacher, self.gamma, self.order, stacked=self.stacked)

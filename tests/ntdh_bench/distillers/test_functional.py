@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from ntdh_bench.distillers import functional, logits
-from ntdh_bench.distillers.functional import at, dkd, fitnet, kd, pkt, rkd, sp, vid
+from ntdh_bench.distillers import functional, logits, predictions
+from ntdh_bench.distillers.functional import at, cc, dkd, fitnet, kd, pkt, rkd, sp, vid
 from ntdh_bench.distillers.precision import unit_rows
 from tests.helpers import assert_bits
 from tests.typed import some
 
 Loss = Callable[..., Tensor]
-RELATIONAL: list[Loss] = [rkd, pkt, sp]
+RELATIONAL: list[Loss] = [cc, rkd, pkt, sp]
 
 
 def draw(rows: int = 6, width: int = 5, other: int | None = None) -> tuple[Tensor, Tensor]:
@@ -113,12 +113,13 @@ def naive_sp(student: Tensor, teacher: Tensor) -> float:
     return sum((g[i][j] - h[i][j]) ** 2 for i in range(size) for j in range(size)) / size**2
 
 
+OF_LOGITS = {**vars(logits), **vars(predictions)}
 #: A call on logits (K, N, C) or features (K, N, D) at once, and the call of one member.
 STACKED: dict[str, tuple[Loss, Loss]] = {
     name: (functools.partial(loss, stacked=True), loss)
     for name, loss in EVERY.items()
     if "stacked" in inspect.signature(loss).parameters
-} | {name: (loss, loss) for name, loss in EVERY.items() if name in vars(logits)}
+} | {name: (loss, loss) for name, loss in EVERY.items() if name in OF_LOGITS}
 #: Cross entropies, which do not vanish where both agree, and a temperature of the teacher's alone.
 NOT_ZERO = {"nkd", "ofa", "wttm"}
 
@@ -359,7 +360,7 @@ def test_a_member_has_the_bits_of_a_call_of_its_own(name: str, rows: int, width:
         assert_bits(one, other)
 
 
-@pytest.mark.parametrize("name", ["rkd", "pkt", "sp", "fitnet"])
+@pytest.mark.parametrize("name", ["rkd", "pkt", "sp", "cc", "fitnet"])
 def test_a_stack_of_feature_maps(name: str) -> None:
     stream = torch.Generator().manual_seed(0)
     width = 2 if name == "fitnet" else 3

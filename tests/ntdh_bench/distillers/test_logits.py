@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from ntdh_bench.distillers.functional import dist, dkd, kd, mlkd, nkd, ofa, wttm
-from ntdh_bench.distillers.logits import relation_levels, standardized
+from ntdh_bench.distillers.functional import cc, dist, dkd, kd, mlkd, nkd, ofa, skd, wttm
+from ntdh_bench.distillers.logits import standardized
+from ntdh_bench.distillers.predictions import direction_level, relation_levels
 from ntdh_bench.divergence import TargetError
 from tests.typed import some
 
@@ -98,6 +100,18 @@ def naive_mlkd(s: Tensor, t: Tensor, temperatures: tuple[float, ...]) -> float:
     return mean(values)
 
 
+def naive_directions(s: Tensor, t: Tensor, ridge: float) -> float:
+    """Lengths by the inverse of the covariance, with NumPy."""
+    grams = []
+    for side in (s, t):
+        unit = [[z / math.sqrt(sum(x * x for x in row)) for z in row] for row in side.tolist()]
+        grams.append(np.array([[sum(map(float.__mul__, a, b)) for b in unit] for a in unit]))
+    gap = (grams[0] - grams[1]) / s.shape[1]
+    covariance = np.cov(gap, rowvar=False) + ridge * np.eye(len(gap))
+    inverse = np.linalg.inv(covariance)
+    return mean([math.sqrt(row @ inverse @ row) for row in gap])
+
+
 def naive_ofa(s: Tensor, t: Tensor, target: Tensor, eps: float, temperature: float) -> float:
     total = 0.0
     for q, p, k in zip(
@@ -139,12 +153,31 @@ def test_values(shape: tuple[int, int], temperature: float) -> None:
         assert value.item() == pytest.approx(float(expected), rel=1e-11, abs=1e-14)
 
 
+@pytest.mark.parametrize("rows", [2, 5, 9])
+@pytest.mark.parametrize("ridge", [0.1, 1e-3])
+def test_skd(rows: int, ridge: float) -> None:
+    s, t, _ = draw(rows)
+    expected = naive_directions(s, t, ridge)
+    assert direction_level(s, t, ridge).item() == pytest.approx(expected, rel=1e-9)
+    assert skd(s, t, 3.0, ridge).item() == pytest.approx(float(kd(s, t, 3.0)) + expected, rel=1e-9)
+
+
+def test_skd_of_one_row() -> None:
+    """It has one direction, and no covariance: the code of its authors gives nan."""
+    s, t, _ = draw(rows=1)
+    value = skd(s.requires_grad_(), t)
+    value.backward()
+    torch.testing.assert_close(value.detach(), kd(s.detach(), t))
+    assert some(s.grad).isfinite().all()
+
+
 def test_defaults_are_the_published_numbers() -> None:
     s, t, y = draw()
     assert nkd(s, t, y) == nkd(s, t, y, 1.5, 1.0)
     assert dist(s, t) == dist(s, t, 1.0, 1.0, 1.0)
     assert mlkd(s, t) == mlkd(s, t, TEMPERATURES)
     assert ofa(s, t, y) == ofa(s, t, y, 1.0, 1.0)
+    assert skd(s, t) == skd(s, t, 4.0, 0.1)
 
 
 def test_ofa_at_1_is_the_cross_entropy_with_the_teacher() -> None:
@@ -250,6 +283,8 @@ def test_targets_are_checked() -> None:
             loss(s, t, y + 1)
     with pytest.raises(ValueError, match="temperature"):
         mlkd(s, t, (2.0, 0.0))
+    with pytest.raises(ValueError, match="ridge"):
+        skd(s, t, ridge=0.0)
     with pytest.raises(ValueError, match="no temperature"):
         mlkd(s, t, ())
 
@@ -313,6 +348,68 @@ def test_mlkd_takes_every_temperature_of_the_logits_it_is_given() -> None:
     assert relations > 0
     assert mlkd(*strong).item() == pytest.approx(naive_mlkd(*strong, TEMPERATURES))
     assert not torch.isclose(relations + official / 5, mlkd(*strong), rtol=1e-2)
+
+
+def peer_skd(s: Tensor, t: Tensor, confident: Tensor, common: Tensor) -> Tensor:
+    """Masks of rows and classes multiply means over all rows: factors, the same for any masks."""
+    return (kd(s, t, 4.0) * ~confident).mean() + (direction_level(s, t, 0.1) * ~common).mean()
+
+
+def test_skd_has_no_masks_that_are_factors() -> None:
+    s, t, _ = draw(rows=8, classes=6)
+    rows, classes = torch.arange(8) < 4, torch.arange(6) < 3
+    values = [peer_skd(s, t, *masks) for masks in ((rows, classes), (~rows, ~classes))]
+    torch.testing.assert_close(values[0], values[1])
+    torch.testing.assert_close(2 * values[0], skd(s, t))
+
+
+def naive_kernel(x: Tensor, gamma: float, order: int) -> Rows:
+    rows = x.tolist()
+    unit = [[v / math.sqrt(sum(a * a for a in row)) for v in row] for row in rows]
+    cosines = [[sum(map(float.__mul__, a, b)) for b in unit] for a in unit]
+    powers = range(order + 1)
+    return [
+        [
+            math.exp(-2 * gamma) * sum((2 * gamma * c) ** p / math.factorial(p) for p in powers)
+            for c in row
+        ]
+        for row in cosines
+    ]
+
+
+@pytest.mark.parametrize(("gamma", "order"), [(0.4, 2), (1.3, 1), (0.2, 5)])
+def test_cc(gamma: float, order: int) -> None:
+    s, t = draw()[0], draw(classes=7)[1]
+    ours, theirs = naive_kernel(s, gamma, order), naive_kernel(t, gamma, order)
+    gaps = [a - b for x, y in zip(ours, theirs, strict=True) for a, b in zip(x, y, strict=True)]
+    expected = sum(gap**2 for gap in gaps) / 6**2
+    assert cc(s, t, gamma, order).item() == pytest.approx(expected, rel=1e-12)
+    if order == 5:  # near the kernel that the series is of
+        unit = torch.nn.functional.normalize(s)
+        kernel = torch.exp(-gamma * torch.cdist(unit, unit).square())
+        torch.testing.assert_close(torch.tensor(ours, dtype=s.dtype), kernel, rtol=0, atol=1e-4)
+
+
+def peer_cc_of_neighbours(s: Tensor, t: Tensor) -> Tensor:
+    """Products of the gaps of neighbouring rows of a batch, under the name of CC."""
+    gap = (s - t).abs()
+    return (gap[:-1] * gap[1:]).sum(1).mean()
+
+
+def peer_cc_of_the_norm(s: Tensor, t: Tensor) -> Tensor:
+    """Divides the norm by the squared number of rows, not the squared norm."""
+    return (cc(s, t) * len(s) ** 2).sqrt() / len(s) ** 2
+
+
+def test_cc_is_of_all_pairs_whatever_their_order() -> None:
+    s, t, _ = draw()
+    order = torch.tensor([3, 0, 4, 1, 5, 2])
+    moved = s[order], t[order]
+    torch.testing.assert_close(cc(*moved), cc(s, t))
+    assert not torch.isclose(peer_cc_of_neighbours(*moved), peer_cc_of_neighbours(s, t), rtol=1e-2)
+    twice = s.repeat(2, 1), t.repeat(2, 1)  # a mean over pairs does not fall with their number
+    torch.testing.assert_close(cc(*twice), cc(s, t))
+    torch.testing.assert_close(2 * peer_cc_of_the_norm(*twice), peer_cc_of_the_norm(s, t))
 
 
 def test_standardised_kd_keeps_t_squared() -> None:

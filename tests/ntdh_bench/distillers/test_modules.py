@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ntdh_bench.distillers import (
+    CC,
     CRD,
     DIST,
     DKD,
@@ -20,6 +21,7 @@ from ntdh_bench.distillers import (
     OFA,
     PKT,
     RKD,
+    SKD,
     SP,
     VID,
     WTTM,
@@ -29,7 +31,7 @@ from ntdh_bench.distillers import (
     WeightedKL,
     functional,
 )
-from ntdh_bench.distillers.logits import instance_level, relation_levels
+from ntdh_bench.distillers.predictions import instance_level, relation_levels
 from ntdh_bench.divergence import nckl, tckl
 from ntdh_bench.errors import UserError
 from ntdh_bench.layers import AVERAGED_LOGITS
@@ -117,6 +119,8 @@ def test_modules_call_the_functions() -> None:
         (DIST(2, 3, 4), functional.dist(student, teacher, 2, 3, 4)),
         (WTTM(2), functional.wttm(student, teacher, 2)),
         (MLKD(), functional.mlkd(student, teacher)),
+        (SKD(2, 3), functional.skd(student, teacher, 2, 3)),
+        (CC(0.5, 3), functional.cc(student, teacher, 0.5, 3)),
         (MLKD([1, 3]), functional.mlkd(student, teacher, [1, 3])),
         (KD(2, standardize=True), functional.kd(student, teacher, 2, standardize=True)),
     ):
@@ -215,6 +219,9 @@ def test_mlkd_relates_samples_not_positions() -> None:
         (lambda: MLKD([]), "temperatures is empty"),
         (lambda: MLKD([4.0, 0.0]), "temperatures"),
         (lambda: OFA(eps=0), "eps"),
+        (lambda: SKD(ridge=0), "ridge"),
+        (lambda: CC(gamma=0, layer="hidden2"), "gamma"),
+        (lambda: CC(order=0, layer="hidden2"), "order"),
     ],
 )
 def test_bad_numbers(make: Callable[[], Distiller], message: str) -> None:
@@ -309,7 +316,7 @@ def test_no_rows(make: Callable[[], Distiller]) -> None:
     assert loss == 0
 
 
-@pytest.mark.parametrize(("method", "least"), [(RKD, 3), (PKT, 2), (SP, 2)])
+@pytest.mark.parametrize(("method", "least"), [(RKD, 3), (PKT, 2), (SP, 2), (CC, 2)])
 def test_batches_too_small_for_relations_are_said_once(
     method: type[Distiller], least: int, capsys: pytest.CaptureFixture[str]
 ) -> None:

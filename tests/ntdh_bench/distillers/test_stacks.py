@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ntdh_bench.distillers import (
+    CC,
     DIST,
     DKD,
     KD,
@@ -18,6 +19,7 @@ from ntdh_bench.distillers import (
     OFA,
     PKT,
     RKD,
+    SKD,
     SP,
     WTTM,
     Combined,
@@ -84,6 +86,8 @@ STACKS: dict[str, list[Distiller]] = {
     "DIST": [DIST(), DIST(2.0, 0.5, 4.0), DIST(weight=0.3)],
     "WTTM": [WTTM(), WTTM(1.5), WTTM(weight=0.3)],
     "MLKD": [MLKD(), MLKD([1.0, 2.0, 3.0, 4.0, 5.0]), MLKD(weight=0.3)],
+    "SKD": [SKD(), SKD(2.0, 1.0), SKD(weight=0.3)],
+    "CC": [CC(layer="hidden2"), CC(0.1, layer="hidden2"), CC(weight=0.3, layer="hidden2")],
     "OFA": [
         OFA(["hidden2"]),
         OFA(["hidden2"], eps=1.5),
@@ -248,6 +252,9 @@ def test_only_equals_are_stacked() -> None:
         DKD(standardize=True),
         MLKD(),
         MLKD([1.0, 2.0]),
+        SKD(),
+        CC(layer="hidden2"),
+        CC(order=3, layer="hidden2"),
         OFA(),
         OFA(["hidden2"]),
         OFA(["other"]),
