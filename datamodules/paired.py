@@ -13,7 +13,15 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from ntdh_bench.batch import Inputs, Modality, PairedBatch, PairedData, Split
+from ntdh_bench.batch import (
+    Inputs,
+    Modality,
+    PairedBatch,
+    PairedData,
+    Split,
+    TeacherInputs,
+    both_inputs,
+)
 from ntdh_bench.cache import digest
 from ntdh_bench.errors import UserError
 from ntdh_bench.networks import to_device
@@ -48,6 +56,8 @@ class PairedDataset(Dataset[PairedBatch], ABC):
     student_fixed = True
     #: whether the teacher is given the student's inputs
     unimodal = False
+    #: whether the teacher is given the inputs of both modalities
+    teacher_inputs: TeacherInputs = "own"
     #: attributes, tensors or dicts of them, that all samples are made of by operations of any
     #: device; none: samples are read from files, or made on the CPU
     held: ClassVar[tuple[str, ...]] = ()
@@ -95,6 +105,8 @@ class PairedDataset(Dataset[PairedBatch], ABC):
                 self._ignore(batch, padding.to(self.device))
         if self.unimodal:
             batch["teacher"] = batch["student"]
+        elif self.teacher_inputs == "both":
+            batch["teacher"] = both_inputs(batch["teacher"], batch["student"])
         return batch
 
     def _ignore(self, batch: PairedBatch, padding: Tensor) -> None:
@@ -278,9 +290,32 @@ class PairedDataModule(LightningDataModule, PairedData, ABC):
         self.seed = seed
         self.num_workers = num_workers
         self.unimodal = unimodal
+        self._teacher_inputs: TeacherInputs = "own"
         self.splits: dict[Split, PairedDataset] = {}
         self._device = _CPU
         self._placed: dict[tuple[Split, torch.device], PairedDataset] = {}
+
+    @property
+    def teacher_inputs(self) -> TeacherInputs:
+        """What batches hold for the teacher: inputs of its own modality, or of ``both``.
+
+        Set before :meth:`setup`. It is no part of the :attr:`fingerprint`: the student sees the
+        same, and what it learns without a teacher goes for teachers of either kind.
+
+        Raises:
+            UserError: the teacher is to have the student's inputs alone.
+        """
+        return self._teacher_inputs
+
+    @teacher_inputs.setter
+    def teacher_inputs(self, value: TeacherInputs) -> None:
+        if value == "both" and self.unimodal:
+            raise UserError(
+                "data.unimodal gives the teacher the student's inputs alone, but the model wants "
+                "those of both modalities: leave data.unimodal out, or set model.teacher_inputs "
+                "to own"
+            )
+        self._teacher_inputs = value
 
     @abstractmethod
     def load(self) -> dict[Split, PairedDataset]:
@@ -322,6 +357,7 @@ class PairedDataModule(LightningDataModule, PairedData, ABC):
             )
         for split in splits.values():
             split.unimodal = self.unimodal
+            split.teacher_inputs = self.teacher_inputs
         self.splits = splits
 
     def needs(self, modality: Modality) -> bool:
@@ -353,6 +389,8 @@ class PairedDataModule(LightningDataModule, PairedData, ABC):
     def cacheable(self, split: Split) -> bool:
         """Return whether a position of ``split`` gives the teacher the same in every epoch."""
         dataset = self._split(split)
+        if self.teacher_inputs == "both":
+            return dataset.teacher_fixed and dataset.student_fixed
         return dataset.student_fixed if self.unimodal else dataset.teacher_fixed
 
     def batches(

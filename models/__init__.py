@@ -11,6 +11,7 @@ from .distillation import DistillationModule
 from .encoder_decoder import EncoderDecoder
 from .joint import JointModule
 from .mlp import MLPClassifier
+from .multimodal import ConcatFusion, Fusion, GatedFusion, LateFusion
 from .optimizers import OptimizerPair, WarmupCosine
 from .pmf import PMFNet
 from .pmf_module import PMFModule
@@ -23,11 +24,15 @@ __all__ = [
     "AICNet",
     "AudioCNN",
     "CameraNet",
+    "ConcatFusion",
     "DDRNet",
     "DistillationModule",
     "EncoderDecoder",
+    "Fusion",
+    "GatedFusion",
     "ImageCNN",
     "JointModule",
+    "LateFusion",
     "MLPClassifier",
     "NetworkCallable",
     "OptimizerPair",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from ntdh_bench.batch import Inputs, PairedBatch, PairedData, Split
+from ntdh_bench.batch import Inputs, PairedBatch, PairedData, Split, has_both
 from ntdh_bench.contract import BenchModule
 from ntdh_bench.divergence import promote
 from ntdh_bench.errors import UserError
@@ -71,9 +71,15 @@ def check_network(
             logits = network(to_device(inputs, device_of(network)))
     except (RuntimeError, TypeError, IndexError, AttributeError, KeyError) as error:
         shape = tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) else list(inputs)
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        if has_both(inputs):
+            reason += (
+                "; they are those of both modalities: give a network that takes both, such as "
+                "LateFusion, or set model.teacher_inputs to own (of a TeacherModule: "
+                "model.modality to one)"
+            )
         raise UserError(
-            f"model.{name} does not take the data's inputs of shape {shape}: "
-            f"{next(iter(str(error).splitlines()), type(error).__name__)}"
+            f"model.{name} does not take the data's inputs of shape {shape}: {reason}"
         ) from error
     if not isinstance(logits, Tensor) or logits.dim() < 2:
         raise UserError(
@@ -228,9 +234,19 @@ class TrainableModule(BenchModule):
         return cast(PairedData, self.trainer.datamodule)  # type: ignore[attr-defined]
 
     def first_batch(self, stage: str) -> PairedBatch:
-        """Return two samples of the split that a Trainer stage looks at, to check shapes."""
+        """Return two samples of the split that a Trainer stage looks at, to check shapes.
+
+        Raises:
+            UserError: the teacher sees both modalities, and the data do not give it both.
+        """
         splits: dict[str, Split] = {"fit": "train", "validate": "val"}
-        return next(self.data.batches(splits.get(stage, "test"), batch_size=2))
+        batch = next(self.data.batches(splits.get(stage, "test"), batch_size=2))
+        if self.teacher_inputs == "both" and not has_both(batch["teacher"]):
+            raise UserError(
+                f"the teacher sees both modalities, but {type(self.data).__name__} gives it its "
+                "own alone: set teacher_inputs of the data module to both before it is set up"
+            )
+        return batch
 
     def remember_settings(self) -> None:
         """Save the constructor's arguments as hyperparameters, those that are plain values.

@@ -1,4 +1,4 @@
-"""Distilling a frozen teacher on one modality into a student on the other."""
+"""Distilling a frozen teacher on one modality, or both, into a student on the other."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 from torch.optim import SGD
 
-from ntdh_bench.batch import Inputs, PairedBatch
+from ntdh_bench.batch import Inputs, PairedBatch, TeacherInputs
 from ntdh_bench.contract import RowMask, StackMember
 from ntdh_bench.distillers import Distiller
 from ntdh_bench.errors import UserError
@@ -32,6 +32,7 @@ from .base import (
 )
 from .dense import kept_outputs, samples_kept
 from .joint import JointModule
+from .multimodal import FusionCallable
 from .stacks import DistillationStack
 from .teacher import TeacherModule
 
@@ -67,10 +68,15 @@ class DistillationModule(TrainableModule):
         seed: of the initial weights, linked to ``seed_everything`` by the command line.
         ignore_index: targets that do not count.
         class_weights: how much a target of each class weighs in the cross entropy; ``None``: alike.
+        teacher_inputs: what the teacher sees: inputs of its ``own`` modality, or of ``both``
+            (privileged information): then ``teacher_network`` takes both, as LateFusion does.
+        teacher_fusion: makes the teacher of ``teacher_network`` and ``student_network``, one a
+            modality; with ``teacher_inputs: both``.
 
     Raises:
         UserError: ``lam`` outside [0, 1], a negative weight, a task weight below 1 without a
-            distiller, or an unknown layer of the distiller.
+            distiller, a fusion of a teacher that sees its own modality alone, or an unknown layer
+            of the distiller.
     """
 
     stage_name = "distillation"
@@ -92,6 +98,8 @@ class DistillationModule(TrainableModule):
         seed: int = 0,
         ignore_index: int = 255,
         class_weights: list[float] | None = None,
+        teacher_inputs: TeacherInputs = "own",
+        teacher_fusion: FusionCallable | None = None,
     ) -> None:
         super().__init__(num_classes, optimizer, scheduler, seed, ignore_index, class_weights)
         self.remember_settings()
@@ -105,6 +113,14 @@ class DistillationModule(TrainableModule):
         check_at_least("model.teacher_epochs", teacher_epochs, 1)
         self.teacher_checkpoint = teacher_checkpoint
         self.teacher_epochs = teacher_epochs
+        if teacher_fusion is not None:
+            if teacher_inputs != "both":
+                raise UserError(
+                    "model.teacher_fusion joins networks of both modalities: set "
+                    "model.teacher_inputs to both, or leave it out"
+                )
+            teacher_network = partial(teacher_fusion, teacher_network, student_network)
+        self.teacher_inputs = teacher_inputs
         self.teacher_network = teacher_network
         self.student_network = student_network
         self.student = build_network(student_network, seed, "student")
@@ -134,7 +150,9 @@ class DistillationModule(TrainableModule):
             "class_weights": None if self.class_weights is None else self.class_weights.tolist(),
         }
         if kind == "independent":
+            settings["modality"] = "both" if self.teacher_inputs == "both" else "teacher"
             return TeacherModule(self.teacher_network, **settings)
+        settings["teacher_inputs"] = self.teacher_inputs
         return JointModule(self.teacher_network, self.student_network, **settings)
 
     def parameter_counts(self) -> dict[str, int]:

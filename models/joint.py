@@ -9,7 +9,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 from torch.optim import SGD
 
-from ntdh_bench.batch import PairedBatch
+from ntdh_bench.batch import PairedBatch, TeacherInputs
 from ntdh_bench.contract import StackMember
 from ntdh_bench.distillers.functional import kd
 from ntdh_bench.divergence import flatten_dense
@@ -34,6 +34,7 @@ class JointModule(TrainableModule):
         seed: of the initial weights, linked to ``seed_everything`` by the command line.
         ignore_index: targets that do not count.
         class_weights: how much a target of each class weighs in the cross entropy; ``None``: alike.
+        teacher_inputs: what f_a sees: inputs of its ``own`` modality, or of ``both``.
     """
 
     stage_name = "joint training (Algorithm 1)"
@@ -48,9 +49,11 @@ class JointModule(TrainableModule):
         seed: int = 0,
         ignore_index: int = 255,
         class_weights: list[float] | None = None,
+        teacher_inputs: TeacherInputs = "own",
     ) -> None:
         super().__init__(num_classes, optimizer, scheduler, seed, ignore_index, class_weights)
         self.remember_settings()
+        self.teacher_inputs = teacher_inputs
         self.teacher = build_network(teacher_network, seed, "teacher")
         self.companion = build_network(student_network, seed, "companion")
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from ntdh_bench.batch import Inputs, PairedBatch
+from ntdh_bench.batch import Inputs, Modality, PairedBatch
 from ntdh_bench.contract import StackMember
 from ntdh_bench.distillers import Distiller
 from ntdh_bench.distillers.base import OneByOne
@@ -277,12 +277,12 @@ class SingleStack(_StreamStack):
 
     def __init__(self, members: Sequence[StackMember]) -> None:
         super().__init__(members, "network")
-        self.modality = members[0].module.modality
+        self.entry: Modality = members[0].module.entry
 
     def losses(self, batch: PairedBatch, batch_idx: int) -> Tensor:
         """Return the cross entropy of each member, ``(K,)``."""
-        inputs = batch["teacher" if self.modality == "teacher" else "student"]
-        return self.task_losses(self.logits("network", inputs), batch["target"][self.stream_of])
+        logits = self.logits("network", batch[self.entry])
+        return self.task_losses(logits, batch["target"][self.stream_of])
 
 
 class _Group(NamedTuple):

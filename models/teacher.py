@@ -1,4 +1,4 @@
-"""One network on one modality: the independent teacher, or a student trained alone."""
+"""One network alone: the independent teacher, or a student without one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 from torch.optim import SGD
 
-from ntdh_bench.batch import Inputs, PairedBatch
+from ntdh_bench.batch import Inputs, Modality, PairedBatch
 from ntdh_bench.contract import StackMember
 from ntdh_bench.metrics import single_metric
 
@@ -25,12 +25,12 @@ from .stacks import SingleStack
 
 
 class TeacherModule(TrainableModule):
-    """Trains one network with cross entropy on one of the two modalities.
+    """Trains one network with cross entropy on one of the two modalities, or on both.
 
     Args:
         network: builds the network; logits ``(B, C, *spatial)``.
         num_classes: C, linked to the data by the command line.
-        modality: which half of the pair the network sees.
+        modality: which half of the pair the network sees; ``both`` for one such as LateFusion.
         optimizer: from parameters to an optimiser.
         scheduler: from an optimiser to an epoch-wise schedule.
         seed: of the initial weights, linked to ``seed_everything`` by the command line.
@@ -42,7 +42,7 @@ class TeacherModule(TrainableModule):
         self,
         network: NetworkCallable,
         num_classes: int,
-        modality: Literal["teacher", "student"] = "teacher",
+        modality: Literal["teacher", "student", "both"] = "teacher",
         optimizer: OptimizerCallable = SGD,
         scheduler: LRSchedulerCallable | None = None,
         seed: int = 0,
@@ -51,9 +51,13 @@ class TeacherModule(TrainableModule):
     ) -> None:
         super().__init__(num_classes, optimizer, scheduler, seed, ignore_index, class_weights)
         self.remember_settings()
-        self.stage_name = f"training on the {modality}'s modality"
-        self.modality: Literal["teacher", "student"] = modality
-        self.network = build_network(network, seed, modality)
+        self.modality = None if modality == "both" else modality
+        self.teacher_inputs = "both" if modality == "both" else "own"
+        seen = f"the {modality}'s modality" if self.modality else "both modalities"
+        self.stage_name = f"training on {seen}"
+        #: what of a batch the network sees
+        self.entry: Modality = self.modality or "teacher"
+        self.network = build_network(network, seed, self.entry)
 
     def setup(self, stage: str) -> None:
         """Check that data and network fit (Lightning hook)."""
@@ -69,8 +73,8 @@ class TeacherModule(TrainableModule):
         return logits
 
     def parameter_counts(self) -> dict[str, int]:
-        """Return how many parameters the network has, under the modality it sees."""
-        return {self.modality: count_parameters(self.network)}
+        """Return how many parameters the network has, as the teacher's unless it is a student."""
+        return {self.entry: count_parameters(self.network)}
 
     def stack(self, members: Sequence[StackMember], streams: Sequence[Any]) -> SingleStack:
         """Return members of this class as one module."""
@@ -82,8 +86,8 @@ class TeacherModule(TrainableModule):
         return self.checked(self.task_loss(logits, batch["target"]), batch_idx)
 
     def inputs(self, batch: PairedBatch) -> Inputs:
-        """Return the inputs of the modality that the network sees."""
-        return batch[self.modality]
+        """Return what the network sees."""
+        return batch[self.entry]
 
     def evaluate(self, batch: PairedBatch, split: EvaluatedSplit) -> None:
         """Measure the network on a batch."""

@@ -8,9 +8,13 @@ from typing import Literal, Protocol, TypeAlias, TypedDict
 
 from torch import Tensor
 
+from ntdh_bench.errors import UserError
+
 Inputs: TypeAlias = Tensor | dict[str, Tensor]
 Split: TypeAlias = Literal["train", "val", "test"]
 Modality: TypeAlias = Literal["teacher", "student"]
+#: What a batch holds for the teacher: inputs of its own modality, or of both modalities.
+TeacherInputs: TypeAlias = Literal["own", "both"]
 Measure: TypeAlias = Literal["accuracy", "miou"]
 ScoringProtocol: TypeAlias = Literal["pooled", "sscnet"]
 
@@ -34,13 +38,51 @@ class PairedBatch(BatchExtras):
 
     ``teacher`` and ``student`` are what the networks take, a tensor ``(B, ...)`` or a dict of such
     tensors, ``target`` is int64 ``(B,)``, ``(B, H, W)`` or ``(B, D, H, W)``, and ``index`` (int64,
-    ``(B,)``) is the position in the split. Keys of :class:`BatchExtras` may be left out.
+    ``(B,)``) is the position in the split. A teacher that sees both modalities is given what
+    :func:`both_inputs` returns. Keys of :class:`BatchExtras` may be left out.
     """
 
     teacher: Inputs
     student: Inputs
     target: Tensor
     index: Tensor
+
+
+def both_inputs(teacher: Inputs, student: Inputs) -> dict[str, Tensor]:
+    """Return the inputs of both modalities as those of one network: ``teacher`` and ``student``.
+
+    Of a modality with several inputs each is one of its own, as ``teacher.image``.
+    """
+    return {
+        f"{modality}.{name}" if name else modality: value
+        for modality, inputs in (("teacher", teacher), ("student", student))
+        for name, value in (inputs if isinstance(inputs, dict) else {"": inputs}).items()
+    }
+
+
+def inputs_of(modality: Modality, inputs: Inputs) -> Inputs:
+    """Return what :func:`both_inputs` took of a modality.
+
+    Raises:
+        UserError: ``inputs`` are those of one modality alone.
+    """
+    if has_both(inputs):
+        assert isinstance(inputs, dict)
+        if modality in inputs:
+            return inputs[modality]
+        start = f"{modality}."
+        return {n.removeprefix(start): v for n, v in inputs.items() if n.startswith(start)}
+    found = "one tensor" if isinstance(inputs, Tensor) else ", ".join(map(repr, inputs)) or "none"
+    raise UserError(
+        f"a network of both modalities takes inputs of the teacher's and the student's, not {found}"
+        ": set model.teacher_inputs to both (of a TeacherModule: model.modality)"
+    )
+
+
+def has_both(inputs: Inputs) -> bool:
+    """Return whether inputs are those of both modalities."""
+    of_one = isinstance(inputs, Tensor)
+    return not of_one and {n.partition(".")[0] for n in inputs} == {"teacher", "student"}
 
 
 class PairedData(Protocol):
@@ -68,6 +110,8 @@ class PairedData(Protocol):
     protocol: ScoringProtocol = "pooled"
     #: the only modality that a network sees, None for both: set before :meth:`setup`
     modality: Modality | None = None
+    #: what batches hold for the teacher: set before :meth:`setup`
+    teacher_inputs: TeacherInputs = "own"
     #: published weights of the classes in a loss, float32 ``(C,)``, by the method's name
     class_weights: Mapping[str, Tensor] = MappingProxyType({})
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from ntdh_bench.batch import Modality
+from ntdh_bench.batch import Modality, TeacherInputs
 from ntdh_bench.errors import NotStackable
 from ntdh_bench.frozen_teacher import FrozenTeacher, TeacherKind
 
@@ -41,6 +41,8 @@ class BenchModule(LightningModule):
     method: str | None = None
     #: the only modality that the network sees; ``None``: both
     modality: Modality | None = None
+    #: what batches hold for the teacher
+    teacher_inputs: TeacherInputs = "own"
     #: IoU of each class in the last test, NaN for those not evaluated; empty if not measured
     test_per_class: Sequence[float] = ()
     #: what the student is taught by; ``None``: the module has no frozen teacher

@@ -42,7 +42,12 @@ _STANDARDIZED = ("KD", "DKD", "WeightedKL")
 # Arguments that came after the first records, and what they would have been: where they are just
 # that, they are no part of what a run is.
 _LATER: dict[str, Config] = {
-    "ntdh_bench.models.DistillationModule": {"class_weights": None},
+    "ntdh_bench.models.DistillationModule": {
+        "class_weights": None,
+        "teacher_inputs": "own",
+        "teacher_fusion": None,
+    },
+    "ntdh_bench.models.JointModule": {"teacher_inputs": "own"},
     "ntdh_bench.models.TeacherModule": {"class_weights": None},
     "ntdh_bench.datamodules.NYUDepthV2DataModule": {"protocol": "pooled"},
     "ntdh_bench.distillers.CRD": {"shared_negatives": False},

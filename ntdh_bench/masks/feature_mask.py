@@ -20,7 +20,7 @@ from ntdh_bench.frozen_teacher import FrozenTeacher
 from ntdh_bench.layers import INPUT, find_layer, mask_layer
 from ntdh_bench.masks.base import Mask, Removes, keep_mask
 from ntdh_bench.masks.nontarget import FeatureScore
-from ntdh_bench.masks.permuted import layer_output
+from ntdh_bench.masks.permuted import check_maskable, layer_output
 from ntdh_bench.masks.saliency import FeatureSaliency, Saliency
 from ntdh_bench.networks import device_of, to_device
 from ntdh_bench.progress import progress_bar
@@ -94,13 +94,20 @@ class FeatureMask(Mask):
         self.keep: Tensor | None = None
         self._handle: RemovableHandle | None = None
 
-    def check(self, teacher: FrozenTeacher) -> None:
+    def check(self, teacher: FrozenTeacher, datamodule: PairedData) -> None:
         """Refuse a teacher that cannot be masked, before it is trained.
 
+        Args:
+            teacher: as it will be trained.
+            datamodule: after ``setup("fit")``.
+
         Raises:
-            UserError: no such layer, or a saliency is needed and the teacher is trained alone.
+            UserError: no such layer, several inputs where the input is masked, or a saliency is
+                needed and the teacher is trained alone.
         """
         find_layer(teacher.untrained(), self.layer)
+        if self.layer == INPUT:
+            check_maskable(next(datamodule.batches("train", batch_size=1))["teacher"])
         if self.removes != "random" and teacher.kind != "joint":
             raise UserError(_ALONE)
 

@@ -92,10 +92,11 @@ class PermutedTeacher:
         containers, a mask in place.
         """
         chain = tail.cut(self.teacher, self.layer)
-        if chain is None or isinstance(self.inputs, dict):
+        if chain is None:
             return None
         values = self.features.clone()
         if self.layer == INPUT:
+            assert isinstance(self.inputs, Tensor)
             values = values.view(self.inputs.shape)
         same = torch.allclose(tail.run(chain.tail, values), logits, rtol=1e-4, atol=1e-5)
         return chain if same else None
@@ -187,12 +188,9 @@ def permute_features(values: Tensor, order: Tensor, features: range) -> Tensor:
 def layer_output(teacher: nn.Module, layer: str, inputs: Inputs) -> tuple[Tensor, Tensor]:
     """Return the logits and the features ``(B, D, ...)`` of ``layer``."""
     if layer == INPUT:
-        if isinstance(inputs, dict):
-            raise UserError(
-                f"the teacher has several inputs ({', '.join(inputs)}): mask a layer, not {INPUT!r}"
-            )
-        logits: Tensor = teacher(inputs)
-        return logits, inputs.flatten(1)
+        values = check_maskable(inputs)
+        logits: Tensor = teacher(values)
+        return logits, values.flatten(1)
     tap = FeatureTap(teacher, [layer])
     try:
         outputs = tap(inputs)
@@ -201,6 +199,20 @@ def layer_output(teacher: nn.Module, layer: str, inputs: Inputs) -> tuple[Tensor
     if not isinstance(outputs.get(layer), Tensor) or outputs[layer].dim() < 2:
         raise UserError(f"layer {layer!r} gives no features (B, D, ...) in the teacher's forward")
     return outputs["logits"], outputs[layer].clone()
+
+
+def check_maskable(inputs: Inputs) -> Tensor:
+    """Return inputs of which features are masked.
+
+    Raises:
+        UserError: they are several tensors.
+    """
+    if isinstance(inputs, Tensor):
+        return inputs
+    raise UserError(
+        f"mask.layer is {INPUT!r}, but the teacher has several inputs ({', '.join(inputs)}): mask "
+        "a layer, such as hidden2"
+    )
 
 
 def _repeat(inputs: Inputs, copies: int) -> Inputs:

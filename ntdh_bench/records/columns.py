@@ -27,7 +27,8 @@ HEAD: dict[str, type] = {
     "experiment": str, "protocol": str, "cell": dict, "run": str, "config_hash": str,
     "baseline_hash": str, "objective_hash": str, "pair_hash": str, "mask_hash": str,
     "created": str, "dataset": str, "source": str, "data_fingerprint": str, "arm": str,
-    "method": str, "teacher": str, "teacher_epochs": int, "unimodal": bool, "modality": str,
+    "method": str, "teacher": str, "teacher_inputs": str, "teacher_epochs": int,
+    "unimodal": bool, "modality": str,
     "mask": str, "removes": str, "ratio": float, "layer": str, "retrain": bool, "gap": float,
     "classes": int,
     "teacher_noise": float, "student_noise": float, "alpha": float, "beta": float,
@@ -41,16 +42,16 @@ TAIL: dict[str, type] = {
     "numpy": str, "scikit_learn": str,
 }  # fmt: skip
 #: Those that came later within a schema: files of it may lack them.
-LATER = ("stack",)
+LATER = ("stack", "teacher_inputs")
 _KNOWN = [f"{when}_{split}_{name}" for when in CHECKPOINTS for split in SPLITS for name in METRICS]
 #: The columns that every row has.
 COLUMNS: dict[str, type] = {**HEAD, **dict.fromkeys(_KNOWN, float), **TAIL}
 #: Settings that have columns of their own, in the order in which text names them.
 SETTINGS = (
     "dataset", "gap", "classes", "teacher_noise", "student_noise", "modality", "unimodal",
-    "teacher", "teacher_epochs", "teacher_parameters", "student_parameters", "arm", "method",
-    "alpha", "beta", "task_weight", "distill_weight", "mask", "layer", "retrain", "ratio",
-    "removes", "epochs",
+    "teacher", "teacher_inputs", "teacher_epochs", "teacher_parameters", "student_parameters",
+    "arm", "method", "alpha", "beta", "task_weight", "distill_weight", "mask", "layer", "retrain",
+    "ratio", "removes", "epochs",
 )  # fmt: skip
 _REQUIRED = ("experiment", "protocol", "cell", "run", "dataset", "source", "arm", "seed")
 _SOURCES = ("real", "simulated")

@@ -21,7 +21,7 @@ from ntdh_bench.run_hash import PINNED, canonical, with_former
 _PACKAGES = ("torch", "lightning", "torchmetrics", "numpy", "scikit-learn")
 _DISTILLATION_ONLY = (
     "distiller", "task_weight", "distill_weight", "lam", "teacher", "teacher_network",
-    "teacher_epochs",
+    "teacher_epochs", "teacher_inputs", "teacher_fusion",
 )  # fmt: skip
 
 

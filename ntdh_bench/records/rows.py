@@ -67,6 +67,7 @@ def _settings(identity: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "method": _short(distiller.get("class_path")),
         "teacher": model.get("teacher"),
+        "teacher_inputs": model.get("teacher_inputs"),
         "teacher_epochs": model.get("teacher_epochs"),
         "modality": model.get("modality"),
         "unimodal": data.get("unimodal", False),

@@ -106,12 +106,13 @@ class Run:
         return self.folder / "checkpoints" / LAST
 
     def load_data(self, stage: str) -> None:
-        """Set the data module up; a network that sees one modality needs no files of the other.
+        """Set the data module up for what the networks see: one modality needs no other files.
 
         Raises:
             DataError: it cannot be done.
         """
         self.data.modality = self.described.modality
+        self.data.teacher_inputs = self.described.teacher_inputs
         try:
             self.data.prepare_data()
             self.data.setup(stage)

@@ -85,7 +85,7 @@ def _mask_of(run: Run, pair: FrozenTeacher, dense: bool) -> FeatureMask | Sample
         raise UserError(f"saliency needs --mask {wanted.__name__}, not {type(mask).__name__}")
     if isinstance(mask, SampleMask):
         return mask
-    mask.check(pair)
+    mask.check(pair, run.data)
     mask.anew = not run.uses_cache
     return mask
 

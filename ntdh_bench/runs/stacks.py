@@ -245,7 +245,7 @@ def _give_teachers(members: Sequence[_Member], folder: Path) -> float:
 
 def _check_mask(run: Run) -> None:
     if isinstance(run.mask, FeatureMask):
-        run.mask.check(run.model.frozen_teacher)
+        run.mask.check(run.model.frozen_teacher, run.data)
 
 
 def _teacher_file(run: Run) -> Path:

@@ -26,8 +26,8 @@ Part: TypeAlias = Literal["teacher", "retrained"]
 TEACHER_FILE = "teacher.ckpt"
 _VERSION = 1  # of how teachers are trained: raised when the same settings give another teacher
 _TEACHER_SETTINGS = (
-    "teacher_network", "student_network", "teacher", "optimizer", "scheduler", "ignore_index",
-    "class_weights",
+    "teacher_network", "teacher_fusion", "student_network", "teacher", "teacher_inputs",
+    "optimizer", "scheduler", "ignore_index", "class_weights",
 )  # fmt: skip
 
 

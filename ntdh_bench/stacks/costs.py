@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 from ntdh_bench.composition import Config, arguments_of
-from ntdh_bench.stacks.requirements import is_among
+from ntdh_bench.stacks.requirements import is_among, networks_of
 
 # Floating-point operations of a member's step. On one core 35-64-64-8 at batch 64 (3e6) gains
 # ninefold from a stack; 50-16-16-4 on 5,000 rows (3e7) nothing in its arithmetic, but twofold with
@@ -21,6 +22,8 @@ _PASSES = 3  # of the activations: before and after the nonlinearity, gradients
 _SAMPLES = 60_000  # rows of CRD's memory, which depend on the data: as many as MNIST has
 _CRD = ("ntdh_bench.distillers.CRD", "ntdh_bench.paper.authors.AuthorsCRD")
 _MLP = ("ntdh_bench.models.MLPClassifier",)
+_WIDTH = 128  # features of a fusion, and of the convolutional networks
+_CLASSES = 100  # logits, more than any of these data have
 _AUDIO = ("ntdh_bench.models.AudioCNN",)
 
 
@@ -42,7 +45,7 @@ def fills_a_core(config: Config) -> bool:
 
     Convolutions do. Of a multilayer perceptron a step is 6 operations a parameter and row.
     """
-    networks = _networks(config)
+    _, networks = networks_of(arguments_of(config["model"]))
     if not all(is_among(network, _MLP) for network in networks):
         return True
     parameters = max(_size(network).parameters for network in networks)
@@ -52,21 +55,18 @@ def fills_a_core(config: Config) -> bool:
 def member_bytes(config: Config) -> float:
     """Return about how much memory a member takes, in bytes; more rather than less.
 
-    That is both networks with all that training keeps of them, a batch with its activations, and
+    That is all networks with all that training keeps of them, a batch with its activations, and
     CRD's memory and scores, for which a data set of 60,000 samples is assumed.
     """
-    sizes = [_size(network) for network in _networks(config)]
+    fusions, networks = networks_of(arguments_of(config["model"]))
+    sizes = [_size(network) for network in networks]
+    sizes += [_fusion_size(fusion, networks) for fusion in fusions]
     values = sum(_COPIES * s.parameters + _PASSES * _rows(config) * s.activations for s in sizes)
     distiller = arguments_of(config["model"]).get("distiller")
     if is_among(distiller, _CRD):
         width = arguments_of(distiller).get("feat_dim", 128)
         values += 2 * _SAMPLES * (_number(width) + _rows(config))
     return _FLOAT * values
-
-
-def _networks(config: Config) -> list[Any]:
-    model = arguments_of(config["model"])
-    return [model["teacher_network"], model["student_network"]]
 
 
 def _size(network: Any) -> _Size:
@@ -80,6 +80,18 @@ def _size(network: Any) -> _Size:
     widths.append(_number(given.get("num_classes")))
     parameters = sum((before + 1) * after for before, after in pairwise(widths))
     return _Size(parameters, sum(widths))
+
+
+def _fusion_size(fusion: Any, networks: Sequence[Any]) -> _Size:
+    """Return the size of what a fusion has beside its networks: of a gated one, the largest."""
+    width = _number(arguments_of(fusion).get("width", _WIDTH))
+    features = sum(_features(network) for network in networks)
+    return _Size((2 * features + _CLASSES) * width, features + 4 * width)
+
+
+def _features(network: Any) -> float:
+    hidden = arguments_of(network).get("hidden")
+    return _number(hidden[-1]) if isinstance(hidden, list) and hidden else _WIDTH
 
 
 def _rows(config: Config) -> float:

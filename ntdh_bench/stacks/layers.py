@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +12,23 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ntdh_bench.errors import UserError
+
+
+class OfParts(nn.Module):
+    """A module without parameters beside those of its parts, which goes along ``dim`` for features.
+
+    Nothing else that it does may depend on the dimensions of its features.
+    """
+
+    dim = 1
+
+    def of(self, parts: Mapping[str, nn.Module]) -> OfParts:
+        """Return the stack of members whose parts are these stacks."""
+        one = copy.deepcopy(self)
+        one.dim = 2
+        for name, part in parts.items():
+            setattr(one, name, part)
+        return one
 
 
 class StackedLinear(nn.Module):

@@ -13,7 +13,7 @@ from torch.func import functional_call, vmap
 from ntdh_bench.batch import Inputs
 from ntdh_bench.errors import NotStackable, UserError
 from ntdh_bench.layers import ELEMENTWISE, INPUT, FeatureTap, change_layer, find_layer
-from ntdh_bench.stacks.layers import OverMembers, StackedConv2d, StackedLinear
+from ntdh_bench.stacks.layers import OfParts, OverMembers, StackedConv2d, StackedLinear
 
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d)
 _STATISTICS = (nn.modules.batchnorm._BatchNorm, nn.modules.batchnorm._LazyNormBase)
@@ -24,8 +24,8 @@ class NetworkStack(nn.Module):
     """K networks of one architecture as one: inputs ``(K, B, ...)`` to logits ``(K, B, C)``.
 
     Parameters keep their names and are ``(K, ...)``. Chains of linear layers, convolutions,
-    poolings and activations have a batched form, which on a CPU gives the bits of perceptrons run
-    alone; other networks are run by ``torch.func.vmap``.
+    poolings and activations, and what is made of such chains, have a batched form, which on a CPU
+    gives the bits of perceptrons run alone; other networks are run by ``torch.func.vmap``.
 
     Args:
         members: the networks; copied.
@@ -130,7 +130,7 @@ def _check(members: Sequence[nn.Module]) -> None:
 def _chain(members: Sequence[nn.Module]) -> nn.Module | None:
     """Return the batched form of chains of known layers, ``None`` if there is none."""
     first = members[0]
-    if type(first).forward is not nn.Sequential.forward:
+    if type(first).forward is not nn.Sequential.forward and not isinstance(first, OfParts):
         return _batched(members)
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     for name, _ in first.named_children():
@@ -138,7 +138,7 @@ def _chain(members: Sequence[nn.Module]) -> nn.Module | None:
         if part is None:
             return None
         parts[name] = part
-    return nn.Sequential(parts)
+    return first.of(parts) if isinstance(first, OfParts) else nn.Sequential(parts)
 
 
 def _batched(members: Sequence[nn.Module]) -> nn.Module | None:
@@ -150,7 +150,7 @@ def _batched(members: Sequence[nn.Module]) -> nn.Module | None:
     if type(first) is nn.Flatten and (first.start_dim, first.end_dim) == (1, -1):
         return nn.Flatten(2)
     if type(first) in ELEMENTWISE or type(first) is nn.Identity:
-        return first
+        return copy.deepcopy(first)  # what is hooked is no member's
     return OverMembers(first) if type(first) in _POOLS else None
 
 

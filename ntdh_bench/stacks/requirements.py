@@ -14,6 +14,8 @@ _OF_MEMBERS = ("distiller", "task_weight", "distill_weight", "lam", "teacher_che
 _MODEL = "ntdh_bench.models.DistillationModule"
 #: Networks that have a stacked form; none of them keeps batch statistics or labels pixels.
 NETWORKS = tuple(f"ntdh_bench.models.{name}" for name in ("MLPClassifier", "ImageCNN", "AudioCNN"))
+#: Those of both modalities that have one if the networks that they join do.
+FUSIONS = tuple(f"ntdh_bench.models.{n}" for n in ("LateFusion", "ConcatFusion", "GatedFusion"))
 # Those that look at one value of a parameter and its gradient at a time.
 _OPTIMIZERS = tuple(
     f"torch.optim.{name}"
@@ -82,13 +84,30 @@ def is_among(part: Any, classes: tuple[str, ...]) -> bool:
     return any(same_class(_class_path(part), name) for name in classes)
 
 
+def networks_of(arguments: Config) -> tuple[list[Any], list[Any]]:
+    """Return the fusions in a model's arguments, and the networks of one modality."""
+    fusions, networks = [], []
+    for network in (arguments.get("teacher_network"), arguments.get("student_network")):
+        if is_among(network, FUSIONS):
+            fusions.append(network)
+            networks += [arguments_of(network).get(name) for name in ("teacher", "student")]
+        else:
+            networks.append(network)
+    if arguments.get("teacher_fusion") is not None:
+        fusions.append(arguments["teacher_fusion"])
+        networks.append(arguments.get("student_network"))
+    return fusions, networks
+
+
 def _of_model(model: Any) -> str | None:
     if not is_among(model, (_MODEL,)):
         return f"model {_name(model)}"
     arguments = arguments_of(model)
-    for key in ("teacher_network", "student_network"):
-        if not is_among(network := arguments.get(key), NETWORKS):
-            return f"{_name(network)} has no stacked form"
+    fusions, networks = networks_of(arguments)
+    for found, classes in ((fusions, FUSIONS), (networks, NETWORKS)):
+        for network in found:
+            if not is_among(network, classes):
+                return f"{_name(network)} has no stacked form"
     for key, classes in (("optimizer", _OPTIMIZERS), ("scheduler", _SCHEDULERS)):
         part = arguments.get(key)
         if part is not None and not is_among(part, classes):

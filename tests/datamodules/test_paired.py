@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from ntdh_bench.batch import PairedBatch
+from ntdh_bench.batch import PairedBatch, inputs_of
 from ntdh_bench.datamodules import paired
 from ntdh_bench.datamodules.paired import (
     PairedDataModule,
@@ -139,6 +139,38 @@ def test_sizes_and_what_is_there() -> None:
     assert not Numbers().has_validation
     assert Numbers().fingerprint == Numbers(seed=3, batch_size=2).fingerprint
     assert Numbers().fingerprint != data.fingerprint
+
+
+def test_a_teacher_of_both_modalities_is_given_both() -> None:
+    own, data = Numbers(val=5), Numbers(val=5)
+    data.teacher_inputs = "both"
+    batch, alone = next(data.batches("test")), next(own.batches("test"))
+    both = batch["teacher"]
+    assert isinstance(both, dict)
+    assert both.keys() == {"teacher", "student.x"}
+    assert batch["student"] == {"x": both["student.x"]} == inputs_of("student", both)
+    assert torch.equal(both["teacher"], alone["teacher"])  # type: ignore[arg-type]
+    assert torch.equal(both["student.x"], alone["student"]["x"])  # type: ignore[call-overload]
+    (shown,) = data.test_dataloader()
+    assert shown["teacher"].keys() == both.keys()
+    assert data.fingerprint == own.fingerprint  # the student sees the same
+    assert data.needs("teacher")
+    assert data.needs("student")
+
+
+@pytest.mark.parametrize("changing", ["teacher_fixed", "student_fixed"])
+def test_outputs_of_a_teacher_of_both_are_kept_if_both_are_fixed(changing: str) -> None:
+    data = Numbers()
+    data.teacher_inputs = "both"
+    assert data.cacheable("train")
+    setattr(data.splits["train"], changing, False)
+    assert not data.cacheable("train")
+    assert data.cacheable("test")
+
+
+def test_a_teacher_of_the_students_inputs_alone_does_not_see_both() -> None:
+    with pytest.raises(UserError, match=r"data\.unimodal gives .* leave data\.unimodal out"):
+        Numbers(unimodal=True).teacher_inputs = "both"
 
 
 def test_errors_name_what_is_wrong() -> None:

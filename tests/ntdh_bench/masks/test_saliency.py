@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ntdh_bench.batch import PairedBatch
+from ntdh_bench.batch import PairedBatch, both_inputs
 from ntdh_bench.divergence import flatten_dense, ncjsd
 from ntdh_bench.errors import UserError
 from ntdh_bench.layers import INPUT, find_layer, mask_layer
@@ -18,6 +18,7 @@ from ntdh_bench.masks import FeatureSaliency, Saliency
 from ntdh_bench.masks import permuted as permuted_module
 from ntdh_bench.masks.nontarget import FeatureScore
 from ntdh_bench.masks.permuted import PermutedTeacher
+from ntdh_bench.models import ConcatFusion, GatedFusion, LateFusion
 from ntdh_bench.seeding import generator
 
 CLASSES = 5
@@ -231,6 +232,31 @@ def test_takes_several_inputs() -> None:
     check("second", teacher, student, batches)
     with pytest.raises(UserError, match="several inputs"):
         FeatureSaliency("input").compute(teacher, student, batches)
+
+
+@pytest.mark.parametrize("layer", ["hidden2", "branches", "branches.student.hidden1"])
+@pytest.mark.parametrize("fusion", [LateFusion, ConcatFusion, GatedFusion])
+def test_takes_both_modalities(fusion: Callable[..., nn.Module], layer: str) -> None:
+    batches = make_batches(9, 9, 4)
+    for batch in batches:
+        batch["teacher"] = both_inputs(batch["teacher"], batch["student"])
+    torch.manual_seed(1)
+    parts = mlps()
+    teacher = fusion(lambda: parts[0], lambda: parts[1])
+    check(layer, teacher, mlps()[1], batches)
+
+
+def test_follows_the_hidden_layer_of_a_fusion_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The branches, most of the network, run once a batch and not once a feature."""
+    parts = mlps()
+    teacher = ConcatFusion(lambda: parts[0], lambda: parts[1])
+    inputs = both_inputs(torch.randn(9, 6), torch.randn(9, 6))
+    student = torch.randn(9, CLASSES), torch.arange(9) % CLASSES
+    with torch.no_grad():
+        permuted = PermutedTeacher(teacher, "hidden2", inputs, *student, 255)
+        monkeypatch.setattr(teacher.branches, "forward", pytest.fail)
+        assert permuted.linear_at == 0
+        assert permuted.difference(torch.arange(9).flip(0)).shape == (128,)
 
 
 @pytest.mark.parametrize("layer", ["input", "body"])

@@ -16,6 +16,7 @@ from ntdh_bench.errors import NotStackable, UserError
 from ntdh_bench.runs import Run, fit, stacks
 from ntdh_bench.runs.session import quiet_lightning
 from ntdh_bench.runs.stacks import TooLarge, fit_stack
+from tests.helpers import batched_products_are_exact
 
 METHODS = ("KD", "FitNet", "CRD", "RKD", "PKT", "SP", "DKD", "WeightedKL")
 FEATURE_MASKS = [
@@ -268,3 +269,21 @@ def test_what_draws_from_the_global_generator_is_refused(
 def test_modules_without_a_stacked_form_are_refused() -> None:
     with pytest.raises(NotStackable, match="BenchModule has no stacked form"):
         BenchModule().stack([], [])
+
+
+@pytest.mark.parametrize("fusion", ["LateFusion", "ConcatFusion", "GatedFusion"])
+def test_teachers_of_both_modalities(
+    fusion: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = ["--model.teacher_inputs", "both", "--model.teacher_fusion", fusion]
+    masked = ["--mask", "FeatureMask", "--mask.ratio", "0.5", "--mask.layer", "hidden2"]
+    words = [
+        settings(*method("KD"), *both, *masked),
+        settings(*method("FitNet"), *both, seed=1),
+        settings(*CONTROLS[0], *both),
+    ]
+    monkeypatch.setenv("NTDH_CACHE", str(tmp_path / "stacked"))
+    found = together(words, tmp_path / "together")
+    if batched_products_are_exact():  # else teachers that are trained twice have other hashes
+        monkeypatch.setenv("NTDH_CACHE", str(tmp_path / "single"))
+    assert_records(found, [alone(run, tmp_path / str(n)) for n, run in enumerate(words)])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ntdh_bench.errors import NotStackable, UserError
 from ntdh_bench.layers import INPUT, LOGITS, FeatureTap, mask_layer
-from ntdh_bench.models import AudioCNN, MLPClassifier
+from ntdh_bench.models import AudioCNN, ConcatFusion, GatedFusion, LateFusion, MLPClassifier
 from ntdh_bench.stacks.networks import NetworkStack
 from tests.helpers import assert_bits
 
@@ -106,6 +106,33 @@ def test_each_member_has_a_mask_of_its_own(kind: str, layer: str) -> None:
         wanted = FeatureTap(member, ["hidden1"])(inputs[number])
         for name, value in wanted.items():
             torch.testing.assert_close(outputs[name][number], value, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("fusion", [LateFusion, ConcatFusion, GatedFusion])
+@pytest.mark.parametrize("part", [perceptron, OwnForward])
+def test_networks_of_both_modalities(
+    fusion: Callable[..., nn.Module], part: Callable[[], nn.Module]
+) -> None:
+    members = networks(lambda: fusion(perceptron, part))
+    shapes = {"teacher": (6,), "student": (2, 3)}
+    inputs = {
+        name: torch.randn(MEMBERS, BATCH, *shape, dtype=torch.float64)
+        for name, shape in shapes.items()
+    }
+    stack = NetworkStack(members, ["hidden2"])
+    width = stack(inputs)["hidden2"].shape[2]
+    keep = torch.rand(MEMBERS, width) < 0.6
+    stack.mask("hidden2", keep)
+    outputs = stack(inputs)
+    assert not outputs["hidden2"].masked_select(~keep.unsqueeze(1)).any()
+    for number, member in enumerate(members):
+        mask_layer(member, "hidden2", keep[number])
+        own = {name: value[number] for name, value in inputs.items()}
+        for name, value in FeatureTap(member, ["hidden2"])(own).items():
+            torch.testing.assert_close(outputs[name][number], value, rtol=1e-12, atol=1e-12)
+        state, wanted = stack.state_of(number), member.state_dict()
+        assert state.keys() == wanted.keys()
+        assert all(torch.equal(state[name], value) for name, value in wanted.items())
 
 
 def test_masks_move_with_the_stack() -> None:

@@ -51,6 +51,11 @@ def config(**changes: Any) -> dict[str, Any]:
     return made
 
 
+def both(teacher: dict[str, Any], student: dict[str, Any], name: str = "LateFusion") -> Any:
+    """A network of both modalities."""
+    return {"class_path": name, "init_args": {"teacher": teacher, "student": student}}
+
+
 def mask(name: str = "FeatureMask", **given: Any) -> dict[str, Any]:
     return {"class_path": name, "init_args": {"ratio": 0.5, **given}}
 
@@ -134,6 +139,14 @@ def test_members_may_not_differ_in(changes: dict[str, Any]) -> None:
         (
             {"model__init_args__teacher_network": {"class_path": "own.MLPClassifier"}},
             "MLPClassifier has no stacked form",
+        ),
+        (
+            {"model__init_args__teacher_network": both(network(16), {"class_path": "DDRNet"})},
+            "DDRNet has no stacked form",
+        ),
+        (
+            {"model__init_args__teacher_fusion": {"class_path": "own.LateFusion"}},
+            "LateFusion has no stacked form",
         ),
         ({"model__init_args__ignore_index": 3}, "model.ignore_index"),
         ({"model__init_args__optimizer": {"class_path": "torch.optim.LBFGS"}}, "optimizer LBFGS"),
@@ -289,6 +302,23 @@ def test_the_memory_of_a_member() -> None:
     assert 4 * 4 * parameters < plain < 20 * 4 * parameters + 64 * 2 * (35 + 16 + 8) * 4 * 10
     crd = {"class_path": "CRD", "init_args": {"layer": "hidden1"}}
     assert member_bytes(config(model__init_args__distiller=crd)) - plain > 2 * 60_000 * 128 * 4
+
+
+@pytest.mark.parametrize("name", ["LateFusion", "ConcatFusion", "GatedFusion"])
+def test_teachers_of_both_modalities(name: str) -> None:
+    """They are planned as what they join: stacked, of more memory, and on a core if it fills it."""
+    nested = {"teacher_network": both(network(16), network(512), name)}
+    joined = {"teacher_network": network(512), "teacher_fusion": {"class_path": name}}
+    for changes in (nested, joined):
+        named = {f"model__init_args__{key}": value for key, value in changes.items()}
+        assert sizes(make_plan(seeds(4, **named), "auto", CPU)) == [2, 2]
+        assert member_bytes(config(**named)) > member_bytes(
+            config(model__init_args__teacher_network=network(512))
+        ) + 16 * (36 * 16 + 17 * 8)
+    large = both(network(16), network(2000, 2000), name)
+    assert fills_a_core(config(model__init_args__teacher_network=large))
+    own = runs_of([config(), config(model__init_args__teacher_fusion={"class_path": name})])
+    assert sizes(make_plan(own, "auto", CPU)) == []  # a stack is of one network pair
 
 
 def test_a_config_that_will_be_refused_is_planned_all_the_same() -> None:
