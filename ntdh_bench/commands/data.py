@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ntdh_bench.cache import write_atomic
 from ntdh_bench.datasets import (
     DatasetInfo,
     FileCheck,
@@ -59,6 +60,13 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--root", type=Path, metavar="FOLDER", help="data root; default: $NTDH_DATA or data"
         )
+    text = "measure how far people who hear and people who see are apart, on CREMA-D's votes"
+    votes = actions.add_parser("votes", help=text, description=text)
+    votes.add_argument("file", type=Path, metavar="CSV", help="tabulatedVotes.csv of CREMA-D")
+    votes.add_argument(
+        "--out", type=Path, metavar="FILE", help="write the numbers as YAML, as the report has them"
+    )
+    votes.set_defaults(action=_votes)
     return parser
 
 
@@ -161,6 +169,25 @@ def _sample(arguments: argparse.Namespace) -> int:
         raise UserError("data sample needs --root FOLDER: simulated files never go to a default")
     info.sample(arguments.root, arguments.seed)
     print(f"{info.name}: simulated files in {arguments.root}; use them with --data.root")
+    return 0
+
+
+def _votes(arguments: argparse.Namespace) -> int:
+    from ntdh_bench.people.measuring import measure, to_yaml  # imports torch
+    from ntdh_bench.people.votes import read_votes
+
+    votes = read_votes(arguments.file)
+    pairs = measure(votes)
+    rows: list[tuple[str, ...]] = [("people", "right answers", "TCJSD", "NCJSD", "by chance")]
+    for pair in pairs:
+        right = [f"{pair[name][0]:.1%}" for name in ("first_right", "second_right")]
+        nats = [f"{pair[name][0]:.4f}" for name in ("tcjsd", "ncjsd", "chance")]
+        rows.append((f"{pair['first']}, {pair['second']}", ", ".join(right), *nats))
+    _print_table(rows)
+    print(f"{len(votes.clips):,} clips, {len(set(votes.actor.tolist()))} actors; nats")
+    if arguments.out is not None:
+        with write_atomic(arguments.out) as temporary:
+            temporary.write_text(to_yaml(votes, pairs))
     return 0
 
 

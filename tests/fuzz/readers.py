@@ -43,6 +43,7 @@ from ntdh_bench.datamodules.semantickitti.store import prepared as prepared_sequ
 from ntdh_bench.errors import FileError, UserError
 from ntdh_bench.experiments import load_experiment
 from ntdh_bench.masks.saliency import Saliency
+from ntdh_bench.people.votes import read_votes
 from ntdh_bench.records.files import read_run, write_record
 from ntdh_bench.records.identity import Place
 from ntdh_bench.records.rows import read_rows, to_row, write_rows
@@ -56,6 +57,7 @@ from tests.datamodules.ravdess import files as ravdess_files
 from tests.datamodules.semantickitti import files as kitti_files
 from tests.fuzz import mutations as m
 from tests.helpers import network
+from tests.ntdh_bench.people.files import write_votes
 from tests.ntdh_bench.report.rows import RUN, make_record
 
 SIDE = 28
@@ -702,6 +704,8 @@ READERS = (
     Reader("bdgp_mat", _bdgp, lambda p: bdgp.read(p.parent), valid=_are_paired),
     Reader("houston_mat", _houston, lambda p: houston_hsi_lidar.read(p.parent),
            valid=_are_paired),
+    Reader("cremad_votes_csv", write_votes, read_votes, m.text,
+           lambda v: all(len(c) == len(v.clips) and c.min() >= 0 for c in v.counts.values())),
     Reader("kitti_scan", _street("velodyne/000000.bin"), kitti.read_scan,
            valid=lambda v: v.ndim == 2 and v.shape[1] == 4),
     Reader("kitti_labels", _street("labels/000000.label"), lambda p: kitti.read_classes(p, 300),

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from ntdh_bench.commands.data import main
 from ntdh_bench.datasets import catalogue, find_dataset
 from ntdh_bench.errors import UserError
+from tests.ntdh_bench.people.files import write_votes
 
 
 def test_list_names_the_data_sets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,6 +122,21 @@ def test_options_reach_prepare_with_their_defaults(
     assert "ravdess: done" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"--from .*none: no such folder"):
         main(["data", "prepare", "ravdess", "--from", str(tmp_path / "none")])
+
+
+def test_votes_are_measured_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, out = write_votes(tmp_path), tmp_path / "new" / "votes.yaml"
+    assert main(["data", "votes", str(path), "--out", str(out)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition("  ")[0] for line in lines[:4]] == [
+        "people", "voice, face", "voice, both", "face, both",
+    ]  # fmt: skip
+    assert lines[4] == "4 clips, 3 actors; nats"
+    pairs = yaml.safe_load(out.read_text())["pairs"]
+    assert f"{pairs[0]['ncjsd'][0]:.4f}" in lines[1]
+    with pytest.raises(UserError, match="missing; expected tabulatedVotes"):
+        main(["data", "votes", str(tmp_path / "none.csv"), "--out", str(tmp_path / "x.yaml")])
+    assert not (tmp_path / "x.yaml").exists()
 
 
 def test_unknown_names(capsys: pytest.CaptureFixture[str]) -> None:
