@@ -158,7 +158,10 @@ def test_the_papers_own_reports_need_no_other(toy: Path, tmp_path: Path) -> None
     ("value", "message"),
     [
         ("ntdh_bench.report.papers:GROUP", "papers:GROUP gives no Paper: mend or remove"),
-        ("ntdh_bench.paper.plugin:NTDH", "exhibit table1 is there twice among the papers ntdh, x"),
+        (
+            "ntdh_bench.paper.plugin:NTDH",
+            "exhibit table1 is there twice among the papers ntdh, people, x",
+        ),
         ("no_such_package:PAPER", "cannot import the plugin no_such_package:PAPER"),
         ("not a module", "cannot import the plugin not a module"),
     ],
@@ -167,6 +170,6 @@ def test_what_is_no_paper_is_one_line(
     value: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plugins, "entry_points", lambda group: (EntryPoint("x", value, GROUP),))
-    assert set(paper_digests()) == {"ntdh", "x"}
+    assert set(paper_digests()) == {"ntdh", "people", "x"}
     with pytest.raises(UserError, match=message):
         papers()
