@@ -16,7 +16,7 @@ from ntdh_bench.contract import RowMask, StackMember
 from ntdh_bench.distillers import Distiller
 from ntdh_bench.errors import UserError
 from ntdh_bench.frozen_teacher import FrozenTeacher, TeacherKind
-from ntdh_bench.layers import LOGITS, FeatureTap, find_layer
+from ntdh_bench.layers import LOGITS, FeatureTap
 from ntdh_bench.metrics import pair_metrics
 from ntdh_bench.ranges import check_at_least, check_within
 
@@ -41,8 +41,8 @@ class DistillationModule(TrainableModule):
     """Trains a student with ``task_weight * CE + distill_weight * distiller`` (Eq. 4).
 
     The teacher is frozen and in eval mode whatever the Trainer does, and is not part of the
-    checkpoint (its hash is). ``ntdh-bench fit`` trains it first; from Python, call
-    ``frozen_teacher.load``.
+    checkpoint (its hash is; what of it a distiller gives the student is the student's).
+    ``ntdh-bench fit`` trains it first; from Python, call ``frozen_teacher.load``.
 
     In dense tasks (targets ``(B, H, W)``) the logits of every pixel that is not ignored are a row
     of their own, and features of layers are averaged over these pixels, a row a sample, or compared
@@ -133,11 +133,11 @@ class DistillationModule(TrainableModule):
             distiller.teacher_layers if distiller else [],
         )
         self._distiller_sizes: list[int] = []
-        self._student_tap = FeatureTap(self.student, distiller.student_layers if distiller else [])
         if distiller is not None:
             untrained = self.frozen_teacher.untrained()
-            for layer in distiller.teacher_layers:
-                find_layer(untrained, layer)
+            FeatureTap(untrained, distiller.teacher_layers).close()  # they are there
+            distiller.adapt(self.student, untrained, seed)
+        self._student_tap = FeatureTap(self.student, distiller.student_layers if distiller else [])
 
     def teacher_module(self, kind: TeacherKind) -> TeacherModule | JointModule:
         """Return the untrained module whose training gives a frozen teacher of this kind."""
@@ -169,8 +169,10 @@ class DistillationModule(TrainableModule):
             extras = "points" in batch, "occluded" in batch
             self.metrics.update({s: pair_metrics(self.data, *extras) for s in ("val", "test")})
         inputs, size = batch["student"], batch["target"].shape[1:]
-        check_network(self.student, inputs, self.num_classes, "student_network", size)
         network = self.frozen_teacher.network
+        if self.distiller is not None:
+            self.distiller.adapt(self.student, network, self.seed)
+        check_network(self.student, inputs, self.num_classes, "student_network", size)
         check_network(network, batch["teacher"], self.num_classes, "teacher_network", size)
         if self.distiller is not None and not self._distiller_sizes:
             student = layer_sizes(self.student, self.distiller.student_layers, inputs)

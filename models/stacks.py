@@ -319,6 +319,7 @@ class DistillationStack(ModuleStack):
         runs = [member.module for member in members]
         batch = next(streams[0].batches("train", batch_size=2))
         first = runs[0]
+        _adapt(runs)
         _check_pair(first.frozen_teacher.network, first.student, first.num_classes, batch)
         _build_distillers(runs, batch, streams[0])
         self.student_of, kept = _students(members)
@@ -541,6 +542,17 @@ def _groups(modules: Sequence[Any]) -> list[_Group]:
             groups.append(_Group(one, slice(start, start + len(group)), masks))
         start += len(group)
     return groups
+
+
+def _adapt(modules: Sequence[Any]) -> None:
+    """Let the distillers change their students' networks, which have to stay alike."""
+    for module in modules:
+        if module.distiller is not None:
+            teacher = module.frozen_teacher.network
+            module.distiller.adapt(module.student, teacher, module.seed)
+    parts = {tuple((n, v.shape) for n, v in m.student.state_dict().items()) for m in modules}
+    if len(parts) > 1:
+        raise NotStackable("a distiller changes the network of its student")
 
 
 def _build_distillers(modules: Sequence[Any], batch: PairedBatch, data: Any) -> None:

@@ -19,6 +19,11 @@ AVERAGED_LOGITS = "logits, averaged"
 ELEMENTWISE = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.ReLU6, nn.SiLU, nn.Hardtanh, nn.CELU, nn.SELU)
 
 
+def input_of(layer: str) -> str:
+    """Return the name, for a tap, of what a layer takes."""
+    return f"{layer}, input"
+
+
 def map_of(layer: str) -> str:
     """Return the name of a layer's outputs at every position, where ``layer`` is their average."""
     return f"{layer}, map"
@@ -55,7 +60,8 @@ class FeatureTap:
 
     Args:
         network: any module that returns logits ``(B, C, *spatial)``.
-        layers: names from :func:`layer_names`; ``"logits"`` is always returned.
+        layers: names from :func:`layer_names`, or :func:`input_of` one; ``"logits"`` is always
+            returned.
 
     Raises:
         UserError: a layer does not exist, or is the input.
@@ -73,7 +79,13 @@ class FeatureTap:
         def keep_output(_module: nn.Module, _args: Any, output: Tensor) -> None:
             self._outputs[name] = output
 
-        return find_layer(self.network, name).register_forward_hook(keep_output)
+        def keep_input(_module: nn.Module, args: Any) -> None:
+            self._outputs[name] = args[0]
+
+        layer = find_layer(self.network, name.removesuffix(input_of("")))
+        if name.endswith(input_of("")):
+            return layer.register_forward_pre_hook(keep_input)
+        return layer.register_forward_hook(keep_output)
 
     def __call__(self, inputs: Inputs) -> dict[str, Tensor]:
         """Return ``{"logits": ..., layer: output, ...}`` for one batch of inputs."""

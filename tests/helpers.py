@@ -59,10 +59,12 @@ def attached(module: Module, data: Any, folder: Path) -> Module:
     return module
 
 
-def joint_checkpoint(folder: Path, data: SyntheticDataModule, seed: int = 0) -> Path:
-    """Train the joint pair for one epoch; returns its checkpoint."""
+def joint_checkpoint(
+    folder: Path, data: SyntheticDataModule, seed: int = 0, epochs: int = 1
+) -> Path:
+    """Train the joint pair for an epoch, or some; returns its checkpoint."""
     module = JointModule(network, network, CLASSES, optimizer, seed=seed)
-    trainer = quiet_trainer(folder)
+    trainer = quiet_trainer(folder, epochs=epochs)
     trainer.fit(module, datamodule=data)
     path = folder / "joint.ckpt"
     trainer.save_checkpoint(path)
@@ -83,7 +85,8 @@ def distillation(
 def methods(layer: str, maps: bool = False) -> dict[str, partial[Distiller]]:
     """Every method of the package by name, small, those of features on ``layer``.
 
-    Those of maps alone are among them if the layer gives ``maps``.
+    Those of maps alone are among them if the layer gives ``maps``; SimKD, which compares what a
+    student takes that it changes, is not.
     """
     small = {"CRD": {"feat_dim": 4, "negatives": 16}}
     classes = [getattr(distillers, name) for name in distillers.__all__]
@@ -92,7 +95,8 @@ def methods(layer: str, maps: bool = False) -> dict[str, partial[Distiller]]:
             kind, **{} if kind.by_row else {"layer": layer}, **small.get(kind.__name__, {})
         )
         for kind in classes
-        if kind not in (Distiller, distillers.Combined) and (maps or kind not in OF_MAPS)
+        if kind not in (Distiller, distillers.Combined, distillers.SimKD)
+        and (maps or kind not in OF_MAPS)
     }
 
 

@@ -14,6 +14,7 @@ from ntdh_bench.distillers.mlkd import MLKD
 from ntdh_bench.distillers.nkd import NKD
 from ntdh_bench.distillers.ofa import OFA
 from ntdh_bench.distillers.relations import CC, PKT, RKD, SP
+from ntdh_bench.distillers.simkd import SimKD
 from ntdh_bench.distillers.skd import SKD
 from ntdh_bench.distillers.vid import VID
 from ntdh_bench.distillers.wttm import WTTM
@@ -37,5 +38,6 @@ __all__ = [
     "Combined",
     "Distiller",
     "FitNet",
+    "SimKD",
     "WeightedKL",
 ]

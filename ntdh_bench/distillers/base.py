@@ -86,6 +86,17 @@ class Distiller(nn.Module, ABC):
             seed: seed of the run.
         """
 
+    def adapt(self, student: nn.Module, teacher: nn.Module, seed: int) -> None:
+        """Change the student's network, where the method trains and uses another one.
+
+        Called when the networks are made, and again when the teacher is trained.
+
+        Args:
+            student: with its initial weights, changed in place.
+            teacher: left as it is.
+            seed: seed of the run.
+        """
+
     def check(
         self, student: Mapping[str, Size], teacher: Mapping[str, Size], aligned: bool
     ) -> None:

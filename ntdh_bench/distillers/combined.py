@@ -67,6 +67,11 @@ class Combined(Distiller):
         for term in self._terms():
             term.build(student, teacher, n_data, seed)
 
+    def adapt(self, student: nn.Module, teacher: nn.Module, seed: int) -> None:
+        """Let every term change the student's network."""
+        for term in self._terms():
+            term.adapt(student, teacher, seed)
+
     def check(
         self, student: Mapping[str, Size], teacher: Mapping[str, Size], aligned: bool
     ) -> None:

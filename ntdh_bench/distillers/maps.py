@@ -118,13 +118,37 @@ def vid(
     Raises:
         ValueError: shapes differ.
     """
-    if student.shape != teacher.shape:
-        raise ValueError(
-            f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} differ"
-        )
+    _check(student, teacher)
     spread = variance.to(student).unsqueeze(-2)
     spread = spread[(..., *[None] * (student.dim() - spread.dim()))]
     return mean_of(((student - teacher).square() / spread + spread.log()) / 2, share, stacked)
+
+
+@full_precision
+def simkd(
+    student: Tensor, teacher: Tensor, share: Tensor | None = None, *, stacked: bool = False
+) -> Tensor:
+    """Mean squared error of features before the head, the student already projected.
+
+    Chen et al., "Knowledge Distillation with the Reused Teacher Classifier", CVPR 2022, Eq. 2; maps
+    of another grid are averaged first (:func:`on_one_grid`).
+
+    Args:
+        student: ``(N, C, *spatial)`` or ``(N, C)``.
+        teacher: ``(N, C, *spatial')`` or ``(N, C)``.
+        share: ``(N, *spatial)`` in [0, 1], how much of each of the student's positions counts;
+            ``None``: all of it.
+        stacked: whether both are ``(K, N, ...)``.
+
+    Returns:
+        Scalar or ``(K,)``.
+
+    Raises:
+        ValueError: another number of channels or axes.
+    """
+    student, teacher, share = on_one_grid(student, teacher, share, stacked=stacked)
+    _check(student, teacher)
+    return mean_of((student - teacher).square(), share, stacked)
 
 
 def mean_of(values: Tensor, share: Tensor | None, stacked: bool) -> Tensor:
@@ -135,6 +159,13 @@ def mean_of(values: Tensor, share: Tensor | None, stacked: bool) -> Tensor:
     if share is None:
         return values.flatten(int(stacked)).mean(dim=-1)
     return (values * share.unsqueeze(1)).sum() / (share.sum() * values.shape[1])
+
+
+def _check(student: Tensor, teacher: Tensor) -> None:
+    if student.shape != teacher.shape:
+        raise ValueError(
+            f"student {tuple(student.shape)} and teacher {tuple(teacher.shape)} differ"
+        )
 
 
 def _attention(x: Tensor, share: Tensor | None, channels: int) -> Tensor:

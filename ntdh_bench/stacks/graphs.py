@@ -45,7 +45,7 @@ class StepGraph:
 
     Args:
         losses: of a batch, ``(K,)``; without state and random numbers.
-        parameters: that get gradients; they keep the tensors of these.
+        parameters: those that are trained get gradients, and keep the tensors of these.
         record: from a pass to what repeats it.
     """
 
@@ -53,7 +53,7 @@ class StepGraph:
         self, losses: Losses, parameters: Iterable[nn.Parameter], record: Callable[[Pass], Pass]
     ) -> None:
         self._losses, self._record = losses, record
-        self._parameters = list(parameters)
+        self._parameters = [value for value in parameters if value.requires_grad]
         self._batch: PairedBatch | None = None
         self._replay: Pass | None = None
 

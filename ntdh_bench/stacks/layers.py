@@ -46,8 +46,8 @@ class StackedLinear(nn.Module):
 
     @classmethod
     def of(cls, members: Sequence[nn.Linear]) -> StackedLinear:
-        """Return the members as one, with copies of their parameters."""
-        return cls(*_parameters(members))
+        """Return the members as one, with copies of their parameters, frozen if theirs are."""
+        return cls(*_parameters(members)).requires_grad_(members[0].weight.requires_grad)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply each member's layer to its features ``(K, N, ..., in)``."""
@@ -102,8 +102,9 @@ class StackedConv2d(nn.Module):
 
     @classmethod
     def of(cls, members: Sequence[nn.Conv2d]) -> StackedConv2d:
-        """Return the members as one, with copies of their parameters."""
-        return cls(*_parameters(members), members[0])
+        """Return the members as one, with copies of their parameters, frozen if theirs are."""
+        one = cls(*_parameters(members), members[0])
+        return one.requires_grad_(members[0].weight.requires_grad)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply each member's convolution to its features ``(K, N, C, H, W)``."""

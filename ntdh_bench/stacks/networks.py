@@ -159,9 +159,9 @@ def _with_parameters(members: Sequence[nn.Module]) -> nn.Module:
     stack = copy.deepcopy(members[0])
     for name, module in stack.named_modules():
         parts = [member.get_submodule(name) for member in members]
-        for key in [key for key, value in module.named_parameters(recurse=False)]:
-            values = [part.get_parameter(key).detach() for part in parts]
-            setattr(module, key, nn.Parameter(torch.stack(values)))
+        for key, like in list(module.named_parameters(recurse=False)):
+            values = torch.stack([part.get_parameter(key).detach() for part in parts])
+            setattr(module, key, nn.Parameter(values, like.requires_grad))
         for key in [key for key, value in module.named_buffers(recurse=False)]:
             setattr(module, key, torch.stack([part.get_buffer(key) for part in parts]))
     return stack

@@ -16,6 +16,8 @@ _MODEL = "ntdh_bench.models.DistillationModule"
 NETWORKS = tuple(f"ntdh_bench.models.{name}" for name in ("MLPClassifier", "ImageCNN", "AudioCNN"))
 #: Those of both modalities that have one if the networks that they join do.
 FUSIONS = tuple(f"ntdh_bench.models.{n}" for n in ("LateFusion", "ConcatFusion", "GatedFusion"))
+# Methods that give the student another network: their runs go together alone.
+_ADAPTING = ("ntdh_bench.distillers.SimKD",)
 # Those that look at one value of a parameter and its gradient at a time.
 _OPTIMIZERS = tuple(
     f"torch.optim.{name}"
@@ -75,7 +77,10 @@ def stack_key(config: Config) -> str:
         if name not in ("seed_everything", "mask", *PINNED)
     }
     model = arguments_of(config["model"])
-    arguments = {name: value for name, value in model.items() if name not in _OF_MEMBERS}
+    own = set(_OF_MEMBERS)
+    if _adapts(model.get("distiller")):
+        own.remove("distiller")
+    arguments = {name: value for name, value in model.items() if name not in own}
     return run_hash({**shared, "model": {**config["model"], "init_args": arguments}})
 
 
@@ -97,6 +102,13 @@ def networks_of(arguments: Config) -> tuple[list[Any], list[Any]]:
         fusions.append(arguments["teacher_fusion"])
         networks.append(arguments.get("student_network"))
     return fusions, networks
+
+
+def _adapts(part: Any) -> bool:
+    """Return whether there is a method in a distiller that changes the student's network."""
+    if isinstance(part, Mapping):
+        return is_among(part, _ADAPTING) or any(map(_adapts, part.values()))
+    return isinstance(part, list) and any(map(_adapts, part))
 
 
 def _of_model(model: Any) -> str | None:

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from ntdh_bench.datamodules.synthetic import SyntheticDataModule
-from ntdh_bench.distillers import AT, CRD, KD, SP, VID, Combined, Distiller, FitNet
+from ntdh_bench.distillers import AT, CRD, KD, SP, VID, Combined, Distiller, FitNet, SimKD
 from ntdh_bench.distillers.functional import kd
 from ntdh_bench.errors import UserError
 from ntdh_bench.layers import FeatureTap
@@ -44,6 +44,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory, data: SyntheticDataModule)
 
 METHODS: dict[str, Callable[[], Distiller]] = {
     **methods("hidden2"),
+    "SimKD": SimKD,
     "two layers": lambda: Combined([FitNet(weight=1.0, layer=f"hidden{n}") for n in (1, 2)]),
 }
 
@@ -58,7 +59,7 @@ def test_every_method_trains_and_its_parts_are_optimised(
     before = weights(module)
     trainer = quiet_trainer(tmp_path, epochs=2)
     trainer.fit(module, datamodule=data)
-    trained = [name for name, _ in module.named_parameters()]
+    trained = [name for name, value in module.named_parameters() if value.requires_grad]
     assert not [name for name in trained if torch.equal(before[name], module.state_dict()[name])]
     assert equal(teacher_before, weights(module.frozen_teacher.network))
     assert not any(p.requires_grad for p in module.frozen_teacher.network.parameters())

@@ -17,7 +17,7 @@ from ntdh_bench.batch import Split
 from ntdh_bench.contract import StackMember
 from ntdh_bench.datamodules.paired import PairedDataset, TensorPairs
 from ntdh_bench.datamodules.synthetic import SyntheticDataModule
-from ntdh_bench.distillers import CRD, DKD, KD, Combined, Distiller, FitNet
+from ntdh_bench.distillers import CRD, DKD, KD, Combined, Distiller, FitNet, SimKD
 from ntdh_bench.distillers.base import OneByOne
 from ntdh_bench.errors import NotStackable
 from ntdh_bench.layers import mask_layer
@@ -290,6 +290,34 @@ def test_the_best_weights_are_those_of_the_first_best_epoch(tmp_path: Path) -> N
     stack.take_best()
     quiet_trainer(tmp_path).validate(stack, datamodule=StackedData(data), verbose=False)
     torch.testing.assert_close(stack.measured["val"]["accuracy"], accuracy.amax(0))
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_students_with_their_teachers_heads(
+    recorded: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each its own, which weight decay leaves as it is, also where gradients are set to zero."""
+    changes = {"optimizer": partial(AdamW, lr=0.01, weight_decay=0.1), "task_weight": 0.0}
+    cases = [
+        Case(SimKD, 0, **changes),
+        Case(partial(SimKD, 0.5), 1, keep=keep(0), **changes),
+        Case(partial(Combined, [SimKD(), KD()]), 1, **changes),
+    ][: 2 + (not recorded)]
+    if recorded:
+        graph = lambda s: setattr(s, "_graph", StepGraph(s.losses, s.parameters(), lambda run: run))  # noqa: E731
+        monkeypatch.setattr(DistillationStack, "on_train_start", graph)
+    stack = trained(cases, tmp_path)
+    for run, case in enumerate(cases):
+        alone = case.alone(tmp_path, streams()[case.stream])
+        assert_same(stack.students.state_of(int(stack.student_of[run])), alone.student.state_dict())
+        head = alone.frozen_teacher.network.get_submodule("head").state_dict()
+        assert_same(alone.student.get_submodule("head.head").state_dict(), head)
+
+
+def test_students_with_other_heads_are_no_stack() -> None:
+    members = [Case(make, 0, task_weight=1.0).member() for make in (SimKD, KD)]
+    with pytest.raises(NotStackable, match="changes the network"):
+        members[0].module.stack(members, streams())
 
 
 def test_batch_statistics_are_refused() -> None:
