@@ -50,6 +50,23 @@ def test_the_control_is_trained_once_and_measured_against_every_teacher(
     assert len(trained) == 3
 
 
+def test_a_student_with_its_teachers_head_is_paired_with_the_student_without_kd(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    """Which has a head and a task loss of its own."""
+    overlay = read_config(Path("configs/methods/simkd.yaml"))["model"]["init_args"]
+    reusing = {f"model.init_args.{name}": value for name, value in overlay.items()}
+    without, with_kd = (
+        run(config, tmp_path / "a"),
+        run(change(config, [reusing], Path()), tmp_path / "b"),
+    )
+    assert (without["arm"], with_kd["arm"], with_kd["method"]) == ("without_kd", "kd", "SimKD")
+    assert without["baseline_hash"] == with_kd["baseline_hash"]
+    found, others = (one["metrics"]["last"]["test"] for one in (with_kd, without))
+    assert found["teacher_accuracy"] == others["teacher_accuracy"]
+    assert found["ncjsd"] != others["ncjsd"]
+
+
 def test_a_control_that_no_validation_followed_has_no_best_epoch(
     config: dict[str, Any], tmp_path: Path
 ) -> None:
