@@ -5,7 +5,7 @@ Matthews et al., Extraction of visual features for lipreading, IEEE PAMI 2002. P
 column, and ``siz``, its height, width and number of frames (60, 80, T); and
 ``Audio/mfcc/Clean/<letter><repetition>_<speaker>.mfcc``, a parameter file of HTK with 26 values a
 frame: 12 cepstra, the energy and their differences. Names and formats are those that published
-loaders use; no original file was at hand.
+loaders use; no original file was at hand, only the names of all.
 
 Repetitions 1 and 2 are for training and 3 is for testing, as published: by known speakers.
 """
@@ -22,11 +22,10 @@ from numpy.typing import NDArray
 
 from ntdh_bench.errors import FileError
 from ntdh_bench.files.listing import visible
-from ntdh_bench.files.mat5 import read_mat5
 from ntdh_bench.files.reading import read_bytes
 
 from .arrays import TEST, TRAIN, PairedArrays
-from .layouts import Floats, inner, latent, resampled, shown, waves
+from .layouts import Floats, inner, latent, read_variable, resampled, shown, waves
 from .published import published_set
 
 _LIPS, _SPEECH = Path("Lips"), Path("Audio", "mfcc", "Clean")
@@ -91,9 +90,7 @@ def _clips(folder: Path) -> list[_Clip]:
 
 def _read_lips(path: Path) -> Floats:
     """Return grey values 0 to 255, (T, 60, 80)."""
-    vid, siz = (read_mat5(path, name, _MAX_BYTES, _REMEDY) for name in ("vid", "siz"))
-    if vid is None or siz is None:
-        raise FileError(f"{path}: no variable {'vid' if vid is None else 'siz'}; {_REMEDY}")
+    vid, siz = (read_variable(path, name, _REMEDY) for name in ("vid", "siz"))
     frames = vid.shape[-1]
     if vid.shape != (_HEIGHT * _WIDTH, frames) or not 0 < frames <= _MOST_FRAMES:
         raise FileError(f"{path}: vid is {vid.shape}, expected (4800, T); {_REMEDY}")

@@ -19,7 +19,16 @@ import numpy as np
 from ntdh_bench.errors import FileError
 
 from .arrays import PairedArrays
-from .layouts import classes_of, drawn_split, inner, latent, read_matrix, shown, waves
+from .layouts import (
+    classes_of,
+    drawn_split,
+    inner,
+    latent,
+    read_matrix,
+    read_variable,
+    shown,
+    waves,
+)
 from .published import published_set
 
 _FOLDER = "HSI_LiDAR_FC"
@@ -40,10 +49,11 @@ def read(folder: Path) -> PairedArrays:
         FileError: a file is missing or damaged, or the rows of two do not go together.
     """
     folder = inner(folder, _FOLDER)
-    sides = {_HSI: _BANDS, _LIDAR: _HEIGHTS, _LABEL: 1}
-    hsi, lidar, labels = (
+    sides = {_HSI: _BANDS, _LIDAR: _HEIGHTS}
+    hsi, lidar = (
         read_matrix(folder / f"{name}.mat", name, side, _REMEDY) for name, side in sides.items()
     )
+    labels = read_variable(folder / f"{_LABEL}.mat", _LABEL, _REMEDY).ravel()  # a row or a column
     if not len(hsi) == len(lidar) == len(labels):
         raise FileError(
             f"{folder}: {len(hsi)} rows in {_HSI}.mat, {len(lidar)} in {_LIDAR}.mat, "

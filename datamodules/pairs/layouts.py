@@ -24,15 +24,25 @@ def inner(folder: Path, name: str) -> Path:
     return folder / name if (folder / name).is_dir() else folder
 
 
+def read_variable(path: Path, name: str, remedy: str) -> Floats:
+    """Return a variable of a MATLAB 5 file in its shape, float64.
+
+    Raises:
+        FileError: the file is missing or damaged, or has no such variable of numbers.
+    """
+    values = read_mat5(path, name, _MAX_MAT_BYTES, remedy)
+    if values is None:
+        raise FileError(f"{path}: no variable {name}; {remedy}")
+    return values
+
+
 def read_matrix(path: Path, name: str, columns: int, remedy: str) -> Floats:
     """Return a variable ``(N, columns)`` of a MATLAB 5 file, N > 0, float64.
 
     Raises:
         FileError: the file is missing or damaged, or has no such variable of this shape.
     """
-    values = read_mat5(path, name, _MAX_MAT_BYTES, remedy)
-    if values is None:
-        raise FileError(f"{path}: no variable {name}; {remedy}")
+    values = read_variable(path, name, remedy)
     if values.ndim != 2 or values.shape[1] != columns or not len(values):
         raise FileError(f"{path}: {name} is {values.shape}, expected (N, {columns}); {remedy}")
     return measured(path, values, remedy)

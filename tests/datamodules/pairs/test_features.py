@@ -124,6 +124,10 @@ def test_rows_of_two_files_go_together(tmp_path: Path) -> None:
     scipy.io.savemat(folder / "TrLabel.mat", {"TrLabel": np.ones((899, 1))})
     with pytest.raises(FileError, match=r"900 rows in HSI_TrSet\.mat.*899 in TrLabel\.mat"):
         houston_hsi_lidar.read(tmp_path)
+    labels = np.repeat(np.arange(1, 16), 60)
+    for shape in ((1, 900), (900, 1)):
+        scipy.io.savemat(folder / "TrLabel.mat", {"TrLabel": labels.reshape(shape)})
+        assert houston_hsi_lidar.read(tmp_path).target.tolist() == (labels - 1).tolist()
     wiki.write_simulated(tmp_path, 0)
     path = tmp_path / "testset_txt_img_cat.list"
     lines = path.read_text().splitlines()
