@@ -12,6 +12,7 @@ from .encoder_decoder import EncoderDecoder
 from .joint import JointModule
 from .mlp import MLPClassifier
 from .multimodal import ConcatFusion, Fusion, GatedFusion, LateFusion
+from .mutual import MutualModule
 from .optimizers import OptimizerPair, WarmupCosine
 from .pmf import PMFNet
 from .pmf_module import PMFModule
@@ -34,6 +35,7 @@ __all__ = [
     "JointModule",
     "LateFusion",
     "MLPClassifier",
+    "MutualModule",
     "NetworkCallable",
     "OptimizerPair",
     "PMFModule",

@@ -23,6 +23,15 @@ from ntdh_bench.files.text import parse_yaml, read_yaml
 Config = dict[str, Any]
 _REMEDY = "give a YAML file or a name of `ntdh-bench config list`"
 _KINDS: dict[type, str] = {dict: "a mapping", list: "a list", str: "text"}
+# The modules that train a teacher and a student, and what is a matter of these networks, not of the
+# method.
+_PAIR_MODULES = tuple(
+    f"ntdh_bench.models.{name}" for name in ("DistillationModule", "MutualModule")
+)
+_OF_PAIR = (
+    "teacher_network", "student_network", "optimizer", "scheduler", "ignore_index",
+    "class_weights",
+)  # fmt: skip
 _MAX_FILES = 50  # that one config is merged from
 _MAX_KEYS = 1000  # dotted keys that are set at once
 _MAX_DOTS = 30  # of one of them
@@ -124,10 +133,12 @@ def read_mapping(path: Path) -> Config:
 def merge(old: Config, new: Mapping[str, Any]) -> Config:
     """Return ``old`` with ``new`` laid over it; another class takes no old arguments.
 
-    A class is given by its ``class_path``, or by its name alone. Neither argument is changed.
+    But of the modules that train a pair of networks one takes over another's :data:`_OF_PAIR`, so
+    that a method with a module of its own goes over any config of a pair. A class is given by its
+    ``class_path``, or by its name alone. Neither argument is changed.
     """
     replaced = "class_path" in new and not same_class(new["class_path"], old.get("class_path"))
-    result = {} if replaced else dict(old)
+    result = _taken_over(old, new) if replaced else dict(old)
     for key, value in new.items():
         before = result.get(key)
         if isinstance(before, dict) and same_class(value, before.get("class_path")):
@@ -135,6 +146,19 @@ def merge(old: Config, new: Mapping[str, Any]) -> Config:
         both = isinstance(value, dict) and isinstance(before, dict)
         result[key] = merge(before, value) if both else deepcopy(value)  # type: ignore[arg-type]
     return result
+
+
+def _taken_over(old: Config, new: Mapping[str, Any]) -> Config:
+    """Return what a class takes over from the one that it replaces."""
+    names = taken_over(old.get("class_path"), new["class_path"])
+    kept = {name: value for name, value in arguments_of(old).items() if name in names}
+    return {"init_args": kept} if kept else {}
+
+
+def taken_over(before: Any, now: Any) -> tuple[str, ...]:
+    """Return the names of the arguments that a class takes over from another, by their names."""
+    pairs = (any(same_class(path, module) for module in _PAIR_MODULES) for path in (before, now))
+    return _OF_PAIR if all(pairs) else ()
 
 
 def same_class(one: Any, other: Any) -> bool:

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace, _typehints, dict_to_namespace
 
+from ntdh_bench.composition import taken_over
 from ntdh_bench.errors import UserError
 
 # What configs take of these are classes. Their functions rework networks, and some run code that an
@@ -154,13 +155,16 @@ def _drop_arguments(parser: Any, former: Any, given: Any) -> None:
     """Drop the arguments that a class was given so far if another one is named.
 
     In place of jsonargparse's own function, which keeps those that the other one accepts as well:
-    the temperature of KD as that of CRD, the weight decay of SGD as that of AdamW.
+    the temperature of KD as that of CRD, the weight decay of SGD as that of AdamW. What belongs to
+    a pair of networks stays where one module of pairs replaces another.
     """
     if not former or "init_args" not in former or former["class_path"] is None:
         return
     paths = former["class_path"], given["class_path"]
     if paths[0] != paths[1] and resolve_name(paths[0]) is not resolve_name(paths[1]):
-        former.pop("init_args")
+        names, arguments = taken_over(*paths), former.pop("init_args")
+        if kept := {name: arguments[name] for name in names if name in arguments}:
+            former["init_args"] = dict_to_namespace(kept)
 
 
 def _int_before_float(subtypes: Sequence[Any], *args: Any, **kwargs: Any) -> list[Any]:

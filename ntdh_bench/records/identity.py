@@ -23,6 +23,8 @@ _DISTILLATION_ONLY = (
     "distiller", "task_weight", "distill_weight", "lam", "teacher", "teacher_network",
     "teacher_epochs", "teacher_inputs", "teacher_fusion",
 )  # fmt: skip
+# What else a module of a method's own is told that no student without KD has.
+_OF_METHOD = {"ntdh_bench.models.MutualModule": ("temperature",)}
 
 
 class Place(NamedTuple):
@@ -84,7 +86,9 @@ def baseline_hash(identity: dict[str, Any]) -> str:
     """Return the hash of what a run shares with the same student trained without KD."""
     identity = with_former(identity)
     init_args = identity["model"].get("init_args", {})
-    student = {name: init_args[name] for name in init_args if name not in _DISTILLATION_ONLY}
+    method = _OF_METHOD.get(identity["model"].get("class_path"), ())
+    others = {*_DISTILLATION_ONLY, *method}
+    student = {name: init_args[name] for name in init_args if name not in others}
     shared = {**identity, "model": student, "mask": None, "given_teacher": None}
     code = shared.pop("third_party", {})
     own = named_in([identity["model"].get("class_path"), shared], code)

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from ntdh_bench.batch import PairedData
 from ntdh_bench.records.files import find_without_kd
-from ntdh_bench.records.identity import arm, threads
+from ntdh_bench.records.identity import threads
 from ntdh_bench.runs.run import Run
 
 _ALWAYS = ("tcjsd", "ncjsd")
@@ -73,7 +73,7 @@ def print_fit(run: Run, record: dict[str, Any], recorded: bool = True) -> None:
         notes["saved"] = "nothing: fast_dev_run is a trial"
     elif recorded:
         notes |= _saved_files(run.folder)
-    if rows and arm(run.identity) == "kd" and not run.is_trial:
+    if rows and record["arm"] == "kd" and not run.is_trial:
         without = find_without_kd(run.folder.parent, run.identity)
         rows["student without KD"] = without and _comparable(without, record)
         if without and threads(without) != threads(record):

@@ -139,6 +139,22 @@ def test_another_class_takes_no_old_arguments() -> None:
     assert merge(old, {"distiller": {"class_path": "CRD"}}) == {"distiller": {"class_path": "CRD"}}
 
 
+def test_a_module_of_a_pair_takes_over_what_is_of_the_networks() -> None:
+    pair = {"teacher_network": {"class_path": "A"}, "optimizer": "SGD", "ignore_index": 3}
+    own = {"distiller": {"class_path": "KD"}, "task_weight": 0.5, "teacher": "joint", "lam": None}
+    old = {"class_path": "DistillationModule", "init_args": {**pair, **own}}
+    new = {"class_path": "MutualModule", "init_args": {"temperature": 2.0}}
+    mutual = merge(old, new)
+    assert mutual == {**new, "init_args": {**pair, "temperature": 2.0}}
+    back = merge(mutual, {"class_path": "ntdh_bench.models.DistillationModule"})
+    assert back["init_args"] == pair
+    changed = change({"model": old}, [{"model.class_path": "MutualModule"}], Path("x.yaml"))
+    assert changed["model"]["init_args"] == pair
+    for other in ("PMFModule", "own.MutualModule"):
+        assert merge(old, {"class_path": other}) == {"class_path": other}
+    assert old["init_args"] == {**pair, **own}
+
+
 @pytest.mark.parametrize(
     ("one", "other", "same"),
     [

@@ -263,6 +263,15 @@ def test_fit_and_sweep_agree(
     assert expected.items() <= distillers[0][1].items()
 
 
+def test_a_flag_that_names_another_module_of_a_pair_keeps_its_networks() -> None:
+    words = ["--config", str(QUICKSTART), "--model", "MutualModule", "--model.temperature", "2"]
+    before, now = (parsed(w)["model"]["init_args"] for w in (words[:2], words))
+    for name in ("teacher_network", "student_network", "optimizer"):
+        assert now[name] == before[name]
+    assert now["temperature"] == 2
+    assert not {"distiller", "task_weight"} & now.keys()
+
+
 def test_every_argument_that_takes_a_class_forgets_the_former_one(tmp_path: Path) -> None:
     first = [
         "--config", str(QUICKSTART), "--model.scheduler", "torch.optim.lr_scheduler.StepLR",

@@ -1,0 +1,190 @@
+"""Methods that train the teacher beside the student."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from ntdh_bench.cli import main
+from ntdh_bench.contract import StackMember
+from ntdh_bench.datamodules.synthetic import SyntheticDataModule
+from ntdh_bench.distillers.mutual import mutual_kl
+from ntdh_bench.divergence import flatten_dense
+from ntdh_bench.errors import NotStackable, UserError
+from ntdh_bench.masks import FeatureMask, SampleMask
+from ntdh_bench.models import DistillationModule, MutualModule, TeacherModule
+from ntdh_bench.models.mutual import PairModule
+from tests.fake_gpu import GPU, fake_gpu, moved, moved_batch
+from tests.helpers import (
+    CLASSES,
+    attached,
+    equal,
+    flags,
+    network,
+    optimizer,
+    quiet_trainer,
+    record_of,
+    small_data,
+    weights,
+)
+from tests.models.test_dense import Streets, student_network, teacher_network
+
+
+@pytest.fixture(scope="module")
+def data() -> SyntheticDataModule:
+    return small_data()
+
+
+def make(**settings: Any) -> MutualModule:
+    return MutualModule(network, network, CLASSES, **{"optimizer": optimizer, **settings})
+
+
+MODULES: dict[str, Any] = {"Mutual": make}
+
+
+def test_mutual_learning_is_two_cross_entropies_and_kl_both_ways(
+    data: SyntheticDataModule, tmp_path: Path
+) -> None:
+    module = attached(make(temperature=2.0, distill_weight=0.5), data, tmp_path)
+    batch = next(data.batches("train"))
+    student, teacher = module.student(batch["student"]), module.teacher(batch["teacher"])
+    task = cross_entropy(student, batch["target"]) + cross_entropy(teacher, batch["target"])
+    expected = task + 0.5 * mutual_kl(student, teacher, 2.0)
+    torch.testing.assert_close(module.training_step(batch, 0), expected)
+
+
+@pytest.mark.parametrize("make_module", MODULES.values(), ids=MODULES)
+def test_both_networks_start_as_they_would_alone(make_module: Any) -> None:
+    module = make_module(seed=3)
+    control = DistillationModule(network, network, CLASSES, optimizer=optimizer, seed=3)
+    teacher = TeacherModule(network, CLASSES, optimizer=optimizer, seed=3)
+    assert equal(weights(module.student), weights(control.student))
+    assert equal(weights(module.teacher), weights(teacher.network))
+    assert not equal(weights(module.student), weights(make_module(seed=4).student))
+
+
+def test_without_kl_the_student_is_the_one_without_kd(
+    data: SyntheticDataModule, tmp_path: Path
+) -> None:
+    """Bit by bit: the same weights at first, and the same batches."""
+    joint, alone = make(distill_weight=0.0), TeacherModule(network, CLASSES, "student", optimizer)
+    for module in (joint, alone):
+        quiet_trainer(tmp_path, epochs=2).fit(module, datamodule=data)
+    assert equal(weights(joint.student), weights(alone.network))
+
+
+@pytest.mark.parametrize("make_module", MODULES.values(), ids=MODULES)
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_trains_both_networks_and_measures_them(
+    make_module: Any, precision: Any, data: SyntheticDataModule, tmp_path: Path
+) -> None:
+    module = make_module()
+    before = weights(module)
+    trainer = quiet_trainer(tmp_path, epochs=4, precision=precision, gradient_clip_val=1.0)
+    trainer.fit(module, datamodule=data)
+    trained = [name for name, _ in module.named_parameters()]
+    assert not [name for name in trained if torch.equal(before[name], module.state_dict()[name])]
+    found = {"val/accuracy", "val/teacher_accuracy", "val/ncjsd", "train/distill_loss"}
+    assert found <= set(trainer.callback_metrics)
+    assert trainer.callback_metrics["val/accuracy"] > 0.35
+    counts = module.parameter_counts()
+    assert counts["student"] == counts["teacher"] == sum(p.numel() for p in network().parameters())
+
+
+@pytest.mark.parametrize("make_module", MODULES.values(), ids=MODULES)
+def test_a_sample_mask_drops_rows_from_what_they_tell_each_other(
+    make_module: Any, data: SyntheticDataModule, tmp_path: Path
+) -> None:
+    batch = next(data.batches("train"))
+
+    def loss(mask: SampleMask | None) -> float:
+        module = attached(make_module(), data, tmp_path)
+        module.sample_mask = mask
+        return float(module.training_step(batch, 0))
+
+    assert loss(SampleMask(0.0)) == pytest.approx(loss(None), rel=1e-6)
+    assert loss(SampleMask(1.0)) < loss(None)
+    assert loss(SampleMask(0.5)) not in (loss(None), loss(SampleMask(1.0)))
+
+
+@pytest.mark.parametrize("make_module", MODULES.values(), ids=MODULES)
+def test_a_module_of_a_pair_is_no_stack_and_takes_no_feature_mask(
+    make_module: Any, data: SyntheticDataModule, tmp_path: Path
+) -> None:
+    module: PairModule = make_module()
+    with pytest.raises(NotStackable, match="has no stacked form"):
+        module.stack([StackMember(module, 0)], [data])
+    trainer = quiet_trainer(tmp_path, callbacks=[FeatureMask(0.5)])
+    with pytest.raises(UserError, match="remove the mask"):
+        trainer.fit(module, datamodule=data)
+
+
+def test_dense_tasks_count_pixel_by_pixel(tmp_path: Path) -> None:
+    data = Streets()
+    data.setup("fit")
+    module = MutualModule(teacher_network, student_network, 5, optimizer=optimizer)
+    attached(module, data, tmp_path)
+    batch = next(data.batches("train", batch_size=3))
+    student, teacher = module.student(batch["student"]), module.teacher(batch["teacher"])
+    rows = [flatten_dense(logits, batch["target"])[0] for logits in (student, teacher)]
+    task = module.task_loss(student, batch["target"]) + module.task_loss(teacher, batch["target"])
+    torch.testing.assert_close(module.training_step(batch, 0), task + mutual_kl(*rows))
+    batch["target"] = torch.full_like(batch["target"], 255)
+    assert module.training_step(batch, 0).item() == 0
+
+
+@pytest.mark.parametrize("make_module", MODULES.values(), ids=MODULES)
+def test_a_step_waits_for_no_gpu(
+    make_module: Any, data: SyntheticDataModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, batch = make_module(), next(data.batches("train", batch_size=8))
+    with fake_gpu():
+        moved(module)
+        assert module.training_step(moved_batch(batch), 0).device == GPU
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"temperature": 0.0}, r"model\.temperature is 0\.0: it must be above 0"),
+        ({"distill_weight": -1.0}, r"model\.distill_weight is -1\.0"),
+    ],
+)
+def test_settings_that_cannot_be(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make(**settings)
+
+
+def test_networks_that_do_not_fit_are_named(data: SyntheticDataModule, tmp_path: Path) -> None:
+    narrow = partial(network.func, 5, [8, 6], CLASSES)
+    for names, module in (
+        ("teacher_network", MutualModule(narrow, network, CLASSES, optimizer=optimizer)),
+        ("student_network", MutualModule(network, narrow, CLASSES, optimizer=optimizer)),
+    ):
+        with pytest.raises(UserError, match=f"model.{names} does not take the data's inputs"):
+            quiet_trainer(tmp_path).fit(module, datamodule=data)
+
+
+@pytest.mark.parametrize("overlay", ["mutual"])
+def test_its_record_goes_with_the_control_of_the_same_student(
+    overlay: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick = Path("configs/quickstart.yaml")
+    short = ("--trainer.max_epochs", "4", "--data.steps_per_epoch", "3")
+    for extra in ("overlays/without_kd", f"methods/{overlay}"):
+        words = ["--config", f"configs/{extra}.yaml", "--mask", "null", *short]
+        assert main(["fit", *flags(quick, tmp_path, *words)]) == 0
+    control, record = (record_of(path) for path in sorted(tmp_path.glob("2*")))
+    assert (control["arm"], record["arm"]) == ("without_kd", "kd")
+    assert record["method"] == MODULES_BY_OVERLAY[overlay]
+    assert record["baseline_hash"] == control["baseline_hash"]
+    assert record["config_hash"] != control["config_hash"]
+    assert "student without KD" in capsys.readouterr().out
+
+
+MODULES_BY_OVERLAY = {"mutual": "Mutual"}
