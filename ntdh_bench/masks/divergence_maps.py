@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from ntdh_bench.batch import Inputs, PairedBatch, PairedData, Split
+from ntdh_bench.batch import Inputs, PairedBatch, PairedData, Split, has_both, inputs_of
 from ntdh_bench.divergence import ncjsd
 from ntdh_bench.masks import plots
 from ntdh_bench.masks.sample_mask import SampleMask
@@ -101,6 +101,8 @@ def divergence_report(
 
 def _grey(inputs: Inputs, size: torch.Size) -> Tensor:
     """Return images in [0, 1] as a backdrop ``(B, H, W)``; plain where the input is none."""
+    if has_both(inputs):
+        inputs = inputs_of("teacher", inputs)
     if not isinstance(inputs, Tensor) or inputs.dim() != 4 or inputs.shape[2:] != size:
         count = len(inputs) if isinstance(inputs, Tensor) else len(next(iter(inputs.values())))
         return torch.zeros(count, *size)

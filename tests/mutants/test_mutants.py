@@ -83,6 +83,7 @@ HYPOTHESIS, H_TESTS = (
     "tests/ntdh_bench/report/test_hypothesis.py",
 )
 PAIRING, PAIR_TESTS = "ntdh_bench/report/pairing.py", "tests/ntdh_bench/report/test_pairing.py"
+BOTH_TESTS = "tests/models/test_multimodal.py"
 
 MUTANTS = (
     # -- divergences
@@ -341,6 +342,17 @@ MUTANTS = (
     Mutant("an import takes runs of other experiments", TRANSFER,
            "if not isinstance(run, str) or run not in runs:", "if not isinstance(run, str):",
            TRANSFER_TESTS),
+    # -- teachers of both modalities
+    Mutant("outputs kept though one of both modalities changes", "datamodules/paired.py",
+           "return dataset.teacher_fixed and dataset.student_fixed",
+           "return dataset.teacher_fixed", "tests/datamodules/test_paired.py"),
+    Mutant("a gate that shuts both out", "models/multimodal.py",
+           "(1 - gate) * torch.tanh", "gate * torch.tanh", BOTH_TESTS),
+    Mutant("teachers of other fusions from the cache", "ntdh_bench/runs/teacher.py",
+           '"teacher_fusion", ', "", BOTH_TESTS),
+    Mutant("students that are not shared by teachers of both", "ntdh_bench/records/identity.py",
+           '"teacher_epochs", "teacher_inputs", "teacher_fusion",', '"teacher_epochs",',
+           BOTH_TESTS),
 )  # fmt: skip
 
 

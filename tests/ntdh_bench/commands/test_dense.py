@@ -18,11 +18,11 @@ from ntdh_bench.records.rows import to_row
 from tests.helpers import flags, record_of, small_and_simulated
 
 
-class Pixels(nn.Conv2d):
+class Pixels(nn.Sequential):
     """Labels every pixel of an image by its channels alone."""
 
     def __init__(self, channels: int = 3) -> None:
-        super().__init__(channels, 20, 1)
+        super().__init__(nn.Conv2d(channels, 20, 1))
 
 
 CONFIG: dict[str, Any] = {
@@ -118,9 +118,9 @@ def test_a_method_without_a_distiller_is_named(
     assert len(last["test_per_class"]) == 19
 
 
-@pytest.mark.parametrize("unimodal", ["false", "true"])
+@pytest.mark.parametrize("sees", ["own", "student", "both"])
 def test_a_pixel_network_takes_the_image_of_points(
-    unimodal: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    sees: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def segmenter(channels: int) -> dict[str, Any]:
         name = "tests.ntdh_bench.commands.test_dense.Pixels"
@@ -129,14 +129,18 @@ def test_a_pixel_network_takes_the_image_of_points(
     settings = {
         **CONFIG["model"]["init_args"],
         "teacher": "joint",
-        "teacher_network": segmenter(5 if unimodal == "true" else 3),
+        "teacher_network": segmenter(5 if sees == "student" else 3),
         "student_network": segmenter(5),
     }
     model = {"class_path": "DistillationModule", "init_args": settings}
     config = {**STREET, "model": model, "mask": CONFIG["mask"]}
     path = tmp_path / "street.yaml"
     path.write_text(yaml.safe_dump(config))
-    words = [*small_and_simulated(config), "--data.points", "true", "--data.unimodal", unimodal]
+    words = [*small_and_simulated(config), "--data.points", "true"]
+    if sees == "student":
+        words += ["--data.unimodal", "true"]
+    if sees == "both":
+        words += ["--model.teacher_inputs", "both", "--model.teacher_fusion", "GatedFusion"]
     assert main(["fit", *flags(path, tmp_path / "runs", *words)]) == 0
     shown = capsys.readouterr().out
     assert "student with KD, last epoch" in shown

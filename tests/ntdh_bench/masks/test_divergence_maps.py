@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ntdh_bench.batch import PairedBatch
+from ntdh_bench.batch import PairedBatch, both_inputs
 from ntdh_bench.divergence import ncjsd
 from ntdh_bench.masks import SampleMask
 from ntdh_bench.masks.divergence_maps import divergence_maps, divergence_report
@@ -88,6 +88,17 @@ def test_report_draws_and_gives_small_maps(tmp_path: Path) -> None:
         *pair(), cast(Any, Data(batch())), SampleMask(0.25, "random", 3), tmp_path / "again"
     )
     assert [p.read_bytes() for p in paths] == [p.read_bytes() for p in again]
+
+
+def test_a_teacher_of_both_modalities_is_drawn_on_its_own_image() -> None:
+    class First(nn.Module):
+        def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+            return inputs["student"][:, :1].expand(-1, 4, -1, -1)
+
+    given = batch()
+    own = divergence_maps(*pair(), given, SampleMask(0.5)).image
+    given["teacher"] = both_inputs(given["teacher"], given["student"])
+    assert torch.equal(divergence_maps(First(), pair()[1], given, SampleMask(0.5)).image, own)
 
 
 def test_inputs_that_are_no_image_have_a_plain_backdrop() -> None:
