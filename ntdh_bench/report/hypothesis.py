@@ -186,7 +186,10 @@ class Hypothesis:
 
 
 def test_hypothesis(rows: Sequence[Row]) -> Hypothesis:
-    """Test on all strata of ``rows``; runs that several experiments share count once."""
+    """Test on all strata of ``rows``; runs that several experiments share count once.
+
+    An objective that was tried in one cell alone is none.
+    """
     unique = list({row["run"]: row for row in rows}.values())
     controls = Controls(unique)
     own = [row for row in unique if row["arm"] == "kd" and _keeps_objective(row)]
@@ -195,7 +198,7 @@ def test_hypothesis(rows: Sequence[Row]) -> Hypothesis:
     strata, points = [], []
     for key, members in by_stratum.items():
         cells, unclear = _cells(members, controls)
-        if cells or unclear:
+        if unclear or len(cells) > 1:  # one cell has nothing to go with
             firsts = {_cell_of(row): row for row in reversed(members)}
             stratum = _stratum(members[0], cells, unclear, labels[key], firsts)
             strata.append((stratum, cells))

@@ -32,6 +32,7 @@ SECTIONS = {
     "records": "Records",
 }
 _FOLDER = Path(__file__).parent
+_MAX_GROUPS = 18  # of points in one panel; of more, those of a data set go together
 
 
 def render(
@@ -355,12 +356,14 @@ def _forests(found: Hypothesis) -> list[Html]:
 def _scatters(points: Sequence[Point]) -> list[Html]:
     drawings = []
     for source in ("real", "simulated"):
+        own = [point for point in points if point.source == source]
+        few = len({(point.dataset, point.method) for point in own}) <= _MAX_GROUPS
         groups: dict[str, tuple[list[float], list[float]]] = {}
-        for point in points:
-            if point.source == source:
-                x, y = groups.setdefault(f"{point.dataset}, {point.method}", ([], []))
-                x.append(point.ncjsd)
-                y.append(point.gain)
+        for point in own:
+            name = f"{point.dataset}, {point.method}" if few else point.dataset
+            x, y = groups.setdefault(name, ([], []))
+            x.append(point.ncjsd)
+            y.append(point.gain)
         if groups:
             title = f"Cells of all strata, {source} data"
             drawing = figures.draw_scatter(

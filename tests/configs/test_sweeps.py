@@ -27,12 +27,16 @@ def leaves(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def shown_by(config: dict[str, Any]) -> frozenset[Any]:
-    """What a run of a config shows: settings of its module, networks and data; a mask's, of any."""
+    """What a run of a config shows: settings of its module, networks and data; a mask's, of any.
+
+    So are a distiller's, of any that label whole samples: there are many methods and data sets.
+    """
     small = {word.rpartition(".")[2] for word in small_and_simulated(config)}
     settings = [leaf for leaf in leaves(config) if leaf[0].rpartition(".")[2] not in small]
     classes = [leaf for leaf in settings if re.match(r"\.(data|model(.*network)?)\.class", leaf[0])]
     family = str([config.get("command"), *classes])
-    of_any = re.compile(r"\.mask($|\.init_args)")
+    dense = re.search("NYUDepth|SemanticKITTI", family)
+    of_any = re.compile(r"\.mask($|\.init_args)" if dense else r"\.(mask|.*distiller)($|\.)")
     return frozenset(("" if of_any.match(key) else family, key, value) for key, value in settings)
 
 

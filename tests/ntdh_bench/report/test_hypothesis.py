@@ -130,6 +130,8 @@ def test_too_few_cells_or_seeds() -> None:
     assert (one_seed.verdict, one_seed.ncjsd) == ("too few", None)
     assert (three_cells.verdict, three_cells.cells) == ("too few", 3)
     assert hypothesis.test_hypothesis([]) == hypothesis.Hypothesis([], [], [])
+    one_cell = [row for row in noisy(5, -0.05) if row["gap"] == 0]
+    assert hypothesis.test_hypothesis(one_cell) == hypothesis.Hypothesis([], [], [])
 
 
 def test_missing_runs_are_left_out_and_do_not_stop_the_rest() -> None:
