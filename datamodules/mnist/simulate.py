@@ -39,11 +39,12 @@ def write_simulated(root: Path, train: int = 4000, test: int = 1000, seed: int =
     """
     folders, inside = ("mnist", "bsds500"), (IDX_FOLDER, PHOTO_FOLDER)
     begin_simulated(root, folders, inside, train=train, test=test, seed=seed)
-    _write_digits(root / IDX_FOLDER, {"train": train, "test": test}, seed)
+    write_digits(root / IDX_FOLDER, {"train": train, "test": test}, seed)
     _write_photographs(root / PHOTO_FOLDER)
 
 
-def _write_digits(folder: Path, sizes: dict[str, int], seed: int) -> None:
+def write_digits(folder: Path, sizes: dict[str, int], seed: int) -> None:
+    """Write MNIST's IDX files: ``sizes["train"]`` and ``sizes["test"]`` digits."""
     from sklearn.datasets import load_digits
 
     originals, labels = load_digits(return_X_y=True)

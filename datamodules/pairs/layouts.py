@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ntdh_bench.errors import FileError
 from ntdh_bench.files.mat5 import read_mat5
 
-from .arrays import TEST, TRAIN
+from .arrays import TEST, TRAIN, PairedArrays
 
 Floats = NDArray[np.float64]
 
@@ -93,6 +93,24 @@ def drawn_split(target: NDArray[np.int64], share: float = 0.3) -> NDArray[np.int
         rows = random.permutation(np.flatnonzero(target == label))
         split[rows[: round(share * len(rows))]] = TEST
     return split
+
+
+def check_classes(
+    path: Path, arrays: PairedArrays, class_names: tuple[str, ...], remedy: str
+) -> None:
+    """Check that every class is there for training and for testing, and no other.
+
+    Raises:
+        FileError: one is missing, or there are more.
+    """
+    for name, part in (("training", TRAIN), ("test", TEST)):
+        present = set(arrays.target[arrays.split == part].tolist())
+        if strange := present - set(range(len(class_names))):
+            raise FileError(
+                f"{path}: class {min(strange)}, expected 0 to {len(class_names) - 1}; {remedy}"
+            )
+        if lacking := [word for label, word in enumerate(class_names) if label not in present]:
+            raise FileError(f"{path}: no {name} samples of {lacking[0]!r}; {remedy}")
 
 
 # -- simulated files -----------------------------------------------------------------------------

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
 
+import librosa
 import numpy as np
 import pytest
 import scipy.io
 from numpy.typing import NDArray
 
-from ntdh_bench.datamodules.pairs import avletters, bdgp, houston_hsi_lidar, lis_emg_imu, wiki
+from ntdh_bench.datamodules.pairs import (
+    av_mnist,
+    avletters,
+    bdgp,
+    houston_hsi_lidar,
+    lis_emg_imu,
+    seglearn_watch,
+    sp_sw_har,
+    utd_mhad,
+    wiki,
+)
 from ntdh_bench.datamodules.pairs.published import PublishedSet
 from tests.helpers import seconds_per_sample
 
@@ -67,9 +80,81 @@ def _houston(folder: Path) -> Loaded:
     return tuple(scipy.io.loadmat(folder / "HSI_LiDAR_FC" / f"{name}.mat")[name] for name in names)
 
 
+def _utd_mhad(folder: Path) -> Loaded:
+    found = []
+    for path in sorted((folder / "Skeleton").iterdir()):
+        stem = path.name.removesuffix("_skeleton.mat")
+        joints = scipy.io.loadmat(path)["d_skel"].transpose(2, 0, 1)
+        felt = scipy.io.loadmat(folder / "Inertial" / f"{stem}_inertial.mat")["d_iner"]
+        depth = scipy.io.loadmat(folder / "Depth" / f"{stem}_depth.mat")["d_depth"].astype(float)
+        moved = np.abs(np.diff(depth, axis=2)).clip(max=300).sum(2)
+        squares = moved.reshape(30, 8, 40, 8).mean((1, 3))
+        bones = (joints - joints[:, 3:4]).reshape(len(joints), 60)
+        found.append((_interpolated(bones, 32), _interpolated(felt, 64), squares / squares.max()))
+    return tuple(np.stack(part) for part in zip(*found, strict=True))
+
+
+def _sp_sw_har(folder: Path) -> Loaded:
+    windows: tuple[list[NDArray[np.floating]], ...] = ([], [])
+    for path in sorted(folder.glob("DATA/*/*_sp.csv")):
+        tables = [_table(path), _table(path.with_name(path.name.replace("_sp", "_sw")))]
+        start = max(times[0] for times, _, _ in tables)
+        end = min(times[-1] for times, _, _ in tables)
+        for first in np.arange(start, end - 999, 500):
+            times, _, labels = tables[0]
+            inside = labels[(times >= first) & (times < first + 1000)]
+            if np.unique(inside, return_counts=True)[1].max() < 0.8 * len(inside):
+                continue
+            grid = np.linspace(first, first + 1000, 32)
+            for found, (times, motion, _) in zip(windows, tables, strict=True):
+                found.append(np.stack([np.interp(grid, times, axis) for axis in motion.T], 1))
+    return tuple(np.stack(found) for found in windows)
+
+
+def _table(path: Path) -> tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.str_]]:
+    with path.open(newline="") as file:
+        rows = list(csv.reader(file))[1:]
+    numbers = np.array([[float(cell) for cell in row[:7]] for row in rows])
+    return numbers[:, 6], numbers[:, :6], np.array([row[7] for row in rows])
+
+
+def _seglearn(folder: Path) -> Loaded:
+    path = folder / "seglearn" / "data" / "watch_dataset.npy"
+    series = np.load(path, allow_pickle=True).item()["X"]
+    motion = np.concatenate([values.reshape(-1, 100, 6) for values in series])
+    return motion[..., :3], motion[..., 3:]
+
+
+def _av_mnist(folder: Path) -> Loaded:
+    names = sorted((folder / "recordings").glob("*.wav"))
+    spectra = []
+    for path in names:
+        audio, rate = librosa.load(path, sr=None)
+        mel = librosa.feature.melspectrogram(y=audio, sr=rate, n_fft=256, hop_length=64, n_mels=32)
+        spectra.append(_interpolated(librosa.power_to_db(mel, ref=np.max).T, 32).T)
+    digits = np.empty((len(names), 28, 28))
+    speakers = [path.name.split("_")[1] for path in names]
+    for prefix, tested in (("train", False), ("t10k", True)):
+        content = [
+            gzip.decompress((folder / "mnist" / f"{prefix}-{kind}-ubyte.gz").read_bytes())
+            for kind in ("images-idx3", "labels-idx1")
+        ]
+        images = np.frombuffer(content[0], np.uint8, offset=16).reshape(-1, 28, 28)
+        labels = np.frombuffer(content[1], np.uint8, offset=8)
+        rows = {digit: iter(np.flatnonzero(labels == digit)) for digit in range(10)}
+        for place, path in enumerate(names):
+            if (speakers[place] in ("eva", "finn")) is tested:
+                digits[place] = images[next(rows[int(path.name[0])])]
+    return np.stack(spectra), digits
+
+
 @pytest.mark.parametrize(
     ("info", "load"),
     [
+        (av_mnist.AV_MNIST, _av_mnist),
+        (seglearn_watch.SEGLEARN_WATCH, _seglearn),
+        (sp_sw_har.SP_SW_HAR, _sp_sw_har),
+        (utd_mhad.UTD_MHAD, _utd_mhad),
         (avletters.AVLETTERS, _avletters),
         (lis_emg_imu.LIS, _lis),
         (wiki.WIKI, _wiki),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import pickle
 import tarfile
 import tempfile
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,7 +33,17 @@ from ntdh_bench.datamodules.nyuv2.packed import read_packed
 from ntdh_bench.datamodules.nyuv2.pairs import PreparedFolder, prepared_pairs
 from ntdh_bench.datamodules.nyuv2.scenes import read_rgb
 from ntdh_bench.datamodules.nyuv2.voxels import GRID, read_voxels, write_voxels
-from ntdh_bench.datamodules.pairs import avletters, bdgp, houston_hsi_lidar, lis_emg_imu, wiki
+from ntdh_bench.datamodules.pairs import (
+    av_mnist,
+    avletters,
+    bdgp,
+    houston_hsi_lidar,
+    lis_emg_imu,
+    seglearn_watch,
+    sp_sw_har,
+    utd_mhad,
+    wiki,
+)
 from ntdh_bench.datamodules.pairs.arrays import PairedArrays
 from ntdh_bench.datamodules.ravdess import media
 from ntdh_bench.datamodules.ravdess.features import read_features
@@ -339,6 +351,59 @@ def _sign(folder: Path) -> Path:
 
 def _is_sign(sign: Any) -> bool:
     return bool(np.isfinite(sign.emg).all() and np.isfinite(sign.imu).all())
+
+
+def _mhad(kind: str, variable: str, values: Any) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        path = folder / f"a1_s1_t1_{kind}.mat"
+        scipy.io.savemat(path, {variable: values}, do_compression=kind == "depth")
+        return path
+
+    return write
+
+
+def _motion_map(path: Path) -> Any:
+    return utd_mhad._motion_map(utd_mhad._depth(path))
+
+
+def _watch(folder: Path) -> Path:
+    random = _random()
+    rows = [f"{','.join(map(str, random.normal(size=6)))},{10 * t},WALKING" for t in range(300)]
+    path = folder / "s01_01_sp.csv"
+    path.write_text("\n".join(["x_acc,y_acc,z_acc,x_gyro,y_gyro,z_gyro,timestamp,label", *rows]))
+    path.with_name("s01_01_sw.csv").write_text(path.read_text())
+    return path
+
+
+def _are_windows(windows: Any) -> bool:
+    shaped = windows.phone.shape == windows.watch.shape == (len(windows.activity), 32, 6)
+    return shaped and all(np.isfinite(part).all() for part in windows)
+
+
+def _seglearn(folder: Path) -> Path:
+    subject, exercise = (part.ravel() for part in np.mgrid[1:11, :7])
+    series = [_random().normal(size=(110, 6)) for _ in subject]
+    value = {"X": series, "y": exercise, "subject": subject}
+    path = folder / "watch_dataset.npy"
+    header = b"\x93NUMPY\x01\x00v\x00{'descr': '|O', 'fortran_order': False, 'shape': (), }"
+    content = pickle.dumps(np.array(value, dtype=object), protocol=2)
+    path.write_bytes(header.ljust(127) + b"\n" + content)
+    return path
+
+
+def _seglearn_wheel(folder: Path) -> Path:
+    inside = _seglearn(folder)
+    path = folder / "seglearn-1.2.5-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(inside, "seglearn/data/watch_dataset.npy")
+    inside.unlink()
+    return path
+
+
+def _digit(folder: Path) -> Path:
+    path = folder / "7_theo_12.wav"
+    path.write_bytes(ravdess_files.wav_bytes(seconds=0.1, rate=8000))
+    return path
 
 
 # -- SemanticKITTI -------------------------------------------------------------------------------
@@ -694,6 +759,8 @@ READERS = (
     Reader("cache_ravdess_values", _clips("values"), _read_clips, rebuilt=True,
            share=0.2),
     Reader("cache_ravdess_log", _log, _read_log, m.json_values, rebuilt=True, share=0.2),
+    Reader("av_mnist_wav", _digit, av_mnist._spoken,
+           valid=lambda v: v.shape == (32, 32) and np.isfinite(v).all(), share=0.5),
     Reader("avletters_lips_mat", _lips, avletters._read_lips, valid=_are_lips),
     Reader("avletters_htk", _htk, avletters._read_htk, valid=_finite),
     Reader("lis_json", _sign, lis_emg_imu._read_sign, m.json_values, _is_sign, share=0.3),
@@ -706,6 +773,15 @@ READERS = (
            valid=_are_paired),
     Reader("cremad_votes_csv", write_votes, read_votes, m.text,
            lambda v: all(len(c) == len(v.clips) and c.min() >= 0 for c in v.counts.values())),
+    Reader("utd_mhad_skeleton", _mhad("skeleton", "d_skel", np.ones((20, 3, 9))),
+           lambda p: utd_mhad._series(p, (20, 3, -1)), valid=_finite),
+    Reader("utd_mhad_depth", _mhad("depth", "d_depth", np.eye(240, 320, dtype=np.uint16)[:, :, None]
+                                   * np.arange(3, dtype=np.uint16)), _motion_map,
+           valid=lambda v: v.shape == (30, 40) and 0 <= v.min() <= v.max() <= 1, share=0.5),
+    Reader("sp_sw_har_csv", _watch, sp_sw_har._windows, m.text, _are_windows),
+    Reader("seglearn_npy", _seglearn, lambda p: seglearn_watch.read(p.parent), valid=_are_paired),
+    Reader("seglearn_wheel", _seglearn_wheel, lambda p: seglearn_watch.read(p.parent),
+           m.zipped(m.damaged), _are_paired, share=0.3),
     Reader("kitti_scan", _street("velodyne/000000.bin"), kitti.read_scan,
            valid=lambda v: v.ndim == 2 and v.shape[1] == 4),
     Reader("kitti_labels", _street("labels/000000.label"), lambda p: kitti.read_classes(p, 300),

@@ -8,13 +8,24 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ntdh_bench.datamodules.pairs import avletters, bdgp, houston_hsi_lidar, lis_emg_imu, wiki
+from ntdh_bench.datamodules.pairs import (
+    av_mnist,
+    avletters,
+    bdgp,
+    houston_hsi_lidar,
+    lis_emg_imu,
+    seglearn_watch,
+    sp_sw_har,
+    utd_mhad,
+    wiki,
+)
 from ntdh_bench.datamodules.pairs.arrays import PairedArrays
 from ntdh_bench.datamodules.pairs.published import PublishedSet
 from tests.typed import some
 
 SETS = (
-    avletters.AVLETTERS, bdgp.BDGP, houston_hsi_lidar.HOUSTON, lis_emg_imu.LIS, wiki.WIKI,
+    av_mnist.AV_MNIST, avletters.AVLETTERS, bdgp.BDGP, houston_hsi_lidar.HOUSTON, lis_emg_imu.LIS,
+    seglearn_watch.SEGLEARN_WATCH, sp_sw_har.SP_SW_HAR, utd_mhad.UTD_MHAD, wiki.WIKI,
 )  # fmt: skip
 
 
