@@ -155,6 +155,8 @@ class _MeanOfHeads(OfParts):
         super().__init__()
         self.teacher, self.student = teacher, student
         self.widths = [_inputs(teacher), _inputs(student)]
+        #: of both: what a distiller that takes the head over has to give it
+        self.in_features = sum(self.widths)
 
     def forward(self, features: Tensor) -> Tensor:
         first, second = torch.split(features, self.widths, self.dim)

@@ -132,7 +132,10 @@ def _projector(student: nn.Module, teacher: nn.Module, signed: bool) -> nn.Seque
 
 
 def _features(head: nn.Module) -> tuple[int, int]:
-    """Return the width of what a head takes, and its number of axes."""
+    """Return the width of what a head takes, and its number of axes.
+
+    A head that is no chain, where the first layer takes all, says it by ``in_features``.
+    """
     first = next((part for part in head.modules() if isinstance(part, _WEIGHTED)), None)
     if first is None:
         raise UserError(
@@ -140,5 +143,5 @@ def _features(head: nn.Module) -> tuple[int, int]:
             "layer with weights by distiller.student_head and distiller.teacher_head"
         )
     if isinstance(first, nn.Linear):
-        return first.in_features, 0
-    return first.in_channels, len(first.kernel_size)
+        return getattr(head, "in_features", first.in_features), 0
+    return getattr(head, "in_features", first.in_channels), len(first.kernel_size)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ntdh_bench.batch import both_inputs, inputs_of
 from ntdh_bench.composition import Config, read_config
-from ntdh_bench.distillers import KD
+from ntdh_bench.distillers import KD, FitNet, SimKD
 from ntdh_bench.errors import UserError
 from ntdh_bench.layers import FeatureTap
 from ntdh_bench.masks import FeatureMask
@@ -208,6 +208,23 @@ def test_a_teacher_of_both_teaches_a_student_of_one(kind: Any, tmp_path: Path) -
     attached(module, data, tmp_path)
     cached = module.frozen_teacher.outputs(batch, "test", data)["logits"]
     torch.testing.assert_close(cached, logits)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("distiller", [partial(FitNet, layer="hidden2"), SimKD])
+def test_features_before_the_head_are_distilled(
+    fusion: Any, distiller: Callable[[], Any], tmp_path: Path
+) -> None:
+    data = small_data()
+    data.teacher_inputs = "both"
+    module = distilling(teacher_fusion=fusion, distiller=distiller(), task_weight=0.0)
+    module.frozen_teacher.hold(module.frozen_teacher.untrained())
+    before = module.frozen_teacher.hash
+    trainer = quiet_trainer(tmp_path)
+    trainer.fit(module, datamodule=data)
+    assert 0 < trainer.callback_metrics["train/distill_loss"] < torch.inf
+    module.frozen_teacher.hold(module.frozen_teacher.network)
+    assert module.frozen_teacher.hash == before
 
 
 def test_one_alone_sees_both(tmp_path: Path) -> None:
