@@ -258,7 +258,7 @@ def draw_ranks(ranking: Ranking, name: str) -> str:
         half = (len(ranking.methods) + 1) // 2
         first_label = 1.0 + _BAR_STEP * len(ranking.alike)
         depth = first_label + half
-        figure = _figure(1.6 * _WIDTH, 0.6 + 0.21 * (depth + 2))
+        figure = _figure(1.2 * _WIDTH, 0.6 + 0.21 * (depth + 2))
         axes = figure.subplots()
         low, high = math.floor(ranking.ranks[0]), math.ceil(ranking.ranks[-1])
         high = max(high, low + math.ceil(ranking.difference or 1))
@@ -267,15 +267,15 @@ def draw_ranks(ranking: Ranking, name: str) -> str:
         if ranking.difference:
             _draw_bar(axes, low, low + ranking.difference, -1.6, _QUIET, 1.2)
             text = f"critical difference {ranking.difference:.2f}"
-            axes.text(low, -1.9, text, va="bottom", fontsize=8.5, color=_INK)
+            axes.text(low, -1.9, text, va="bottom", fontsize=9)
         for place, (method, rank) in enumerate(zip(ranking.methods, ranking.ranks, strict=True)):
             left = place < half
             y = first_label + (place if left else len(ranking.methods) - 1 - place)
             end = low if left else high
             axes.plot([rank, rank, end], [0, y, y], color=_QUIET, linewidth=0.8, clip_on=False)
             axes.annotate(
-                f"{method} ({rank:.2f})", (end, y), (-3 if left else 3, 0), va="center",
-                textcoords="offset points", ha="right" if left else "left", fontsize=8.5,
+                method, (end, y), (-3 if left else 3, 0), va="center",
+                textcoords="offset points", ha="right" if left else "left", fontsize=9,
             )  # fmt: skip
         for index, (first, last) in enumerate(ranking.alike):
             y = 0.75 + _BAR_STEP * index
@@ -289,7 +289,8 @@ def _draw_rank_axis(axes: Axes, low: int, high: int) -> None:
     axes.plot([low, high], [0, 0], color=_INK, linewidth=0.8, clip_on=False)
     for tick in range(low, high + 1):
         axes.plot([tick, tick], [-0.25, 0], color=_INK, linewidth=0.8, clip_on=False)
-        axes.text(tick, -0.4, str(tick), ha="center", va="bottom", fontsize=8.5)
+        if (tick - low) % (1 + (high - low) // 12) == 0:
+            axes.text(tick, -0.4, str(tick), ha="center", va="bottom", fontsize=9)
 
 
 def _draw_bar(axes: Axes, start: float, end: float, y: float, colour: str, width: float) -> None:
