@@ -86,7 +86,7 @@ def write_simulated(folder: Path, seed: int) -> None:
 
 BDGP = published_set(
     name="bdgp",
-    title="gene expression: images and words, five stages",
+    title="gene expression: images and words",
     modalities=("visual", "text"),
     class_names=tuple(f"stage {number}" for number in range(1, _CLASSES + 1)),
     licence="none stated (Berkeley Drosophila Genome Project; Cai et al. 2012)",

@@ -84,7 +84,7 @@ def write_simulated(folder: Path, seed: int) -> None:
 
 HOUSTON = published_set(
     name="houston_hsi_lidar",
-    title="land cover in pixels of one scene, fifteen kinds",
+    title="land cover in pixels of one scene",
     modalities=("hsi", "lidar"),
     class_names=_CLASSES,
     licence="terms of the IEEE GRSS Data Fusion Contest 2013",
