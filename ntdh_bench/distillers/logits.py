@@ -124,11 +124,11 @@ def nkd(
         ValueError: shapes do not fit, T is not positive, or a target lies outside ``[0, C)``.
     """
     check_logits(student_logits, teacher_logits, temperature)
-    divisor = beside(temperature, student_logits)
-    log_q, log_p = (target_nontarget(x, target)[0] for x in (student_logits, teacher_logits))
-    others_q, others_p = (
-        target_nontarget(x / divisor, target)[2] for x in (student_logits, teacher_logits)
-    )
+    sides = student_logits, teacher_logits
+    (log_q, _, others_q), (log_p, _, others_p) = (target_nontarget(x, target) for x in sides)
+    if isinstance(temperature, Tensor) or temperature != 1:
+        divisor = beside(temperature, student_logits)
+        others_q, others_p = (target_nontarget(x / divisor, target)[2] for x in sides)
     target_part = -mean_of(log_p.exp() * log_q)
     other_part = -mean_of((others_p.exp() * others_q).sum(dim=-1))
     return target_part + beside(gamma, other_part) * beside(temperature**2, other_part) * other_part

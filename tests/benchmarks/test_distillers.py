@@ -1,4 +1,6 @@
-"""RKD and CRD against the usual implementations, stacks against loops: ratios of one run.
+"""Methods against KD, RKD and CRD against the usual implementations, stacks against loops.
+
+Ratios are of one run.
 
 On a machine with other work, threads that wait for each other make the ratio of two meaningless.
 """
@@ -17,9 +19,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ntdh_bench.distillers import CRD, DKD, KD, PKT, RKD, SP, Distiller
+from ntdh_bench.distillers import (
+    CC,
+    CRD,
+    DIST,
+    DKD,
+    KD,
+    MLKD,
+    NKD,
+    PKT,
+    RKD,
+    SKD,
+    SP,
+    WTTM,
+    Distiller,
+)
 from ntdh_bench.distillers.base import OneByOne
 from ntdh_bench.distillers.functional import rkd
+from ntdh_bench.layers import AVERAGED_LOGITS
+from tests.helpers import methods
 
 pytestmark = pytest.mark.benchmark
 BATCH, N_DATA, NEGATIVES, WIDTH, MEMBERS = 64, 60_000, 16_384, 128, 50
@@ -93,6 +111,12 @@ def test_rkd_speed(threads: int, rows: int) -> None:
 STACKED: dict[str, Callable[[int], Distiller]] = {
     "KD": lambda k: KD(1.0 + k),
     "DKD": lambda k: DKD(temperature=1.0 + k),
+    "NKD": lambda k: NKD(1.0 + k),
+    "DIST": lambda k: DIST(1.0 + k),
+    "WTTM": lambda k: WTTM(1.0 + k),
+    "MLKD": lambda k: MLKD(weight=1.0 + k),
+    "SKD": lambda k: SKD(1.0 + k),
+    "CC": lambda k: CC(weight=1.0 + k, layer="hidden"),
     "SP": lambda k: SP(1.0 + k, layer="hidden"),
     "PKT": lambda k: PKT(1.0 + k, layer="hidden"),
     "RKD": lambda k: RKD(1.0 + k, layer="hidden"),
@@ -131,6 +155,55 @@ def test_stack_of_distillers(names: list[str], one_thread: None) -> None:
     )
 
 
+#: Without CRD, whose step is measured below.
+BESIDE_KD = {name: make for name, make in methods("hidden2").items() if name != "CRD"}
+DENSE_ROWS, DENSE_SAMPLES = 100_000, 8
+
+
+def one_step(distiller: Distiller, rows: int) -> Callable[[], object]:
+    """Loss and gradients on a batch of 10 classes and 256 features, or on rows of a dense one."""
+    torch.manual_seed(0)
+    samples = DENSE_SAMPLES if rows == DENSE_ROWS else rows
+    widths = {"logits": 10, "hidden2": 256}
+    distiller.build(widths, widths, samples, 0)
+    target, index = torch.randint(10, (rows,)), torch.arange(samples)
+    shapes = {"logits": (rows, 10), "hidden2": (samples, 256)}
+    if rows == DENSE_ROWS:
+        shapes[AVERAGED_LOGITS] = (samples, 10)
+    student = {name: torch.randn(shape, requires_grad=True) for name, shape in shapes.items()}
+    teacher = {name: torch.randn(shape) for name, shape in shapes.items()}
+    leaves = [*student.values(), *distiller.parameters()]
+
+    def step() -> object:
+        loss = distiller.distill(student, teacher, target, index)
+        return torch.autograd.grad(loss, leaves, allow_unused=True)
+
+    return step
+
+
+def best(run: Callable[[], object], seconds: float = 0.2) -> float:
+    """Shortest time of a run, of those that fit into some seconds."""
+    found, end = math.inf, time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        run()
+        found = min(found, time.perf_counter() - start)
+    return found
+
+
+@pytest.mark.parametrize("rows", [128, DENSE_ROWS])
+def test_every_method_beside_kd(rows: int, one_thread: None) -> None:
+    memory = dict(line.split() for line in run_lines(BESIDE_KD_MEMORY.format(rows=rows)))
+    print(f"\n{rows} rows: step, beside KD's; extra memory")
+    for name, make in BESIDE_KD.items():
+        kd, step = one_step(KD(), rows), one_step(make(), rows)
+        step(), kd()
+        usual, ours = map(min, zip(*((best(kd), best(step)) for _ in range(3)), strict=True))
+        print(
+            f"{name:10} {ours * 1e3:8.2f} ms {ours / usual:6.1f} x {float(memory[name]):7.1f} MiB"
+        )
+
+
 # The peak is reset before the step (ru_maxrss cannot be, and survives the start of a process).
 PEAK = """
 import re, torch
@@ -147,12 +220,30 @@ def extra(run):
 """
 
 
-def extra_memory(script: str) -> float:
-    """MiB that the last line of a script adds to what was resident before it."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+def run_lines(script: str) -> list[str]:
+    """Run a script that may call ``extra``; returns the lines that it prints."""
+    # What is freed goes back to the system, so that the next peak counts it again.
+    malloc = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | malloc
     command = [sys.executable, "-c", PEAK + script]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    return float(done.stdout)
+    return done.stdout.splitlines()
+
+
+def extra_memory(script: str) -> float:
+    """MiB that the last line of a script adds to what was resident before it."""
+    (line,) = run_lines(script)
+    return float(line)
+
+
+BESIDE_KD_MEMORY = """
+from tests.benchmarks.test_distillers import BESIDE_KD, one_step
+for name, make in BESIDE_KD.items():
+    step = one_step(make(), {rows})
+    step()
+    print(name, end=" ")
+    extra(step)
+"""
 
 
 RKD_MEMORY = """
