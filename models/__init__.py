@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .aicnet import AICNet
 from .base import NetworkCallable
+from .c2kd import C2KDModule
 from .camera import CameraNet
 from .cnn import AudioCNN, ImageCNN
 from .ddrnet import DDRNet
@@ -24,6 +25,7 @@ from .twodpass_module import TwoDPASSModule
 __all__ = [
     "AICNet",
     "AudioCNN",
+    "C2KDModule",
     "CameraNet",
     "ConcatFusion",
     "DDRNet",

@@ -47,6 +47,8 @@ class BenchModule(LightningModule):
     test_per_class: Sequence[float] = ()
     #: what the student is taught by; ``None``: the module has no frozen teacher
     frozen_teacher: FrozenTeacher | None = None
+    #: whether the frozen teacher is but where one starts that trains beside the student
+    trains_teacher: bool = False
     #: a checkpoint of the frozen teacher to use instead of training it
     teacher_checkpoint: str | None = None
     #: epochs of the frozen teacher's training; ``None``: as many as the student's

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ntdh_bench.distillers.logits import kd
+from ntdh_bench.distillers.precision import full_precision
+from ntdh_bench.divergence import nckl
+from ntdh_bench.rank_correlation import kendall_tau
 
 
 def mutual_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
@@ -26,3 +30,34 @@ def mutual_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float
     """
     to_student = kd(student_logits, teacher_logits.detach(), temperature)
     return to_student + kd(teacher_logits, student_logits.detach(), temperature)
+
+
+@full_precision
+def selected_nckl(
+    student_logits: Tensor, teacher_logits: Tensor, target: Tensor, threshold: float = 0.0
+) -> Tensor:
+    """Non-target KL both ways of the rows on whose order of the classes both networks agree.
+
+    The on-the-fly selection distillation of Huo et al., "C2KD: Bridging the Modality Gap for
+    Cross-Modal Knowledge Distillation", CVPR 2024: rows whose Kendall tau-b exceeds the threshold
+    (there 0) count, by the KL divergences between the classes that are not the target. Their code
+    multiplies the target's logit by 0, which leaves it the odds exp(0) among the others, and
+    divides by all rows, selected or not. Here the target is removed, and the mean is that of the
+    rows selected. The distribution that a network is compared with is detached.
+
+    Args:
+        student_logits: ``(N, C)``.
+        teacher_logits: the same shape.
+        target: int64 ``(N,)`` in ``[0, C)``.
+        threshold: tau-b that a row must exceed.
+
+    Returns:
+        Scalar in nats; 0 if no row is selected, or with two classes.
+
+    Raises:
+        ValueError: shapes do not fit, or a target lies outside ``[0, C)``.
+    """
+    selected = kendall_tau(student_logits, teacher_logits) > threshold
+    rows = nckl(teacher_logits.detach(), student_logits, target)
+    rows = rows + nckl(student_logits.detach(), teacher_logits, target)
+    return torch.where(selected, rows, 0).sum() / selected.sum().clamp(min=1)

@@ -225,7 +225,8 @@ class FeatureMask(Mask):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse modules without a teacher (Lightning hook)."""
-        if described(pl_module).frozen_teacher is None:
+        module = described(pl_module)
+        if module.frozen_teacher is None or module.trains_teacher:
             raise UserError(
                 f"FeatureMask masks the teacher of a DistillationModule, not a "
                 f"{type(pl_module).__name__}: remove the mask"

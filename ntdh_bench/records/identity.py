@@ -24,7 +24,12 @@ _DISTILLATION_ONLY = (
     "teacher_epochs", "teacher_inputs", "teacher_fusion",
 )  # fmt: skip
 # What else a module of a method's own is told that no student without KD has.
-_OF_METHOD = {"ntdh_bench.models.MutualModule": ("temperature",)}
+_OF_METHOD: dict[str, tuple[str, ...]] = {
+    "ntdh_bench.models.MutualModule": ("temperature",),
+    "ntdh_bench.models.C2KDModule": (
+        "layer", "student_layer", "teacher_layer", "threshold", "proxy_weight",
+    ),
+}  # fmt: skip
 
 
 class Place(NamedTuple):

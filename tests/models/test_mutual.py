@@ -13,11 +13,12 @@ from torch.nn.functional import cross_entropy
 from ntdh_bench.cli import main
 from ntdh_bench.contract import StackMember
 from ntdh_bench.datamodules.synthetic import SyntheticDataModule
-from ntdh_bench.distillers.mutual import mutual_kl
+from ntdh_bench.distillers.mutual import mutual_kl, selected_nckl
 from ntdh_bench.divergence import flatten_dense
 from ntdh_bench.errors import NotStackable, UserError
 from ntdh_bench.masks import FeatureMask, SampleMask
-from ntdh_bench.models import DistillationModule, MutualModule, TeacherModule
+from ntdh_bench.models import C2KDModule, DistillationModule, MutualModule, TeacherModule
+from ntdh_bench.models.c2kd import Proxy
 from ntdh_bench.models.mutual import PairModule
 from tests.fake_gpu import GPU, fake_gpu, moved, moved_batch
 from tests.helpers import (
@@ -32,7 +33,7 @@ from tests.helpers import (
     small_data,
     weights,
 )
-from tests.models.test_dense import Streets, student_network, teacher_network
+from tests.models.test_dense import Segmenter, Streets, student_network, teacher_network
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,14 @@ def make(**settings: Any) -> MutualModule:
     return MutualModule(network, network, CLASSES, **{"optimizer": optimizer, **settings})
 
 
-MODULES: dict[str, Any] = {"Mutual": make}
+def c2kd(trained: torch.nn.Module | None = None, **settings: Any) -> C2KDModule:
+    """A C2KDModule with a teacher to start from: an untrained one of its own seed, or another."""
+    module = C2KDModule(network, network, CLASSES, **{"optimizer": optimizer, **settings})
+    module.frozen_teacher.hold(trained or module.frozen_teacher.untrained())
+    return module
+
+
+MODULES: dict[str, Any] = {"Mutual": make, "C2KD": c2kd}
 
 
 def test_mutual_learning_is_two_cross_entropies_and_kl_both_ways(
@@ -84,7 +92,8 @@ def test_trains_both_networks_and_measures_them(
     make_module: Any, precision: Any, data: SyntheticDataModule, tmp_path: Path
 ) -> None:
     module = make_module()
-    before = weights(module)
+    before: dict[str, torch.Tensor] = {}
+    module.on_train_start = lambda: before.update(weights(module))
     trainer = quiet_trainer(tmp_path, epochs=4, precision=precision, gradient_clip_val=1.0)
     trainer.fit(module, datamodule=data)
     trained = [name for name, _ in module.named_parameters()]
@@ -143,6 +152,8 @@ def test_a_step_waits_for_no_gpu(
     make_module: Any, data: SyntheticDataModule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module, batch = make_module(), next(data.batches("train", batch_size=8))
+    monkeypatch.setattr(PairModule, "data", data)
+    module.setup("fit")
     with fake_gpu():
         moved(module)
         assert module.training_step(moved_batch(batch), 0).device == GPU
@@ -170,7 +181,7 @@ def test_networks_that_do_not_fit_are_named(data: SyntheticDataModule, tmp_path:
             quiet_trainer(tmp_path).fit(module, datamodule=data)
 
 
-@pytest.mark.parametrize("overlay", ["mutual"])
+@pytest.mark.parametrize("overlay", ["mutual", "c2kd"])
 def test_its_record_goes_with_the_control_of_the_same_student(
     overlay: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -187,4 +198,118 @@ def test_its_record_goes_with_the_control_of_the_same_student(
     assert "student without KD" in capsys.readouterr().out
 
 
-MODULES_BY_OVERLAY = {"mutual": "Mutual"}
+MODULES_BY_OVERLAY = {"mutual": "Mutual", "c2kd": "C2KD"}
+
+
+# -- C2KD ----------------------------------------------------------------------------------------
+
+
+def test_c2kd_is_the_sum_of_its_terms(data: SyntheticDataModule, tmp_path: Path) -> None:
+    module = attached(c2kd(threshold=0.2, proxy_weight=0.5, distill_weight=2.0), data, tmp_path)
+    batch = next(data.batches("train"))
+    target = batch["target"]
+    nets = {"student": module.student, "teacher": module.teacher}
+    logits, proxies = {}, {}
+    for side, net in nets.items():
+        features = net.hidden2(net.hidden1(net.flatten(batch[side])))
+        logits[side] = net.head(features)
+        proxies[side] = module.proxies[side](features, torch.Size())
+    task = sum(cross_entropy(values, target) for values in logits.values())
+    own = sum(mutual_kl(logits[side], proxies[side]) for side in nets)
+    between = selected_nckl(proxies["student"], proxies["teacher"], target, 0.2)
+    assert between > 0
+    torch.testing.assert_close(module.training_step(batch, 0), task + 0.5 * own + 2.0 * between)
+
+
+def test_c2kds_teacher_starts_from_the_trained_one_and_goes_on(
+    data: SyntheticDataModule, tmp_path: Path
+) -> None:
+    trained = network()
+    module = c2kd(trained)
+    begun: list[bool] = []
+    module.on_train_start = lambda: begun.append(  # type: ignore[method-assign]
+        equal(weights(module.teacher), weights(trained))
+    )
+    quiet_trainer(tmp_path).fit(module, datamodule=data)
+    assert begun == [True]
+    assert not equal(weights(module.teacher), weights(trained))
+    other = C2KDModule(network, network, CLASSES, optimizer=optimizer)
+    with pytest.raises(UserError, match="has no teacher"):
+        quiet_trainer(tmp_path).fit(other, datamodule=data)
+
+
+def test_c2kd_goes_on_from_a_checkpoint_and_is_loaded_without_data(
+    data: SyntheticDataModule, tmp_path: Path
+) -> None:
+    whole, first = c2kd(), c2kd()
+    quiet_trainer(tmp_path, epochs=2).fit(whole, datamodule=data)
+    trainer = quiet_trainer(tmp_path)
+    trainer.fit(first, datamodule=data)
+    trainer.save_checkpoint(path := tmp_path / "c2kd.ckpt")
+    again = c2kd()
+    quiet_trainer(tmp_path, epochs=2).fit(again, datamodule=data, ckpt_path=path)
+    assert equal(weights(again), weights(whole))
+    given = {"teacher_network": network, "student_network": network, "optimizer": optimizer}
+    loaded = C2KDModule.load_from_checkpoint(path, weights_only=True, **given)
+    assert equal(weights(loaded.proxies), weights(first.proxies))
+
+
+def test_a_proxy_of_one_row_uses_the_statistics_so_far() -> None:
+    proxy = Proxy(6, 3)
+    rows = torch.randn(16, 6)
+    proxy(rows, torch.Size())
+    before = weights(proxy)
+    one = proxy(rows[:1], torch.Size())
+    assert equal(weights(proxy), before)
+    proxy.eval()
+    torch.testing.assert_close(one, proxy(rows[:1], torch.Size()))
+
+
+def test_a_proxy_averages_positions_or_classifies_each() -> None:
+    proxy = Proxy(6, 3).eval()
+    maps = torch.randn(2, 6, 4, 5)
+    torch.testing.assert_close(proxy(maps, torch.Size()), proxy(maps.mean((2, 3)), torch.Size()))
+    same = proxy(maps, torch.Size((4, 5)))
+    torch.testing.assert_close(same[:, :, 2, 3], proxy(maps[:, :, 2, 3], torch.Size()))
+    assert proxy(maps, torch.Size((8, 10))).shape == (2, 3, 8, 10)
+
+
+class Pooling(Segmenter):
+    """Looks at its features without positions as well."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.pooled = torch.nn.Flatten()
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        small = self.small(image)
+        self.pooled(small.mean((2, 3)))
+        logits: torch.Tensor = self.head(self.up(small))
+        return logits
+
+
+def test_c2kd_in_dense_tasks(tmp_path: Path) -> None:
+    def dense(**settings: Any) -> C2KDModule:
+        module = C2KDModule(
+            teacher_network, partial(Pooling, 5), 5, **{"optimizer": optimizer, **settings}
+        )
+        module.frozen_teacher.hold(teacher_network())
+        return module
+
+    module = dense(layer="small")
+    trainer = quiet_trainer(tmp_path, epochs=2)
+    trainer.fit(module, datamodule=Streets())
+    assert trainer.callback_metrics["train/distill_loss"] > 0
+    module = dense(teacher_layer="small", student_layer="pooled")
+    with pytest.raises(UserError, match="student's layer 'pooled' gives 0 spatial dimensions"):
+        quiet_trainer(tmp_path).fit(module, datamodule=Streets())
+
+
+def test_settings_of_c2kd_that_cannot_be() -> None:
+    for settings, message in (
+        ({"threshold": 1.5}, r"model\.threshold is 1\.5: it must lie in \[-1, 1\]"),
+        ({"proxy_weight": -1.0}, r"model\.proxy_weight is -1\.0"),
+        ({"layer": "hidden9"}, "no layer 'hidden9'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            c2kd(**settings)
