@@ -29,7 +29,7 @@ from ..mnist.idx import Bytes, read_images, read_labels
 from ..mnist.simulate import write_digits
 from ..ravdess.media import samples
 from .arrays import TEST, TRAIN, PairedArrays
-from .layouts import Floats, check_classes, latent, resampled, shown, waves
+from .layouts import Floats, check_classes, latent, resampled, shown, tracked, waves
 from .published import published_set
 
 _DIGITS = tuple("0123456789")
@@ -70,7 +70,8 @@ def read(folder: Path) -> PairedArrays:
     digit = np.empty((len(recordings), 28, 28), np.uint8)
     for part in (TRAIN, TEST):
         digit[split == part] = _written(folder, part, target[split == part])
-    speech = np.stack([_spoken(recording.path) for recording in recordings])
+    paths = [recording.path for recording in recordings]
+    speech = np.stack([_spoken(path) for path in tracked("AV-MNIST", paths)])
     arrays = PairedArrays({"speech": speech, "digit": digit}, target, split, group)
     check_classes(folder, arrays, _DIGITS, _REMEDY)
     return arrays

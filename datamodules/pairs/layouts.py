@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ntdh_bench.errors import FileError
 from ntdh_bench.files.mat5 import read_mat5
+from ntdh_bench.progress import progress_bar
 
 from .arrays import TEST, TRAIN, PairedArrays
 
 Floats = NDArray[np.float64]
+Item = TypeVar("Item")
 
 _MAX_MAT_BYTES = 1 << 24
 _LARGEST = 1e30
@@ -71,6 +74,14 @@ def classes_of(path: Path, labels: NDArray[Any], count: int, remedy: str) -> NDA
     if not np.array_equal(found, first + np.arange(count)):
         raise FileError(f"{path}: the labels are not {count} classes from 0 or 1; {remedy}")
     return labels.ravel().astype(np.int64) - first
+
+
+def tracked(name: str, items: Sequence[Item]) -> Iterator[Item]:
+    """Yield items, with a progress bar on a terminal: some sets take minutes to read."""
+    with progress_bar(f"reading {name}", len(items)) as update:
+        for item in items:
+            yield item
+            update(advance=1)
 
 
 def resampled(series: NDArray[Any], length: int) -> Floats:

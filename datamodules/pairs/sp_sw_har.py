@@ -25,7 +25,7 @@ from ntdh_bench.files.reading import reading
 from ntdh_bench.files.text import read_text
 
 from .arrays import TEST, TRAIN, PairedArrays
-from .layouts import Floats, check_classes, inner, latent, shown
+from .layouts import Floats, check_classes, inner, latent, shown, tracked
 from .published import published_set
 
 _ACTIVITIES = ("SEATED", "STANDING_UP", "WALKING", "TURNING", "SITTING_DOWN")
@@ -69,7 +69,7 @@ def read(folder: Path) -> PairedArrays:
     folder = inner(folder, "DATA")
     paths = [path for sub in visible(folder, "s*") for path in visible(sub, "*_sp.csv")]
     subjects, found = [], []
-    for path in paths:
+    for path in tracked("SP-SW-HAR", paths):
         match = _NAME.fullmatch(path.name)
         if match is None:
             raise FileError(f"{path} is not called like s01_01_sp.csv; {_REMEDY}")

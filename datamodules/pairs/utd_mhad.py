@@ -23,7 +23,17 @@ from ntdh_bench.files.listing import visible
 from ntdh_bench.files.mat5 import read_mat5_arrays
 
 from .arrays import TEST, TRAIN, PairedArrays
-from .layouts import Floats, check_classes, inner, latent, measured, resampled, shown, waves
+from .layouts import (
+    Floats,
+    check_classes,
+    inner,
+    latent,
+    measured,
+    resampled,
+    shown,
+    tracked,
+    waves,
+)
 from .published import published_set
 
 _ACTIONS = (
@@ -35,13 +45,13 @@ _ACTIONS = (
 )  # fmt: skip
 _MODALITIES = ("skeleton", "inertial", "depth_motion")
 _FOLDERS = ("Skeleton", "Inertial", "Depth")
-_NAME = re.compile(r"a([1-9]|1\d|2[0-7])_s([1-8])_t([1-4])_skeleton\.mat")
+_NAME = re.compile(r"(a([1-9]|1\d|2[0-7])_s([1-8])_t[1-4])_skeleton\.mat")
 _JOINTS, _HIP = 20, 3  # the centre of the hips is the fourth
 _HEIGHT, _WIDTH, _SIDE = 240, 320, 8  # pixels, and those of a square that becomes one
-_LENGTH = {"Skeleton": 32, "Inertial": 64}
+_FRAMES, _SAMPLES = 32, 64
 _FARTHEST = 65_535  # mm
 _FAR = 300  # mm: what moves further from a frame to the next is the edge of something
-_MAX_BYTES, _MOST_FRAMES = 1 << 26, 2000
+_MAX_BYTES, _LONGEST = 1 << 26, 2000
 _REMEDY = "expected Skeleton, Inertial and Depth of UTD-MHAD, *.mat unpacked"
 
 
@@ -65,7 +75,8 @@ def read(folder: Path) -> PairedArrays:
     """
     folder = inner(folder, "utd_mhad")
     sequences = _sequences(folder / _FOLDERS[0])
-    features = [_features(folder, sequence.name) for sequence in sequences]
+    names = [sequence.name for sequence in sequences]
+    features = [_features(folder, name) for name in tracked("UTD-MHAD", names)]
     group = np.array([sequence.subject for sequence in sequences])
     arrays = PairedArrays(
         {
@@ -81,14 +92,13 @@ def read(folder: Path) -> PairedArrays:
 
 
 def _sequences(folder: Path) -> list[_Sequence]:
-    matches = [_NAME.fullmatch(path.name) for path in visible(folder, "*.mat")]
-    found = [
-        _Sequence(match[0].removesuffix("_skeleton.mat"), int(match[1]), int(match[2]))
-        for match in matches
-        if match
-    ]
+    found = []
+    for path in visible(folder, "*.mat"):
+        if not (match := _NAME.fullmatch(path.name)):
+            raise FileError(f"{path} is not called like a1_s1_t1_skeleton.mat; {_REMEDY}")
+        found.append(_Sequence(match[1], int(match[2]), int(match[3])))
     if not found:
-        raise FileError(f"{folder}: no files called like a1_s1_t1_skeleton.mat; {_REMEDY}")
+        raise FileError(f"{folder}: no *_skeleton.mat in it; {_REMEDY}")
     return sorted(found)
 
 
@@ -98,17 +108,17 @@ def _features(folder: Path, name: str) -> tuple[NDArray[np.float32], ...]:
     joints = _series(skeleton, (_JOINTS, 3, -1)).transpose(2, 0, 1)
     joints = (joints - joints[:, _HIP : _HIP + 1]).reshape(len(joints), -1)
     return (
-        resampled(joints, _LENGTH["Skeleton"]).astype(np.float32),
-        resampled(_series(inertial, (-1, 6)), _LENGTH["Inertial"]).astype(np.float32),
+        resampled(joints, _FRAMES).astype(np.float32),
+        resampled(_series(inertial, (-1, 6)), _SAMPLES).astype(np.float32),
         _motion_map(_depth(depth)),
     )
 
 
-def _depth(path: Path) -> NDArray[Any]:
+def _depth(path: Path) -> NDArray[np.uint16]:
     depth = _stored(path, (_HEIGHT, _WIDTH, -1))
     if depth.dtype.kind not in "iu" or depth.min() < 0 or depth.max() > _FARTHEST:
         raise FileError(f"{path}: not whole numbers from 0 to {_FARTHEST}; {_REMEDY}")
-    return depth
+    return depth.astype(np.uint16, copy=False)
 
 
 def _series(path: Path, shape: tuple[int, ...]) -> Floats:
@@ -121,16 +131,17 @@ def _stored(path: Path, shape: tuple[int, ...]) -> NDArray[Any]:
     found = arrays[0] if len(arrays) == 1 else np.empty(0)
     frames = found.shape[shape.index(-1)] if found.ndim == len(shape) else 0
     wanted = tuple(frames if side == -1 else side for side in shape)
-    if found.shape != wanted or not 0 < frames <= _MOST_FRAMES:
+    if found.shape != wanted or not 0 < frames <= _LONGEST:
         expected = str(shape).replace("-1", "F")
         raise FileError(f"{path}: not one array of numbers {expected}; {_REMEDY}")
     return found
 
 
-def _motion_map(depth: NDArray[Any]) -> NDArray[np.float32]:
+def _motion_map(depth: NDArray[np.uint16]) -> NDArray[np.float32]:
     """Return the depth motion map (30, 40) of frames (240, 320, F) in mm."""
-    frames = depth.T.astype(np.int32)  # as they lie in the file: a frame after the other
-    moved = np.minimum(np.abs(np.diff(frames, axis=0)), _FAR).sum(0)
+    before, after = depth.T[:-1], depth.T[1:]  # as they lie in the file: a frame after the other
+    change = np.maximum(before, after) - np.minimum(before, after)
+    moved = np.minimum(change, _FAR).sum(0, dtype=np.int32)
     rows, columns = _HEIGHT // _SIDE, _WIDTH // _SIDE
     sums = moved.reshape(columns, _SIDE, rows, _SIDE).sum((1, 3)).T.astype(np.float32)
     return np.asarray(sums / max(sums.max(), np.float32(1)))
@@ -138,8 +149,7 @@ def _motion_map(depth: NDArray[Any]) -> NDArray[np.float32]:
 
 # -- simulated files -----------------------------------------------------------------------------
 
-_TRIALS = 1
-_FRAMES = 4
+_FEWEST = 4  # frames
 _AWAY = np.array([[0], [0], [2.5]])  # metres from the camera
 
 
@@ -148,25 +158,20 @@ def write_simulated(folder: Path, seed: int) -> None:
 
     Skeleton, sensor and hand show the same motion, each with noise of its own.
     """
-    names = [
-        (action, subject, trial)
-        for action in range(1, len(_ACTIONS) + 1)
-        for subject in range(1, 9)
-        for trial in range(1, _TRIALS + 1)
-    ]
-    hidden = latent(np.array([action - 1 for action, _, _ in names]), 10, 0.4, seed)
+    action, subject = (part.ravel() for part in np.mgrid[1 : len(_ACTIONS) + 1, 1:9])
+    hidden = latent(action - 1, 10, 0.4, seed)
     joints = 0.2 * shown(hidden, (_JOINTS * 3, 3), 0.8, seed + 1)
     inertial = shown(hidden, (6, 4), 0.5, seed + 2)
     hand = shown(hidden, (2, 3), 0.2, seed + 3)
     random = np.random.default_rng(seed + 4)
     for kind in _FOLDERS:
         (folder / kind).mkdir(parents=True, exist_ok=True)
-    for row, (action, subject, trial) in enumerate(names):
-        frames = int(random.integers(_FRAMES, _FRAMES + 2))
+    for row in range(len(action)):
+        frames = int(random.integers(_FEWEST, _FEWEST + 2))
         pose = _AWAY + (joints[row] @ waves(3, frames)).reshape(_JOINTS, 3, frames)
         felt = (inertial[row] @ waves(4, 40 + 15 * frames)).T
         depth = _silhouette(hand[row] @ waves(3, frames), random)
-        stem = f"a{action}_s{subject}_t{trial}"
+        stem = f"a{action[row]}_s{subject[row]}_t1"
         _write(folder, "Skeleton", stem, "d_skel", pose)
         _write(folder, "Inertial", stem, "d_iner", felt + 0.3 * random.normal(size=felt.shape))
         _write(folder, "Depth", stem, "d_depth", depth)

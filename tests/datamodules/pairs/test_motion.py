@@ -115,11 +115,15 @@ def test_utd_mhad_that_is_broken(
 
 
 def test_utd_mhad_that_lacks_files(tmp_path: Path) -> None:
-    with pytest.raises(FileError, match=r"no files called like a1_s1_t1_skeleton\.mat"):
+    with pytest.raises(FileError, match=r"no \*_skeleton\.mat in it"):
         utd_mhad.read(tmp_path)
     _sequence(tmp_path)
     with pytest.raises(FileError, match="no training samples of 'swipe right'; expected Skeleton"):
         utd_mhad.read(tmp_path)
+    (tmp_path / "Skeleton" / "a28_s1_t1_skeleton.mat").touch()
+    with pytest.raises(FileError, match=r"a28_s1_t1_skeleton\.mat is not called like a1_s1_t1_"):
+        utd_mhad.read(tmp_path)
+    (tmp_path / "Skeleton" / "a28_s1_t1_skeleton.mat").unlink()
     (tmp_path / "Depth" / "a1_s1_t1_depth.mat").unlink()
     with pytest.raises(FileError, match=r"a1_s1_t1_depth\.mat is missing; expected Skeleton"):
         utd_mhad.read(tmp_path)
