@@ -88,6 +88,8 @@ HYPOTHESIS, H_TESTS = (
 )
 PAIRING, PAIR_TESTS = "ntdh_bench/report/pairing.py", "tests/ntdh_bench/report/test_pairing.py"
 BOTH_TESTS = "tests/models/test_multimodal.py"
+RANKS, RANK_TESTS = "ntdh_bench/report/ranks.py", "tests/ntdh_bench/report/test_ranks.py"
+OVERVIEW, OVER_TESTS = "ntdh_bench/report/overview.py", "tests/ntdh_bench/report/test_overview.py"
 
 MUTANTS = (
     # -- divergences
@@ -244,6 +246,9 @@ MUTANTS = (
            JOB_TESTS),
     Mutant("a list of members that is not its folder's", "ntdh_bench/sweep/store.py",
            "digest(members) != folder.name or ", "", JOB_TESTS),
+    Mutant("runs without data are all tried", "ntdh_bench/sweep/driver.py",
+           "if (data := _data_of(job.runs[0])) in self._no_data:",
+           "if (data := _data_of(job.runs[0])) is None:", "tests/ntdh_bench/sweep/test_driver.py"),
     # -- the loss, and what a run without KD is
     Mutant("the task weight does not count", MODULE,
            "loss = self.task_weight * task\n", "loss = task\n", M_TESTS),
@@ -350,6 +355,28 @@ MUTANTS = (
     Mutant("the divergence after distillation", PAIRING,
            "value = None if control is None else control[",
            "value = None if control is None else row[", PAIR_TESTS),
+    Mutant("a control of other weights is matched", PAIRING,
+           'control["task_weight"] == sum(weights)', "True", PAIR_TESTS),
+    Mutant("a control from anywhere in the experiment", PAIRING,
+           "if _is_beside(row, control)]", "]", PAIR_TESTS),
+    Mutant("the lowest score is best", RANKS,
+           "[-scores[name][method] for method in methods]",
+           "[scores[name][method] for method in methods]", RANK_TESTS),
+    Mutant("a critical difference of Tukey's", RANKS,
+           "studentized_range.ppf(1 - level, methods, np.inf)) / math.sqrt(2)",
+           "studentized_range.ppf(1 - level, methods, np.inf))", RANK_TESTS),
+    Mutant("bars over what is told apart", RANKS,
+           "ranks[last] - ranks[first] < difference", "ranks[last] - ranks[first] <= difference",
+           RANK_TESTS),
+    Mutant("pairs are told apart where no difference was found", RANKS,
+           "if self.p >= LEVEL:", "if False:", RANK_TESTS),
+    Mutant("a lucky seed counts", OVERVIEW,
+           'for row in rows if (protocol, row["seed"]) in common)', "for row in rows)", OVER_TESTS),
+    Mutant("a protocol counts as a data set", OVERVIEW,
+           'sets = by_key(rows, lambda row: str(row["dataset"]))', "sets = by_key(rows, _protocol)",
+           OVER_TESTS),
+    Mutant("trials are ranked", OVERVIEW,
+           'if row["protocol"] != TRIAL]', "]", OVER_TESTS),
     # -- records
     Mutant("ranges are not checked", f"{RECORDS}columns.py",
            "if not low - _ROUNDING <= value <= high + _ROUNDING:", "if False:", REC_TESTS),
