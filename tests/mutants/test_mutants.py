@@ -32,6 +32,7 @@ class Mutant(NamedTuple):
     tests: str
 
 
+PAIRS, MOTION_TESTS = "datamodules/pairs/", "tests/datamodules/pairs/test_motion.py"
 DIVERGENCE, D_TESTS = "ntdh_bench/divergence.py", "tests/ntdh_bench/test_divergence.py"
 LOSSES, L_TESTS = (
     "ntdh_bench/distillers/functional.py",
@@ -385,6 +386,24 @@ MUTANTS = (
            'model.get("task_weight") if lam is None else lam', REC_TESTS),
     Mutant("the record of another run", f"{RECORDS}files.py",
            'if record.get("run") != run:', "if False:", REC_TESTS),
+    # -- paired sets
+    Mutant("edges of what moves count in full", f"{PAIRS}utd_mhad.py",
+           "np.minimum(change, _FAR).sum", "change.sum", MOTION_TESTS),
+    Mutant("subjects on the other side", f"{PAIRS}utd_mhad.py",
+           "np.where(group % 2, TRAIN, TEST)", "np.where(group % 2, TEST, TRAIN)", MOTION_TESTS),
+    Mutant("windows from before both devices record", f"{PAIRS}sp_sw_har.py",
+           "start = max(phone", "start = min(phone", MOTION_TESTS),
+    Mutant("windows of 80 % are left out", f"{PAIRS}sp_sw_har.py",
+           "(most >= _PURITY * total)", "(most > _PURITY * total)", MOTION_TESTS),
+    Mutant("a text that stands for many series", f"{PAIRS}seglearn_watch.py",
+           "if sum(array.nbytes for array in packed) > _MAX_BYTES:", "if False:", MOTION_TESTS),
+    Mutant("training digits for testing", f"{PAIRS}av_mnist.py",
+           'TEST: "t10k"}', 'TEST: "train"}', "tests/datamodules/pairs/test_av_mnist.py"),
+    Mutant("a pickle may name anything", "ntdh_bench/files/pickled.py",
+           "if name not in _GLOBALS:", "if False:", "tests/ntdh_bench/files/test_pickled.py"),
+    Mutant("a pickle of any length", "ntdh_bench/files/pickled.py",
+           "islice(pickletools.genops(content), _MAX_STEPS)", "pickletools.genops(content)",
+           "tests/ntdh_bench/files/test_pickled.py"),
     # -- many runs
     Mutant("the mask keeps the seed of another run", "ntdh_bench/parsing/configs.py",
            'return [part for part in _LINKED if "seed"',

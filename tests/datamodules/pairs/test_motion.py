@@ -56,17 +56,30 @@ def test_utd_mhad_is_read_as_published(action: int, data_root: Path) -> None:
         assert array.dtype == expected.modalities[name].dtype
 
 
-def test_utd_mhad_has_the_published_order(data_root: Path, tmp_path: Path) -> None:
-    expected = read_arrays(data_root / "pairs" / "utd_mhad.npz")
+@pytest.fixture
+def sequences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PairedArrays:
+    """What is read where files have the published names, whatever is in them."""
+    (tmp_path / "Skeleton").mkdir()
     for action, subject, trial in product(range(1, 28), range(1, 9), range(1, 5)):
         stem = f"a{action}_s{subject}_t{trial}"
         if stem not in ABSENT:
-            (tmp_path / f"{stem}_skeleton.mat").touch()
-    found = utd_mhad._sequences(tmp_path)
-    assert [sequence.action - 1 for sequence in found] == expected.target.tolist()
-    assert [sequence.subject for sequence in found] == some(expected.group).tolist()
-    odd = np.array([sequence.subject % 2 for sequence in found])
-    np.testing.assert_array_equal(some(expected.split), 1 - odd)
+            (tmp_path / "Skeleton" / f"{stem}_skeleton.mat").touch()
+    monkeypatch.setattr(utd_mhad, "_features", lambda *_: (np.zeros(1),) * 3)
+    return utd_mhad.read(tmp_path)
+
+
+def test_utd_mhad_has_the_published_order(sequences: PairedArrays, data_root: Path) -> None:
+    expected = read_arrays(data_root / "pairs" / "utd_mhad.npz")
+    for name in ("target", "split", "group"):
+        np.testing.assert_array_equal(getattr(sequences, name), getattr(expected, name))
+
+
+def test_utd_mhad_is_split_by_subject(sequences: PairedArrays) -> None:
+    assert sequences.target[:32].tolist() == [9] * 32  # a10 comes before a1
+    assert some(sequences.group)[:6].tolist() == [1, 1, 1, 1, 2, 2]
+    trained = set(some(sequences.group)[some(sequences.split) == 0].tolist())
+    assert trained == {1, 3, 5, 7}
+    assert np.bincount(some(sequences.split)).tolist() == [431, 430]
 
 
 def test_utd_mhad_features_by_hand(tmp_path: Path) -> None:
