@@ -20,7 +20,7 @@ class DIST(LogitDistiller):
         beta: weight of the correlations over the classes of a row.
         gamma: weight of the correlations over the rows of a class.
         temperature: T > 0; 1 on ImageNet, 4 on CIFAR-100.
-        weight: factor of the term; 2 in the paper, there as beta = gamma = 2.
+        weight: factor of the term; 2, the paper's beta and gamma.
 
     Raises:
         UserError: a temperature that is not above 0, or a weight below 0.

@@ -65,7 +65,8 @@ def mlkd(
     """Multi-level distillation: rows, relations of rows and relations of classes, mean over T.
 
     Jin, Wang and Lin, "Multi-Level Logit Distillation", CVPR 2023, without its views and masks:
-    :func:`instance_level` plus :func:`relation_levels`. The paper sums over its five temperatures.
+    :func:`instance_level` plus :func:`relation_levels`. The paper sums over its five temperatures,
+    and the factor ``T^2`` of the rows is its code's.
 
     Args:
         student_logits: ``(N, C)`` or ``(K, N, C)``.
