@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 
 from ntdh_bench.distillers.base import Distiller, with_numbers
 from ntdh_bench.distillers.functional import ofa
 from ntdh_bench.errors import UserError
-from ntdh_bench.layers import AVERAGED_LOGITS, LOGITS
+from ntdh_bench.layers import LOGITS
 from ntdh_bench.ranges import check_above
 from ntdh_bench.seeding import seeded
 from ntdh_bench.stacks.layers import StackedLinear, beside
@@ -59,6 +59,16 @@ class OFA(Distiller):
         """The logits and the exits."""
         return [LOGITS, *self.exits]
 
+    def check(
+        self, student: Mapping[str, Size], teacher: Mapping[str, Size], aligned: bool
+    ) -> None:
+        """Refuse exits in dense tasks."""
+        if self.exits and len(student[LOGITS]) > 1:
+            raise UserError(
+                f"distiller.exits is {self.exits}, but OFA has no exits in dense tasks, where "
+                "features are averaged over a sample that has no one class: leave exits out"
+            )
+
     def build(
         self, student: Mapping[str, int], teacher: Mapping[str, int], n_data: int, seed: int
     ) -> None:
@@ -90,16 +100,7 @@ class OFA(Distiller):
         target: Tensor,
         index: Tensor,
     ) -> Tensor:
-        """Return the weighted loss of a batch: see :meth:`Distiller.distill`.
-
-        Raises:
-            UserError: exits in a dense task.
-        """
-        if self.exits and AVERAGED_LOGITS in student:
-            raise UserError(
-                f"distiller.exits is {self.exits}, but OFA has no exits in dense tasks, where "
-                "features are averaged over a sample that has no one class: leave exits out"
-            )
+        """Return the weighted loss of a batch: see :meth:`Distiller.distill`."""
         features = [student[name] for name in self.exits]
         loss = self.forward(student[LOGITS], teacher[LOGITS], target, features)
         return beside(self.weight, loss) * loss

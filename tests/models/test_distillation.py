@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from ntdh_bench.datamodules.synthetic import SyntheticDataModule
-from ntdh_bench.distillers import AT, CRD, KD, SP, VID, Combined, Distiller, FitNet, SimKD
+from ntdh_bench.distillers import AT, CRD, KD, OFA, SP, VID, Combined, Distiller, FitNet, SimKD
 from ntdh_bench.distillers.functional import kd
 from ntdh_bench.errors import UserError
 from ntdh_bench.layers import FeatureTap
@@ -45,6 +45,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory, data: SyntheticDataModule)
 METHODS: dict[str, Callable[[], Distiller]] = {
     **methods("hidden2"),
     "SimKD": SimKD,
+    "exits": lambda: OFA(["hidden1", "hidden2"], eps=1.5),
     "two layers": lambda: Combined([FitNet(weight=1.0, layer=f"hidden{n}") for n in (1, 2)]),
 }
 

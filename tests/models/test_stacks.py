@@ -17,7 +17,7 @@ from ntdh_bench.batch import Split
 from ntdh_bench.contract import StackMember
 from ntdh_bench.datamodules.paired import PairedDataset, TensorPairs
 from ntdh_bench.datamodules.synthetic import SyntheticDataModule
-from ntdh_bench.distillers import CRD, DKD, KD, Combined, Distiller, FitNet, SimKD
+from ntdh_bench.distillers import CRD, DKD, KD, OFA, Combined, Distiller, FitNet, SimKD
 from ntdh_bench.distillers.base import OneByOne
 from ntdh_bench.errors import NotStackable
 from ntdh_bench.layers import mask_layer
@@ -115,6 +115,7 @@ def every_case() -> list[Case]:
     ]
     made: dict[str, Callable[[], Distiller]] = {
         **methods("hidden2"),
+        "exits": lambda: OFA(["hidden1", "hidden2"], eps=1.5),
         "two": lambda: Combined([FitNet(weight=1.0, layer=f"hidden{n}") for n in (1, 2)]),
     }
     cases = [

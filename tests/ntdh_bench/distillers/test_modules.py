@@ -191,11 +191,13 @@ def test_the_exits_of_ofa_come_from_the_seed_and_are_trained() -> None:
 def test_ofa_says_where_there_are_no_exits() -> None:
     with pytest.raises(UserError, match="drop them"):
         OFA(["logits"])
-    pixels = {AVERAGED_LOGITS: STUDENT["logits"]}
+    dense, flat = (
+        {"logits": torch.Size(size), "hidden2": torch.Size([5])} for size in ([4, 8, 8], [4])
+    )
     with pytest.raises(UserError, match="no exits in dense tasks"):
-        ofa("hidden2").distill(STUDENT | pixels, TEACHER, TARGET, INDEX)
-    loss = OFA().distill(STUDENT | pixels, TEACHER, TARGET, INDEX)
-    torch.testing.assert_close(loss, functional.ofa(STUDENT["logits"], TEACHER["logits"], TARGET))
+        ofa("hidden2").check(dense, dense, aligned=True)
+    ofa("hidden2").check(flat, flat, aligned=False)
+    OFA().check(dense, dense, aligned=True)
 
 
 def test_mlkd_relates_samples_not_positions() -> None:
