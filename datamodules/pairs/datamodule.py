@@ -51,6 +51,8 @@ class PairedVectorsDataModule(FilePairs):
         group: of an array ``(N,)`` of what samples have in common, a subject; null: none.
         images: modalities whose arrays ``(N, H, W)`` or ``(N, C, H, W)`` are images; by default
             those of the set.
+        aligned: whether a place (of series a time) in one modality is the same place in the other:
+            then methods may compare maps.
         test_fraction: share of the samples or groups for testing where the file has no split.
         val_fraction: share of the training samples or groups for validation where the file has no
             validation samples; 0: none.
@@ -72,6 +74,7 @@ class PairedVectorsDataModule(FilePairs):
         split: str | None = "split",
         group: str | None = "group",
         images: Sequence[str] | None = None,
+        aligned: bool = False,
         test_fraction: float = 0.3,
         val_fraction: float = 0.2,
         batch_size: int | None = 64,
@@ -91,6 +94,7 @@ class PairedVectorsDataModule(FilePairs):
         known = () if self.published is None else self.published.images
         self.images = tuple(known if images is None else images)
         self.target, self.split, self.group = target, split, group
+        self.aligned = aligned
         self.test_fraction = test_fraction
         self.val_fraction = val_fraction
         self._content = ""

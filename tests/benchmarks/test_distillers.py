@@ -33,10 +33,11 @@ from ntdh_bench.distillers import (
     SP,
     WTTM,
     Distiller,
+    SimKD,
 )
 from ntdh_bench.distillers.base import OneByOne
 from ntdh_bench.distillers.functional import rkd
-from ntdh_bench.layers import AVERAGED_LOGITS
+from ntdh_bench.layers import AVERAGED_LOGITS, map_of, share_of
 from tests.helpers import methods
 
 pytestmark = pytest.mark.benchmark
@@ -156,29 +157,50 @@ def test_stack_of_distillers(names: list[str], one_thread: None) -> None:
 
 
 #: Without CRD, whose step is measured below.
-BESIDE_KD = {name: make for name, make in methods("hidden2").items() if name != "CRD"}
+BESIDE_KD: dict[str, Callable[[], Distiller]] = {
+    **{name: make for name, make in methods("hidden2", maps=True).items() if name != "CRD"},
+    "SimKD": lambda: SimKD(head="hidden2"),  # its projector is part of the student
+}
 DENSE_ROWS, DENSE_SAMPLES = 100_000, 8
+#: Of a dense batch, about as many positions.
+MAP = (64, 112, 112)
 
 
 def one_step(distiller: Distiller, rows: int) -> Callable[[], object]:
     """Loss and gradients on a batch of 10 classes and 256 features, or on rows of a dense one."""
     torch.manual_seed(0)
     samples = DENSE_SAMPLES if rows == DENSE_ROWS else rows
-    widths = {"logits": 10, "hidden2": 256}
-    distiller.build(widths, widths, samples, 0)
+    maps = distiller.by_position and rows == DENSE_ROWS
     target, index = torch.randint(10, (rows,)), torch.arange(samples)
-    shapes = {"logits": (rows, 10), "hidden2": (samples, 256)}
-    if rows == DENSE_ROWS:
-        shapes[AVERAGED_LOGITS] = (samples, 10)
-    student = {name: torch.randn(shape, requires_grad=True) for name, shape in shapes.items()}
-    teacher = {name: torch.randn(shape) for name, shape in shapes.items()}
+
+    def outputs(layer: str) -> dict[str, Tensor]:
+        shapes = {"logits": (rows, 10), **({} if layer == "logits" else {layer: (samples, 256)})}
+        if rows == DENSE_ROWS:
+            shapes[AVERAGED_LOGITS] = (samples, 10)
+        if maps:
+            shapes |= {layer: (samples, MAP[0]), map_of(layer): (samples, *MAP)}
+        return {name: torch.randn(shape) for name, shape in shapes.items()}
+
+    (ours,), (theirs,) = distiller.student_layers, distiller.teacher_layers
+    student, teacher = outputs(ours), outputs(theirs)
+    student = {name: value.requires_grad_() for name, value in student.items()}
+    widths = ({name: value.shape[1] for name, value in x.items()} for x in (student, teacher))
+    distiller.build(*widths, samples, 0)
     leaves = [*student.values(), *distiller.parameters()]
+    if maps:
+        student[share_of(ours)] = torch.rand(samples, *MAP[1:])
 
     def step() -> object:
         loss = distiller.distill(student, teacher, target, index)
         return torch.autograd.grad(loss, leaves, allow_unused=True)
 
     return step
+
+
+def beside_kd(rows: int) -> dict[str, Callable[[], Distiller]]:
+    """Those that are defined there."""
+    unfit = () if rows == DENSE_ROWS else ("AT",)
+    return {name: make for name, make in BESIDE_KD.items() if name not in unfit}
 
 
 def best(run: Callable[[], object], seconds: float = 0.2) -> float:
@@ -195,7 +217,7 @@ def best(run: Callable[[], object], seconds: float = 0.2) -> float:
 def test_every_method_beside_kd(rows: int, one_thread: None) -> None:
     memory = dict(line.split() for line in run_lines(BESIDE_KD_MEMORY.format(rows=rows)))
     print(f"\n{rows} rows: step, beside KD's; extra memory")
-    for name, make in BESIDE_KD.items():
+    for name, make in beside_kd(rows).items():
         kd, step = one_step(KD(), rows), one_step(make(), rows)
         step(), kd()
         usual, ours = map(min, zip(*((best(kd), best(step)) for _ in range(3)), strict=True))
@@ -237,8 +259,8 @@ def extra_memory(script: str) -> float:
 
 
 BESIDE_KD_MEMORY = """
-from tests.benchmarks.test_distillers import BESIDE_KD, one_step
-for name, make in BESIDE_KD.items():
+from tests.benchmarks.test_distillers import beside_kd, one_step
+for name, make in beside_kd({rows}).items():
     step = one_step(make(), {rows})
     step()
     print(name, end=" ")
