@@ -18,6 +18,7 @@ from .optimizers import OptimizerPair, WarmupCosine
 from .pmf import PMFNet
 from .pmf_module import PMFModule
 from .salsanext import SalsaNext
+from .series import SeriesCNN
 from .teacher import TeacherModule
 from .twodpass import TwoDPASSNet
 from .twodpass_module import TwoDPASSModule
@@ -43,6 +44,7 @@ __all__ = [
     "PMFModule",
     "PMFNet",
     "SalsaNext",
+    "SeriesCNN",
     "TeacherModule",
     "TwoDPASSModule",
     "TwoDPASSNet",

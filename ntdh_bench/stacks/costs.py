@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -25,6 +25,8 @@ _MLP = ("ntdh_bench.models.MLPClassifier",)
 _WIDTH = 128  # features of a fusion, and of the convolutional networks
 _CLASSES = 100  # logits, more than any of these data have
 _AUDIO = ("ntdh_bench.models.AudioCNN",)
+_SERIES = ("ntdh_bench.models.SeriesCNN",)
+_STEPS = 100  # of a series: the data say how many there are
 
 
 class _Size(NamedTuple):
@@ -43,12 +45,14 @@ _AUDIO_CNN = _Size(13_236_104, 56 * 40 * 256)
 def fills_a_core(config: Config) -> bool:
     """Return whether a member's arithmetic keeps a core busy, so that K of them take K times.
 
-    Convolutions do. Of a multilayer perceptron a step is 6 operations a parameter and row.
+    Convolutions of images do, those of short series do not. Of a multilayer perceptron a step is
+    6 operations a parameter and row.
     """
     _, networks = networks_of(arguments_of(config["model"]))
+    networks = [network for network in networks if not is_among(network, _SERIES)]
     if not all(is_among(network, _MLP) for network in networks):
         return True
-    parameters = max(_size(network).parameters for network in networks)
+    parameters = max((_size(network).parameters for network in networks), default=0.0)
     return 6 * _rows(config) * parameters > _FILLS_A_CORE
 
 
@@ -70,16 +74,34 @@ def member_bytes(config: Config) -> float:
 
 
 def _size(network: Any) -> _Size:
+    if is_among(network, _SERIES):
+        return _series_size(arguments_of(network))
     if not is_among(network, _MLP):
         return _AUDIO_CNN if is_among(network, _AUDIO) else _IMAGE_CNN
     given = arguments_of(network)
     hidden = given.get("hidden")
     if not isinstance(hidden, list):
         return _Size(math.inf, math.inf)  # the run will be refused
-    widths = [_number(width) for width in (given.get("in_features"), *hidden)]
-    widths.append(_number(given.get("num_classes")))
+    return _perceptron_size([given.get("in_features"), *hidden, given.get("num_classes")])
+
+
+def _perceptron_size(layers: Sequence[Any]) -> _Size:
+    widths = [_number(width) for width in layers]
     parameters = sum((before + 1) * after for before, after in pairwise(widths))
     return _Size(parameters, sum(widths))
+
+
+def _series_size(given: Mapping[str, Any]) -> _Size:
+    """Return the size of a SeriesCNN: its windows, convolutions, and linear layers."""
+    channels, kernel = _number(given.get("channels")), _number(given.get("kernel", 5))
+    widths, hidden = given.get("widths", [32, 64]), given.get("hidden", [128, 64])
+    if not (isinstance(widths, list) and len(widths) == 2 and isinstance(hidden, list)):
+        return _Size(math.inf, math.inf)  # the run will be refused
+    first, second = map(_number, widths)
+    linear = _perceptron_size([4 * second, *hidden, given.get("num_classes")])
+    convolutions = (kernel * channels + 1) * first + (kernel * first + 1) * second
+    values = _STEPS * ((kernel + 1) * (channels + first) + 2 * second)
+    return _Size(convolutions + linear.parameters, values + linear.activations)
 
 
 def _fusion_size(fusion: Any, networks: Sequence[Any]) -> _Size:

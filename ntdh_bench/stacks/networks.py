@@ -15,7 +15,10 @@ from ntdh_bench.errors import NotStackable, UserError
 from ntdh_bench.layers import ELEMENTWISE, INPUT, FeatureTap, change_layer, find_layer
 from ntdh_bench.stacks.layers import OfParts, OverMembers, StackedConv2d, StackedLinear
 
-_POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d)
+_POOLS = (
+    nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveMaxPool1d, nn.AdaptiveAvgPool1d,
+    nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d,
+)  # fmt: skip
 _STATISTICS = (nn.modules.batchnorm._BatchNorm, nn.modules.batchnorm._LazyNormBase)
 _RANDOM = (nn.modules.dropout._DropoutNd, nn.RReLU)
 
@@ -151,7 +154,8 @@ def _batched(members: Sequence[nn.Module]) -> nn.Module | None:
         return nn.Flatten(2)
     if type(first) in ELEMENTWISE or type(first) is nn.Identity:
         return copy.deepcopy(first)  # what is hooked is no member's
-    return OverMembers(first) if type(first) in _POOLS else None
+    alone = type(first) in _POOLS or getattr(type(first), "samplewise", False)
+    return OverMembers(first) if alone else None
 
 
 def _with_parameters(members: Sequence[nn.Module]) -> nn.Module:

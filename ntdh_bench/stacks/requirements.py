@@ -13,7 +13,9 @@ from ntdh_bench.run_hash import PINNED, run_hash
 _OF_MEMBERS = ("distiller", "task_weight", "distill_weight", "lam", "teacher_checkpoint")
 _MODEL = "ntdh_bench.models.DistillationModule"
 #: Networks that have a stacked form; none of them keeps batch statistics or labels pixels.
-NETWORKS = tuple(f"ntdh_bench.models.{name}" for name in ("MLPClassifier", "ImageCNN", "AudioCNN"))
+NETWORKS = tuple(
+    f"ntdh_bench.models.{name}" for name in ("MLPClassifier", "SeriesCNN", "ImageCNN", "AudioCNN")
+)
 #: Those of both modalities that have one if the networks that they join do.
 FUSIONS = tuple(f"ntdh_bench.models.{n}" for n in ("LateFusion", "ConcatFusion", "GatedFusion"))
 # Methods that give the student another network: their runs go together alone.

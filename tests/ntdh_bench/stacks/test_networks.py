@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from ntdh_bench.errors import NotStackable, UserError
 from ntdh_bench.layers import INPUT, LOGITS, FeatureTap, mask_layer
-from ntdh_bench.models import AudioCNN, ConcatFusion, GatedFusion, LateFusion, MLPClassifier
+from ntdh_bench.models import (
+    AudioCNN,
+    ConcatFusion,
+    GatedFusion,
+    LateFusion,
+    MLPClassifier,
+    SeriesCNN,
+)
 from ntdh_bench.stacks.networks import NetworkStack
 from tests.helpers import assert_bits
 
@@ -47,6 +54,7 @@ def perceptron() -> nn.Module:
 KINDS = {
     "chain": (perceptron, (6,)),
     "convolutions": (AudioCNN, (1, 20, 24)),
+    "series": (lambda: SeriesCNN(3, 4, (5, 6), (7, 6)), (9, 3)),
     "own forward": (OwnForward, (2, 3)),
 }
 
