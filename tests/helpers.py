@@ -256,6 +256,7 @@ _SMALL: dict[str, dict[str, Any]] = {
     "NYUDepthV2DataModule": {
         "source": "simulated", "simulated_rooms": 8, "scale": 0.25, "batch_size": 2,
     },
+    "PairedVectorsDataModule": {"source": "simulated", "batch_size": 16},
     "RAVDESSDataModule": {
         "source": "simulated", "simulated_clips": 2, "image_height": 32, "image_width": 64,
         "batch_size": 16,

@@ -21,6 +21,7 @@ TRAIN, TEST, VAL = 0, 1, 2
 #: What the array of splits holds: numbers or words.
 SPLITS = {"train": TRAIN, "test": TEST, "val": VAL}
 _NUMBERS, _LABELS = Spec("fiub"), Spec("iubU", (-1,))
+_USUAL = ("split", "group")
 _PLAIN = Spec("fiubU")
 _MAX_BYTES = 1 << 32
 _EXPANSION, _HEADROOM = 100, 1 << 26  # what an honest file may expand to
@@ -105,8 +106,9 @@ def read_arrays(
         path: the file.
         modalities: names of the arrays to read; None: all but those named below.
         target: name of the array ``(N,)`` of classes, whole numbers or words of any value.
-        split: of the splits, 0, 1, 2 or train, test, val; it may be absent. None: not read.
-        group: likewise, of groups: whole numbers or words.
+        split: of the splits, 0, 1, 2 or train, test, val. None: not read. It may be absent if it is
+            called ``split``.
+        group: likewise, of groups, whole numbers or words; absent if called ``group``.
 
     Raises:
         FileError: the file is missing, damaged, or lacks an array; or they do not go together.
@@ -119,7 +121,8 @@ def read_arrays(
     names = modalities or tuple(
         name for name, array in found.items() if name not in labels and array.dtype.kind != "U"
     )
-    if missing := [name for name in (*names, target) if name not in found]:
+    named = [name for name in (split, group) if name not in (None, *_USUAL)]
+    if missing := [name for name in (*names, target, *named) if name not in found]:
         there = ", ".join(array_names(path)[:10]) or "none"
         raise FileError(f"{path}: no array {missing[0]!r}; it has {there}: name one of them")
     classes, numbers = np.unique(found[target], return_inverse=True)

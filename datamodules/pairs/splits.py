@@ -12,6 +12,11 @@ from ntdh_bench.seeding import derive_seed, generator
 from ..paired import stratified
 from .arrays import TEST, TRAIN, VAL, PairedArrays
 
+_REMEDY = (
+    "change data.test_fraction, data.val_fraction or data.data_seed, or the file's own split and "
+    "groups"
+)
+
 
 def split_rows(
     arrays: PairedArrays, test_fraction: float, val_fraction: float, seed: int
@@ -44,13 +49,16 @@ def split_rows(
         rows = {name: (part == number).nonzero().flatten() for name, number in names.items()}
         if not len(rows["val"]):
             del rows["val"]
+    _check_filled(rows)
     if val_fraction and "val" not in rows:
         train = rows["train"]
         apart = group is not None and not torch.isin(group[rows["test"]], group[train]).any()
         groups = group[train] if group is not None and apart else None
         rest, val = _divided(target[train], groups, val_fraction, seed, "validation")
         rows |= {"train": train[rest], "val": train[val]}
-    _check(rows, target)
+    _check_filled(rows)
+    if lacking := set(target.tolist()) - set(target[rows["train"]].tolist()):
+        raise UserError(f"class {min(lacking)} has no training samples: {_REMEDY}")
     return rows
 
 
@@ -71,16 +79,7 @@ def _divided(
     return (~held).nonzero().flatten(), held.nonzero().flatten()
 
 
-def _check(rows: dict[Split, Tensor], target: Tensor) -> None:
+def _check_filled(rows: dict[Split, Tensor]) -> None:
     for name, positions in rows.items():
         if not len(positions):
-            raise UserError(
-                f"the {name} split is empty: change data.test_fraction, data.val_fraction or "
-                "data.data_seed, or the file's own split and groups"
-            )
-    lacking = set(target.tolist()) - set(target[rows["train"]].tolist())
-    if lacking:
-        raise UserError(
-            f"class {min(lacking)} has no training samples: change data.test_fraction, "
-            "data.val_fraction or data.data_seed, or the file's own split and groups"
-        )
+            raise UserError(f"the {name} split is empty: {_REMEDY}")
