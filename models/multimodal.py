@@ -141,13 +141,22 @@ class _Branches(OfParts):
     def forward(self, inputs: Inputs) -> Tensor:
         first: Tensor = self.teacher(inputs_of("teacher", inputs))
         second: Tensor = self.student(inputs_of("student", inputs))
-        grids = [tuple(features.shape[self.dim + 1 :]) for features in (first, second)]
+        self._check(first.shape[self.dim :], second.shape[self.dim :])
+        return torch.cat([first, second], self.dim)
+
+    def _check(self, *shapes: torch.Size) -> None:
+        if [shape[0] for shape in shapes] != self.widths:
+            raise UserError(
+                f"the networks of both modalities give {shapes[0][0]} and {shapes[1][0]} features, "
+                f"their last layers by name take {self.widths[0]} and {self.widths[1]}: give "
+                "networks whose last linear layer or convolution gives the logits"
+            )
+        grids = [tuple(shape[1:]) for shape in shapes]
         if grids[0] != grids[1]:
             raise UserError(
                 f"the networks of both modalities give features on the grids {grids[0]} and "
                 f"{grids[1]}: give networks, or inputs, of one grid"
             )
-        return torch.cat([first, second], self.dim)
 
 
 class _MeanOfHeads(OfParts):

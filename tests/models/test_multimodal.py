@@ -169,6 +169,10 @@ def test_what_cannot_be_joined() -> None:
         ConcatFusion(nn.Flatten, second)
     with pytest.raises(UserError, match="Linear has no linear layer or convolution at its end"):
         ConcatFusion(partial(nn.Linear, 6, 4), second)
+    odd = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 4), nn.Identity())
+    odd.forward = lambda x: odd[1](odd[0](x)).repeat(1, 2)  # type: ignore[method-assign]
+    with pytest.raises(UserError, match="give 10 and 5 features, their last layers by name take 5"):
+        LateFusion(lambda: odd, second)(both((6,), (3,)))
     with pytest.raises(UserError, match="width is 0"):
         ConcatFusion(first, second, width=0)
     fused = LateFusion(first, second)
