@@ -404,7 +404,8 @@ def _family(label: str, cells: Cells) -> Family:
 
 def _masked_labels(rows: Sequence[Row]) -> list[str]:
     """Name families of masks, one row each, by teacher, mask and what else tells them apart."""
-    told = told_apart([[row] for row in rows], leave_out=(*_MASK, "unimodal", "teacher"))
+    kinds = ("unimodal", "teacher", "teacher_inputs")
+    told = told_apart([[row] for row in rows], leave_out=(*_MASK, *kinds))
     labels = []
     for row, words in zip(rows, told, strict=True):
         place = f" of {row['layer']}" if row["layer"] else ""
@@ -417,6 +418,7 @@ def _masked_labels(rows: Sequence[Row]) -> list[str]:
 
 def _teachers(row: Row) -> str:
     kind = f"{row['teacher']} teachers" if row["teacher"] else "teachers"
+    kind = f"{kind} of both modalities" if row["teacher_inputs"] == "both" else kind
     return f"unimodal, {kind}" if row["unimodal"] else kind
 
 
