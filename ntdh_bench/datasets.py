@@ -91,7 +91,8 @@ class DatasetInfo:
         options: of ``prepare``.
         lacking: ``root`` -> what a glance at the folders shows to be missing of the published
             files, a few words; None if nothing is. It opens no file and takes no second.
-        verify: ``root`` -> what was found, file by file.
+        verify: ``root`` -> what was found, file by file. Of ``pairs``: a file, and the names of its
+            arrays of targets, splits and groups.
         sample: ``(root, seed)`` writes the simulated files.
         either_way: whether any modality may teach any other.
     """
@@ -104,7 +105,7 @@ class DatasetInfo:
     how_to_get: str
     prepare: Callable[..., Iterable[str]] | None = None
     lacking: Callable[[Path], str | None] | None = None
-    verify: Callable[[Path], list[FileCheck]] | None = None
+    verify: Callable[..., list[FileCheck]] | None = None
     sample: Callable[[Path, int], None] | None = None
     options: tuple[Option, ...] = ()
     either_way: bool = False

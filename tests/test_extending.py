@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ntdh_bench.cli import main
@@ -111,6 +113,29 @@ def test_another_package_adds_a_data_set_by_a_class_and_an_experiment(
     record = run_config(load_experiment(path).runs[-1].config, tmp_path)
     assert (record["dataset"], record["source"]) == ("waves", "simulated")
     assert record["metrics"]["last"]["test"]["accuracy"] > 0.9
+
+
+def test_own_arrays_are_a_benchmark_by_the_file_that_the_readme_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    config = text.split("```yaml\nbase: pairs_kd\n")[1].split("```")[0]
+    assert len(config.splitlines()) < 10
+    (tmp_path / "mine.yaml").write_text("base: pairs_kd\n" + config)
+    rng = np.random.default_rng(0)
+    label = np.resize([f"kind {number}" for number in range(15)], 300)
+    centres = rng.normal(size=(15, 165))[np.resize(np.arange(15), 300)]
+    spectrum, height = np.split(centres + rng.normal(size=centres.shape), [144], axis=1)
+    np.savez(tmp_path / "mine.npz", spectrum=spectrum, height=height, label=label)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NTDH_CACHE", str(tmp_path / "cache"))
+    assert main(["data", "verify", "mine.npz", "--target", "label"]) == 0
+    assert main(["fit", *flags("mine.yaml", tmp_path, "--trainer.max_epochs", "2")]) == 0
+    shown = capsys.readouterr().out
+    assert "real data" in shown
+    record = json.loads(next(tmp_path.glob("*/record.json")).read_text())
+    assert (record["dataset"], record["source"]) == ("mine", "real")
+    assert record["metrics"]["last"]["test"]["accuracy"] > 0.3
 
 
 @pytest.mark.slow

@@ -137,10 +137,19 @@ def _verify(root: Path, *, name: str, how_to_get: str) -> list[FileCheck]:
     return verify_file(path)
 
 
-def verify_file(path: Path) -> list[FileCheck]:
-    """Return what is found in a ``.npz`` of paired arrays: one line an array, and its splits."""
+def verify_file(
+    path: Path, target: str = "target", split: str = "split", group: str = "group"
+) -> list[FileCheck]:
+    """Return what is found in a ``.npz`` of paired arrays: one line an array, and its splits.
+
+    Args:
+        path: the file.
+        target: name of its array of classes.
+        split: of the splits.
+        group: of the groups.
+    """
     try:
-        arrays = read_arrays(path)
+        arrays = read_arrays(path, None, target, split, group)
     except FileError as error:
         return [FileCheck.failed(path, "corrupt", error)]
     notes = [

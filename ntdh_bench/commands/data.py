@@ -23,8 +23,9 @@ from ntdh_bench.datasets import (
 )
 from ntdh_bench.errors import UserError
 
-#: Ending of a file of the user's own that ``verify`` takes in place of a data set.
+# A file of the user's own, which ``verify`` takes in place of a data set, and what is named in it.
 _OWN_FILE = ".npz"
+_NAMED = {"target": "of the classes", "split": "of the splits", "group": "of the groups"}
 
 
 def main(argv: Sequence[str]) -> int:
@@ -53,7 +54,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_options(prepare)
     text = "check the files one by one, or a .npz of your own; exit status 1 if any is wrong"
-    _add(actions, "verify", text, _verify)
+    verify = _add(actions, "verify", text, _verify)
+    for name, what in _NAMED.items():
+        text = f"array {what} in a .npz of your own; default: {name}"
+        verify.add_argument(f"--{name}", metavar="NAME", default=argparse.SUPPRESS, help=text)
     sample = _add(actions, "sample", "write small simulated files in the published layout", _sample)
     sample.add_argument("--seed", type=int, default=0, help="default: 0")
     for command in actions.choices.values():
@@ -151,7 +155,10 @@ def _verify(arguments: argparse.Namespace) -> int:
     if info.verify is None or (info.name == "pairs" and not own):
         print(f"{info.name}: no files to check ({info.how_to_get})")
         return 0
-    checks = info.verify(Path(name) if own else root)
+    named = {key: value for key, value in vars(arguments).items() if key in _NAMED}
+    if named and not own:
+        raise UserError(f"--{min(named)} names an array of a .npz of your own, not of {name}")
+    checks = info.verify(Path(name), **named) if own else info.verify(root)
     for check in checks:
         source = "simulated" if is_simulated(check.path, root) else "real"
         print(f"{check.state:<11} {source:<10} {_below(check, root)}: {check.note}")

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -148,3 +149,23 @@ def test_unknown_names(capsys: pytest.CaptureFixture[str]) -> None:
         main(["data", "delete", "mnist"])
     assert stopped.value.code == 2
     assert "list" in capsys.readouterr().err
+
+
+def test_verify_takes_a_file_of_ones_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, values = tmp_path / "own.npz", np.arange(24.0).reshape(12, 2)
+    part = np.repeat(["train", "test"], 6)
+    np.savez(path, a=values, b=values[:, 0], label=np.resize([0, 1, 2], 12), part=part)
+    assert main(["data", "verify", str(path), "--target", "label", "--split", "part"]) == 0
+    shown = capsys.readouterr().out
+    for told in ("a: float64 (12, 2)", "b: float64 (12,)", "6 train, 6 test, 3 classes, no groups"):
+        assert told in shown
+    np.savez(path, a=values * 0, b=values[:, 0] * 0, target=np.repeat([0, 1], 6), split=part)
+    assert main(["data", "verify", str(path)]) == 1
+    shown = capsys.readouterr().out
+    assert "a: all samples are equal" in shown
+    assert "1 classes have no train samples" in shown
+    assert "6 test samples are training samples as well" in shown
+    with pytest.raises(UserError, match="--split names an array of a"):
+        main(["data", "verify", "mnist", "--split", "x", "--root", str(tmp_path)])
