@@ -162,6 +162,11 @@ class DistillationModule(TrainableModule):
             "student": count_parameters(self.student),
         }
 
+    def estimates(self) -> dict[str, list[float]]:
+        """Return the distiller's."""
+        found = {} if self.distiller is None else self.distiller.estimates()
+        return {name: value.tolist() for name, value in found.items()}
+
     def setup(self, stage: str) -> None:
         """Check that data, networks and distiller fit, and size the distiller (Lightning hook)."""
         batch = self.first_batch(stage)

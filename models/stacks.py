@@ -419,6 +419,15 @@ class DistillationStack(ModuleStack):
                 place = alone.get(id(parameter))
                 yield parameter, own if place is None else own[place]
 
+    def estimates_of(self, run: int) -> dict[str, list[float]]:
+        """Return those of a run's distiller."""
+        student = int(self.student_of[run])
+        for group in self._groups:
+            if group.students.start <= student < group.students.stop:
+                found, place = group.distiller.estimates(), student - group.students.start
+                return {name: value[place].tolist() for name, value in found.items()}
+        return {}
+
     def on_validation_epoch_start(self) -> None:
         """Begin to measure (Lightning hook)."""
         self._sums = {}

@@ -58,6 +58,10 @@ class BenchModule(LightningModule):
         """Return how many parameters each network has (the capacity of Table I), by its part."""
         return {}
 
+    def estimates(self) -> dict[str, list[float]]:
+        """Return what the method learned of the teacher's features, by name: kept in records."""
+        return {}
+
     def teacher_module(self, kind: TeacherKind) -> LightningModule:
         """Return the untrained module whose training gives a frozen teacher of this kind."""
         raise NotImplementedError(f"{type(self).__name__} has no frozen teacher to train")

@@ -111,6 +111,13 @@ class Distiller(nn.Module, ABC):
             UserError: the method is not defined on such features.
         """
 
+    def estimates(self) -> dict[str, Tensor]:
+        """Return what was learned of the teacher's features, by name: kept in records.
+
+        Vectors; of a stack with K before.
+        """
+        return {}
+
     @property
     def stack_key(self) -> Hashable:
         """What members of a stack have in common: class, layers, and sizes of what is trained.
@@ -245,6 +252,10 @@ class OneByOne(Distiller):
         """Return the weighted losses ``(K,)``, each member's of its own slices."""
         return self.forward(student, teacher, target, index)
 
+    def estimates(self) -> dict[str, Tensor]:
+        """Return those of the members."""
+        return _joined([member.estimates() for member in self._members()])
+
     def forward(
         self,
         student: Mapping[str, Tensor],
@@ -264,6 +275,10 @@ def _split(outputs: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
     """Take ``(K, N, ...)`` by layer apart into a mapping for each member."""
     members = zip(*(value.unbind() for value in outputs.values()), strict=True)
     return [dict(zip(outputs, values, strict=True)) for values in members]
+
+
+def _joined(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
 
 
 def with_numbers(members: Sequence[D], *numbers: str) -> D:

@@ -67,6 +67,10 @@ class Combined(Distiller):
         for term in self._terms():
             term.build(student, teacher, n_data, seed)
 
+    def estimates(self) -> dict[str, Tensor]:
+        """Return those of all terms."""
+        return {name: v for term in self._terms() for name, v in term.estimates().items()}
+
     def adapt(self, student: nn.Module, teacher: nn.Module, seed: int) -> None:
         """Let every term change the student's network."""
         for term in self._terms():

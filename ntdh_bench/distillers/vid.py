@@ -77,6 +77,10 @@ class VID(TapDistiller):
         """
         return {theirs: self._variance(tap) for tap, (_, theirs) in enumerate(self.taps)}
 
+    def estimates(self) -> dict[str, Tensor]:
+        """Return the variances."""
+        return {f"variance of {n}": value.detach() for n, value in self.variances.items()}
+
     @classmethod
     def batched(cls, members: Sequence[VID]) -> VID:
         """Return members as one, with :class:`StackedLinear` layers in the regressors."""

@@ -71,7 +71,9 @@ def _trained(run: Run, student: Student, share_control: bool) -> dict[str, Any]:
         train, test = lambda: train_student(run, student), lambda: measure_splits(run, None)
         return control.measure(run, student, train, test)
     train_student(run, student)
+    estimates = run.described.estimates()  # of the last epoch
     return {
+        **({"estimates": estimates} if estimates else {}),
         "epochs": student.trainer.current_epoch,
         "metrics": _measure_checkpoints(run, student),
         "curves": student.curves.values,

@@ -345,6 +345,8 @@ def _fit_students(members: Sequence[_Member], trainer: Trainer) -> None:
         }
         curves = {name: [float(v[number]) for v in values] for name, values in stack.curves.items()}
         outcome = {"epochs": trainer.current_epoch, "metrics": {"best": None, **metrics}}
+        if estimates := stack.estimates_of(number):
+            outcome["estimates"] = estimates
         if control.is_control(member.run):
             member.outcome = {**outcome, **control.kept(member.run, curves)}
         else:

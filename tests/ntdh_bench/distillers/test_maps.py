@@ -12,6 +12,7 @@ from torch import Size, Tensor
 from torch.nn import functional as F
 
 from ntdh_bench.distillers import AT, VID, Combined, Distiller
+from ntdh_bench.distillers.base import OneByOne
 from ntdh_bench.distillers.functional import at, vid
 from ntdh_bench.distillers.maps import on_one_grid, pooled
 from ntdh_bench.errors import UserError
@@ -326,6 +327,12 @@ def test_a_stack_is_its_members(name: str, rows: int) -> None:
         strict=True,
     ):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+    names = [f"variance of {layer}" for layer in ("a", "b")] if name == "VID" else []
+    for joined in (stack, OneByOne(members)):
+        assert list(joined.estimates()) == names
+        for part, values in joined.estimates().items():
+            of_each = [member.estimates()[part] for member in members]
+            torch.testing.assert_close(values, torch.stack(of_each))
     if name == "VID" and rows:
         gradients = torch.autograd.grad(ours.sum(), list(stack.parameters()))
         of_members = [

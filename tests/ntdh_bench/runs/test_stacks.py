@@ -18,7 +18,7 @@ from ntdh_bench.runs.session import quiet_lightning
 from ntdh_bench.runs.stacks import TooLarge, fit_stack
 from tests.helpers import batched_products_are_exact
 
-METHODS = ("KD", "FitNet", "CRD", "RKD", "PKT", "SP", "DKD", "WeightedKL")
+METHODS = ("KD", "FitNet", "CRD", "RKD", "PKT", "SP", "DKD", "WeightedKL", "VID")
 FEATURE_MASKS = [
     ["--mask", "FeatureMask", "--mask.ratio", ratio, "--mask.removes", removes]
     for ratio, removes in (
@@ -83,7 +83,7 @@ def every_run() -> list[list[str]]:
 
 def some_runs() -> list[list[str]]:
     """Every method and every mask once, and both controls."""
-    masks: list[list[str]] = [[], *FEATURE_MASKS, *SAMPLE_MASKS, [], []]
+    masks: list[list[str]] = [[], *FEATURE_MASKS, *SAMPLE_MASKS, [], [], []]
     words = [method(name) + mask for name, mask in zip(METHODS, masks, strict=True)]
     words += [CONTROLS[0], CONTROLS[1] + FEATURE_MASKS[0]]
     return [settings(*each, seed=number % 2) for number, each in enumerate(words)]
