@@ -1,4 +1,4 @@
-"""SP-SW-HAR: five activities of 23 people with a smartphone in the pocket and a smartwatch.
+"""SP-SW-HAR: five activities of 23 people with a smartphone and a smartwatch.
 
 Matey-Sanz et al., Dataset of inertial measurements of smartphones and smartwatches for human
 activity recognition, Data in Brief 51 (2023) 109809. Published layout: two files an execution of
