@@ -29,15 +29,21 @@ def leaves(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
 def shown_by(config: dict[str, Any]) -> frozenset[Any]:
     """What a run of a config shows: settings of its module, networks and data; a mask's, of any.
 
-    So are a distiller's, of any that label whole samples: there are many methods and data sets.
+    Where samples are labelled as wholes, there are many data sets and methods: data and module show
+    what is theirs apart, and distillers show their settings of any.
     """
     small = {word.rpartition(".")[2] for word in small_and_simulated(config)}
     settings = [leaf for leaf in leaves(config) if leaf[0].rpartition(".")[2] not in small]
     classes = [leaf for leaf in settings if re.match(r"\.(data|model(.*network)?)\.class", leaf[0])]
-    family = str([config.get("command"), *classes])
-    dense = re.search("NYUDepth|SemanticKITTI", family)
+    dense = re.search("NYUDepth|SemanticKITTI", str(classes))
     of_any = re.compile(r"\.mask($|\.init_args)" if dense else r"\.(mask|.*distiller)($|\.)")
-    return frozenset(("" if of_any.match(key) else family, key, value) for key, value in settings)
+
+    def family(key: str) -> str:
+        part = key.split(".")[1]
+        own = [leaf for leaf in classes if dense or leaf[0].startswith(f".{part}.")]
+        return "" if of_any.match(key) else str([config.get("command"), *(own or classes)])
+
+    return frozenset((family(key), key, value) for key, value in settings)
 
 
 def labels_of(experiment: Experiment, run: Run) -> frozenset[Any]:

@@ -79,6 +79,17 @@ def test_table2_is_the_papers_with_ours_beside_it() -> None:
     assert shown.mean == pytest.approx(fmean(paired))
 
 
+def test_a_table_that_the_paper_does_not_have_is_the_same_without_its_numbers() -> None:
+    rows = with_derived(table2(2))
+    ours, gains = method_table("table_pairs", rows)
+    beside, same = method_table("table2", rows)
+    assert gains == same
+    assert ours.columns == beside.columns
+    assert {cell.paper for cell in ours.cells} == {None}
+    assert [cell.estimate for cell in ours.cells] == [cell.estimate for cell in beside.cells]
+    assert method_table("table_pairs", []) == []
+
+
 def test_methods_that_the_paper_leaves_out_come_last() -> None:
     table = method_table("table2", with_derived([*table2(1), make_row(method="KD")]))[0]
     assert table.columns[-1].name == "KD"
