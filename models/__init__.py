@@ -12,6 +12,7 @@ from .distillation import DistillationModule
 from .encoder_decoder import EncoderDecoder
 from .joint import JointModule
 from .mlp import MLPClassifier
+from .mst_distill import MSTDistillModule
 from .multimodal import ConcatFusion, Fusion, GatedFusion, LateFusion
 from .mutual import MutualModule
 from .optimizers import OptimizerPair, WarmupCosine
@@ -38,6 +39,7 @@ __all__ = [
     "JointModule",
     "LateFusion",
     "MLPClassifier",
+    "MSTDistillModule",
     "MutualModule",
     "NetworkCallable",
     "OptimizerPair",

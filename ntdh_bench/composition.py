@@ -26,7 +26,8 @@ _KINDS: dict[type, str] = {dict: "a mapping", list: "a list", str: "text"}
 # The modules that train a teacher and a student, and what is a matter of these networks, not of the
 # method.
 _PAIR_MODULES = tuple(
-    f"ntdh_bench.models.{name}" for name in ("DistillationModule", "MutualModule", "C2KDModule")
+    f"ntdh_bench.models.{name}"
+    for name in ("DistillationModule", "MutualModule", "C2KDModule", "MSTDistillModule")
 )
 _OF_PAIR = (
     "teacher_network", "student_network", "optimizer", "scheduler", "ignore_index",

@@ -51,6 +51,7 @@ _LATER: dict[str, Config] = {
     "ntdh_bench.models.TeacherModule": {"class_weights": None},
     "ntdh_bench.models.MutualModule": {"class_weights": None},
     "ntdh_bench.models.C2KDModule": {"class_weights": None},
+    "ntdh_bench.models.MSTDistillModule": {"class_weights": None},
     "ntdh_bench.datamodules.NYUDepthV2DataModule": {"protocol": "pooled"},
     "ntdh_bench.distillers.CRD": {"shared_negatives": False},
     "ntdh_bench.masks.FeatureMask": {"score": "ncjsd"},

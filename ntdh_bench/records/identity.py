@@ -29,6 +29,10 @@ _OF_METHOD: dict[str, tuple[str, ...]] = {
     "ntdh_bench.models.C2KDModule": (
         "layer", "student_layer", "teacher_layer", "threshold", "proxy_weight",
     ),
+    "ntdh_bench.models.MSTDistillModule": (
+        "multimodal_layers", "teacher_layers", "joint_epochs", "mask_epochs", "temperature", "top",
+        "balance_weight", "embedding", "heads",
+    ),
 }  # fmt: skip
 
 

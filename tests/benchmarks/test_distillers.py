@@ -37,6 +37,8 @@ from ntdh_bench.distillers import (
 )
 from ntdh_bench.distillers.base import OneByOne
 from ntdh_bench.distillers.functional import rkd
+from ntdh_bench.distillers.mutual import mutual_kl, selected_nckl
+from ntdh_bench.distillers.routing import routed_kl
 from ntdh_bench.layers import AVERAGED_LOGITS, map_of, share_of
 from tests.helpers import methods
 
@@ -224,6 +226,44 @@ def test_every_method_beside_kd(rows: int, one_thread: None) -> None:
         print(
             f"{name:10} {ours * 1e3:8.2f} ms {ours / usual:6.1f} x {float(memory[name]):7.1f} MiB"
         )
+
+
+def one_step_together(name: str, rows: int) -> Callable[[], object]:
+    """Loss and gradients of a method that trains the teacher as well; of four teachers' gate."""
+    torch.manual_seed(0)
+    student, teacher = (torch.randn(rows, 10, requires_grad=True) for _ in range(2))
+    target = torch.randint(10, (rows,))
+    teachers, gate = torch.randn(4, rows, 10), torch.randn(rows, 4, requires_grad=True)
+    losses: dict[str, tuple[Callable[[], Tensor], list[Tensor]]] = {
+        "mutual_kl": (lambda: mutual_kl(student, teacher), [student, teacher]),
+        "C2KD's": (lambda: selected_nckl(student, teacher, target), [student, teacher]),
+        "routed_kl": (lambda: routed_kl(student, teachers, gate.log_softmax(1)), [student, gate]),
+    }
+    loss, leaves = losses[name]
+    return lambda: torch.autograd.grad(loss(), leaves)
+
+
+TOGETHER = ("mutual_kl", "C2KD's", "routed_kl")
+
+
+@pytest.mark.parametrize("rows", [128, DENSE_ROWS])
+def test_methods_that_train_the_teacher_beside_kd(rows: int, one_thread: None) -> None:
+    memory = run_lines(TOGETHER_MEMORY.format(rows=rows))
+    print(f"\n{rows} rows: step, beside KD's; extra memory")
+    for name, extra in zip(TOGETHER, memory, strict=True):
+        kd, step = one_step(KD(), rows), one_step_together(name, rows)
+        step(), kd()
+        usual, ours = map(min, zip(*((best(kd), best(step)) for _ in range(3)), strict=True))
+        print(f"{name:10} {ours * 1e3:8.2f} ms {ours / usual:6.1f} x {float(extra):7.1f} MiB")
+
+
+TOGETHER_MEMORY = """
+from tests.benchmarks.test_distillers import TOGETHER, one_step_together
+for name in TOGETHER:
+    step = one_step_together(name, {rows})
+    step()
+    extra(step)
+"""
 
 
 # The peak is reset before the step (ru_maxrss cannot be, and survives the start of a process).
