@@ -16,6 +16,7 @@ from ntdh_bench.distillers.ofa import OFA
 from ntdh_bench.distillers.relations import CC, PKT, RKD, SP
 from ntdh_bench.distillers.simkd import SimKD
 from ntdh_bench.distillers.skd import SKD
+from ntdh_bench.distillers.srd import SRD
 from ntdh_bench.distillers.vid import VID
 from ntdh_bench.distillers.wttm import WTTM
 
@@ -33,6 +34,7 @@ __all__ = [
     "RKD",
     "SKD",
     "SP",
+    "SRD",
     "VID",
     "WTTM",
     "Combined",

@@ -42,11 +42,13 @@ __all__ = [
     "simkd",
     "skd",
     "sp",
+    "srd",
     "vid",
     "wttm",
 ]
 
 PKT_EPSILON = 1e-7
+SRD_EPSILON = 1e-4  # of the variance, as in the code of its authors
 
 
 @full_precision
@@ -111,6 +113,35 @@ def sp(student: Tensor, teacher: Tensor, *, stacked: bool = False) -> Tensor:
     return (ours - theirs).square().mean(dim=(-2, -1))
 
 
+@full_precision
+def srd(
+    student: Tensor, teacher: Tensor, exponent: float | Tensor = 4.0, *, stacked: bool = False
+) -> Tensor:
+    """Logarithm of the sum of powers of differences, of features standardised over the rows.
+
+    Miles and Mikolajczyk, "Understanding the Role of the Projector in Knowledge Distillation", AAAI
+    2024, Eq. 9, the student already projected.
+
+    Args:
+        student: ``(N, D)``.
+        teacher: the same shape.
+        exponent: of the absolute differences, >= 1.
+        stacked: whether both are ``(K, N, D)``.
+
+    Returns:
+        Scalar or ``(K,)``, without unit; 0, and no gradient, where nothing differs, as in one row.
+
+    Raises:
+        ValueError: shapes differ.
+    """
+    check_same_shape(student, teacher)
+    ours, theirs = (_standardised(x) for x in (student, teacher))
+    gap = (ours - theirs).abs()
+    total = gap.pow(beside(exponent, gap)).sum(dim=(-2, -1))
+    differs = total > 0
+    return torch.where(differs, total.where(differs, 1.0).log(), 0.0)
+
+
 class _MeanSquares(torch.autograd.Function):
     """Means ``(K,)`` of squared differences ``(K, ...)``, rounded as PyTorch rounds one mean."""
 
@@ -165,6 +196,12 @@ def _kernel(x: Tensor, gamma: float | Tensor, order: int) -> Tensor:
         term = term * width * cosines / power
         series = series + term
     return series
+
+
+def _standardised(x: Tensor) -> Tensor:
+    """Columns of ``(..., N, D)`` with mean 0 and deviation 1, as batch normalisation gives them."""
+    variance, mean = torch.var_mean(x, dim=-2, correction=0, keepdim=True)
+    return (x - mean) / (variance + SRD_EPSILON).sqrt()
 
 
 def _affinities(x: Tensor) -> Tensor:

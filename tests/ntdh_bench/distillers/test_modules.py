@@ -23,6 +23,7 @@ from ntdh_bench.distillers import (
     RKD,
     SKD,
     SP,
+    SRD,
     VID,
     WTTM,
     Combined,
@@ -73,6 +74,8 @@ def test_feature_methods(method: type[Distiller]) -> None:
     assert distiller.student_layers == distiller.teacher_layers == ["hidden2"]
     distiller.build(*WIDTHS, ROWS, seed=0)
     arguments = [STUDENT["hidden2"], TEACHER["hidden2"], *([INDEX] if method is CRD else [])]
+    if method is SRD:
+        arguments += [STUDENT["logits"], TEACHER["logits"]]
     loss = distiller.distill(STUDENT, TEACHER, TARGET, INDEX)
     torch.testing.assert_close(loss, 2.5 * distiller(*arguments))
 
@@ -231,7 +234,7 @@ def test_bad_numbers(make: Callable[[], Distiller], message: str) -> None:
         make()
 
 
-@pytest.mark.parametrize("method", [FitNet, CRD, VID])
+@pytest.mark.parametrize("method", [FitNet, CRD, VID, SRD])
 def test_trainable_parts_come_from_the_seed(method: type[Distiller]) -> None:
     built = []
     for seed in (7, 7, 8):

@@ -21,6 +21,7 @@ from ntdh_bench.distillers import (
     RKD,
     SKD,
     SP,
+    SRD,
     WTTM,
     Combined,
     Distiller,
@@ -87,6 +88,11 @@ STACKS: dict[str, list[Distiller]] = {
     "WTTM": [WTTM(), WTTM(1.5), WTTM(weight=0.3)],
     "MLKD": [MLKD(), MLKD([1.0, 2.0, 3.0, 4.0, 5.0]), MLKD(weight=0.3)],
     "SKD": [SKD(), SKD(2.0, 1.0), SKD(weight=0.3)],
+    "SRD": [
+        SRD(layer="hidden2"),
+        SRD(2.0, 0.5, layer="hidden2"),
+        SRD(3.0, logit_weight=0.1, weight=0.3, layer="hidden2"),
+    ],
     "CC": [CC(layer="hidden2"), CC(0.1, layer="hidden2"), CC(weight=0.3, layer="hidden2")],
     "OFA": [
         OFA(["hidden2"]),
@@ -141,7 +147,7 @@ def parameters_of(stack: Distiller) -> list[list[Tensor]]:
     return [[parameter[k] for parameter in stack.parameters()] for k in range(MEMBERS)]
 
 
-@pytest.mark.parametrize("name", ["FitNet", "OFA", "Combined", "AuthorsFitNet"])
+@pytest.mark.parametrize("name", ["FitNet", "OFA", "SRD", "Combined", "AuthorsFitNet"])
 @pytest.mark.parametrize("one_by_one", [False, True])
 def test_training_a_stack_trains_its_members(name: str, one_by_one: bool) -> None:
     members = [member.double() for member in built(*copy.deepcopy(STACKS[name]))]
