@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import NamedTuple
 
@@ -11,12 +11,20 @@ from ntdh_bench.records.columns import Row, by_key
 from ntdh_bench.report.cells import value_of, varying
 from ntdh_bench.report.figures import draw_ranks
 from ntdh_bench.report.layouts import estimate, quantity, score_name, shown
-from ntdh_bench.report.ranks import FEWEST_METHODS, FEWEST_SETS, LEVEL, Ranking, rank
-from ntdh_bench.report.statistics import Estimate, mean_ci
-from ntdh_bench.report.tables import RATIO, Cell, Column, Line, Table, mark_best
+from ntdh_bench.report.ranks import (
+    FEWEST_METHODS,
+    FEWEST_SETS,
+    LEVEL,
+    Ranking,
+    p_signed_ranks,
+    rank,
+)
+from ntdh_bench.report.statistics import Estimate, holm, mean_ci
+from ntdh_bench.report.tables import RATIO, Cell, Column, Line, Table, Unit, mark_best
 
 _SCORE = "last_test_score"
 _GAINS = ("gain", "gain_over_matched")
+_P = Unit("", digits=3)
 
 
 class Overview(NamedTuple):
@@ -162,33 +170,43 @@ def _by_protocol(grid: _Grid, column: str) -> Table:
 
 def _over_sets(grid: _Grid, ranking: Ranking) -> Table:
     """Return a line a method, best first: its mean rank, and its mean gains over data sets."""
-    gains = {
-        column: {
-            method: _mean_gain(grid, method, ranking.sets, column) for method in ranking.methods
-        }
-        for column in _GAINS
-    }
-    there = [column for column in _GAINS if any(gains[column].values())]
-    lines = []
-    for method, place in zip(ranking.methods, ranking.ranks, strict=True):
-        cells: list[Cell | None] = [Cell(Estimate(place, None, None, len(ranking.sets)), RATIO)]
-        for column in there:
-            found = gains[column][method]
-            cells.append(Cell(found, quantity(column).unit) if found else None)
-        lines.append(Line((method,), tuple(cells)))
-    columns = ("mean rank", *(f"{quantity(column).name} (points)" for column in there))
-    heads = tuple(map(Column, columns))
-    return Table("Over data sets", (grid.axis,), heads, tuple(lines), sortable=True, of="data sets")
+    columns, found = [Column("mean rank")], [_mean_ranks(ranking)]
+    for column in _GAINS:
+        gains = {method: _gains(grid, method, ranking.sets, column) for method in ranking.methods}
+        if any(gains.values()):
+            name, unit = quantity(column)
+            columns.append(Column(unit.symbol, name))
+            found.append({m: Cell(mean_ci(g), unit) if g else None for m, g in gains.items()})
+            if p := _p_values(gains):
+                columns.append(Column("p, Holm", name))
+                found.append(p)
+    lines = tuple(Line((m,), tuple(cells.get(m) for cells in found)) for m in ranking.methods)
+    return Table(
+        "Over data sets", (grid.axis,), tuple(columns), lines, sortable=True, of="data sets"
+    )
 
 
-def _mean_gain(grid: _Grid, method: str, sets: Iterable[str], column: str) -> Estimate | None:
-    """Return the mean over data sets, of each the mean over protocols and seeds."""
+def _mean_ranks(ranking: Ranking) -> dict[str, Cell | None]:
+    sets = len(ranking.sets)
+    pairs = zip(ranking.methods, ranking.ranks, strict=True)
+    return {method: Cell(Estimate(place, None, None, sets), RATIO) for method, place in pairs}
+
+
+def _gains(grid: _Grid, method: str, sets: Iterable[str], column: str) -> list[float]:
+    """Return a gain a data set that has one: the mean over its protocols, over seeds."""
     found = []
     for name in sets:
         own = [estimate(grid.rows[method].get(p, ()), column) for p in grid.sets[name]]
         if all(own):
             found.append(fmean(e.mean for e in own if e))
-    return mean_ci(found)
+    return found
+
+
+def _p_values(gains: Mapping[str, Sequence[float]]) -> dict[str, Cell | None]:
+    """Return the p of each method's gains over data sets, corrected for the number of methods."""
+    tested = {m: p for m, g in gains.items() if (p := p_signed_ranks(g)) is not None}
+    corrected = zip(tested, holm(list(tested.values())), strict=True)
+    return {m: Cell(Estimate(p, None, None, len(gains[m])), _P) for m, p in corrected}
 
 
 # -- words ---------------------------------------------------------------------------------------
@@ -223,5 +241,7 @@ def _tested(ranking: Ranking) -> tuple[str, ...]:
         "test says whether methods differ over data sets such as these, not by how much, and "
         f"nothing of one data set. With {sets} data sets and {methods} methods it tells mean ranks "
         f"apart that differ by {apart:.2f} or more: methods that differ less may yet not be alike. "
-        "That threshold grows with the number of methods that are compared.",
+        "That threshold grows with the number of methods that are compared. The p beside a gain "
+        "answers another question, whether one method gains at all: it is that of Wilcoxon's "
+        "signed-rank test over data sets, corrected for the number of methods (Holm).",
     )

@@ -92,6 +92,18 @@ def critical_difference(methods: int, sets: int, level: float = LEVEL) -> float:
     return quantile * math.sqrt(methods * (methods + 1) / (6 * sets))
 
 
+def p_signed_ranks(gains: Sequence[float]) -> float | None:
+    """Return the two-sided p of Wilcoxon's signed-rank test of no gain, one a data set.
+
+    None of fewer data sets than are tested.
+    """
+    from scipy.stats import wilcoxon
+
+    if len(gains) < FEWEST_SETS:
+        return None
+    return float(wilcoxon(gains).pvalue) if any(gains) else 1.0
+
+
 def _friedman(ranks: Array) -> tuple[float, float]:
     """Return Friedman's statistic, corrected for ties, and its p."""
     from scipy.stats import friedmanchisquare

@@ -53,7 +53,7 @@ def shown(rows: list[Row]) -> Overview:
 
 def numbers(table: Table) -> dict[tuple[str, str], float]:
     return {
-        (line.labels[0], column.name): cell.estimate.mean
+        (line.labels[0], column.full): cell.estimate.mean
         for line in table.lines
         for column, cell in zip(table.columns, line.cells, strict=True)
         if cell and cell.estimate
@@ -85,7 +85,11 @@ def test_scores_and_gains_by_data_set_and_ranks_over_them() -> None:
     assert [line.labels[0] for line in over.lines] == ["NKD", "KD", "C2KD", "matched", "w/o KD"]
     assert numbers(over)["NKD", "mean rank"] == 1
     of_sets = fmean(numbers(gains)["KD", dataset] for dataset in SETS)
-    assert numbers(over)["KD", "gain over w/o KD (points)"] == pytest.approx(of_sets)
+    assert numbers(over)["KD", "gain over w/o KD, points"] == pytest.approx(of_sets)
+    # All six data sets gain: 2 / 2^6, for as many methods as there are beside w/o KD.
+    for method in ("matched", "KD", "NKD", "C2KD"):
+        assert numbers(over)[method, "gain over w/o KD, p, Holm"] == pytest.approx(4 / 32)
+    assert numbers(over)["NKD", "gain over matched, p, Holm"] == pytest.approx(3 / 32)
     assert over.note == "Mean ± 95 % interval over 6 data sets."
     assert scores.note == "Mean ± 95 % interval over 3 seeds; bold: best of its column."
 
@@ -116,6 +120,7 @@ def test_few_data_sets_are_ranked_but_not_tested() -> None:
     )
     assert numbers(found.tables[-1])["NKD", "mean rank"] == 1
     assert "critical" not in found.drawings[0]
+    assert not [column for column in found.tables[-1].columns if column.name.startswith("p,")]
 
 
 def test_what_lacks_runs_is_left_out_and_named() -> None:

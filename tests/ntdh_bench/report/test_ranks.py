@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import random
-from itertools import combinations
+from itertools import combinations, product
 from statistics import fmean
 
 import pytest
 from scipy.stats import chi2, friedmanchisquare
 
-from ntdh_bench.report.ranks import Ranking, critical_difference, rank
+from ntdh_bench.report.ranks import Ranking, critical_difference, p_signed_ranks, rank
 
 # AUC of C4.5 and three of its variants on 14 data sets: Table 6 of Demsar (JMLR 7, 2006), whose
 # text gives the ranks, the statistic and the critical difference.
@@ -124,6 +124,22 @@ def test_nothing_but_ties() -> None:
     found = rank({name: dict.fromkeys("abc", 0.5) for name in "vwxyz"})
     assert (found.ranks, found.statistic, found.p) == ((2.0, 2.0, 2.0), 0.0, 1.0)
     assert found.alike == ((0, 2),)
+
+
+def test_the_p_of_gains_counts_signs() -> None:
+    """Of all 2^n ways to give the ranks a sign, those with as small a sum on one side."""
+    gains = [0.4, -0.1, 0.9, 1.3, 0.2, 2.0, -0.3]
+    ranks = [1 + sum(abs(other) < abs(gain) for other in gains) for gain in gains]
+    least = sum(rank for rank, gain in zip(ranks, gains, strict=True) if gain < 0)
+    sums = [
+        min(below, sum(ranks) - below)
+        for signs in product((0, 1), repeat=len(gains))
+        for below in (sum(sign * rank for sign, rank in zip(signs, ranks, strict=True)),)
+    ]
+    expected = fmean(total <= least for total in sums)
+    assert p_signed_ranks(gains) == pytest.approx(expected)
+    assert p_signed_ranks(gains[:4]) is None
+    assert p_signed_ranks([0.0] * 6) == 1.0
 
 
 def test_every_data_set_has_every_method() -> None:
