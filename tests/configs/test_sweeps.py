@@ -102,6 +102,13 @@ def test_experiments_of_the_paper_are_there() -> None:
     assert argued <= names
 
 
+def test_every_method_is_compared_with_the_others() -> None:
+    """A new overlay needs a line in the sweep of all methods."""
+    swept = Path("configs/sweeps/methods.yaml").read_text()
+    names = [path.name for path in Path("configs/methods").glob("*.yaml")]
+    assert [name for name in names if f"{{config: ../methods/{name}" not in swept] == []
+
+
 def test_every_experiment_has_runs() -> None:
     assert all(experiment.runs and not experiment.missing for experiment in EXPERIMENTS)
 
