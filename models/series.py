@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -44,15 +43,16 @@ class Transposed(nn.Module):
 class SeriesCNN(nn.Sequential):
     """Classifier of series ``(B, T, C) -> (B, num_classes)``; T at least 2, more dimensions go.
 
-    Two convolutions over time with maximum pooling, the second to four parts of the series, and
+    Two convolutions over time with maximum pooling, the second to four parts of the series, and two
     linear layers. They are called ``conv1``, ``conv2`` (``(B, width, time)``, after ReLU and
-    pooling), ``flatten``, ``hidden1``, ``hidden2``, ... (after ReLU) and ``head``.
+    pooling), ``flatten``, ``hidden2`` (after ReLU; before the head as in other networks here) and
+    ``head``.
 
     Args:
         channels: values of a time step; of frames ``(T, H, W)`` their pixels.
         num_classes: logits.
         widths: channels of the two convolutions.
-        hidden: widths of the linear layers.
+        hidden: width of the layer before the head.
         kernel: time steps that a convolution sees, odd.
     """
 
@@ -63,7 +63,7 @@ class SeriesCNN(nn.Sequential):
         channels: int,
         num_classes: int,
         widths: Sequence[int] = (32, 64),
-        hidden: Sequence[int] = (128, 64),
+        hidden: int = 64,
         kernel: int = 5,
     ) -> None:
         super().__init__()
@@ -73,11 +73,9 @@ class SeriesCNN(nn.Sequential):
         pool = nn.AdaptiveMaxPool1d(self.parts)
         self.add_module("conv2", _convolution(first, second, kernel, pool))
         self.add_module("flatten", nn.Flatten())
-        sizes = [self.parts * second, *hidden]
-        for number, (before, after) in enumerate(pairwise(sizes), start=1):
-            block = nn.Sequential(nn.Linear(before, after), nn.ReLU())
-            self.add_module(f"hidden{number}", block)
-        self.add_module("head", nn.Linear(sizes[-1], num_classes))
+        linear = nn.Linear(self.parts * second, hidden)
+        self.add_module("hidden2", nn.Sequential(linear, nn.ReLU()))
+        self.add_module("head", nn.Linear(hidden, num_classes))
 
 
 def _convolution(before: int, after: int, kernel: int, pool: nn.Module) -> nn.Sequential:

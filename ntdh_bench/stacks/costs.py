@@ -94,11 +94,11 @@ def _perceptron_size(layers: Sequence[Any]) -> _Size:
 def _series_size(given: Mapping[str, Any]) -> _Size:
     """Return the size of a SeriesCNN: its windows, convolutions, and linear layers."""
     channels, kernel = _number(given.get("channels")), _number(given.get("kernel", 5))
-    widths, hidden = given.get("widths", [32, 64]), given.get("hidden", [128, 64])
-    if not (isinstance(widths, list) and len(widths) == 2 and isinstance(hidden, list)):
+    widths = given.get("widths", [32, 64])
+    if not isinstance(widths, list) or len(widths) != 2:
         return _Size(math.inf, math.inf)  # the run will be refused
     first, second = map(_number, widths)
-    linear = _perceptron_size([4 * second, *hidden, given.get("num_classes")])
+    linear = _perceptron_size([4 * second, given.get("hidden", 64), given.get("num_classes")])
     convolutions = (kernel * channels + 1) * first + (kernel * first + 1) * second
     values = _STEPS * ((kernel + 1) * (channels + first) + 2 * second)
     return _Size(convolutions + linear.parameters, values + linear.activations)
@@ -112,8 +112,8 @@ def _fusion_size(fusion: Any, networks: Sequence[Any]) -> _Size:
 
 
 def _features(network: Any) -> float:
-    hidden = arguments_of(network).get("hidden")
-    return _number(hidden[-1]) if isinstance(hidden, list) and hidden else _WIDTH
+    hidden = arguments_of(network).get("hidden", _WIDTH)
+    return _number(hidden[-1] if isinstance(hidden, list) and hidden else hidden)
 
 
 def _rows(config: Config) -> float:

@@ -16,7 +16,6 @@ from ntdh_bench.models import (
     GatedFusion,
     LateFusion,
     MLPClassifier,
-    SeriesCNN,
 )
 from ntdh_bench.stacks.networks import NetworkStack
 from tests.helpers import assert_bits
@@ -54,7 +53,6 @@ def perceptron() -> nn.Module:
 KINDS = {
     "chain": (perceptron, (6,)),
     "convolutions": (AudioCNN, (1, 20, 24)),
-    "series": (lambda: SeriesCNN(3, 4, (5, 6), (7, 6)), (9, 3)),
     "own forward": (OwnForward, (2, 3)),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ import pytest
 
 from ntdh_bench.errors import UserError
 from ntdh_bench.experiments import Run, find_experiment, load_experiment
+from ntdh_bench.models import SeriesCNN
 from ntdh_bench.run_hash import pin, run_hash
 from ntdh_bench.stacks.costs import fills_a_core, member_bytes
 from ntdh_bench.stacks.plan import Machine, Plan, check_stackable, make_plan
@@ -399,3 +401,18 @@ def test_a_method_that_changes_the_students_network_goes_with_its_like(inside: b
     assert keys[0] == keys[1] != keys[2] == stack_key(config())
     assert stack_key(config(**{where: reusing(head="other")})) != keys[0]
     assert why_alone(config(**{where: reusing()})) is None
+
+
+def test_series_share_a_stack_and_their_memory_is_known() -> None:
+    arguments = {"channels": 6, "num_classes": 27}
+    series = {"class_path": "SeriesCNN", "init_args": arguments}
+    made = config(model__init_args__teacher_network=series)
+    assert why_alone(made) is None
+    assert not fills_a_core(made)
+    parameters = sum(value.numel() for value in SeriesCNN(**arguments).parameters())
+    wider = {**series, "init_args": {**arguments, "num_classes": 28}}
+    more = member_bytes(config(model__init_args__teacher_network=wider)) - member_bytes(made)
+    assert more == 4 * (6 * 65 + 3 * 64)  # a class more: six copies of its weights, its logits
+    assert 24 * parameters < member_bytes(made) < 2**26
+    broken = {**series, "init_args": {**arguments, "widths": [3]}}
+    assert member_bytes(config(model__init_args__teacher_network=broken)) == math.inf
