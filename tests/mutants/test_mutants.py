@@ -51,6 +51,8 @@ DISTILLER, DISTILLER_TESTS = (
     "ntdh_bench/distillers/base.py",
     "tests/ntdh_bench/distillers/test_stacks.py",
 )
+MAPS_TESTS = "tests/ntdh_bench/distillers/test_maps.py"
+SIMKD_TESTS = "tests/ntdh_bench/distillers/test_simkd.py"
 CRD_TESTS = "tests/ntdh_bench/distillers/test_crd.py"
 CONTRASTIVE = "ntdh_bench/distillers/contrastive.py"
 CONTRASTIVE_TESTS = "tests/ntdh_bench/distillers/test_contrastive.py"
@@ -114,8 +116,8 @@ MUTANTS = (
     Mutant("KD without T squared", LOGITS,
            "return divergence * beside(temperature**2, divergence)", "return divergence", L_TESTS),
     Mutant("KD of sharpened logits", LOGITS,
-           "teacher = torch.log_softmax(teacher_logits / divisor, dim=-1)",
-           "teacher = torch.log_softmax(teacher_logits * divisor, dim=-1)", L_TESTS),
+           "teacher = torch.log_softmax(teacher_logits / divisor, dim=-1)\n    terms",
+           "teacher = torch.log_softmax(teacher_logits * divisor, dim=-1)\n    terms", L_TESTS),
     Mutant("DKD with its weights swapped", LOGITS,
            "beside(alpha, target_part) * target_part + beside(beta, other_part) * other_part",
            "beside(beta, target_part) * target_part + beside(alpha, other_part) * other_part",
@@ -159,6 +161,32 @@ MUTANTS = (
            LOGITS_TESTS),
     Mutant("CC summed to one power less", LOSSES,
            "range(1, order + 1)", "range(1, order)", LOGITS_TESTS),
+    # -- distillers of maps
+    Mutant("AT without the length of its maps", "ntdh_bench/distillers/maps.py",
+           "return unit_rows(activity)", "return activity", MAPS_TESTS),
+    Mutant("AT at every position", "ntdh_bench/distillers/maps.py",
+           "activity = activity * share.flatten(1).sqrt()", "activity = activity * 1.0",
+           MAPS_TESTS),
+    Mutant("maps on the grid of the student", "ntdh_bench/distillers/maps.py",
+           "size = tuple(min(pair) for pair in pairs)", "size = tuple(pair[0] for pair in pairs)",
+           MAPS_TESTS),
+    Mutant("VID without the logarithm", "ntdh_bench/distillers/maps.py",
+           "/ spread + spread.log()) / 2", "/ spread) / 2", MAPS_TESTS),
+    Mutant("VID's variance that overflows", "ntdh_bench/distillers/vid.py",
+           "F.softplus(self.raw_variances[tap])", "self.raw_variances[tap].exp().log1p()",
+           MAPS_TESTS),
+    Mutant("maps of data that are not aligned", "ntdh_bench/distillers/taps.py",
+           "if axes and not aligned:", "if not aligned and False:", MAPS_TESTS),
+    Mutant("dense maps of all pixels", "models/distillation.py",
+           "kept_outputs(student, keep, distiller.by_position)", "kept_outputs(student, keep)",
+           "tests/models/test_dense.py"),
+    Mutant("SimKD with a head that learns", "ntdh_bench/distillers/simkd.py",
+           "copy.deepcopy(head).requires_grad_(False)", "copy.deepcopy(head)", SIMKD_TESTS),
+    Mutant("SimKD with the untrained teacher's head", "ntdh_bench/distillers/simkd.py",
+           "            ours.take(theirs)\n", "", SIMKD_TESTS),
+    Mutant("SRD of features as they are", LOSSES,
+           "return (x - mean) / (variance + SRD_EPSILON).sqrt()", "return x",
+           "tests/ntdh_bench/distillers/test_srd.py"),
     Mutant("standardised and plain in one stack", "ntdh_bench/distillers/kd.py",
            "return super().stack_key, self.standardize", "return super().stack_key",
            DISTILLER_TESTS),
