@@ -30,7 +30,7 @@ Module = TypeVar("Module", bound=LightningModule)
 FEATURES, CLASSES = 12, 4
 network = partial(MLPClassifier, FEATURES, [8, 6], CLASSES, "relu")
 optimizer = partial(SGD, lr=0.1, momentum=0.9)
-OF_MAPS = (distillers.AT,)
+OF_MAPS = (distillers.AT, distillers.ReviewKD)
 
 
 def small_data(**changes: Any) -> SyntheticDataModule:

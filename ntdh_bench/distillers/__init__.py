@@ -14,6 +14,7 @@ from ntdh_bench.distillers.mlkd import MLKD
 from ntdh_bench.distillers.nkd import NKD
 from ntdh_bench.distillers.ofa import OFA
 from ntdh_bench.distillers.relations import CC, PKT, RKD, SP
+from ntdh_bench.distillers.reviewkd import ReviewKD
 from ntdh_bench.distillers.simkd import SimKD
 from ntdh_bench.distillers.skd import SKD
 from ntdh_bench.distillers.srd import SRD
@@ -40,6 +41,7 @@ __all__ = [
     "Combined",
     "Distiller",
     "FitNet",
+    "ReviewKD",
     "SimKD",
     "WeightedKL",
 ]

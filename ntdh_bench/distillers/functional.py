@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from ntdh_bench.distillers.contrastive import crd
 from ntdh_bench.distillers.logits import check_same_shape, dkd, kd, nkd, ofa, wttm
-from ntdh_bench.distillers.maps import at, simkd, vid
+from ntdh_bench.distillers.maps import at, reviewkd, simkd, vid
 from ntdh_bench.distillers.precision import full_precision, product, unit_rows
 from ntdh_bench.distillers.predictions import dist, mlkd, skd
 from ntdh_bench.distillers.relational import rkd
@@ -38,6 +38,7 @@ __all__ = [
     "nkd",
     "ofa",
     "pkt",
+    "reviewkd",
     "rkd",
     "simkd",
     "skd",

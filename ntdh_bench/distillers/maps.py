@@ -151,6 +151,40 @@ def simkd(
     return mean_of((student - teacher).square(), share, stacked)
 
 
+@full_precision
+def reviewkd(
+    student: Tensor, teacher: Tensor, share: Tensor | None = None, *, stacked: bool = False
+) -> Tensor:
+    """Hierarchical context loss: squared error of maps and of their averages in 4, 2 and 1 cells.
+
+    Chen et al., "Distilling Knowledge via Knowledge Review", CVPR 2021, Fig. 4: means weighted by
+    1, 1/2, 1/4 and 1/8, as far as a map has more positions along each axis, divided by their sum.
+
+    Args:
+        student: ``(N, C, *spatial)``, fused.
+        teacher: the same shape.
+        share: ``(N, *spatial)`` in [0, 1], how much of each position counts; ``None``: all of it.
+        stacked: whether both are ``(K, N, ...)``.
+
+    Returns:
+        Scalar or ``(K,)``.
+
+    Raises:
+        ValueError: shapes differ.
+    """
+    _check(student, teacher)
+    grid = tuple(student.shape[2 + stacked :])
+    cells = [side for side in (4, 2, 1) if side < min(grid)]
+    total, weights = mean_of((student - teacher).square(), share, stacked), 1.0
+    for level, side in enumerate(cells, start=1):
+        size = (side,) * len(grid)
+        gap = (pooled(student, size) - pooled(teacher, size)).square()
+        of_cells = None if share is None else pooled(share[:, None], size).squeeze(1)
+        total = total + mean_of(gap, of_cells, stacked) / 2**level
+        weights += 1 / 2**level
+    return total / weights
+
+
 def mean_of(values: Tensor, share: Tensor | None, stacked: bool) -> Tensor:
     """Return the mean ``()`` or ``(K,)`` of ``(N, C, *spatial)``, positions weighted by ``share``.
 

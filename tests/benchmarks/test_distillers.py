@@ -201,7 +201,7 @@ def one_step(distiller: Distiller, rows: int) -> Callable[[], object]:
 
 def beside_kd(rows: int) -> dict[str, Callable[[], Distiller]]:
     """Those that are defined there."""
-    unfit = () if rows == DENSE_ROWS else ("AT",)
+    unfit = () if rows == DENSE_ROWS else ("AT", "ReviewKD")
     return {name: make for name, make in BESIDE_KD.items() if name not in unfit}
 
 

@@ -52,6 +52,7 @@ DISTILLER, DISTILLER_TESTS = (
     "tests/ntdh_bench/distillers/test_stacks.py",
 )
 MAPS_TESTS = "tests/ntdh_bench/distillers/test_maps.py"
+REVIEW_TESTS = "tests/ntdh_bench/distillers/test_reviewkd.py"
 SIMKD_TESTS = "tests/ntdh_bench/distillers/test_simkd.py"
 CRD_TESTS = "tests/ntdh_bench/distillers/test_crd.py"
 CONTRASTIVE = "ntdh_bench/distillers/contrastive.py"
@@ -184,6 +185,10 @@ MUTANTS = (
            "copy.deepcopy(head).requires_grad_(False)", "copy.deepcopy(head)", SIMKD_TESTS),
     Mutant("SimKD with the untrained teacher's head", "ntdh_bench/distillers/simkd.py",
            "            ours.take(theirs)\n", "", SIMKD_TESTS),
+    Mutant("ReviewKD without its averages", "ntdh_bench/distillers/maps.py",
+           "total = total + mean_of(gap, of_cells, stacked) / 2**level", "pass", REVIEW_TESTS),
+    Mutant("ReviewKD without what is deeper", "ntdh_bench/distillers/reviewkd.py",
+           "fused * share[:, :1] + deeper * share[:, 1:]", "fused * share[:, :1]", REVIEW_TESTS),
     Mutant("SRD of features as they are", LOSSES,
            "return (x - mean) / (variance + SRD_EPSILON).sqrt()", "return x",
            "tests/ntdh_bench/distillers/test_srd.py"),

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ntdh_bench.distillers import functional, logits, predictions
-from ntdh_bench.distillers.functional import at, cc, dkd, fitnet, kd, pkt, rkd, sp, vid
+from ntdh_bench.distillers.functional import at, cc, dkd, fitnet, kd, pkt, reviewkd, rkd, sp, vid
 from ntdh_bench.distillers.precision import unit_rows
 from tests.helpers import assert_bits
 from tests.typed import some
@@ -46,6 +46,12 @@ def at_of_rows(student: Tensor, teacher: Tensor, *, stacked: bool = False) -> Te
     return at(student.unsqueeze(-2), teacher.unsqueeze(-2), stacked=stacked)
 
 
+def reviewkd_of_rows(student: Tensor, teacher: Tensor, *, stacked: bool = False) -> Tensor:
+    """ReviewKD's loss of maps of one row, whose averages are not compared."""
+    maps = (x[..., None, None, :] for x in (student, teacher))
+    return reviewkd(*maps, stacked=stacked)
+
+
 def vid_of_rows(student: Tensor, teacher: Tensor, *, stacked: bool = False) -> Tensor:
     """VID with variances of 1, whose logarithm adds nothing."""
     variance = torch.ones(*student.shape[: int(stacked)], student.shape[-1])
@@ -56,6 +62,7 @@ def vid_of_rows(student: Tensor, teacher: Tensor, *, stacked: bool = False) -> T
 EVERY = {
     **{name: of_pairs(getattr(functional, name)) for name in functional.__all__ if name != "crd"},
     "at": at_of_rows,
+    "reviewkd": reviewkd_of_rows,
     "vid": vid_of_rows,
 }
 every = pytest.mark.parametrize("loss", EVERY.values(), ids=EVERY)
