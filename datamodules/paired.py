@@ -390,8 +390,13 @@ class PairedDataModule(LightningDataModule, PairedData, ABC):
         """Return whether a position of ``split`` gives the teacher the same in every epoch."""
         dataset = self._split(split)
         if self.teacher_inputs == "both":
-            return dataset.teacher_fixed and dataset.student_fixed
+            return self.both_cacheable(split)
         return dataset.student_fixed if self.unimodal else dataset.teacher_fixed
+
+    def both_cacheable(self, split: Split) -> bool:
+        """Return whether a position of ``split`` gives both networks the same in every epoch."""
+        dataset = self._split(split)
+        return dataset.teacher_fixed and dataset.student_fixed
 
     def batches(
         self, split: Split, batch_size: int | None = None, epoch: int = 0

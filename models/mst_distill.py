@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import combinations
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -80,6 +80,9 @@ class MSTDistillModule(PairModule):
     feature's embedding is half as long as there are features, and the weights of KL and balance are
     halved every 30 and lowered by a tenth every 10 epochs.
 
+    Attention among D features takes D^2: layers of several hundred are for GPUs. Where samples look
+    the same in every epoch, the masked teachers see each of them once.
+
     Args:
         teacher_network: builds the teacher on the teacher's modality.
         student_network: builds the student, on the student's modality.
@@ -143,6 +146,7 @@ class MSTDistillModule(PairModule):
         ]
         self._check_settings()
         self.masks = nn.ModuleList()
+        self._known: Tensor | None = None
         with seeded(seed, "initialise/gate"):
             self.gate = nn.Sequential(
                 nn.Linear(num_classes, 2 * num_classes),
@@ -225,6 +229,28 @@ class MSTDistillModule(PairModule):
         for network in (self.multimodal, self.teacher):
             network.train(joint).requires_grad_(joint)
         self.student.train(stage != "masks")
+        if stage == "distillation" and self._known is None and self._labels_samples():
+            self._known = self._ask_once()
+
+    def on_train_end(self) -> None:
+        """Forget what the masked teachers said (Lightning hook)."""
+        self._known = None
+
+    def _labels_samples(self) -> bool:
+        """Return whether there is one target a sample, and samples are the same in every epoch."""
+        dense = self.data.metric == "miou"
+        return not dense and self.data.both_cacheable("train")
+
+    @torch.no_grad()
+    def _ask_once(self) -> Tensor:
+        """Return the masked teachers' logits of all training samples, ``(samples, W, C)``."""
+        size = self.data.num_train, len(self.dedicated), self.num_classes
+        known = torch.zeros(size, device=self.device)
+        with evaluating(self.masks):
+            for batch in self.data.batches("train"):
+                moved = cast(PairedBatch, self.transfer_batch_to_device(batch, self.device, 0))
+                known[moved["index"]] = torch.stack(list(self.masked(moved)), 1).float()
+        return known
 
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:
         """Return the loss of one batch in the current stage (Lightning hook)."""
@@ -254,8 +280,7 @@ class MSTDistillModule(PairModule):
         target = batch["target"]
         logits = self.student(batch["student"])
         task = self.task_loss(logits, target)
-        with torch.no_grad(), evaluating(self.masks):
-            masked = list(self.masked(batch))
+        masked = self._taught(batch)
         log_gate = self.log_gate(logits)
         _, student, *teachers = self.rows(target, logits, *masked)
         size = target.shape[1:]  # in dense tasks each position has the gate of its sample
@@ -266,6 +291,14 @@ class MSTDistillModule(PairModule):
         loss = task + self.distill_weight * distilled + self.balance_weight * balance
         parts = {"task_loss": task, "distill_loss": distilled, "balance_loss": balance}
         return self.checked(loss, batch_idx, **parts)
+
+    @torch.no_grad()
+    def _taught(self, batch: PairedBatch) -> list[Tensor]:
+        """Return the logits of the masked teachers, from memory where they are known."""
+        if self._known is not None:
+            return list(self._known[batch["index"]].unbind(1))
+        with evaluating(self.masks):
+            return list(self.masked(batch))
 
     def log_gate(self, student_logits: Tensor) -> Tensor:
         """Return the logarithms ``(B, W)`` of how much each masked teacher counts for a sample."""

@@ -143,6 +143,10 @@ class PairedData(Protocol):
     def cacheable(self, split: Split) -> bool:
         """Whether a sample of ``split`` gives the teacher the same at every look."""
 
+    def both_cacheable(self, split: Split) -> bool:
+        """Whether a sample of ``split`` gives both networks the same at every look."""
+        return False
+
     def batches(
         self, split: Split, batch_size: int | None = None, epoch: int = 0
     ) -> Iterator[PairedBatch]:

@@ -178,6 +178,29 @@ def test_the_gate_learns_from_the_distillation_and_not_the_student_from_the_bala
     assert torch.equal(*gradients)
 
 
+def test_the_masked_teachers_see_fixed_samples_once(
+    data: SyntheticDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    masked = MSTDistillModule.masked
+    monkeypatch.setattr(
+        MSTDistillModule,
+        "masked",
+        lambda self, batch: asked.append(len(batch["target"])) or masked(self, batch),
+    )
+    trained = []
+    for fixed in (True, False):
+        monkeypatch.setattr(SyntheticDataModule, "both_cacheable", lambda *_, fixed=fixed: fixed)
+        asked.clear()
+        module = make(mask_epochs=0)
+        quiet_trainer(tmp_path, epochs=4).fit(module, datamodule=data)
+        assert sum(asked) == data.num_train * (1 if fixed else 3)
+        assert module._known is None
+        trained.append(weights(module))
+    for name, value in trained[0].items():
+        torch.testing.assert_close(value, trained[1][name], rtol=1e-4, atol=1e-5, msg=name)
+
+
 def test_goes_on_from_any_stage_and_is_loaded_without_data(
     data: SyntheticDataModule, tmp_path: Path
 ) -> None:
@@ -199,6 +222,7 @@ def test_goes_on_from_any_stage_and_is_loaded_without_data(
 def test_a_step_waits_for_no_gpu(
     stage: str, data: SyntheticDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(SyntheticDataModule, "both_cacheable", lambda *_: False)
     module = in_stage(stage, make(), data, tmp_path)
     batch = next(data.batches("train", batch_size=8))
     monkeypatch.setattr(PairModule, "data", data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from ntdh_bench import composition, run_hash
 from ntdh_bench.cli import main
 from ntdh_bench.contract import StackMember
 from ntdh_bench.datamodules.synthetic import SyntheticDataModule
@@ -26,6 +28,7 @@ from ntdh_bench.models import (
 )
 from ntdh_bench.models.c2kd import Proxy
 from ntdh_bench.models.mutual import PairModule
+from ntdh_bench.records import identity
 from tests.fake_gpu import GPU, fake_gpu, moved, moved_batch
 from tests.helpers import (
     CLASSES,
@@ -191,6 +194,18 @@ def test_networks_that_do_not_fit_are_named(data: SyntheticDataModule, tmp_path:
     ):
         with pytest.raises(UserError, match=f"model.{names} does not take the data's inputs"):
             quiet_trainer(tmp_path).fit(module, datamodule=data)
+
+
+@pytest.mark.parametrize("module", PairModule.__subclasses__(), ids=lambda kind: kind.__name__)
+def test_a_module_of_a_pair_is_where_it_has_to_be_named(module: type[PairModule]) -> None:
+    """Its own arguments are no part of the control's hash, and those of the pair are taken over."""
+    name = f"ntdh_bench.models.{module.__name__}"
+    assert composition.taken_over("DistillationModule", name) == composition._OF_PAIR
+    arguments = set(inspect.signature(module).parameters)
+    control = set(inspect.signature(DistillationModule).parameters)
+    own = arguments - control
+    assert own == set(identity._OF_METHOD[name])
+    assert run_hash._LATER[name] == {"class_weights": None}
 
 
 @pytest.mark.parametrize("overlay", ["mutual", "c2kd", "mst_distill"])
