@@ -88,7 +88,8 @@ class MSTDistillModule(PairModule):
         student_network: builds the student, on the student's modality.
         num_classes: C, linked to the data by the command line.
         multimodal_layers: layers that are masked of the teacher on both modalities.
-        teacher_layers: layers that are masked of the teacher on its own.
+        teacher_layers: layers that are masked of the teacher on its own; the authors mask two of
+            each.
         joint_epochs: epochs of training together.
         mask_epochs: epochs of training the masks.
         temperature: T > 0 of every KL divergence, which is multiplied by T^2.
@@ -116,7 +117,7 @@ class MSTDistillModule(PairModule):
         student_network: NetworkCallable,
         num_classes: int,
         multimodal_layers: Sequence[str] = ("branches", "hidden2"),
-        teacher_layers: Sequence[str] = ("hidden1", "hidden2"),
+        teacher_layers: Sequence[str] = ("hidden2",),
         joint_epochs: int = 1,
         mask_epochs: int = 1,
         temperature: float = 4.0,

@@ -43,7 +43,8 @@ def data() -> SyntheticDataModule:
 
 
 def make(**settings: Any) -> MSTDistillModule:
-    return MSTDistillModule(network, network, CLASSES, **{"optimizer": optimizer, **settings})
+    given = {"optimizer": optimizer, "teacher_layers": ["hidden1", "hidden2"], **settings}
+    return MSTDistillModule(network, network, CLASSES, **given)
 
 
 def in_stage(
