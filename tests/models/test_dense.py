@@ -22,6 +22,8 @@ from ntdh_bench.distillers import (
     Combined,
     Distiller,
     FitNet,
+    ReviewKD,
+    SimKD,
     WeightedKL,
 )  # fmt: skip
 from ntdh_bench.divergence import ncjsd
@@ -327,6 +329,18 @@ def test_every_method_trains_with_a_sample_mask(
     assert "val/accuracy" not in trainer.callback_metrics
 
 
+def test_the_teachers_head_labels_pixels(teacher: Path, tmp_path: Path) -> None:
+    """Features are compared where pixels are kept; the head's logits are those of the student."""
+    owner = module(SimKD(), task_weight=0.0)
+    owner.frozen_teacher.load(teacher)
+    trainer = quiet_trainer(tmp_path, epochs=40, callbacks=[SampleMask(0.25)])
+    trainer.fit(owner, datamodule=Streets())
+    (measured,) = trainer.test(owner, datamodule=Streets(), verbose=False)
+    assert measured["test/miou"] > 0.2
+    head = owner.frozen_teacher.network.get_submodule("head").state_dict()
+    assert equal(weights(owner.student.get_submodule("head.head")), dict(head))
+
+
 def test_kd_learns_and_repeats(teacher: Path, tmp_path: Path) -> None:
     runs = []
     for _ in range(2):
@@ -341,7 +355,8 @@ def test_kd_learns_and_repeats(teacher: Path, tmp_path: Path) -> None:
 
 
 def test_mixed_precision(teacher: Path, tmp_path: Path) -> None:
-    for distiller in (DKD(), Combined([KD(), FitNet(layer="small")])):
+    of_maps = [AT(layer="small"), VID(layer="small"), ReviewKD(layer="small"), SimKD()]
+    for distiller in (DKD(), Combined([KD(), FitNet(layer="small")]), *of_maps):
         owner = module(distiller)
         owner.frozen_teacher.load(teacher)
         trainer = quiet_trainer(tmp_path, precision="bf16-mixed", callbacks=[SampleMask(0.5)])
