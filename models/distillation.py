@@ -104,21 +104,13 @@ class DistillationModule(TrainableModule):
         super().__init__(num_classes, optimizer, scheduler, seed, ignore_index, class_weights)
         self.remember_settings()
         self.task_weight, self.distill_weight = _loss_weights(task_weight, distill_weight, lam)
-        if distiller is None and self.task_weight < 1:
-            raise UserError(
-                f"without a distiller the task loss has the weight {self.task_weight}: set "
-                "model.task_weight to 1 (w/o KD) or to the sum of both weights (matched), and "
-                "model.lam to null"
-            )
+        if distiller is None:
+            _check_control(self.task_weight)
         check_at_least("model.teacher_epochs", teacher_epochs, 1)
         self.teacher_checkpoint = teacher_checkpoint
         self.teacher_epochs = teacher_epochs
         if teacher_fusion is not None:
-            if teacher_inputs != "both":
-                raise UserError(
-                    "model.teacher_fusion joins networks of both modalities: set "
-                    "model.teacher_inputs to both, or leave it out"
-                )
+            _check_fused(teacher_inputs)
             teacher_network = partial(teacher_fusion, teacher_network, student_network)
         self.teacher_inputs = teacher_inputs
         self.teacher_network = teacher_network
@@ -287,6 +279,23 @@ class DistillationModule(TrainableModule):
         teacher = self.frozen_teacher.outputs(batch, split, self.data)[LOGITS]
         student = self.student(batch["student"])
         self.log_pair(split, teacher, student, batch["target"], batch)
+
+
+def _check_control(task_weight: float) -> None:
+    if task_weight < 1:
+        raise UserError(
+            f"without a distiller the task loss has the weight {task_weight}: set "
+            "model.task_weight to 1 (w/o KD) or to the sum of both weights (matched), and "
+            "model.lam to null"
+        )
+
+
+def _check_fused(teacher_inputs: TeacherInputs) -> None:
+    if teacher_inputs != "both":
+        raise UserError(
+            "model.teacher_fusion joins networks of both modalities: set model.teacher_inputs to "
+            "both, or leave it out"
+        )
 
 
 def _loss_weights(task: float, distill: float, lam: float | None) -> tuple[float, float]:
