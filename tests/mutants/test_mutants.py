@@ -62,6 +62,10 @@ FEATURE_MASK, F_TESTS = (
     "ntdh_bench/masks/feature_mask.py",
     "tests/ntdh_bench/masks/test_feature_mask.py",
 )
+MUTUAL, MUTUAL_TESTS = (
+    "ntdh_bench/distillers/mutual.py",
+    "tests/ntdh_bench/distillers/test_mutual.py",
+)
 TAU_TESTS = "tests/ntdh_bench/test_rank_correlation.py"
 SAMPLE_TESTS = "tests/ntdh_bench/masks/test_sample_mask.py"
 MODULE, M_TESTS = "models/distillation.py", "tests/models/test_distillation.py"
@@ -216,6 +220,20 @@ MUTANTS = (
            ".addcdiv_(lost, above)", "", CONTRASTIVE_TESTS),
     Mutant("CRD's members with the draw of the first", "ntdh_bench/distillers/negatives.py",
            "self._seeds.index(seed)", "0", CRD_TESTS),
+    # -- networks that train together
+    Mutant("mutual learning through both networks", MUTUAL,
+           "to_student = kd(student_logits, teacher_logits.detach(), temperature)",
+           "to_student = kd(student_logits, teacher_logits, temperature)", MUTUAL_TESTS),
+    Mutant("C2KD's selection divided by all rows", MUTUAL,
+           "selected.sum().clamp(min=1)", "max(len(selected), 1)", MUTUAL_TESTS),
+    Mutant("C2KD's teacher starts untrained", "models/c2kd.py",
+           "self.teacher.load_state_dict(self.frozen_teacher.network.state_dict())",
+           "assert self.frozen_teacher.network", "tests/models/test_mutual.py"),
+    Mutant("MST-Distill's masks pile up", "models/mst_distill.py",
+           "handle.remove()", "pass", "tests/models/test_mst_distill.py"),
+    Mutant("MST-Distill's gate teaches the student", "models/mst_distill.py",
+           "logits = student_logits.detach()", "logits = student_logits",
+           "tests/models/test_mst_distill.py"),
     # -- Algorithms 1 and 2
     Mutant("saliency with the other sign", PERMUTED,
            "sums[part] = (self.base - distances).sum(1)",
