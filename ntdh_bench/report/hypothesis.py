@@ -192,23 +192,31 @@ def test_hypothesis(rows: Sequence[Row]) -> Hypothesis:
     """
     unique = list({row["run"]: row for row in rows}.values())
     controls = Controls(unique)
-    own = [row for row in unique if row["arm"] == "kd" and _keeps_objective(row)]
+    own = [row for row in unique if row["arm"] == "kd" and _is_tested(row)]
     by_stratum = by_key(own, lambda row: tuple(row[column] for column in _STRATUM))
-    labels = _labels(by_stratum)
+    found = {key: _cells(members, controls) for key, members in by_stratum.items()}
+    # One cell has nothing to go with.
+    kept = {
+        key: by_stratum[key] for key, (cells, unclear) in found.items() if unclear or len(cells) > 1
+    }
+    labels = _labels(kept)
     strata, points = [], []
-    for key, members in by_stratum.items():
-        cells, unclear = _cells(members, controls)
-        if unclear or len(cells) > 1:  # one cell has nothing to go with
-            firsts = {_cell_of(row): row for row in reversed(members)}
-            stratum = _stratum(members[0], cells, unclear, labels[key], firsts)
-            strata.append((stratum, cells))
-            points += _points(stratum, cells, firsts)
+    for key, members in kept.items():
+        cells, unclear = found[key]
+        firsts = {_cell_of(row): row for row in reversed(members)}
+        stratum = _stratum(members[0], cells, unclear, labels[key], firsts)
+        strata.append((stratum, cells))
+        points += _points(stratum, cells, firsts)
     return Hypothesis([stratum for stratum, _ in strata], _summaries(strata), points)
 
 
-def _keeps_objective(row: Row) -> bool:
-    """Weight adjustment (Fig. 6-7) changes the objective, not the divergence; (1, 1) is KD."""
-    return bool(row["method"] != "WeightedKL")
+def _is_tested(row: Row) -> bool:
+    """Return whether a row is of one modality that teaches another, with the objective of KD.
+
+    Weight adjustment (Fig. 6-7) changes the objective, not the divergence; (1, 1) is KD. A teacher
+    that sees the student's modality as well differs less from it because of that.
+    """
+    return bool(row["method"] != "WeightedKL" and row["teacher_inputs"] != "both")
 
 
 def _labels(strata: Mapping[Key, Sequence[Row]]) -> dict[Key, str]:
@@ -404,8 +412,7 @@ def _family(label: str, cells: Cells) -> Family:
 
 def _masked_labels(rows: Sequence[Row]) -> list[str]:
     """Name families of masks, one row each, by teacher, mask and what else tells them apart."""
-    kinds = ("unimodal", "teacher", "teacher_inputs")
-    told = told_apart([[row] for row in rows], leave_out=(*_MASK, *kinds))
+    told = told_apart([[row] for row in rows], leave_out=(*_MASK, "unimodal", "teacher"))
     labels = []
     for row, words in zip(rows, told, strict=True):
         place = f" of {row['layer']}" if row["layer"] else ""
@@ -418,7 +425,6 @@ def _masked_labels(rows: Sequence[Row]) -> list[str]:
 
 def _teachers(row: Row) -> str:
     kind = f"{row['teacher']} teachers" if row["teacher"] else "teachers"
-    kind = f"{kind} of both modalities" if row["teacher_inputs"] == "both" else kind
     return f"unimodal, {kind}" if row["unimodal"] else kind
 
 

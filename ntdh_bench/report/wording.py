@@ -27,7 +27,8 @@ VERDICTS_NOTE = (
     'difference ρ(NCJSD) − ρ(TCJSD) not wholly above 0; "not specific" means that the target '
     "divergence predicts better; fewer than five seeds decide nothing. Strata of one data set "
     "share controls and seeds, so the summary counts data sets, and needs three for a verdict. "
-    "Unclear cells hold several runs of a seed that cannot be told apart; they are left out."
+    "Unclear cells hold several runs of a seed that cannot be told apart; they are left out, as "
+    "are teachers that see the student's modality too."
 )
 FAMILIES_NOTE = (
     "Strata that mix what moves the divergence, taken apart: the masks of one kind of teacher at "
