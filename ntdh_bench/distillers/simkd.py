@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ntdh_bench.distillers.base import with_numbers
 from ntdh_bench.distillers.functional import simkd
@@ -32,13 +33,13 @@ class SimKD(TapDistiller):
     projected features; published with no cross entropy (``model.task_weight: 0``).
 
     The projector has three layers with ReLU after each, half as wide as the teacher's features in
-    between. For maps they are a 1x1, a 3x3 and a 1x1 convolution with batch normalisation, as
-    published. For vectors they are linear, without statistics of batches, so that such runs share
-    stacks, and without the last ReLU, which dies where nothing is normalised.
+    between: of maps a 1x1, a 3x3 and a 1x1 convolution with batch normalisation, as published, of
+    vectors linear ones, normalised likewise. (Without that, students of vectors learn far less.)
+    Since they keep statistics of batches, such runs are trained alone, not in a stack.
 
     Args:
         weight: factor of the term; 1 in the paper.
-        signed: whether the teacher's maps may be below 0: no ReLU ends the projector.
+        signed: whether the teacher's features may be below 0: no ReLU ends the projector.
         head: last layer with weights, in both networks; what it takes is compared.
         student_head: the student's where it differs from ``head``.
         teacher_head: the teacher's where it differs from ``head``.
@@ -111,6 +112,16 @@ class ReusedHead(nn.Sequential):
         return self
 
 
+class _BatchNorm(nn.BatchNorm1d):
+    """Batch normalisation of vectors; a batch of one is normalised as in evaluation."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if len(input) > 1 or not self.training:
+            return super().forward(input)
+        scale = self.weight, self.bias
+        return F.batch_norm(input, self.running_mean, self.running_var, *scale, eps=self.eps)
+
+
 def _projector(student: nn.Module, teacher: nn.Module, signed: bool) -> nn.Sequential:
     """Return the projector between what two heads take."""
     (width, axes), (wanted, others) = _features(student), _features(teacher)
@@ -127,8 +138,8 @@ def _projector(student: nn.Module, teacher: nn.Module, signed: bool) -> nn.Seque
             padded = convolution(before, after, kernel, padding=kernel // 2, bias=False)
             layers += [padded, norm(after), nn.ReLU()]
         else:
-            layers += [nn.Linear(before, after), nn.ReLU()]
-    return nn.Sequential(*layers[: -1 if signed or not axes else None])
+            layers += [nn.Linear(before, after, bias=False), _BatchNorm(after), nn.ReLU()]
+    return nn.Sequential(*layers[: -1 if signed else None])
 
 
 def _features(head: nn.Module) -> tuple[int, int]:

@@ -18,8 +18,8 @@ NETWORKS = tuple(
 )
 #: Those of both modalities that have one if the networks that they join do.
 FUSIONS = tuple(f"ntdh_bench.models.{n}" for n in ("LateFusion", "ConcatFusion", "GatedFusion"))
-# Methods that give the student another network: their runs go together alone.
-_ADAPTING = ("ntdh_bench.distillers.SimKD",)
+# Methods that give the student batch statistics.
+_NORMALISING = ("ntdh_bench.distillers.SimKD",)
 # Those that look at one value of a parameter and its gradient at a time.
 _OPTIMIZERS = tuple(
     f"torch.optim.{name}"
@@ -79,10 +79,7 @@ def stack_key(config: Config) -> str:
         if name not in ("seed_everything", "mask", *PINNED)
     }
     model = arguments_of(config["model"])
-    own = set(_OF_MEMBERS)
-    if _adapts(model.get("distiller")):
-        own.remove("distiller")
-    arguments = {name: value for name, value in model.items() if name not in own}
+    arguments = {name: value for name, value in model.items() if name not in _OF_MEMBERS}
     return run_hash({**shared, "model": {**config["model"], "init_args": arguments}})
 
 
@@ -106,11 +103,11 @@ def networks_of(arguments: Config) -> tuple[list[Any], list[Any]]:
     return fusions, networks
 
 
-def _adapts(part: Any) -> bool:
-    """Return whether there is a method in a distiller that changes the student's network."""
+def _normalises(part: Any) -> bool:
+    """Return whether there is a method in a distiller that gives the student batch statistics."""
     if isinstance(part, Mapping):
-        return is_among(part, _ADAPTING) or any(map(_adapts, part.values()))
-    return isinstance(part, list) and any(map(_adapts, part))
+        return is_among(part, _NORMALISING) or any(map(_normalises, part.values()))
+    return isinstance(part, list) and any(map(_normalises, part))
 
 
 def _of_model(model: Any) -> str | None:
@@ -126,6 +123,8 @@ def _of_model(model: Any) -> str | None:
         part = arguments.get(key)
         if part is not None and not is_among(part, classes):
             return f"{key} {_name(part)}"
+    if _normalises(arguments.get("distiller")):
+        return "SimKD keeps statistics of batches"
     # Where targets are ignored, members may have different numbers of rows.
     return None if arguments.get("ignore_index", _IGNORED) == _IGNORED else "model.ignore_index"
 

@@ -19,6 +19,7 @@ from ntdh_bench.datamodules.paired import PairedDataset, TensorPairs
 from ntdh_bench.datamodules.synthetic import SyntheticDataModule
 from ntdh_bench.distillers import CRD, DKD, KD, OFA, Combined, Distiller, FitNet, SimKD
 from ntdh_bench.distillers.base import OneByOne
+from ntdh_bench.distillers.simkd import ReusedHead
 from ntdh_bench.errors import NotStackable
 from ntdh_bench.layers import mask_layer
 from ntdh_bench.masks import SampleMask
@@ -293,6 +294,18 @@ def test_the_best_weights_are_those_of_the_first_best_epoch(tmp_path: Path) -> N
     torch.testing.assert_close(stack.measured["val"]["accuracy"], accuracy.amax(0))
 
 
+class Reusing(SimKD):
+    """With a projector without batch statistics."""
+
+    def adapt(self, student: nn.Module, teacher: nn.Module, seed: int) -> None:
+        head = student.get_submodule("head")
+        if isinstance(head, ReusedHead):
+            head.take(teacher.get_submodule("head"))
+            return
+        torch.manual_seed(seed)
+        student.add_module("head", ReusedHead(nn.Linear(6, 6), teacher.get_submodule("head")))
+
+
 @pytest.mark.parametrize("recorded", [False, True])
 def test_students_with_their_teachers_heads(
     recorded: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -300,9 +313,9 @@ def test_students_with_their_teachers_heads(
     """Each its own, which weight decay leaves as it is, also where gradients are set to zero."""
     changes = {"optimizer": partial(AdamW, lr=0.01, weight_decay=0.1), "task_weight": 0.0}
     cases = [
-        Case(SimKD, 0, **changes),
-        Case(partial(SimKD, 0.5), 1, keep=keep(0), **changes),
-        Case(partial(Combined, [SimKD(), KD()]), 1, **changes),
+        Case(Reusing, 0, **changes),
+        Case(partial(Reusing, 0.5), 1, keep=keep(0), **changes),
+        Case(partial(Combined, [Reusing(), KD()]), 1, **changes),
     ][: 2 + (not recorded)]
     if recorded:
         graph = lambda s: setattr(s, "_graph", StepGraph(s.losses, s.parameters(), lambda run: run))  # noqa: E731
@@ -316,9 +329,15 @@ def test_students_with_their_teachers_heads(
 
 
 def test_students_with_other_heads_are_no_stack() -> None:
-    members = [Case(make, 0, task_weight=1.0).member() for make in (SimKD, KD)]
+    members = [Case(make, 0, task_weight=1.0).member() for make in (Reusing, KD)]
     with pytest.raises(NotStackable, match="changes the network"):
         members[0].module.stack(members, streams())
+
+
+def test_a_projector_with_batch_statistics_is_refused() -> None:
+    member = Case(SimKD, 0, task_weight=0.0).member()
+    with pytest.raises(NotStackable, match="keeps statistics of batches"):
+        member.module.stack([member], streams())
 
 
 def test_batch_statistics_are_refused() -> None:

@@ -155,15 +155,6 @@ def test_records_are_those_of_the_runs_alone(runs: Any, tmp_path: Path) -> None:
     assert_records(found, wanted)
 
 
-def test_students_with_their_teachers_heads_are_those_of_the_runs_alone(tmp_path: Path) -> None:
-    reusing = ["--model.distiller", "SimKD", "--model.task_weight", "0.0"]
-    words = [
-        settings(*reusing, *mask, seed=seed) for seed, mask in ((0, []), (1, FEATURE_MASKS[0]))
-    ]
-    found = together(words, tmp_path / "stack")
-    assert_records(found, [alone(each, tmp_path / f"{n}") for n, each in enumerate(words)])
-
-
 @pytest.mark.parametrize(("file", "epoch"), [("teachers.ckpt", 1), ("students.ckpt", 2)])
 def test_a_killed_stack_goes_on_and_ends_the_same(
     file: str, epoch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
