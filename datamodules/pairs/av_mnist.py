@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ntdh_bench.datasets import is_simulated, refuse_simulated
 from ntdh_bench.errors import FileError, UserError
 from ntdh_bench.files.listing import below
 from ntdh_bench.files.reading import read_bytes
@@ -29,7 +28,16 @@ from ..mnist.idx import Bytes, read_images, read_labels
 from ..mnist.simulate import write_digits
 from ..ravdess.media import samples
 from .arrays import TEST, TRAIN, PairedArrays
-from .layouts import Floats, check_classes, latent, resampled, shown, tracked, waves
+from .layouts import (
+    Floats,
+    check_classes,
+    latent,
+    refuse_mixed,
+    resampled,
+    shown,
+    tracked,
+    waves,
+)
 from .published import published_set
 
 _DIGITS = tuple("0123456789")
@@ -85,14 +93,8 @@ def _recordings(folder: Path) -> list[_Recording]:
         found.append(_Recording(int(match[1]), match[2], int(match[3]), path))
     if not found:
         raise FileError(f"{folder}: no recordings/*.wav in it; {_REMEDY}")
-    _refuse_mixed(folder, found[0].path)
+    refuse_mixed(folder, found[0].path.parent)
     return sorted(found)
-
-
-def _refuse_mixed(folder: Path, path: Path) -> None:
-    """Refuse a simulated file in a folder that is none itself."""
-    if not is_simulated(folder, folder):
-        refuse_simulated(folder, path.parent)
 
 
 def _spoken(path: Path) -> NDArray[np.float32]:
@@ -140,7 +142,7 @@ def _written(folder: Path, part: int, target: NDArray[Any]) -> Bytes:
 def _idx_file(folder: Path, name: str) -> Path:
     for path in below(folder, f"{name}*"):
         if path.name in (name, f"{name}.gz"):
-            _refuse_mixed(folder, path)
+            refuse_mixed(folder, path.parent)
             return path
     raise FileError(f"{folder}: no {name}[.gz] in it; {_REMEDY}")
 

@@ -156,7 +156,7 @@ class PairedVectorsDataModule(FilePairs):
         if self.published and table.num_classes != self.num_classes:
             raise UserError(
                 f"{self.name} has {self.num_classes} classes, its file {table.num_classes}: "
-                f"prepare it again (`ntdh-bench data prepare {self.name}`)"
+                f"move it away and prepare it again (`ntdh-bench data prepare {self.name}`)"
             )
         if self.file and table.split is None:
             notice(f"{self.file} has no split: {self.test_fraction:.0%} are drawn for testing")

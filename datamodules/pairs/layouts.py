@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ntdh_bench.errors import FileError
+from ntdh_bench.datasets import is_simulated
+from ntdh_bench.errors import FileError, UserError
 from ntdh_bench.files.mat5 import read_mat5
 from ntdh_bench.progress import progress_bar
 
@@ -23,8 +24,21 @@ _LARGEST = 1e30
 
 
 def inner(folder: Path, name: str) -> Path:
-    """Return the folder ``name`` in ``folder``, or ``folder`` itself if it has none so called."""
-    return folder / name if (folder / name).is_dir() else folder
+    """Return the folder ``name`` in ``folder``, or ``folder`` itself if it has none so called.
+
+    Raises:
+        UserError: it holds simulated files, and ``folder`` is not said to.
+    """
+    if not (folder / name).is_dir():
+        return folder
+    refuse_mixed(folder, folder / name)
+    return folder / name
+
+
+def refuse_mixed(folder: Path, path: Path) -> None:
+    """Raise a UserError if ``path`` below ``folder`` is simulated, and ``folder`` itself is not."""
+    if is_simulated(path, folder) and not is_simulated(folder, folder):
+        raise UserError(f"{path} holds simulated data: take the published files from elsewhere")
 
 
 def read_variable(path: Path, name: str, remedy: str) -> Floats:

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ntdh_bench.datasets import (
     DatasetInfo,
     FileCheck,
     begin_simulated,
+    is_simulated,
     refuse_simulated,
 )
 from ntdh_bench.errors import FileError, UserError
@@ -118,7 +121,7 @@ def _prepare(
     path = root / FOLDER / f"{name}.npz"
     refuse_simulated(root, path)
     if from_folder is not None:
-        refuse_simulated(from_folder, from_folder)
+        _refuse_generated(from_folder)
         arrays = read(from_folder)
     elif fetch is None:
         raise UserError(f"{name} is not downloaded by this command: {how_to_get}")
@@ -126,8 +129,33 @@ def _prepare(
         with TemporaryDirectory() as folder:
             fetch(Path(folder))
             arrays = read(Path(folder))
+    if path.exists():
+        _require_same(path, arrays)
+        return [f"{len(arrays):,} samples in {path}, as they were there already"]
     write_arrays(path, arrays)
     return [f"{len(arrays):,} samples in {path}"]
+
+
+def _refuse_generated(folder: Path) -> None:
+    """Raise a UserError if a folder, or one above it, is generated."""
+    if is_simulated(folder, Path(folder.absolute().anchor)):
+        raise UserError(f"--from {folder}: simulated data: name the folder of the published files")
+
+
+def _require_same(path: Path, arrays: PairedArrays) -> None:
+    """Raise a UserError if a ``.npz`` holds something else: it may be all that there is of it."""
+    there = read_arrays(path)
+    pairs = [(getattr(there, name), getattr(arrays, name)) for name in ("target", "split", "group")]
+    names = {*there.modalities, *arrays.modalities}
+    pairs += [(there.modalities.get(name), arrays.modalities.get(name)) for name in names]
+    if not all(_equal(*pair) for pair in pairs):
+        raise UserError(f"{path} is there and holds other arrays: move it away, then prepare again")
+
+
+def _equal(first: NDArray[Any] | None, second: NDArray[Any] | None) -> bool:
+    if first is None or second is None:
+        return first is second
+    return first.dtype == second.dtype and np.array_equal(first, second)
 
 
 def _verify(root: Path, *, name: str, how_to_get: str) -> list[FileCheck]:

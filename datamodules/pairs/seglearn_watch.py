@@ -27,7 +27,7 @@ from ntdh_bench.files.pickled import PickledArray, npy_object
 from ntdh_bench.files.reading import read_bytes, reading
 
 from .arrays import TEST, TRAIN, PairedArrays
-from .layouts import Floats, check_classes, latent, shown, waves
+from .layouts import Floats, check_classes, latent, refuse_mixed, shown, waves
 from .published import published_set
 
 _WHEEL = "seglearn-1.2.5-py3-none-any.whl"
@@ -76,6 +76,7 @@ def read(folder: Path) -> PairedArrays:
 def _content(folder: Path) -> tuple[Path, bytes]:
     """Return the file that holds the set, and the set's own content."""
     if path := next(below(folder, _MEMBER.name), None):
+        refuse_mixed(folder, path.parent)
         return path, read_bytes(path, _MAX_BYTES, _REMEDY)
     path = next(below(folder, "seglearn-*.whl"), None)
     if path is None:
