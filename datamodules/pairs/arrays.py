@@ -26,6 +26,8 @@ _PLAIN = Spec("fiubU")
 _MAX_BYTES = 1 << 32
 _EXPANSION, _HEADROOM = 100, 1 << 26  # what an honest file may expand to
 _MAX_CLASSES = 10_000
+_LARGEST = 1e30  # of which the square is a number, too
+_WORD = re.compile(r"[\w-]{1,40}")
 _FORMAT = "expected a .npz with an array (N, ...) of numbers a modality and one (N,) of targets"
 
 
@@ -64,6 +66,9 @@ class PairedArrays:
                 return f"{name!r} has the shape {array.shape} for {count} targets"
         if empty := [name for name, array in self.modalities.items() if not array.size]:
             return f"{empty[0]!r} is empty"
+        for name, array in self.modalities.items():
+            if array.dtype.kind == "f" and not float(np.abs(array).max()) <= _LARGEST:
+                return f"{name!r} holds values that are not finite, or beyond {_LARGEST:g}"
         present = np.unique(self.target)
         if not 2 <= len(present) <= _MAX_CLASSES:
             return f"{len(present)} classes, expected 2 to {_MAX_CLASSES:,}"
@@ -114,6 +119,11 @@ def read_arrays(
         FileError: the file is missing, damaged, or lacks an array; or they do not go together.
     """
     labels = {name: _LABELS for name in (target, split, group) if name is not None}
+    if given := sorted(labels.keys() & set(modalities or ())):
+        raise FileError(
+            f"{path}: {given[0]!r} is to be a modality, and classes, splits or groups as well: "
+            "name another array"
+        )
     wanted = None if modalities is None else {**dict.fromkeys(modalities, _NUMBERS), **labels}
     default = _PLAIN if modalities is None else None
     limit = min(_MAX_BYTES, _EXPANSION * checked_size(path, _MAX_BYTES, _FORMAT) + _HEADROOM)
@@ -127,7 +137,7 @@ def read_arrays(
         raise FileError(f"{path}: no array {missing[0]!r}; it has {there}: name one of them")
     classes, numbers = np.unique(found[target], return_inverse=True)
     arrays = PairedArrays(
-        {name: found[name] for name in names},
+        {name: _native(found[name]) for name in names},
         numbers.astype(np.int64),
         _splits(path, found.get(split or "")),
         _groups(found.get(group or "")),
@@ -147,7 +157,18 @@ def array_names(path: Path) -> list[str]:
     what = "a .npz of plain arrays"
     with reading(path, what, _FORMAT), open_zip(path, MAX_MEMBERS, what, _FORMAT) as archive:
         names = [member.filename.removesuffix(".npy") for member in archive.infolist()]
-    return [name for name in names if re.fullmatch(r"[\w-]{1,40}", name)]
+    return [name for name in names if _WORD.fullmatch(name)]
+
+
+def shown_name(name: str) -> str:
+    """Return the name of an array, which may be any text of the file's own, fit for a terminal."""
+    return name if _WORD.fullmatch(name) else f"{name!a:.40}"
+
+
+def _native(array: NDArray[Any]) -> NDArray[Any]:
+    """Return numbers as PyTorch takes them: of 8 bytes at most, in this machine's byte order."""
+    dtype = array.dtype.newbyteorder("=")
+    return array.astype(np.float64 if dtype.itemsize > 8 else dtype, copy=False)
 
 
 def _splits(path: Path, array: NDArray[Any] | None) -> NDArray[np.int8] | None:

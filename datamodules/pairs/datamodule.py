@@ -22,7 +22,7 @@ from ntdh_bench.ranges import check_within
 from ..files import FilePairs
 from ..paired import PairedDataset, TensorPairs
 from ..scaling import standardised
-from .arrays import PairedArrays, read_arrays
+from .arrays import PairedArrays, array_names, read_arrays
 from .published import FOLDER, PublishedSet, write_simulated
 from .splits import split_rows
 
@@ -90,6 +90,8 @@ class PairedVectorsDataModule(FilePairs):
                 f"data.source simulated makes files of a published set, but data.file is "
                 f"{self.file}: leave one of them out"
             )
+        if self.published and not self.published.folders and self.root is None:
+            self.source = "simulated"  # the example has no files that could be had
         self.modalities = self._pair(teacher, student)
         known = () if self.published is None else self.published.images
         self.images = tuple(known if images is None else images)
@@ -148,7 +150,11 @@ class PairedVectorsDataModule(FilePairs):
                 f"{path} is missing: {self.published.how_to_get}; or use --data.source simulated"
             )
         used = tuple(dict.fromkeys(self.modalities))
-        return read_arrays(path, used, self.target, self.split, self.group)
+        table = read_arrays(path, used, self.target, self.split, self.group)
+        known = self.published.modalities if self.published else array_names(path)
+        if strange := sorted({*self.images} - {*used, *known}):
+            raise UserError(f"data.images names {strange[0]!r:.40}, which {path} lacks")
+        return table
 
     def load(self) -> dict[Split, PairedDataset]:
         """Read the file and return its splits."""
@@ -172,13 +178,23 @@ class PairedVectorsDataModule(FilePairs):
     def _scaled(self, name: str, train: Tensor) -> Tensor:
         values = self._table.modalities[name]
         if name not in self.images:
-            return standardised(values[:, None] if values.ndim == 1 else values, train, -1)
+            values = values[:, None] if values.ndim == 1 else values
+            return self._finite(name, standardised(values, train, -1))
         if values.ndim not in (3, 4):
             raise UserError(
                 f"data.images names {name!r}, whose samples have the shape {values.shape[1:]}, "
                 "expected (H, W) or (C, H, W): leave it out"
             )
-        return standardised(values[:, None] if values.ndim == 3 else values, train, 1)
+        values = values[:, None] if values.ndim == 3 else values
+        return self._finite(name, standardised(values, train, 1))
+
+    def _finite(self, name: str, scaled: Tensor) -> Tensor:
+        if not scaled.isfinite().all():
+            raise UserError(
+                f"{self.name}: {name!r:.40} has samples too far from all training samples to be "
+                "scaled by these: look for damaged ones"
+            )
+        return scaled
 
     def identity(self) -> dict[str, Any]:
         """Return a digest of the arrays, and what chooses samples from them."""

@@ -22,7 +22,7 @@ from ntdh_bench.datasets import (
 )
 from ntdh_bench.errors import FileError, UserError
 
-from .arrays import SPLITS, TEST, TRAIN, VAL, PairedArrays, read_arrays, write_arrays
+from .arrays import SPLITS, TEST, TRAIN, VAL, PairedArrays, read_arrays, shown_name, write_arrays
 
 #: Folder below the data root that holds the ``.npz`` of all sets.
 FOLDER = "pairs"
@@ -181,7 +181,8 @@ def verify_file(
     except FileError as error:
         return [FileCheck.failed(path, "corrupt", error)]
     notes = [
-        f"{name}: {array.dtype} {array.shape}" for name, array in arrays.modalities.items()
+        f"{shown_name(name)}: {array.dtype} {array.shape}"
+        for name, array in arrays.modalities.items()
     ] + [_parts(arrays)]
     checks = [FileCheck(path, "ok", note) for note in notes]
     return checks + [FileCheck(path, "incomplete", note) for note in _doubts(arrays)]
@@ -200,7 +201,7 @@ def _parts(arrays: PairedArrays) -> str:
 def _doubts(arrays: PairedArrays) -> list[str]:
     """Return what makes the arrays less than a sound benchmark."""
     doubts = [
-        f"{name}: all samples are equal"
+        f"{shown_name(name)}: all samples are equal"
         for name, array in arrays.modalities.items()
         if (array == array[:1]).all()
     ]

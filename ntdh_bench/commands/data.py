@@ -160,7 +160,8 @@ def _verify(arguments: argparse.Namespace) -> int:
         raise UserError(f"--{min(named)} names an array of a .npz of your own, not of {name}")
     checks = info.verify(Path(name), **named) if own else info.verify(root)
     for check in checks:
-        source = "simulated" if is_simulated(check.path, root) else "real"
+        place = check.path.parent if own else check.path
+        source = "simulated" if is_simulated(place, root) else "real"
         print(f"{check.state:<11} {source:<10} {_below(check, root)}: {check.note}")
     wrong = sum(check.state != "ok" for check in checks)
     print(f"{name}: {wrong} of {len(checks)} wrong" if wrong else f"{name}: all ok")

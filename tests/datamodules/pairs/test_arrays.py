@@ -79,6 +79,7 @@ def test_only_what_is_asked_for_is_read(tmp_path: Path) -> None:
         ({"a": np.float32(1)}, r"'a' has the shape \(\) for 6 targets"),
         ({"a": FIRST[:, :0]}, "'a' is empty"),
         ({"a": FIRST * np.nan}, "a holds values that are not finite"),
+        ({"a": FIRST.astype(np.float64) * 1e30}, "'a' holds values that are not finite, or beyond"),
         ({"a": np.array(["x"] * 6)}, "a is <U1"),
         ({"a": np.array([{}] * 6, object)}, r"damaged, or not a \.npz of plain arrays"),
         ({"target": TARGET.astype(float)}, "target is float64"),
@@ -96,6 +97,22 @@ def test_faults_are_named(tmp_path: Path, changes: dict[str, Any], says: str) ->
         read_arrays(path, ("a", "b"))
     assert str(path) in str(told.value)
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("name", ["target", "split", "group"])
+def test_labels_are_no_inputs(tmp_path: Path, name: str) -> None:
+    path = save(tmp_path / "x.npz", **{name: TARGET % 3})
+    with pytest.raises(FileError, match=f"'{name}' is to be a modality, and classes, splits"):
+        read_arrays(path, ("a", name))
+    assert list(read_arrays(path, ("a",)).modalities) == ["a"]
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">f8", ">i2", "longdouble"])
+def test_numbers_are_those_of_this_machine(tmp_path: Path, dtype: str) -> None:
+    found = read_arrays(save(tmp_path / "x.npz", a=FIRST.astype(dtype)), ("a",)).modalities["a"]
+    assert found.dtype.isnative
+    assert found.dtype.itemsize <= 8
+    np.testing.assert_array_equal(found, FIRST)
 
 
 def test_a_file_that_is_none(tmp_path: Path) -> None:

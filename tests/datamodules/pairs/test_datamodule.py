@@ -104,6 +104,7 @@ def test_without_groups_samples_are_drawn(file: Path) -> None:
         ({"group": "subjects"}, "no array 'subjects'"),
         ({"split": "fold"}, "no array 'fold'"),
         ({"images": ["vector"]}, r"images names 'vector', whose samples have the shape \(5,\)"),
+        ({"images": ["pictures"]}, r"images names 'pictures', which .*own\.npz lacks"),
         ({"teacher": None}, r"data\.teacher is missing: name an array of .*own\.npz"),
         ({"source": "simulated"}, r"data\.source simulated makes files of a published set"),
         ({"test_fraction": 1.5}, r"data\.test_fraction"),
@@ -143,6 +144,24 @@ def test_the_example_is_simulated_and_read_from_what_sample_wrote(tmp_path: Path
     assert read.fingerprint == made.fingerprint
     splits: tuple[Split, ...] = ("train", "val", "test")
     assert [made.split_size(split) for split in splits] == [360, 60, 180]
+
+
+def test_the_example_needs_no_files(tmp_path: Path) -> None:
+    data = PairedVectorsDataModule(cache_dir=str(tmp_path))
+    assert data.source == "simulated"
+    assert data.split_size("train") == 360
+
+
+def test_samples_that_cannot_be_scaled(tmp_path: Path) -> None:
+    near = np.array([1.0, 1 + 1e-15] * 10)
+    arrays = {
+        "a": np.r_[near, 1e30, 1e30],
+        "target": np.arange(22) % 2,
+        "split": [0] * 20 + [1] * 2,
+    }
+    np.savez(tmp_path / "far.npz", **arrays)
+    with pytest.raises(UserError, match="'a' has samples too far from all training samples"):
+        module(tmp_path / "far.npz", "a", "a", target="target", group=None).setup()
 
 
 def test_a_file_beside_a_marker_is_simulated(file: Path) -> None:

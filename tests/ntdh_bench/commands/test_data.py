@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 import yaml
 
 from ntdh_bench.commands.data import main
-from ntdh_bench.datasets import catalogue, find_dataset
+from ntdh_bench.datasets import catalogue, find_dataset, write_marker
 from ntdh_bench.errors import UserError
 from tests.ntdh_bench.people.files import write_votes
 
@@ -169,3 +170,18 @@ def test_verify_takes_a_file_of_ones_own(
     assert "6 test samples are training samples as well" in shown
     with pytest.raises(UserError, match="--split names an array of a"):
         main(["data", "verify", "mnist", "--split", "x", "--root", str(tmp_path)])
+
+
+def test_verify_trusts_neither_a_place_nor_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ["a\x1b[2J", "b\nok          real       wiki.npz"]
+    with zipfile.ZipFile(tmp_path / "own.npz", "w") as archive:
+        for name in (*names, "target"):
+            with archive.open(f"{name}.npy", "w") as file:
+                np.save(file, np.arange(6) % 2 if name == "target" else np.arange(6.0))
+    write_marker(tmp_path, {})
+    assert main(["data", "verify", str(tmp_path / "own.npz")]) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("ok          simulated") == len(shown.splitlines()) - 1
+    assert "\x1b" not in shown
