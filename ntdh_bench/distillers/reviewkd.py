@@ -81,7 +81,9 @@ class ReviewKD(TapDistiller):
         for tap, (ours, theirs) in reversed(list(enumerate(self.taps))):
             seen = student.get(map_of(ours), student[ours])
             if seen[:, 0].numel() < 2:  # batch normalisation has nothing to compare
-                return seen.sum() * 0
+                # Other processes may have more: all parts need a gradient in each, if it is zero.
+                unused = torch.stack([parameter.sum() for parameter in self.parameters()])
+                return (seen.sum() + unused.sum()) * 0
             fused, deeper = self.fusions[tap](seen, deeper)
             taught = teacher.get(map_of(theirs), teacher[theirs])
             losses.append(self.forward(fused, taught, student.get(share_of(ours)), tap))

@@ -109,7 +109,9 @@ class VID(TapDistiller):
         variance = self._variance(tap)
         rows = student.to(variance.dtype).movedim(features, -1)
         means = self.regressors[tap](rows).movedim(-1, features)
-        return vid(means, teacher, variance, share, stacked=self.stacked)
+        loss = vid(means, teacher, variance, share, stacked=self.stacked)
+        # Other processes may have rows: all parts need a gradient in each, if it is zero.
+        return loss if means.numel() else loss + 0 * variance.sum(dim=-1)
 
     def _variance(self, tap: int) -> Tensor:
         return F.softplus(self.raw_variances[tap]) + SMALLEST_VARIANCE
