@@ -18,7 +18,7 @@ from ntdh_bench.cache import digest, file_digest
 from ntdh_bench.composition import Config, arguments_of, same_class
 from ntdh_bench.provenance import code_of
 
-PINNED = ("third_party", "given_teacher")
+PINNED = ("third_party", "given_teacher", "own_data")
 
 
 class ChangedDefault(NamedTuple):
@@ -154,12 +154,18 @@ def _add_former(class_path: str, given: Config) -> Config:
 def pin(config: Config) -> Config:
     """Return ``config`` with the state of what it names but does not hold, so that it is hashed.
 
-    That is, where there is some, third-party code (``third_party``) and the content of a given
-    teacher (``given_teacher``). What is pinned already is pinned anew.
+    That is, where there is some, third-party code (``third_party``), the content of a given
+    teacher (``given_teacher``) and of the user's own file of data (``own_data``). What is pinned
+    already is pinned anew.
     """
     plain = {key: value for key, value in config.items() if key not in PINNED}
     teacher = arguments_of(plain.get("model")).get("teacher_checkpoint")
-    state = {"third_party": code_of(plain), "given_teacher": _content(str(teacher or ""))}
+    file = os.path.expanduser(str(arguments_of(plain.get("data")).get("file") or ""))  # noqa: PTH111
+    state = {
+        "third_party": code_of(plain),
+        "given_teacher": _content(str(teacher or "")),
+        "own_data": _content(file),
+    }
     return {**plain, **{key: value for key, value in state.items() if value}}
 
 

@@ -77,6 +77,8 @@ def _parts(config: Config) -> tuple[str, str, str | None]:
     student = {name: value for name, value in arguments.items() if name not in teacher}
     code = config.get("third_party", {})
     pair = {"data": rest.pop("data", None), **teacher, "given": config.get("given_teacher")}
+    if own_data := config.get("own_data"):
+        pair["own_data"] = own_data
     objective = {**rest, "model": {**model, "init_args": student}}
     return _hash(objective, code), _hash(pair, code), _hash(mask, code) if mask else None
 

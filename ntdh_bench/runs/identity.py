@@ -14,7 +14,7 @@ from ntdh_bench.records.identity import arm
 from ntdh_bench.run_hash import with_epochs, without_later
 
 # Where files lie and how many workers read them changes no number.
-_NOT_DATA = {"root", "features", "cache_dir", "num_workers", "jobs"}
+_NOT_DATA = {"root", "file", "features", "cache_dir", "num_workers", "jobs"}
 # Of the Trainer everything counts but what it shows, logs and keeps.
 _NOT_TRAINING = {
     "logger", "log_every_n_steps", "enable_progress_bar", "enable_model_summary",

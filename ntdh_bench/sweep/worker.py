@@ -16,7 +16,11 @@ from ntdh_bench.runs.session import quiet_lightning
 from ntdh_bench.runs.stacks import fit_stack
 from ntdh_bench.runs.summary import print_fit, print_maps
 
-_PINNED_WORDS = {"third_party": "third-party code", "given_teacher": "model.teacher_checkpoint"}
+_PINNED_WORDS = {
+    "third_party": "third-party code",
+    "given_teacher": "model.teacher_checkpoint",
+    "own_data": "data.file",
+}
 _NOT_SETTINGS = ("command", *PINNED)
 # Nobody looks at the bars, and the record holds the curves.
 _QUIET = {"enable_progress_bar": False, "logger": False}
@@ -92,7 +96,7 @@ def _run(settings: dict[str, Any], command: str, folder: Path) -> dict[str, Any]
 
 
 def _check_pinned(config: dict[str, Any]) -> None:
-    """Refuse to attribute to one state of code or of a teacher what another one gives."""
+    """Refuse to attribute to one state of code, of a teacher or of data what another one gives."""
     found = pin(config)
     for key in PINNED:
         if found.get(key) != config.get(key):

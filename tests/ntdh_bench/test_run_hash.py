@@ -4,6 +4,8 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ntdh_bench import run_hash as run_hash_module
 from ntdh_bench.cache import digest
 from ntdh_bench.run_hash import pin, run_hash
@@ -58,13 +60,16 @@ def test_an_argument_of_the_trainer_that_is_null_is_one_left_out() -> None:
     assert run_hash(given) == run_hash(left_out)
 
 
-def test_another_content_of_a_given_teacher_is_another_run(tmp_path: Path) -> None:
-    teacher = tmp_path / "teacher.ckpt"
-    config = {"model": {"init_args": {"teacher_checkpoint": str(teacher)}}}
+@pytest.mark.parametrize(("part", "argument"), [("model", "teacher_checkpoint"), ("data", "file")])
+def test_another_content_of_a_given_file_is_another_run(
+    tmp_path: Path, part: str, argument: str
+) -> None:
+    file = tmp_path / "given"
+    config = {part: {"init_args": {argument: str(file)}}}
     assert pin(config) == config
     hashes = set()
     for content in ("one", "two"):
-        teacher.write_text(content)
+        file.write_text(content)
         forget_code()
         hashes.add(run_hash(pin(config)))
     assert len(hashes) == 2

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ntdh_bench.composition import Config
+from ntdh_bench.datasets import find_dataset
 from ntdh_bench.errors import UserError
 from ntdh_bench.records.identity import baseline_hash, config_hash
 from ntdh_bench.runs import Run
@@ -31,6 +32,22 @@ def test_identity_leaves_out_paths_and_workers(tmp_path: Path) -> None:
     other = loaded(flags(QUICKSTART, tmp_path, "--mask.ratio", "0.3"))
     assert one.identity == two.identity
     assert one.identity != other.identity
+
+
+def test_a_file_of_ones_own_counts_by_its_content(tmp_path: Path) -> None:
+    """Moved, it is the same data: a run can be resumed, and its teacher is found."""
+    sample = find_dataset("pairs").sample
+    assert sample is not None
+    for name in ("one", "two"):
+        sample(tmp_path / name, 0)
+    places = [tmp_path / name / "pairs" / "pairs.npz" for name in ("one", "two")]
+    sides = ["--data.teacher", "first", "--data.student", "second"]
+    one, two = (
+        loaded(flags(Path("configs/pairs_kd.yaml"), tmp_path, "--data.file", str(path), *sides))
+        for path in places
+    )
+    assert one.identity == two.identity
+    assert one.identity["data"]["fingerprint"]
 
 
 def test_settings_that_came_later_leave_hashes_as_they_were(tmp_path: Path) -> None:
