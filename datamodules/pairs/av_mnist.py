@@ -192,6 +192,7 @@ AV_MNIST = published_set(
     title="digits, spoken and written",
     modalities=("speech", "digit"),
     class_names=_DIGITS,
+    samples=3000,
     licence="speech CC BY-SA 4.0 (Jackson et al. 2018); terms of MNIST at its publisher",
     how_to_get=(
         "clone github.com/Jakobovski/free-spoken-digit-dataset beside MNIST (data prepare mnist)"

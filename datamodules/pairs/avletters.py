@@ -175,6 +175,7 @@ AVLETTERS = published_set(
     title="lips and voice, the alphabet",
     modalities=("lips", "mfcc"),
     class_names=_LETTERS,
+    samples=780,
     licence="none stated (University of East Anglia, Matthews et al. 2002)",
     how_to_get="Lips and Audio of AVLetters, from its authors",
     read=read,

@@ -89,6 +89,7 @@ BDGP = published_set(
     title="gene expression: images and words",
     modalities=("visual", "text"),
     class_names=tuple(f"stage {number}" for number in range(1, _CLASSES + 1)),
+    samples=2500,
     licence="none stated (Berkeley Drosophila Genome Project; Cai et al. 2012)",
     how_to_get="BDGP.mat of github scutbioinformatics/CELT",
     read=read,

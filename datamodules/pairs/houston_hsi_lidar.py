@@ -87,6 +87,7 @@ HOUSTON = published_set(
     title="land cover in pixels of one scene",
     modalities=("hsi", "lidar"),
     class_names=_CLASSES,
+    samples=2832,
     licence="terms of the IEEE GRSS Data Fusion Contest 2013",
     how_to_get="HSI_LiDAR_FC of github danfenghong/IEEE_TGRS_MDL-RS",
     read=read,

@@ -148,6 +148,7 @@ LIS = published_set(
     title="muscles and motion, the signed alphabet",
     modalities=("emg", "imu"),
     class_names=_LETTERS,
+    samples=780,
     licence="freely released for research and education (Pacifici et al. 2020)",
     how_to_get="Dataset of airtlab on github (doi 10.1016/j.dib.2020.106455)",
     read=read,

@@ -40,12 +40,14 @@ class PublishedSet(DatasetInfo):
         images: modalities whose arrays ``(N, H, W)`` are images, not series.
         read: from a folder in the published layout to its arrays.
         write: ``(folder, seed)`` writes small simulated files in that layout.
+        samples: as many as the published files have; 0: any number.
     """
 
     class_names: tuple[str, ...]
     read: Read
     write: Write
     images: tuple[str, ...] = ()
+    samples: int = 0
 
     def path(self, root: Path) -> Path:
         """Return where the ``.npz`` is below a data root."""
@@ -62,6 +64,7 @@ def published_set(
     read: Read,
     write: Write,
     images: tuple[str, ...] = (),
+    samples: int = 0,
     fetch: Callable[[Path], None] | None = None,
 ) -> PublishedSet:
     """Return the catalogue's entry of a set, see :class:`PublishedSet`.
@@ -76,6 +79,7 @@ def published_set(
         read: from a folder in the published layout to its arrays.
         write: ``(folder, seed)`` writes small simulated files in that layout.
         images: modalities whose arrays ``(N, H, W)`` are images, not series.
+        samples: as many as the published files have; 0: any number.
         fetch: downloads the published files into a folder; None: they are fetched by hand.
     """
     way = f"{how_to_get}, then data prepare {name}{'' if fetch else ' --from FOLDER'}"
@@ -86,14 +90,17 @@ def published_set(
         folders=(f"{FOLDER}/{name}.npz",),
         licence=licence,
         how_to_get=way,
-        prepare=partial(_prepare, name=name, how_to_get=way, read=read, fetch=fetch),
-        verify=partial(_verify, name=name, how_to_get=way),
+        prepare=partial(
+            _prepare, name=name, how_to_get=way, read=read, samples=samples, fetch=fetch
+        ),
+        verify=partial(_verify, name=name, how_to_get=way, samples=samples),
         sample=partial(write_simulated, name=name, read=read, write=write),
         either_way=True,
         class_names=class_names,
         read=read,
         write=write,
         images=images,
+        samples=samples,
     )
 
 
@@ -115,6 +122,7 @@ def _prepare(
     name: str,
     how_to_get: str,
     read: Read,
+    samples: int,
     fetch: Callable[[Path], None] | None,
 ) -> list[str]:
     """Make the ``.npz`` of a set of its published files, taken from a folder or downloaded."""
@@ -129,11 +137,20 @@ def _prepare(
         with TemporaryDirectory() as folder:
             fetch(Path(folder))
             arrays = read(Path(folder))
+    done = f"{len(arrays):,} samples in {path}"
     if path.exists():
         _require_same(path, arrays)
-        return [f"{len(arrays):,} samples in {path}, as they were there already"]
-    write_arrays(path, arrays)
-    return [f"{len(arrays):,} samples in {path}"]
+        done = f"{done}, as they were there already"
+    else:
+        write_arrays(path, arrays)
+    return [done, *_lacking(arrays, samples)]
+
+
+def _lacking(arrays: PairedArrays, samples: int) -> list[str]:
+    """Return what tells arrays from the whole published set, where there is something."""
+    if samples in (0, len(arrays)):
+        return []
+    return [f"not the published set, which has {samples:,} samples, not {len(arrays):,}"]
 
 
 def _refuse_generated(folder: Path) -> None:
@@ -158,15 +175,19 @@ def _equal(first: NDArray[Any] | None, second: NDArray[Any] | None) -> bool:
     return first.dtype == second.dtype and np.array_equal(first, second)
 
 
-def _verify(root: Path, *, name: str, how_to_get: str) -> list[FileCheck]:
+def _verify(root: Path, *, name: str, how_to_get: str, samples: int) -> list[FileCheck]:
     path = root / FOLDER / f"{name}.npz"
     if not path.exists():
         return [FileCheck(path, "missing", how_to_get)]
-    return verify_file(path)
+    return verify_file(path, samples=0 if is_simulated(path, root) else samples)
 
 
 def verify_file(
-    path: Path, target: str = "target", split: str = "split", group: str = "group"
+    path: Path,
+    target: str = "target",
+    split: str = "split",
+    group: str = "group",
+    samples: int = 0,
 ) -> list[FileCheck]:
     """Return what is found in a ``.npz`` of paired arrays: one line an array, and its splits.
 
@@ -175,6 +196,7 @@ def verify_file(
         target: name of its array of classes.
         split: of the splits.
         group: of the groups.
+        samples: as many as there should be; 0: any number.
     """
     try:
         arrays = read_arrays(path, None, target, split, group)
@@ -185,7 +207,8 @@ def verify_file(
         for name, array in arrays.modalities.items()
     ] + [_parts(arrays)]
     checks = [FileCheck(path, "ok", note) for note in notes]
-    return checks + [FileCheck(path, "incomplete", note) for note in _doubts(arrays)]
+    doubts = _lacking(arrays, samples) + _doubts(arrays)
+    return checks + [FileCheck(path, "incomplete", note) for note in doubts]
 
 
 def _parts(arrays: PairedArrays) -> str:

@@ -165,6 +165,7 @@ SEGLEARN_WATCH = published_set(
     title="a watch at shoulder exercises",
     modalities=("accelerometer", "gyroscope"),
     class_names=_EXERCISES,
+    samples=2369,
     licence="BSD-3-Clause, as the package seglearn that holds it (Burns et al. 2018)",
     how_to_get="11 MB from PyPI",
     read=read,

@@ -171,6 +171,7 @@ SP_SW_HAR = published_set(
     title="phone and watch, five activities",
     modalities=("phone", "watch"),
     class_names=_ACTIVITIES,
+    samples=2971,
     licence="CC BY 4.0 (Matey-Sanz et al. 2023)",
     how_to_get="clone github.com/GeoTecINIT/sp-sw-har-dataset (doi 10.5281/zenodo.8398688)",
     read=read,

@@ -201,6 +201,7 @@ UTD_MHAD = published_set(
     title="27 actions, seen and felt",
     modalities=_MODALITIES,
     class_names=_ACTIONS,
+    samples=861,
     licence="research; cite Chen et al. 2015 (University of Texas at Dallas)",
     how_to_get="Skeleton, Inertial and Depth from personal.utdallas.edu/~kehtar/UTD-MHAD.html",
     read=read,

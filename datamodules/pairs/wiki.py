@@ -100,6 +100,7 @@ WIKI = published_set(
     title="articles and their images, ten topics",
     modalities=("image", "text"),
     class_names=_CLASSES,
+    samples=2866,
     licence="none stated (SVCL, Rasiwasia et al. 2010)",
     how_to_get="wikipedia_dataset of svcl.ucsd.edu/projects/crossmodal",
     read=read,

@@ -37,13 +37,25 @@ def test_prepared_again_it_stays_and_another_file_is_not_replaced(tmp_path: Path
     assert WIKI.prepare is not None
     for seed in (0, 1):
         WIKI.write(tmp_path / str(seed), seed)
-    (first,) = WIKI.prepare(tmp_path, tmp_path / "0")
+    first, *_ = WIKI.prepare(tmp_path, tmp_path / "0")
     content = WIKI.path(tmp_path).read_bytes()
-    (again,) = WIKI.prepare(tmp_path, tmp_path / "0")
+    again, *_ = WIKI.prepare(tmp_path, tmp_path / "0")
     assert again == f"{first}, as they were there already"
     with pytest.raises(UserError, match="holds other arrays: move it away"):
         WIKI.prepare(tmp_path, tmp_path / "1")
     assert WIKI.path(tmp_path).read_bytes() == content
+
+
+def test_a_part_of_a_set_is_told(tmp_path: Path) -> None:
+    assert WIKI.prepare is not None
+    assert WIKI.verify is not None
+    WIKI.write(tmp_path / "part", 0)
+    _, told = WIKI.prepare(tmp_path, tmp_path / "part")
+    assert told == "not the published set, which has 2,866 samples, not 1,000"
+    wrong = [check for check in WIKI.verify(tmp_path) if check.state != "ok"]
+    assert [(check.state, check.note) for check in wrong] == [("incomplete", told)]
+    write_marker(tmp_path / "pairs", {})
+    assert all(check.state == "ok" for check in WIKI.verify(tmp_path))
 
 
 def test_sampled_again_with_another_seed(tmp_path: Path) -> None:
