@@ -71,7 +71,7 @@ def read_mat5_arrays(path: Path, max_bytes: int, remedy: str = AGAIN) -> list[ND
 
     Args:
         path: the file.
-        max_bytes: largest file to read, and most bytes of a compressed variable.
+        max_bytes: largest file to read, and most bytes of all its arrays, unpacked.
         remedy: what to do.
 
     Raises:
@@ -79,12 +79,18 @@ def read_mat5_arrays(path: Path, max_bytes: int, remedy: str = AGAIN) -> list[ND
     """
     content = read_bytes(path, max_bytes, remedy)
     found: list[NDArray[Any]] = []
+    left = max_bytes
     with reading(path, "a MATLAB 5 file", remedy):
         order = _ENDIAN[content[126:128]]
         for variable in _variables(content[_HEADER:], order, max_bytes):
             for matrix in _inside(variable, order):
                 values = matrix.values(order) if matrix.real else None
-                found += [] if values is None else [values]
+                if values is None:
+                    continue
+                left -= values.nbytes
+                if left < 0:
+                    raise FileError(f"{path}: more than {max_bytes} bytes of arrays; {remedy}")
+                found.append(values)
     return found
 
 

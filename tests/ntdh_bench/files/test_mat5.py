@@ -86,3 +86,12 @@ def test_bombs_in_all_arrays_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="damaged"):
         read_mat5_arrays(path, 1 << 24)
     assert read_mat5_arrays(path, 1 << 27)[0].shape == (3000, 3000)
+
+
+def test_small_bombs_together_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.mat"
+    zeros = {f"x{number}": np.zeros((300, 300)) for number in range(3)}
+    scipy.io.savemat(path, zeros, do_compression=True)
+    with pytest.raises(FileError, match="more than 2000000 bytes of arrays"):
+        read_mat5_arrays(path, 2_000_000)
+    assert len(read_mat5_arrays(path, 3_000_000)) == 3
