@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ntdh_bench.batch import Split
-from ntdh_bench.datasets import find_dataset
+from ntdh_bench.datasets import dataset_names, find_dataset
 from ntdh_bench.errors import FileError, UserError
 from ntdh_bench.notices import notice
 from ntdh_bench.ranges import check_within
@@ -117,8 +117,11 @@ class PairedVectorsDataModule(FilePairs):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """Of the published set, or of the file."""
-        return self.published.name if self.published else str(self.file and self.file.stem)
+        """Of the published set, or of the file: with its ending where a set is called as it is."""
+        if self.file is None:
+            assert self.published is not None  # see the constructor
+            return self.published.name
+        return self.file.name if self.file.stem in dataset_names() else self.file.stem
 
     @property
     def num_classes(self) -> int:  # type: ignore[override]

@@ -48,6 +48,10 @@ def test_a_file_of_ones_own(file: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "own.npz has no split: 30% are drawn for testing" in capsys.readouterr().err
 
 
+def test_a_file_of_ones_own_is_never_taken_for_a_published_set(file: Path) -> None:
+    assert module(file.rename(file.with_name("wiki.npz"))).name == "wiki.npz"
+
+
 def test_scaled_by_the_training_samples_alone(file: Path) -> None:
     data = module(file, "series", "picture", images=["picture"])
     data.setup()
