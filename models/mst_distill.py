@@ -90,8 +90,9 @@ class MSTDistillModule(PairModule):
         multimodal_layers: layers that are masked of the teacher on both modalities.
         teacher_layers: layers that are masked of the teacher on its own; the authors mask two of
             each.
-        joint_epochs: epochs of training together.
-        mask_epochs: epochs of training the masks.
+        joint_epochs: epochs of training together; ``None``: a third of the Trainer's, as the
+            authors have as many of each stage.
+        mask_epochs: epochs of training the masks; ``None``: likewise.
         temperature: T > 0 of every KL divergence, which is multiplied by T^2.
         top: how many teachers a sample learns from, the gate's likeliest; ``None``: from all.
         distill_weight: weight of the KL from the masked teachers.
@@ -118,8 +119,8 @@ class MSTDistillModule(PairModule):
         num_classes: int,
         multimodal_layers: Sequence[str] = ("branches", "hidden2"),
         teacher_layers: Sequence[str] = ("hidden2",),
-        joint_epochs: int = 1,
-        mask_epochs: int = 1,
+        joint_epochs: int | None = None,
+        mask_epochs: int | None = None,
         temperature: float = 4.0,
         top: int | None = None,
         distill_weight: float = 1.0,
@@ -148,6 +149,8 @@ class MSTDistillModule(PairModule):
         self._check_settings()
         self.masks = nn.ModuleList()
         self._known: Tensor | None = None
+        #: epochs of the first two stages, fixed as training begins: it may go on for more of all
+        self._lengths = (0, 0)
         with seeded(seed, "initialise/gate"):
             self.gate = nn.Sequential(
                 nn.Linear(num_classes, 2 * num_classes),
@@ -174,10 +177,10 @@ class MSTDistillModule(PairModule):
     @property
     def stage(self) -> Stage:
         """What is trained in the current epoch."""
-        if self.current_epoch < self.joint_epochs:
+        joint, masks = self._lengths
+        if self.current_epoch < joint:
             return "joint"
-        masked = self.current_epoch < self.joint_epochs + self.mask_epochs
-        return "masks" if masked else "distillation"
+        return "masks" if self.current_epoch < joint + masks else "distillation"
 
     def setup(self, stage: str) -> None:
         """Check that data, networks and epochs fit, and size the masks (Lightning hook)."""
@@ -187,7 +190,7 @@ class MSTDistillModule(PairModule):
                 "SampleMask ranks rows by one teacher, and MST-Distill has several: remove the mask"
             )
         if stage == "fit":
-            self._check_trainer()
+            self._plan_stages()
         batch = self.first_batch(stage)
         inputs, size = self._inputs(batch), batch["target"].shape[1:]
         check_network(self.multimodal, inputs["multimodal"], self.num_classes, "networks", size)
@@ -197,27 +200,41 @@ class MSTDistillModule(PairModule):
                 for name, layer in self.dedicated
             )
 
-    def _check_trainer(self) -> None:
-        trainer, first = self.trainer, self.joint_epochs + self.mask_epochs
-        epochs = trainer.max_epochs
+    def _plan_stages(self) -> None:
+        trainer, given = self.trainer, (self.joint_epochs, self.mask_epochs)
+        epochs = -1 if trainer.max_epochs is None else trainer.max_epochs
+        if None in given and epochs < 0:
+            raise UserError(
+                "the stages of MST-Distill are thirds of trainer.max_epochs, which is not set: set "
+                "it, or model.joint_epochs and model.mask_epochs"
+            )
+        joint, masks = (max(epochs // 3, 1) if length is None else length for length in given)
         trial: Any = trainer.fast_dev_run  # type: ignore[attr-defined]
-        if epochs is not None and 0 <= epochs <= first and not trial:
+        if 0 <= epochs <= joint + masks and not trial:
             raise UserError(
                 f"trainer.max_epochs is {epochs}, but model.joint_epochs and model.mask_epochs "
-                f"take {first}: none is left to distil; give more"
+                f"take {joint + masks}: none is left to distil; give more"
             )
         if trainer.world_size > 1:
             raise UserError(
                 "MST-Distill trains its parts in turn, which processes cannot share: set "
                 "trainer.devices to 1"
             )
+        self._lengths = joint, masks
 
     def _make_masks(self, widths: Iterator[int]) -> None:
         with seeded(self.seed, "initialise/masks"):
             self.masks.extend(MaskNet(width, self.embedding, self.heads) for width in widths)
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save how long the stages are (Lightning hook)."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["stages"] = list(self._lengths)
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Size the masks before their weights come (Lightning hook)."""
+        """Keep the stages' lengths, size the masks before their weights come (Lightning hook)."""
+        joint, masks = checkpoint.get("stages", self._lengths)
+        self._lengths = joint, masks
         names = [f"masks.{number}.embed.weight" for number in range(len(self.dedicated))]
         weights = [checkpoint["state_dict"].get(name) for name in names]
         if not self.masks and all(isinstance(value, Tensor) for value in weights):

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -52,7 +54,7 @@ def in_stage(
 ) -> MSTDistillModule:
     """The module as it is in a training step of a stage."""
     attached(module, data, folder).train()
-    module.joint_epochs, module.mask_epochs = EPOCHS[stage]
+    module._lengths = EPOCHS[stage]
     module.on_train_epoch_start()
     assert module.stage == stage
     return module
@@ -219,6 +221,27 @@ def test_goes_on_from_any_stage_and_is_loaded_without_data(
     assert equal(weights(loaded.masks), weights(first.masks))
 
 
+def test_stages_are_thirds_and_stay_what_they_are(
+    data: SyntheticDataModule, tmp_path: Path
+) -> None:
+    """Also where training goes on for more epochs than was said."""
+    seen: list[str] = []
+
+    class Noting(Callback):
+        def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            assert isinstance(pl_module, MSTDistillModule)
+            seen.append(pl_module.stage)
+
+    trainer = quiet_trainer(tmp_path, epochs=7, callbacks=[Noting()])
+    trainer.fit(make(), datamodule=data)
+    assert seen == [*["joint"] * 2, *["masks"] * 2, *["distillation"] * 3]
+    trainer.save_checkpoint(path := tmp_path / "mst.ckpt")
+    quiet_trainer(
+        tmp_path, epochs=30, max_steps=9 * trainer.num_training_batches, callbacks=[Noting()]
+    ).fit(make(), datamodule=data, ckpt_path=path)
+    assert set(seen[7:]) == {"distillation"}
+
+
 @pytest.mark.parametrize("stage", EPOCHS)
 def test_a_step_waits_for_no_gpu(
     stage: str, data: SyntheticDataModule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -290,6 +313,7 @@ def test_settings_that_cannot_be(settings: dict[str, Any], message: str) -> None
     ("trainer", "message"),
     [
         ({"epochs": 2}, r"trainer\.max_epochs is 2, .* take 2: none is left to distil"),
+        ({"epochs": -1, "max_steps": 5}, r"thirds of trainer\.max_epochs, which is not set"),
         ({"epochs": 3, "callbacks": [SampleMask(0.5)]}, "MST-Distill has several: remove the mask"),
     ],
 )
