@@ -223,14 +223,23 @@ class FeatureMask(Mask):
             "score": self.algorithm.score,
         }
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse modules without a teacher (Lightning hook)."""
-        module = described(pl_module)
-        if module.frozen_teacher is None or module.trains_teacher:
+    @staticmethod
+    def check_module(module: LightningModule) -> None:
+        """Refuse a module without a teacher that stays as it is.
+
+        Raises:
+            UserError: it has none, or one that is trained beside the student.
+        """
+        found = described(module)
+        if found.frozen_teacher is None or found.trains_teacher:
             raise UserError(
                 f"FeatureMask masks the teacher of a DistillationModule, not a "
-                f"{type(pl_module).__name__}: remove the mask"
+                f"{type(module).__name__}: remove the mask"
             )
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse modules that cannot be masked (Lightning hook)."""
+        self.check_module(pl_module)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the mask in place where it is not yet (Lightning hook)."""

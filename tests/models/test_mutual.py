@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from ntdh_bench import composition, run_hash
 from ntdh_bench.cli import main
+from ntdh_bench.composition import read_config
 from ntdh_bench.contract import StackMember
 from ntdh_bench.datamodules.synthetic import SyntheticDataModule
 from ntdh_bench.distillers.mutual import mutual_kl, selected_nckl
@@ -29,6 +30,7 @@ from ntdh_bench.models import (
 from ntdh_bench.models.c2kd import Proxy
 from ntdh_bench.models.mutual import PairModule
 from ntdh_bench.records import identity
+from ntdh_bench.runs import fitting
 from tests.fake_gpu import GPU, fake_gpu, moved, moved_batch
 from tests.helpers import (
     CLASSES,
@@ -39,6 +41,7 @@ from tests.helpers import (
     optimizer,
     quiet_trainer,
     record_of,
+    small_and_simulated,
     small_data,
     weights,
 )
@@ -229,6 +232,24 @@ MODULES_BY_OVERLAY = {"mutual": "Mutual", "c2kd": "C2KD", "mst_distill": "MST-Di
 
 
 # -- C2KD ----------------------------------------------------------------------------------------
+
+
+def test_no_teacher_is_trained_for_a_mask_that_cannot_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(fitting, "prepare_teacher", lambda *_: pytest.fail("a teacher is trained"))
+    config, overlay = Path("configs/mnist_kd.yaml"), "configs/methods/c2kd.yaml"
+    words = [
+        "--config",
+        overlay,
+        *small_and_simulated(read_config(config)),
+        "--mask",
+        "FeatureMask",
+        "--mask.ratio",
+        "0.5",
+    ]
+    assert main(["fit", *flags(config, tmp_path, *words)]) == 1
+    assert "not a C2KDModule: remove the mask" in capsys.readouterr().err
 
 
 def test_c2kd_is_the_sum_of_its_terms(data: SyntheticDataModule, tmp_path: Path) -> None:
