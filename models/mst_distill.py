@@ -263,11 +263,13 @@ class MSTDistillModule(PairModule):
     def _ask_once(self) -> Tensor:
         """Return the masked teachers' logits of all training samples, ``(samples, W, C)``."""
         size = self.data.num_train, len(self.dedicated), self.num_classes
-        known = torch.zeros(size, device=self.device)
+        precise = torch.promote_types(cast(torch.dtype, self.dtype), torch.float32)
+        known = torch.zeros(size, dtype=precise, device=self.device)
         with evaluating(self.masks):
             for batch in self.data.batches("train"):
-                moved = cast(PairedBatch, self.transfer_batch_to_device(batch, self.device, 0))
-                known[moved["index"]] = torch.stack(list(self.masked(moved)), 1).float()
+                given = self.trainer.precision_plugin.convert_input(batch)
+                moved = cast(PairedBatch, self.transfer_batch_to_device(given, self.device, 0))
+                known[moved["index"]] = torch.stack(list(self.masked(moved)), 1).to(precise)
         return known
 
     def training_step(self, batch: PairedBatch, batch_idx: int) -> Tensor:

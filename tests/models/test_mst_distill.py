@@ -204,6 +204,14 @@ def test_the_masked_teachers_see_fixed_samples_once(
         torch.testing.assert_close(value, trained[1][name], rtol=1e-4, atol=1e-5, msg=name)
 
 
+def test_double_precision(data: SyntheticDataModule, tmp_path: Path) -> None:
+    module = make()
+    trainer = quiet_trainer(tmp_path, epochs=3, precision="64-true")
+    trainer.fit(module, datamodule=data)
+    assert trainer.callback_metrics["train/distill_loss"] > 0
+    assert {value.dtype for value in module.parameters()} == {torch.float64}
+
+
 def test_goes_on_from_any_stage_and_is_loaded_without_data(
     data: SyntheticDataModule, tmp_path: Path
 ) -> None:
