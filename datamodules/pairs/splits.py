@@ -58,7 +58,8 @@ def split_rows(
         rows |= {"train": train[rest], "val": train[val]}
     _check_filled(rows)
     if lacking := set(target.tolist()) - set(target[rows["train"]].tolist()):
-        raise UserError(f"class {min(lacking)} has no training samples: {_REMEDY}")
+        classes = arrays.class_names or range(arrays.num_classes)
+        raise UserError(f"class {classes[min(lacking)]!r:.40} has no training samples: {_REMEDY}")
     return rows
 
 
@@ -68,6 +69,8 @@ def _divided(
     """Return the positions that stay, and those held out: whole groups, or stratified by class."""
     if group is None:
         size = max(1, round(fraction * len(target)))
+        if size >= len(target):
+            raise UserError(f"the {purpose} split leaves no training samples: {_REMEDY}")
         out = stratified(target, size, derive_seed(seed, f"pairs/{purpose}"))
         held = torch.zeros(len(target), dtype=torch.bool)
         held[out] = True

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -67,9 +68,19 @@ def test_no_validation_split() -> None:
         (arrays(np.ones(120, np.int8)), "the train split is empty"),
         (arrays(np.zeros(120, np.int8)), "the test split is empty"),
         (arrays((TARGET == 1).astype(np.int8)), "class 1 has no training samples"),
+        (
+            replace(arrays((TARGET == 1).astype(np.int8)), class_names=("cat", "cow", "dog")),
+            "class 'cow' has no training samples",
+        ),
         (arrays(group=GROUP * 0), "the train split is empty: change data.test_fraction"),
     ],
 )
 def test_what_cannot_be_split_is_said(table: PairedArrays, says: str) -> None:
     with pytest.raises(UserError, match=says):
         split_rows(table, 0.3, 0.2, 0)
+
+
+@pytest.mark.parametrize(("test", "val"), [(1, 0.2), (0.3, 1)])
+def test_a_share_that_leaves_nothing(test: float, val: float) -> None:
+    with pytest.raises(UserError, match=r"split leaves no training samples: change data\.test_fr"):
+        split_rows(arrays(), test, val, 0)
