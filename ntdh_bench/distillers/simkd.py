@@ -98,7 +98,8 @@ class ReusedHead(nn.Sequential):
     """
 
     def __init__(self, projector: nn.Module, head: nn.Module) -> None:
-        frozen = copy.deepcopy(head).requires_grad_(False)
+        # In eval mode from the start: a Trainer leaves the modes of modules as they are.
+        frozen = copy.deepcopy(head).requires_grad_(False).eval()
         super().__init__(OrderedDict(projector=projector, head=frozen))
 
     def take(self, head: nn.Module) -> None:

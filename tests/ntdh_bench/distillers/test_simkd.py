@@ -128,11 +128,14 @@ def test_the_projector_comes_from_the_seed() -> None:
     assert not equal(made[0], made[2])
 
 
-def test_the_head_stays_as_it_is() -> None:
+@pytest.mark.parametrize("told", [True, False])
+def test_the_head_stays_as_it_is(told: bool) -> None:
+    """A Trainer does not tell a module to train before the first validation."""
     head = nn.Sequential(nn.BatchNorm1d(6), nn.Dropout(), nn.Linear(6, CLASSES))
     reused = ReusedHead(nn.Linear(3, 6), head)
     before = weights(reused.get_submodule("head"))
-    reused.train()
+    if told:
+        reused.train()
     assert reused.training
     outputs = [reused(torch.ones(4, 3)) for _ in range(2)]
     assert torch.equal(*outputs)
