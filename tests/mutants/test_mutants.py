@@ -33,6 +33,7 @@ class Mutant(NamedTuple):
 
 
 PAIRS, MOTION_TESTS = "datamodules/pairs/", "tests/datamodules/pairs/test_motion.py"
+PUB_TESTS = "tests/datamodules/pairs/test_published.py"
 DIVERGENCE, D_TESTS = "ntdh_bench/divergence.py", "tests/ntdh_bench/test_divergence.py"
 LOSSES, L_TESTS = (
     "ntdh_bench/distillers/functional.py",
@@ -400,7 +401,7 @@ MUTANTS = (
     Mutant("the difference of correlations turned round", HYPOTHESIS,
            '"difference": n - t,', '"difference": t - n,', H_TESTS),
     Mutant("weight adjustment in the strata", HYPOTHESIS,
-           'return bool(row["method"] != "WeightedKL")', "return True", H_TESTS),
+           'row["method"] != "WeightedKL" and ', "", H_TESTS),
     Mutant("a gain that is a sum", PAIRING,
            "return float(row[column] - control[column])",
            "return float(row[column] + control[column])", PAIR_TESTS),
@@ -486,6 +487,11 @@ MUTANTS = (
     Mutant("students that are not shared by teachers of both", "ntdh_bench/records/identity.py",
            '"teacher_epochs", "teacher_inputs", "teacher_fusion",', '"teacher_epochs",',
            BOTH_TESTS),
+    Mutant("simulated files below that become real", f"{PAIRS}layouts.py",
+           "    refuse_mixed(folder, folder / name)\n", "", PUB_TESTS),
+    Mutant("a prepared set that is replaced", f"{PAIRS}published.py",
+           "    if path.exists():\n        _require_same", "    if False:\n        _require_same",
+           PUB_TESTS),
 )  # fmt: skip
 
 
