@@ -36,6 +36,7 @@ _ADVICE = (
     ".*callbacks used to create the checkpoint.*",
     ".*The dirpath has changed.*",
     ".*infer the batch indices.*",
+    ".*in eval mode at the start of training.*",
 )
 
 

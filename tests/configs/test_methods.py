@@ -17,11 +17,13 @@ FOR_VECTORS = {("CRD", "negatives"), ("VID", "depth")}
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)
-def test_every_method_runs(overlay: Path, tmp_path: Path) -> None:
+def test_every_method_runs(overlay: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    """Without a word on parts that are not to be trained."""
     config = Path("configs/mnist_kd.yaml")
     more = ["--config", str(overlay), *small_and_simulated(read_config(config))]
     words = flags(config, tmp_path, *more, "--trainer.fast_dev_run", "true")
     assert main(["fit", *words]) == 0
+    assert not [str(w.message) for w in recwarn if "eval mode" in str(w.message)]
 
 
 @pytest.mark.parametrize("name", sorted(methods("hidden2").keys() - {"WeightedKL"}))
