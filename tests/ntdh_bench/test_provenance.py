@@ -221,25 +221,25 @@ def test_metadata_of_a_source_folder_make_no_release(write: Write) -> None:
 
 
 def test_short_names_are_those_of_plugins(write: Write) -> None:
-    write("plug/__init__.py", "from .kd import DIST\n")
-    write("plug/kd.py", "class DIST:\n    pass\n\n\ndef joint():\n    pass\n")
+    write("plug/__init__.py", "from .kd import OwnKD\n")
+    write("plug/kd.py", "class OwnKD:\n    pass\n\n\ndef joint():\n    pass\n")
     files = ["plug/__init__.py", "plug/kd.py"]
     info = install(write, "plug-dist", "2.0", files, group="plug = plug")
-    assert code("DIST", "joint", "KD") == {"DIST": "plug-dist 2.0"}
+    assert code("OwnKD", "joint", "KD") == {"OwnKD": "plug-dist 2.0"}
     (info / "direct_url.json").write_text(json.dumps({"url": "file:///x", "dir_info": {}}))
     forget()
-    before = code("DIST")
-    assert before.keys() == {"DIST"}
-    write("plug/kd.py", "class DIST:\n    x = 1\n")
-    assert code("DIST") != before
+    before = code("OwnKD")
+    assert before.keys() == {"OwnKD"}
+    write("plug/kd.py", "class OwnKD:\n    x = 1\n")
+    assert code("OwnKD") != before
 
 
 def test_a_plugin_does_not_change_what_the_package_calls_by_a_name_of_its_own(write: Write) -> None:
     write(
-        "plug.py", "class KD:\n    pass\n\n\nclass MLPClassifier:\n    pass\n\n\nclass DIST: ...\n"
+        "plug.py", "class KD:\n    pass\n\n\nclass MLPClassifier:\n    pass\n\n\nclass OwnKD: ...\n"
     )
     install(write, "plug-dist", "2.0", ["plug.py"], group="plug = plug")
-    assert code("KD", "MLPClassifier", "DIST") == {"DIST": "plug-dist 2.0"}
+    assert code("KD", "MLPClassifier", "OwnKD") == {"OwnKD": "plug-dist 2.0"}
 
 
 def test_an_editable_distribution_is_named(write: Write, tmp_path: Path) -> None:

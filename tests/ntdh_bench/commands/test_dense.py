@@ -109,7 +109,7 @@ def test_a_method_without_a_distiller_is_named(
     assert main(["fit", *flags(path, folder, *words, "--data.points", "true")]) == 0
     shown = capsys.readouterr().out
     assert "student of PMF, last epoch" in shown
-    assert "KD" not in shown
+    assert "with KD" not in shown
     assert "point mIoU %" in shown
     (run,) = folder.iterdir()
     last = record_of(run)["metrics"]["last"]
