@@ -220,8 +220,8 @@ def test_its_record_goes_with_the_control_of_the_same_student(
     for extra in ("overlays/without_kd", f"methods/{overlay}"):
         words = ["--config", f"configs/{extra}.yaml", "--mask", "null", *short]
         assert main(["fit", *flags(quick, tmp_path, *words)]) == 0
-    control, record = (record_of(path) for path in sorted(tmp_path.glob("2*")))
-    assert (control["arm"], record["arm"]) == ("without_kd", "kd")
+    by_arm = {record["arm"]: record for record in map(record_of, tmp_path.glob("2*"))}
+    control, record = by_arm["without_kd"], by_arm["kd"]
     assert record["method"] == MODULES_BY_OVERLAY[overlay]
     assert record["baseline_hash"] == control["baseline_hash"]
     assert record["config_hash"] != control["config_hash"]
