@@ -23,7 +23,7 @@ from ..files import FilePairs
 from ..paired import PairedDataset, TensorPairs
 from ..scaling import standardised
 from .arrays import PairedArrays, array_names, read_arrays
-from .published import FOLDER, PublishedSet, write_simulated
+from .published import FOLDER, PublishedSet, npz_of, write_simulated
 from .splits import split_rows
 
 
@@ -147,7 +147,7 @@ class PairedVectorsDataModule(FilePairs):
     def _table(self) -> PairedArrays:
         """The arrays that are used."""
         root = self.locate()
-        path = self.file or root / FOLDER / f"{self.name}.npz"
+        path = self.file or npz_of(root, self.name)
         if self.published and not path.exists():
             raise FileError(
                 f"{path} is missing: {self.published.how_to_get}; or use --data.source simulated"

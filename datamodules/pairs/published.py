@@ -49,9 +49,10 @@ class PublishedSet(DatasetInfo):
     images: tuple[str, ...] = ()
     samples: int = 0
 
-    def path(self, root: Path) -> Path:
-        """Return where the ``.npz`` is below a data root."""
-        return root / FOLDER / f"{self.name}.npz"
+
+def npz_of(root: Path, name: str) -> Path:
+    """Return where the ``.npz`` of a set is below a data root."""
+    return root / FOLDER / f"{name}.npz"
 
 
 def published_set(
@@ -112,7 +113,7 @@ def write_simulated(root: Path, seed: int, *, name: str, read: Read, write: Writ
     """
     begin_simulated(root, [name, FOLDER], seed=seed)
     write(root / name, seed)
-    write_arrays(root / FOLDER / f"{name}.npz", read(root / name))
+    write_arrays(npz_of(root, name), read(root / name))
 
 
 def _prepare(
@@ -126,7 +127,7 @@ def _prepare(
     fetch: Callable[[Path], None] | None,
 ) -> list[str]:
     """Make the ``.npz`` of a set of its published files, taken from a folder or downloaded."""
-    path = root / FOLDER / f"{name}.npz"
+    path = npz_of(root, name)
     refuse_simulated(root, path)
     if from_folder is not None:
         _refuse_generated(from_folder)
@@ -176,7 +177,7 @@ def _equal(first: NDArray[Any] | None, second: NDArray[Any] | None) -> bool:
 
 
 def _verify(root: Path, *, name: str, how_to_get: str, samples: int) -> list[FileCheck]:
-    path = root / FOLDER / f"{name}.npz"
+    path = npz_of(root, name)
     if not path.exists():
         return [FileCheck(path, "missing", how_to_get)]
     return verify_file(path, samples=0 if is_simulated(path, root) else samples)
