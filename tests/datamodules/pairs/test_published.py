@@ -8,6 +8,7 @@ import pytest
 from ntdh_bench.datamodules.pairs.arrays import read_arrays
 from ntdh_bench.datamodules.pairs.layouts import inner
 from ntdh_bench.datamodules.pairs.lis_emg_imu import LIS
+from ntdh_bench.datamodules.pairs.published import npz_of
 from ntdh_bench.datamodules.pairs.seglearn_watch import SEGLEARN_WATCH
 from ntdh_bench.datamodules.pairs.wiki import WIKI
 from ntdh_bench.datasets import write_marker
@@ -38,12 +39,12 @@ def test_prepared_again_it_stays_and_another_file_is_not_replaced(tmp_path: Path
     for seed in (0, 1):
         WIKI.write(tmp_path / str(seed), seed)
     first, *_ = WIKI.prepare(tmp_path, tmp_path / "0")
-    content = WIKI.path(tmp_path).read_bytes()
+    content = npz_of(tmp_path, WIKI.name).read_bytes()
     again, *_ = WIKI.prepare(tmp_path, tmp_path / "0")
     assert again == f"{first}, as they were there already"
     with pytest.raises(UserError, match="holds other arrays: move it away"):
         WIKI.prepare(tmp_path, tmp_path / "1")
-    assert WIKI.path(tmp_path).read_bytes() == content
+    assert npz_of(tmp_path, WIKI.name).read_bytes() == content
 
 
 def test_a_part_of_a_set_is_told(tmp_path: Path) -> None:
@@ -63,6 +64,6 @@ def test_sampled_again_with_another_seed(tmp_path: Path) -> None:
     for seed in (0, 1):
         LIS.sample(tmp_path / "both", seed)
     LIS.sample(tmp_path / "one", 1)
-    both, one = (read_arrays(LIS.path(tmp_path / name)) for name in ("both", "one"))
+    both, one = (read_arrays(npz_of(tmp_path / name, LIS.name)) for name in ("both", "one"))
     assert len(both) == len(one)
     assert np.array_equal(both.modalities["emg"], one.modalities["emg"])
