@@ -54,7 +54,7 @@ _LATER: dict[str, Config] = {
     "ntdh_bench.models.MSTDistillModule": {"class_weights": None},
     "ntdh_bench.datamodules.NYUDepthV2DataModule": {"protocol": "pooled"},
     "ntdh_bench.distillers.CRD": {"shared_negatives": False},
-    "ntdh_bench.masks.FeatureMask": {"score": "ncjsd"},
+    "ntdh_bench.masks.FeatureMask": {"score": "ncjsd", "draw": 0},
     "ntdh_bench.masks.SampleMask": {"score": "ncjsd", "threshold": None},
     **{f"ntdh_bench.distillers.{name}": {"standardize": False} for name in _STANDARDIZED},
     **{f"ntdh_bench.models.{c.class_name}": {c.argument: c.before} for c in CHANGED_DEFAULTS},

@@ -25,7 +25,7 @@ from ntdh_bench.masks.saliency import FeatureSaliency, Saliency
 from ntdh_bench.networks import device_of, to_device
 from ntdh_bench.progress import progress_bar
 from ntdh_bench.provenance import code_of
-from ntdh_bench.ranges import check_within
+from ntdh_bench.ranges import check_at_least, check_within
 from ntdh_bench.seeding import generator
 
 # Part of the cache's key: to be raised when the algorithm gives other numbers.
@@ -58,9 +58,11 @@ class FeatureMask(Mask):
         score: what features are ranked by: ``ncjsd``, or ``mse`` of the logits, as in MFH (Xue et
             al., ICLR 2023; there ratio 0.75 and 10 permutations of the last hidden layer, and what
             is removed becomes its mean over the batch, not 0).
+        draw: which random mask, from 0: those of one seed are independent of each other.
 
     Raises:
-        UserError: a value out of range, or ``retrain`` at a hidden layer.
+        UserError: a value out of range, ``retrain`` at a hidden layer, or a ``draw`` of a mask
+            that is not random.
     """
 
     def __init__(
@@ -73,9 +75,16 @@ class FeatureMask(Mask):
         retrain: bool = False,
         cache_dir: str | None = None,
         score: FeatureScore = "ncjsd",
+        draw: int = 0,
     ) -> None:
         super().__init__(removes, seed)
         check_within("mask.ratio", ratio, 0, 1)
+        check_at_least("mask.draw", draw, 0)
+        if draw and removes != "random":
+            raise UserError(
+                f"mask.draw is {draw}, but mask.removes is {removes}, which draws nothing: leave "
+                "mask.draw out, or set mask.removes to random"
+            )
         self.ratio = ratio
         if retrain and layer != INPUT:
             raise UserError(
@@ -84,6 +93,7 @@ class FeatureMask(Mask):
             )
         self.layer = layer
         self.retrain = retrain
+        self.draw = draw
         self.cache_dir = cache_dir
         self.algorithm = FeatureSaliency(layer, permutations, seed, score)
         self.saliency: Saliency | None = None
@@ -143,7 +153,9 @@ class FeatureMask(Mask):
     def choose(self, divergence: Tensor, removes: Removes) -> Tensor:
         """Return which features stay, bool ``(D,)``, for any choice of what to remove."""
         removed = round(self.ratio * len(divergence))  # halves to even
-        return keep_mask(divergence, removed, removes, generator(self.seed, "feature_mask"))
+        # The first draw is the only one that there once was.
+        stream = generator(self.seed, "feature_mask", *([self.draw] if self.draw else []))
+        return keep_mask(divergence, removed, removes, stream)
 
     def find_saliency(self, teacher: FrozenTeacher, datamodule: PairedData) -> Saliency:
         """Compute Algorithm 1 on the training split, or read it from the cache.
@@ -196,7 +208,7 @@ class FeatureMask(Mask):
         Raises:
             UserError: the checkpoint's mask has other settings than this one.
         """
-        settings = {"score": "ncjsd", **state_dict["settings"]}  # older ones have no other
+        settings = {"score": "ncjsd", "draw": 0, **state_dict["settings"]}  # as older ones are
         for name, value in self._settings().items():
             saved = settings[name]
             if saved != value:
@@ -221,6 +233,7 @@ class FeatureMask(Mask):
             "seed": self.seed,
             "retrain": self.retrain,
             "score": self.algorithm.score,
+            "draw": self.draw,
         }
 
     @staticmethod

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -119,6 +120,17 @@ def test_equal_runs_are_shared() -> None:
     assert runs["eq18"] < runs["fig3"]
     assert runs["fig9a"] & runs["table2"]
     assert runs["fig13a"] | runs["fig13b"] <= runs["table4"] | runs["table4_small"]
+
+
+def test_random_masks_are_as_they_were_drawn() -> None:
+    (experiment,) = (found for found in EXPERIMENTS if found.name == "random_masks")
+    drawn: dict[str, set[tuple[float, int]]] = {}
+    for run in experiment.runs:
+        if mask := run.config["mask"]:
+            given = mask["init_args"]
+            drawn.setdefault(run.labels["mask"], set()).add((given["ratio"], given["draw"]))
+    ratios = np.random.default_rng(0).uniform(0.05, 0.7, 40).round(3)
+    assert drawn == {f"r{n:02d}": {(ratio, n + 1)} for n, ratio in enumerate(ratios.tolist())}
 
 
 def test_protocols_of_a_name_mean_the_same() -> None:

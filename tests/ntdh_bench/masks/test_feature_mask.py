@@ -14,6 +14,8 @@ from torch.utils.data import DataLoader
 from ntdh_bench.batch import PairedBatch
 from ntdh_bench.errors import UserError
 from ntdh_bench.masks import FeatureMask, FeatureSaliency, Removes
+from ntdh_bench.masks.base import keep_mask
+from ntdh_bench.seeding import generator
 from tests.helpers import held
 from tests.typed import some
 
@@ -159,6 +161,26 @@ def test_random_is_seeded_and_needs_no_companion(cache: Path) -> None:
     assert not cache.exists()
 
 
+def test_draws_of_a_seed_are_independent() -> None:
+    def kept(draw: int) -> Tensor:
+        mask = FeatureMask(0.5, "random", seed=3, draw=draw)
+        return mask.choose(torch.zeros(1000), "random")
+
+    as_before = keep_mask(torch.zeros(1000), 500, "random", generator(3, "feature_mask"))
+    assert torch.equal(kept(0), as_before)
+    drawn = torch.stack([kept(draw) for draw in range(41)]).double()
+    apart = torch.corrcoef(drawn) - torch.eye(41)
+    assert apart.abs().max() < 5 / 1000**0.5  # a correlation of 1,000 coins deviates by 0.032
+    assert torch.equal(kept(7), drawn[7].bool())
+
+
+def test_a_draw_of_what_is_not_random_is_an_error() -> None:
+    with pytest.raises(UserError, match=r"mask\.draw is 2, but mask\.removes is most_divergent"):
+        FeatureMask(0.5, draw=2)
+    with pytest.raises(UserError, match=r"mask\.draw is -1"):
+        FeatureMask(0.5, "random", draw=-1)
+
+
 def test_without_a_companion_is_an_error() -> None:
     with pytest.raises(UserError, match=r"set model\.teacher to joint"):
         FeatureMask(0.5).prepare(held(network(1)), cast(Any, Data()))
@@ -276,19 +298,21 @@ def test_the_mask_comes_from_the_checkpoint(
         ({"layer": "input"}, r"mask\.layer hidden1, but this run says input"),
         ({"seed": 3}, r"mask\.seed 0, but this run says 3"),
         ({"score": "mse"}, r"mask\.score ncjsd, but this run says mse"),
+        ({"removes": "random", "draw": 2}, r"mask\.draw 1, but this run says 2"),
     ],
 )
 def test_a_checkpoint_of_another_mask_is_an_error(settings: dict[str, Any], message: str) -> None:
-    state = prepared(0.5).state_dict()
+    made = {"removes": "random", "draw": 1} if "draw" in settings else {}
+    state = prepared(0.5, **made).state_dict()
     with pytest.raises(UserError, match=message):
         FeatureMask(**{"ratio": 0.5, **settings}).load_state_dict(state)
 
 
-def test_a_checkpoint_from_before_there_were_scores() -> None:
+def test_a_checkpoint_from_before_there_were_scores_and_draws() -> None:
     """What it holds, and how it names the score of the unmasked networks."""
     first = prepared(0.5)
     state = first.state_dict()
-    del state["settings"]["score"], state["saliency"]["score"]
+    del state["settings"]["score"], state["settings"]["draw"], state["saliency"]["score"]
     state["saliency"]["ncjsd"] = state["saliency"].pop("unmasked")
     second = FeatureMask(0.5)
     second.load_state_dict(state)
