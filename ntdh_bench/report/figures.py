@@ -38,6 +38,7 @@ _STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: small, searchable
     "font.size": 9.5,
     "text.color": _INK,
+    "axes.facecolor": "none",
     "axes.edgecolor": _QUIET,
     "axes.labelcolor": _INK,
     "axes.linewidth": 0.7,

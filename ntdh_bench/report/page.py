@@ -22,6 +22,7 @@ from ntdh_bench.report.tables import NOT_RUN, Cell, Line, Table
 
 TITLE = "Does non-target divergence decide cross-modal distillation?"
 SECTIONS = {
+    "study": "The study",
     "summary": "Summary",
     "claims": "Claims",
     "hypothesis": "Hypothesis",
@@ -42,6 +43,7 @@ def render(
     claims: Sequence[Result],
     hypothesis: Hypothesis,
     experiments: Sequence[Experiment],
+    front: Html,
 ) -> str:
     """Return the page.
 
@@ -52,6 +54,7 @@ def render(
         claims: the ledger.
         hypothesis: the test.
         experiments: those that come with this version.
+        front: what the page opens on, before the summary of everything; may be empty.
     """
     known = {experiment.name: experiment for experiment in experiments}
     exhibits = {content.exhibit.name for content in contents}
@@ -64,13 +67,14 @@ def render(
         section = _exhibit(content, known, by_exhibit[content.exhibit.name])
         parts[_part(content)] = join(parts[_part(content)], section)
     body = join(
+        *([_section("study", front)] if front else []),
         _section("summary", _summary(found, contents, claims, hypothesis)),
         _section("claims", _claims(claims, anchors)),
         _section("hypothesis", _hypothesis(hypothesis)),
         *(_section(name, part) for name, part in parts.items() if part),
         _section("records", _records(found, known)),
     )
-    sections = [name for name in SECTIONS if parts.get(name, True)]
+    sections = [name for name in SECTIONS if {"study": front, **parts}.get(name, True)]
     return _document(body, sections, "; ".join(paper.citation for paper in papers.values()))
 
 
@@ -79,28 +83,25 @@ def _document(body: Html, sections: Sequence[str], citations: str) -> str:
     head = join(
         el("meta", charset="utf-8"),
         el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        el("meta", name="color-scheme", content="light"),
+        el("meta", name="color-scheme", content="light dark"),
         el("title", f"ntdh-bench: {TITLE}"),
         el("link", rel="icon", href="data:,"),
         el("style", Html(style)),
     )
     links = [el("li", el("a", SECTIONS[name], href=f"#{name}")) for name in sections]
     page = join(
-        el("a", "Skip to the content", class_="skip", href="#summary"),
-        el(
-            "header",
-            el("h1", TITLE),
-            el(
-                "p",
-                "A benchmark of cross-modal knowledge distillation under the Non-target Divergence "
-                f"Hypothesis. Every number comes from a recorded run; the paper's are beside ours: "
-                f"{citations}.",
-                class_="lead note",
-            ),
-        ),
+        el("a", "Skip to the content", class_="skip", href=f"#{sections[0]}"),
+        el("header", el("h1", TITLE)),
         el("nav", el("ul", *links), aria_label="Sections"),
         el("main", body),
-        el("footer", f"Made by ntdh-bench {__version__} from the files in records/."),
+        el(
+            "footer",
+            el(
+                "p",
+                f"Made by ntdh-bench {__version__} from the files in records/: every number comes "
+                f"from a recorded run. Papers whose numbers stand beside ours: {citations}.",
+            ),
+        ),
         el("script", Html(script)),
     )
     return f"<!doctype html>\n{el('html', el('head', head), el('body', page), lang='en')}\n"
