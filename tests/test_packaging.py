@@ -93,7 +93,8 @@ def imported(path: Path, package: str) -> set[str]:
         ("ntdh_bench.sweep", ("ntdh_bench.commands",)),
         ("ntdh_bench.runs", ("ntdh_bench.commands", "ntdh_bench.sweep")),
         ("ntdh_bench.parsing", ("ntdh_bench.commands", "ntdh_bench.runs", "ntdh_bench.sweep")),
-        ("ntdh_bench.report", ("ntdh_bench.paper", "ntdh_bench.people")),
+        ("ntdh_bench.report", ("ntdh_bench.paper", "ntdh_bench.people", "ntdh_bench.study")),
+        ("ntdh_bench.study", ("ntdh_bench.paper", "ntdh_bench.people", "ntdh_bench.runs")),
         ("ntdh_bench.distillers", ("ntdh_bench.paper",)),
     ],
 )

@@ -20,6 +20,7 @@ from ntdh_bench.report.evidence import Evidence, OfMaps
 from ntdh_bench.report.html import Html
 from ntdh_bench.report.hypothesis import Hypothesis, Point, test_hypothesis
 from ntdh_bench.report.papers import Paper, papers
+from ntdh_bench.report.studies import studies
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,11 @@ def build(results: Path, store: Path, front: Callable[[Evidence], Front] | None 
     exhibits = contents(found, known, {e.name: e.title for e in experiments})
     hypothesis = test_hypothesis(found.tested)
     claims = ledger(found.tested, known, hypothesis)
+    added = [study(found.tested) for study in studies()]
     outputs = {
         **{name: output for content in exhibits for name, output in _exhibit(content).items()},
         **_tests(claims, hypothesis),
+        **{name: Output(text, (check.ALL,)) for a in added for name, text in a.files.items()},
     }
     opening = front(found) if front else Front()
     outputs |= {name: Output(text, (check.ALL,)) for name, text in opening.files.items()}

@@ -29,8 +29,8 @@ from ntdh_bench.records.files import read_run
 from ntdh_bench.records.identity import place_of
 from ntdh_bench.records.rows import experiment_csvs, read_rows, to_row
 
-#: Entry points of papers, which are loaded elsewhere.
-GROUP = "ntdh_bench.papers"
+#: Entry points of papers, and of studies, which are loaded elsewhere.
+GROUP, STUDIES = "ntdh_bench.papers", "ntdh_bench.studies"
 MANIFEST = "manifest.json"
 VERSION = "ntdh-bench"
 CONFIGS = "configs/sweeps/"
@@ -154,12 +154,13 @@ def _mark(results: Path) -> Path:
 
 @cache
 def code_digest() -> str:
-    """Return 16 hex digits of this package's code, of plug-ins' papers and of what both compute on.
+    """Return 16 hex digits of this code, of plug-ins' papers and studies, and of their libraries.
 
     Read once a process: what runs is what was there at first.
     """
     files = sorted(path for kind in ("py", "css", "js") for path in _ENGINE.rglob(f"*.{kind}"))
-    named = [entry.value.replace(":", ".") for entry in registered(GROUP).values()]
+    entries = [*registered(GROUP).values(), *registered(STUDIES).values()]
+    named = [entry.value.replace(":", ".") for entry in entries]
     return digest(
         [
             {str(path.relative_to(_ENGINE)): file_digest(path) for path in files},

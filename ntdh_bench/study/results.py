@@ -1,0 +1,410 @@
+"""What the study found: plain, frozen values, which its files and the page show.
+
+The unit of every verdict is the data set. A data set has one or more *settings*, its protocols and
+directions (which modality teaches); gates are of a setting, and the effect in a data set is the
+mean over those of its settings that count. Scores and gains are in points (of accuracy or mIoU),
+divergences in nats, intervals of 95 %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from ntdh_bench.report.statistics import Estimate
+
+#: Gates that a setting must pass to count, then the assumptions of the hypothesis.
+MANIPULATION, TEACHER, CONVERGED = "manipulation", "teacher accuracy", "converged"
+CAPACITY, STRENGTH = "Assumption 1", "Assumption 2"
+COUNTING = (MANIPULATION, TEACHER, CONVERGED)
+ASSUMPTIONS = (CAPACITY, STRENGTH)
+
+#: ``out of scope``: data sets were run, and all of them fail a gate.
+Verdict = Literal["holds", "fails", "no effect", "inconclusive", "out of scope", "not run"]
+
+
+# -- effects -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What a gate measured in a setting, set before any gain was looked at.
+
+    Attributes:
+        name: one of :data:`COUNTING` or :data:`ASSUMPTIONS`.
+        value: what is compared with the limit; None if it is not known.
+        limit: in words, such as ``< 0.5 points``.
+        passed: None if it is not known, which does not count as passed.
+    """
+
+    name: str
+    value: float | None
+    limit: str
+    passed: bool | None
+
+
+@dataclass(frozen=True)
+class SettingEffect:
+    """The effect under one protocol of a data set.
+
+    Attributes:
+        protocol: its name; the direction is part of it (``wiki``, ``wiki_reverse``).
+        value: in the claim's unit; None where too little was run.
+        variance: of the value, over seeds.
+        seeds: that have all that is compared.
+        cells: that are compared: doses, masks.
+        gates: all five.
+        measured: what else the effect was computed from, name to value: divergences moved, slopes.
+    """
+
+    protocol: str
+    value: float | None
+    variance: float | None
+    seeds: int
+    cells: int
+    gates: tuple[Gate, ...]
+    measured: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def counts(self) -> bool:
+        """Whether it has an effect and passes the gates that decide whether it counts."""
+        return self.value is not None and all(g.passed for g in self.gates if g.name in COUNTING)
+
+    @property
+    def within(self) -> bool:
+        """Whether it lies within both assumptions of the hypothesis."""
+        return all(g.passed for g in self.gates if g.name in ASSUMPTIONS)
+
+
+@dataclass(frozen=True)
+class SetEffect:
+    """The effect in one data set: the mean over its settings that count, else over all of them.
+
+    Attributes:
+        dataset: its name.
+        value: in the claim's unit; None where too little was run.
+        low: lower end of its interval over seeds.
+        high: upper end.
+        variance: of the value, over seeds.
+        p: one-sided, of what the claim says.
+        seeds: the fewest of a setting in it.
+        cells: the fewest of a setting in it.
+        counts: whether any of its settings counts.
+        within: whether all of those lie within both assumptions.
+        settings: all of them, also those that do not count.
+    """
+
+    dataset: str
+    value: float | None
+    low: float | None
+    high: float | None
+    variance: float | None
+    p: float | None
+    seeds: int
+    cells: int
+    counts: bool
+    within: bool
+    settings: tuple[SettingEffect, ...]
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """Names of the gates that not all of its settings pass, those of the assumptions last."""
+        failed = {gate.name for s in self.settings for gate in s.gates if not gate.passed}
+        return tuple(name for name in (*COUNTING, *ASSUMPTIONS) if name in failed)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A random-effects summary (Hartung-Knapp) over data sets.
+
+    Attributes:
+        value: mean over data sets.
+        low: lower end of its interval; None with one data set.
+        high: upper end.
+        p: one-sided, of what the claim says.
+        p_against: one-sided, of the opposite.
+        p_none: of an effect within the margin (two one-sided tests); None without a margin.
+        between: standard deviation of the true effects between data sets.
+        n: number of data sets.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    p: float | None
+    p_against: float | None
+    p_none: float | None
+    between: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """One comparison of a claim; all parts of a claim must hold (intersection-union).
+
+    Attributes:
+        name: what is compared, in words; empty for the only part of a claim.
+        sets: the effect in every data set that was run, in order of name.
+        summary: over the data sets that count; None if none does.
+        within: over those of them that lie within both assumptions.
+    """
+
+    name: str
+    sets: tuple[SetEffect, ...]
+    summary: Summary | None
+    within: Summary | None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A verdict over some of the data sets of a claim.
+
+    Attributes:
+        verdict: ``holds`` and ``fails`` both stand after Holm's correction over the family.
+        n: data sets; of a claim of several parts, the fewest of a part.
+        p: one-sided, of what the claim says: the largest of its parts.
+        p_holm: the same, corrected over the seven claims.
+        p_against: of the opposite, corrected for the number of parts.
+        p_against_holm: the same, corrected over the seven claims.
+        reason: why nothing was decided, in words; else empty.
+    """
+
+    verdict: Verdict
+    n: int
+    p: float | None
+    p_holm: float | None
+    p_against: float | None
+    p_against_holm: float | None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Primary:
+    """A primary claim, decided over data sets.
+
+    Attributes:
+        id: ``P1`` to ``P7``.
+        statement: in one line.
+        effect: what is measured, in words.
+        unit: of the effect.
+        expected: ``< 0`` or ``> 0``, of every part.
+        parts: its comparisons.
+        overall: the verdict, over all data sets that count.
+        within: the same over those that lie within both assumptions of the hypothesis.
+        note: how it was read.
+    """
+
+    id: str
+    statement: str
+    effect: str
+    unit: str
+    expected: Literal["< 0", "> 0"]
+    parts: tuple[Part, ...]
+    overall: Decision
+    within: Decision
+    note: str = ""
+
+
+# -- beside the claims ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DosePoint:
+    """One dose of an intervention in a data set: means over seeds of the means over settings.
+
+    Attributes:
+        dose: share, or nats of ``shift_target``; 0 is the teacher as it is.
+        gain: over the student without KD, in points.
+        ncjsd: before distillation, on validation data, in nats.
+        tcjsd: likewise.
+        teacher: accuracy of the teacher as distilled, likewise, per cent.
+    """
+
+    dose: float
+    gain: Estimate | None
+    ncjsd: Estimate | None
+    tcjsd: Estimate | None
+    teacher: Estimate | None
+
+
+@dataclass(frozen=True)
+class DoseCurve:
+    """How a data set answers to an intervention.
+
+    Attributes:
+        intervention: class name, such as ``ShuffleNontarget``.
+        protocols: settings that are averaged.
+        points: by dose, ascending.
+    """
+
+    dataset: str
+    source: str
+    intervention: str
+    protocols: tuple[str, ...]
+    points: tuple[DosePoint, ...]
+
+
+@dataclass(frozen=True)
+class GuideLine:
+    """What a method gained on a data set in one direction.
+
+    Attributes:
+        experiment: whose runs these are.
+        protocol: of them; the direction is part of it.
+        teacher: what the teacher sees: ``one modality`` or ``both``.
+        method: name of the distiller, or of the cell where several share it.
+        gain: over the student without KD (cross entropy of weight 1), in points.
+        gain_equal: over the control of equal task weight; None if that was not run.
+        lead: accuracy of the teacher minus that of the student without KD, in points.
+        helped: True if both intervals lie above 0, False if one lies below, else None.
+    """
+
+    dataset: str
+    source: str
+    experiment: str
+    protocol: str
+    teacher: str
+    method: str
+    gain: Estimate
+    gain_equal: Estimate | None
+    lead: Estimate | None
+    helped: bool | None
+
+
+@dataclass(frozen=True)
+class GuideRule:
+    """The simplest rule for when to distil: the teacher leads the student by so many points.
+
+    Attributes:
+        method: that it is about.
+        threshold: of the lead, in points; None if no rule is better than always or never.
+        above: mean gain over data sets where the lead is above the threshold, in points.
+        below: where it is not.
+        right: share of settings on whose data set, left out, the rule told the sign of the gain.
+        base: share that the more frequent sign alone tells, likewise.
+        settings: their number.
+        sets: data sets they are of.
+        text: all of it in a sentence.
+    """
+
+    method: str
+    threshold: float | None
+    above: Estimate | None
+    below: Estimate | None
+    right: float
+    base: float
+    settings: int
+    sets: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Guide:
+    """What to do with it: gains by data set, direction and method, and rules; real data only."""
+
+    lines: tuple[GuideLine, ...]
+    rules: tuple[GuideRule, ...]
+
+
+@dataclass(frozen=True)
+class Specification:
+    """One way to specify the experiment, and whether its effect has the sign of the primary one.
+
+    Attributes:
+        name: what differs from the primary specification, in words.
+        sets: data sets in it.
+        value: mean effect over them, in the primary effect's unit.
+        agrees: None if there is no primary effect on these data sets.
+    """
+
+    name: str
+    sets: int
+    value: float
+    agrees: bool | None
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """How far the sign of an effect depends on how it is specified.
+
+    Attributes:
+        effect: in words.
+        primary: the effect under the primary specification, on the same data sets.
+        specifications: all others.
+    """
+
+    effect: str
+    primary: float | None
+    specifications: tuple[Specification, ...]
+
+    @property
+    def share(self) -> float | None:
+        """Share of the specifications that agree in sign; None if none can be told."""
+        return _share(s.agrees for s in self.specifications)
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A rival theory on the same cells as P4: how well its predictor tells the gain.
+
+    Attributes:
+        name: of the theory.
+        predictor: what it predicts the gain from, in words.
+        expected: sign of its slope.
+        sets: standardised slope in each data set.
+        summary: over those that count; None if none does.
+        note: how it was read.
+    """
+
+    name: str
+    predictor: str
+    expected: Literal["< 0", "> 0"]
+    sets: tuple[SetEffect, ...]
+    summary: Summary | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Power:
+    """What a claim's test can see, given how its effects vary within and between data sets.
+
+    Attributes:
+        claim: its id, with the name of a part.
+        unit: of the effect.
+        n: data sets that count.
+        effect: the smallest effect found with 80 % power at 5 % / 7; None if that is not known.
+    """
+
+    claim: str
+    unit: str
+    n: int
+    effect: float | None
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything that the study says.
+
+    Attributes:
+        claims: P1 to P7 on real data.
+        rehearsal: the same on simulated data, which decide nothing.
+        curves: dose-response curves, real data first.
+        guide: what a practitioner should do with it.
+        sensitivity: of the sign of effects to specification.
+        rivals: other theories on the same cells.
+        power: of each claim's parts.
+    """
+
+    claims: tuple[Primary, ...]
+    rehearsal: tuple[Primary, ...]
+    curves: tuple[DoseCurve, ...]
+    guide: Guide
+    sensitivity: tuple[Sensitivity, ...]
+    rivals: tuple[Rival, ...]
+    power: tuple[Power, ...]
+
+
+def _share(values: Iterable[bool | None]) -> float | None:
+    told = [value for value in values if value is not None]
+    return sum(told) / len(told) if told else None
