@@ -33,7 +33,8 @@ class Estimate:
 class RandomEffects:
     """A random-effects mean over strata, its interval and p (None with one), and their spread.
 
-    ``between`` is the estimated standard deviation of the true effects between strata.
+    ``between`` is the estimated standard deviation of the true effects between strata, ``error``
+    the standard error of the mean.
     """
 
     mean: float
@@ -42,6 +43,7 @@ class RandomEffects:
     p: float | None
     between: float
     n: int
+    error: float | None
 
 
 # -- t statistics --------------------------------------------------------------------------------
@@ -77,7 +79,7 @@ def p_greater(values: Sequence[float], null: float = 0.0) -> float:
     error = _standard_error(x)
     if error == 0:
         return 0.0 if x.mean() > 0 else 1.0
-    return _t_cdf(-float(x.mean()) / error, x.size - 1)
+    return t_cdf(-float(x.mean()) / error, x.size - 1)
 
 
 def p_between(values: Sequence[float], low: float, high: float) -> float:
@@ -108,7 +110,8 @@ def _standard_error(x: Array) -> float:
     return spread / math.sqrt(x.size)
 
 
-def _t_cdf(t: float, freedom: int) -> float:
+def t_cdf(t: float, freedom: int) -> float:
+    """Return the cumulative probability of Student's t distribution."""
     from scipy.special import stdtr  # the distribution alone: scipy.stats takes a second to import
 
     return float(stdtr(freedom, t))
@@ -238,12 +241,12 @@ def random_effects(
     weights = 1 / (v + between)
     mean = float(weights @ y / weights.sum())
     if y.size == 1:
-        return RandomEffects(mean, None, None, None, 0.0, 1)
+        return RandomEffects(mean, None, None, None, 0.0, 1, None)
     factor = max(1.0, float(weights @ (y - mean) ** 2) / (y.size - 1))
     error = math.sqrt(factor / float(weights.sum()))
     half = t_quantile((1 + level) / 2, y.size - 1) * error
-    p = 2 * _t_cdf(-abs(mean) / error, y.size - 1)
-    return RandomEffects(mean, mean - half, mean + half, p, math.sqrt(between), y.size)
+    p = 2 * t_cdf(-abs(mean) / error, y.size - 1)
+    return RandomEffects(mean, mean - half, mean + half, p, math.sqrt(between), y.size, error)
 
 
 def _between_variance(y: Array, v: Array) -> float:

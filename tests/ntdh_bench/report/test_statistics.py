@@ -166,7 +166,7 @@ def test_random_effects_by_the_formulas() -> None:
 
 def test_one_stratum_has_no_interval_and_equal_ones_no_spread() -> None:
     assert statistics.random_effects([0.3], [1.0]) == statistics.RandomEffects(
-        0.3, None, None, None, 0.0, 1
+        0.3, None, None, None, 0.0, 1, None
     )
     found = statistics.random_effects([-0.5, -0.5, -0.5], [1.0, 2.0, 3.0])
     assert found.between == 0

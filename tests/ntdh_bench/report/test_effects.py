@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import stats
+
+from ntdh_bench.report import effects
+from ntdh_bench.report.effects import Effect, Pooled, Sides
+from tests.typed import some
+
+Array = NDArray[np.float64]
+DOSES = [0.0, 0.25, 0.5, 0.75, 1.0]
+MONTE_CARLO = 0.03  # four standard errors of a p from 4,999 draws
+
+
+def normal(*shape: int, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def effect(value: float, variance: float) -> Effect:
+    return Effect(value, variance, 0.5, 0.5, 10, 5, 9)
+
+
+# -- doses ---------------------------------------------------------------------------------------
+
+
+def test_a_dose_slope_is_the_mean_of_the_seeds_least_squares_slopes() -> None:
+    gain = normal(5, 7)
+    expected = [np.polyfit(DOSES, of_seed, 1)[0] for of_seed in gain.T]
+    found = some(effects.dose_slope(gain, DOSES))
+    assert found.value == pytest.approx(np.mean(expected))
+    assert found.variance == pytest.approx(stats.sem(expected) ** 2)
+    low, high = stats.t.interval(0.95, 6, np.mean(expected), stats.sem(expected))
+    assert found.interval() == pytest.approx((low, high))
+    assert (found.seeds, found.cells, found.freedom) == (7, 5, 6)
+
+
+def test_p_of_seeds_is_that_of_all_flips_of_signs() -> None:
+    values = normal(8, seed=3) + 0.5
+    flips = np.array(list(itertools.product([-1, 1], repeat=8)))
+    means = flips @ values
+    found = some(effects.seed_mean(values))
+    assert found.p_greater == pytest.approx((means >= values.sum() - 1e-12).mean(), abs=0.02)
+    assert found.p_less == pytest.approx((means <= values.sum() + 1e-12).mean(), abs=0.02)
+    mirrored = some(effects.seed_mean(-values))
+    assert (mirrored.p_less, mirrored.p_greater) == (found.p_greater, found.p_less)
+
+
+def test_what_all_doses_of_a_seed_share_cancels() -> None:
+    gain, control = normal(5, 6), normal(6, seed=1)
+    alone, shifted = effects.dose_slope(gain, DOSES), effects.dose_slope(gain - 9 * control, DOSES)
+    assert some(shifted).value == pytest.approx(some(alone).value)
+    assert some(shifted).variance == pytest.approx(some(alone).variance)
+
+
+def test_seeds_that_lack_a_dose_do_not_count() -> None:
+    gain = normal(5, 6)
+    gain[2, 4] = np.nan
+    whole = np.delete(gain, 4, axis=1)
+    assert effects.dose_slope(gain, DOSES) == effects.dose_slope(whole, DOSES)
+
+
+def test_directions_are_averaged_within_seeds() -> None:
+    gain = normal(2, 5, 6)
+    assert effects.dose_slope(gain, DOSES) == effects.dose_slope(gain.mean(axis=0), DOSES)
+
+
+def test_seeds_may_have_doses_of_their_own() -> None:
+    gain, nats = normal(5, 3), normal(5, 3, seed=1)
+    nats[:, 2] = 0.3  # the divergence did not move
+    found = effects.slopes(gain, nats)
+    expected = [np.polyfit(x, y, 1)[0] for x, y in zip(nats.T[:2], gain.T[:2], strict=True)]
+    assert found[:2] == pytest.approx(expected)
+    assert np.isnan(found[2])
+
+
+@pytest.mark.parametrize(
+    "gain", [np.zeros((5, 6)), normal(5, 1), np.full((5, 3), np.nan)], ids=["flat", "one", "none"]
+)
+def test_no_slope_without_two_seeds_that_differ(gain: Array) -> None:
+    assert effects.dose_slope(gain, DOSES) is None
+
+
+# -- cells ---------------------------------------------------------------------------------------
+
+
+def test_cell_slopes_are_those_of_least_squares_with_a_level_a_seed() -> None:
+    gain, x = normal(12, 4), normal(3, 12, 4, seed=1)
+    scaled = x - x.mean(axis=1, keepdims=True)
+    scaled /= np.sqrt((scaled**2).mean(axis=(1, 2), keepdims=True))
+    levels = np.tile(np.eye(4), (12, 1))
+    design = np.column_stack([*scaled.reshape(3, -1), levels])
+    expected = np.linalg.lstsq(design, gain.ravel(), rcond=None)[0][:3]
+    found = some(effects.cell_slopes(gain, x))
+    assert [each.value for each in found] == pytest.approx(expected)
+    (difference,) = some(effects.cell_slopes(gain, x, [[1, -1, 0]]))
+    assert difference.value == pytest.approx(expected[0] - expected[1])
+
+
+def test_p_of_cells_is_that_of_permuting_residuals_and_fitting_again() -> None:
+    gain, x = normal(7, 3), normal(2, 7, 3, seed=1)
+    gain += 0.8 * x[0] - x[1]
+    y = gain - gain.mean(axis=0)
+    x -= x.mean(axis=1, keepdims=True)
+    other = x[1].ravel()
+    residual = y - (other @ y.ravel() / (other @ other) * other).reshape(y.shape)
+    observed, *permuted = [
+        studentised(residual[list(order)], x) for order in itertools.permutations(range(7))
+    ]
+    expected = np.mean([t >= observed - 1e-9 for t in [observed, *permuted]])
+    found = some(effects.cell_slopes(gain, x))[0]
+    assert 0.01 < expected < 0.6
+    assert found.p_greater == pytest.approx(expected, abs=MONTE_CARLO)
+
+
+def studentised(y: Array, x: Array) -> float:
+    """The first slope over its error clustered by cells, by the book."""
+    design = x.reshape(2, -1).T
+    beta = np.linalg.lstsq(design, y.ravel(), rcond=None)[0]
+    inverse = np.linalg.inv(design.T @ design)
+    left = (y.ravel() - design @ beta).reshape(y.shape)
+    meat = sum(np.outer(s, s) for s in (x * left).sum(axis=2).T)
+    return float(beta[0] / math.sqrt((inverse @ meat @ inverse)[0, 0]))
+
+
+def test_cells_count_once_however_many_seeds_repeat_them() -> None:
+    gain, x = normal(15, 2), normal(1, 15, 2, seed=1)
+    few = some(effects.cell_slopes(gain[:, :1] + 1e-3 * normal(15, 3), np.tile(x[..., :1], 3)))[0]
+    many = some(effects.cell_slopes(gain[:, :1] + 1e-3 * normal(15, 30), np.tile(x[..., :1], 30)))[
+        0
+    ]
+    assert many.variance == pytest.approx(few.variance, rel=0.02)
+
+
+def test_cells_without_a_run_are_left_out_before_seeds_that_lack_one() -> None:
+    gain, x = normal(12, 4), normal(2, 12, 4, seed=1)
+    gain[3] = np.nan
+    x[1, 5, 2] = np.nan
+    kept = np.delete(np.delete(gain, 3, 0), 2, 1), np.delete(np.delete(x, 3, 1), 2, 2)
+    assert effects.cell_slopes(gain, x) == effects.cell_slopes(*kept)
+
+
+@pytest.mark.parametrize(
+    ("gain", "x"),
+    [
+        (np.zeros((12, 4)), normal(2, 12, 4)),
+        (normal(12, 4), np.stack([normal(12, 4), np.ones((12, 4))])),
+        (normal(12, 4), np.stack([normal(12, 4), 2 * normal(12, 4) + 1])),
+        (normal(12, 1), normal(2, 12, 1)),
+        (normal(5, 4), normal(2, 5, 4)),
+        (np.full((12, 4), np.nan), normal(2, 12, 4)),
+    ],
+    ids=["flat", "constant", "collinear", "one seed", "few cells", "no runs"],
+)
+def test_no_cell_slopes_of_what_does_not_vary(gain: Array, x: Array) -> None:
+    assert effects.cell_slopes(gain, x) is None
+
+
+# -- of one data set, and over data sets ---------------------------------------------------------
+
+
+def test_an_average_is_as_uncertain_as_its_parts_if_they_depend_on_each_other() -> None:
+    part = some(effects.seed_mean(normal(8) + 1))
+    found = effects.average([part, part])
+    assert found.value == pytest.approx(part.value)
+    assert found.variance == pytest.approx(part.variance)
+    assert (found.p_less, found.p_greater) == pytest.approx((part.p_less, part.p_greater))
+    with pytest.raises(ValueError, match="at least one"):
+        effects.average([])
+
+
+def test_equal_variances_pool_to_the_mean_with_its_t_interval() -> None:
+    values = [0.1, 1.9, -0.6, 1.2, 0.7]
+    found = some(effects.pool([effect(value, 0.01) for value in values]))
+    low, high = stats.t.interval(0.95, 4, np.mean(values), stats.sem(values))
+    assert found.value == pytest.approx(np.mean(values))
+    assert (found.low, found.high) == pytest.approx((low, high))
+    greater = stats.ttest_1samp(values, 0, alternative="greater").pvalue
+    assert (found.p_greater, found.p_less) == pytest.approx((greater, 1 - greater))
+    above = stats.ttest_1samp(values, -2, alternative="greater").pvalue
+    below = stats.ttest_1samp(values, 2, alternative="less").pvalue
+    assert found.p_within(2) == pytest.approx(max(above, below))
+    assert found.between**2 == pytest.approx(np.var(values, ddof=1) - 0.01)
+
+
+def test_one_data_set_is_not_pooled() -> None:
+    assert effects.pool([effect(1.0, 0.1)]) is None
+
+
+def test_one_more_data_set_lies_in_the_prediction_interval() -> None:
+    pooled = Pooled(1.0, 0.3, 0.4, 6)
+    half = stats.t.ppf(0.975, 4) * 0.5
+    assert pooled.prediction() == pytest.approx((1 - half, 1 + half))
+
+
+# -- verdicts ------------------------------------------------------------------------------------
+
+
+def test_sides_follow_the_sign_of_the_claim() -> None:
+    pooled = Pooled(-1.0, 0.3, 0.0, 6)
+    rises, falls = effects.sides(pooled, 0.5), effects.sides(pooled, 0.5, -1)
+    assert (rises.holds, rises.fails) == (falls.fails, falls.holds)
+    assert falls.holds < 0.02 < 0.98 < falls.fails
+    assert falls.within > 0.9
+
+
+def test_verdicts_are_symmetric() -> None:
+    family = [Sides(0.001, 0.999, 1), Sides(0.999, 0.001, 1), Sides(0.4, 0.6, 1)]
+    verdicts = [decision.verdict for decision in effects.decide(family)]
+    assert verdicts == [effects.HOLDS, effects.FAILS, effects.INCONCLUSIVE]
+    mirrored = [Sides(claim.fails, claim.holds, claim.within) for claim in family]
+    verdicts = [decision.verdict for decision in effects.decide(mirrored)]
+    assert verdicts == [effects.FAILS, effects.HOLDS, effects.INCONCLUSIVE]
+
+
+def test_each_side_is_corrected_by_holm_at_half_the_level() -> None:
+    family = [Sides(0.005, 0.995, 1), Sides(0.012, 0.988, 1), Sides(0.3, 0.7, 1)]
+    found = effects.decide(family)
+    assert [decision.p_holm for decision in found] == pytest.approx([0.03, 0.048, 0.6])
+    assert [decision.p for decision in found] == pytest.approx([0.01, 0.024, 0.6])
+    assert [decision.verdict for decision in found] == ["holds", "holds", "inconclusive"]
+    assert effects.decide([family[1], *[Sides(0.4, 0.6, 1)] * 2])[0].verdict == "inconclusive"
+
+
+def test_equivalence_is_corrected_as_well() -> None:
+    unclear = Sides(0.5, 0.5, 1.0)
+    assert effects.decide([Sides(0.5, 0.5, 0.012), unclear])[0].verdict == effects.NO_EFFECT
+    assert effects.decide([Sides(0.5, 0.5, 0.013), unclear])[0].verdict == effects.INCONCLUSIVE
+
+
+def test_a_claim_of_all_parts_fails_by_one_and_holds_by_every() -> None:
+    parts = [Sides(0.001, 0.999, 0.2), Sides(0.97, 0.03, 0.1)]
+    assert effects.every(parts) == Sides(0.97, 0.06, 0.2)
