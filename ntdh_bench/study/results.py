@@ -12,69 +12,54 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from ntdh_bench.report.effects import Effect, Pooled
+from ntdh_bench.report.gates import Gate
 from ntdh_bench.report.statistics import Estimate
 
-#: Gates that a setting must pass to count, then the assumptions of the hypothesis.
-MANIPULATION, TEACHER, CONVERGED = "manipulation", "teacher accuracy", "converged"
-CAPACITY, STRENGTH = "Assumption 1", "Assumption 2"
-COUNTING = (MANIPULATION, TEACHER, CONVERGED)
-ASSUMPTIONS = (CAPACITY, STRENGTH)
+#: Names of the gates that a setting must pass to count, and of those of the two assumptions.
+COUNTING = ("manipulation", "teacher", "converged")
+ASSUMPTIONS = ("capacity", "strength")
+#: Fewer seeds do not count, and fewer data sets decide nothing.
+MIN_SEEDS, MIN_SETS = 5, 5
+#: Effects within it, of whatever unit, are none (two one-sided tests).
+MARGIN = 0.5
 
 #: ``out of scope``: data sets were run, and all of them fail a gate.
 Verdict = Literal["holds", "fails", "no effect", "inconclusive", "out of scope", "not run"]
+Sign = Literal[-1, 1]
 
 
 # -- effects -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Gate:
-    """What a gate measured in a setting, set before any gain was looked at.
-
-    Attributes:
-        name: one of :data:`COUNTING` or :data:`ASSUMPTIONS`.
-        value: what is compared with the limit; None if it is not known.
-        limit: in words, such as ``< 0.5 points``.
-        passed: None if it is not known, which does not count as passed.
-    """
-
-    name: str
-    value: float | None
-    limit: str
-    passed: bool | None
-
-
-@dataclass(frozen=True)
 class SettingEffect:
-    """The effect under one protocol of a data set.
+    """The effect in one setting: a protocol of a data set.
 
     Attributes:
+        dataset: its name.
         protocol: its name; the direction is part of it (``wiki``, ``wiki_reverse``).
-        value: in the claim's unit; None where too little was run.
-        variance: of the value, over seeds.
-        seeds: that have all that is compared.
-        cells: that are compared: doses, masks.
-        gates: all five.
-        measured: what else the effect was computed from, name to value: divergences moved, slopes.
+        effect: in the claim's unit; None where too little was run.
+        gates: all five; one that is unknown is not passed.
+        measured: what else it was computed from, name to value, such as how far divergences moved.
     """
 
+    dataset: str
     protocol: str
-    value: float | None
-    variance: float | None
-    seeds: int
-    cells: int
+    effect: Effect | None
     gates: tuple[Gate, ...]
     measured: tuple[tuple[str, float], ...] = ()
 
     @property
     def counts(self) -> bool:
-        """Whether it has an effect and passes the gates that decide whether it counts."""
-        return self.value is not None and all(g.passed for g in self.gates if g.name in COUNTING)
+        """Whether it has an effect over enough seeds, and passes the gates that decide that."""
+        enough = self.effect is not None and self.effect.seeds >= MIN_SEEDS
+        return enough and all(gate.passed for gate in self.gates if gate.name in COUNTING)
 
     @property
     def within(self) -> bool:
         """Whether it lies within both assumptions of the hypothesis."""
-        return all(g.passed for g in self.gates if g.name in ASSUMPTIONS)
+        return all(gate.passed for gate in self.gates if gate.name in ASSUMPTIONS)
 
 
 @dataclass(frozen=True)
@@ -83,60 +68,46 @@ class SetEffect:
 
     Attributes:
         dataset: its name.
-        value: in the claim's unit; None where too little was run.
-        low: lower end of its interval over seeds.
-        high: upper end.
-        variance: of the value, over seeds.
-        p: one-sided, of what the claim says.
-        seeds: the fewest of a setting in it.
-        cells: the fewest of a setting in it.
+        effect: in the claim's unit; None where too little was run.
+        p: one-sided, of what the claim says; None without an effect.
         counts: whether any of its settings counts.
-        within: whether all of those lie within both assumptions.
+        within: whether it counts, and all of its settings that do lie within both assumptions.
         settings: all of them, also those that do not count.
     """
 
     dataset: str
-    value: float | None
-    low: float | None
-    high: float | None
-    variance: float | None
+    effect: Effect | None
     p: float | None
-    seeds: int
-    cells: int
     counts: bool
     within: bool
     settings: tuple[SettingEffect, ...]
 
     @property
-    def failed(self) -> tuple[str, ...]:
-        """Names of the gates that not all of its settings pass, those of the assumptions last."""
-        failed = {gate.name for s in self.settings for gate in s.gates if not gate.passed}
-        return tuple(name for name in (*COUNTING, *ASSUMPTIONS) if name in failed)
+    def value(self) -> float | None:
+        """The effect, in the claim's unit."""
+        return self.effect.value if self.effect else None
 
+    @property
+    def low(self) -> float | None:
+        """Lower end of its interval over seeds (and cells, where these are units)."""
+        return self.effect.interval()[0] if self.effect else None
 
-@dataclass(frozen=True)
-class Summary:
-    """A random-effects summary (Hartung-Knapp) over data sets.
+    @property
+    def high(self) -> float | None:
+        """Upper end of that interval."""
+        return self.effect.interval()[1] if self.effect else None
 
-    Attributes:
-        value: mean over data sets.
-        low: lower end of its interval; None with one data set.
-        high: upper end.
-        p: one-sided, of what the claim says.
-        p_against: one-sided, of the opposite.
-        p_none: of an effect within the margin (two one-sided tests); None without a margin.
-        between: standard deviation of the true effects between data sets.
-        n: number of data sets.
-    """
+    @property
+    def seeds(self) -> int:
+        """The fewest seeds of a setting in it; 0 without an effect."""
+        return self.effect.seeds if self.effect else 0
 
-    value: float
-    low: float | None
-    high: float | None
-    p: float | None
-    p_against: float | None
-    p_none: float | None
-    between: float
-    n: int
+    @property
+    def gates(self) -> tuple[Gate, ...]:
+        """Each gate of the setting that comes off worst: not passed, else unknown, else passed."""
+        names = (*COUNTING, *ASSUMPTIONS)
+        found = [[g for s in self.settings for g in s.gates if g.name == name] for name in names]
+        return tuple(min(same, key=_worst_first) for same in found if same)
 
 
 @dataclass(frozen=True)
@@ -146,14 +117,14 @@ class Part:
     Attributes:
         name: what is compared, in words; empty for the only part of a claim.
         sets: the effect in every data set that was run, in order of name.
-        summary: over the data sets that count; None if none does.
-        within: over those of them that lie within both assumptions.
+        summary: over the data sets that count; None if fewer than two do.
+        within: over those of them that lie within both assumptions, likewise.
     """
 
     name: str
     sets: tuple[SetEffect, ...]
-    summary: Summary | None
-    within: Summary | None
+    summary: Pooled | None
+    within: Pooled | None
 
 
 @dataclass(frozen=True)
@@ -161,21 +132,17 @@ class Decision:
     """A verdict over some of the data sets of a claim.
 
     Attributes:
-        verdict: ``holds`` and ``fails`` both stand after Holm's correction over the family.
-        n: data sets; of a claim of several parts, the fewest of a part.
-        p: one-sided, of what the claim says: the largest of its parts.
-        p_holm: the same, corrected over the seven claims.
-        p_against: of the opposite, corrected for the number of parts.
-        p_against_holm: the same, corrected over the seven claims.
+        verdict: every one but ``inconclusive`` stands after correction over the seven claims.
+        n: data sets that count; of a claim of several parts, the fewest of a part.
+        p: two-sided, uncorrected; None where nothing is tested.
+        p_holm: two-sided, corrected over the seven claims (Holm).
         reason: why nothing was decided, in words; else empty.
     """
 
     verdict: Verdict
     n: int
-    p: float | None
-    p_holm: float | None
-    p_against: float | None
-    p_against_holm: float | None
+    p: float | None = None
+    p_holm: float | None = None
     reason: str = ""
 
 
@@ -188,7 +155,7 @@ class Primary:
         statement: in one line.
         effect: what is measured, in words.
         unit: of the effect.
-        expected: ``< 0`` or ``> 0``, of every part.
+        sign: where the claim puts the effect of every part: -1 below 0, 1 above.
         parts: its comparisons.
         overall: the verdict, over all data sets that count.
         within: the same over those that lie within both assumptions of the hypothesis.
@@ -199,7 +166,7 @@ class Primary:
     statement: str
     effect: str
     unit: str
-    expected: Literal["< 0", "> 0"]
+    sign: Sign
     parts: tuple[Part, ...]
     overall: Decision
     within: Decision
@@ -351,17 +318,17 @@ class Rival:
     Attributes:
         name: of the theory.
         predictor: what it predicts the gain from, in words.
-        expected: sign of its slope.
+        sign: of the slope that it expects: -1 or 1.
         sets: standardised slope in each data set.
-        summary: over those that count; None if none does.
+        summary: over those that count; None if fewer than two do.
         note: how it was read.
     """
 
     name: str
     predictor: str
-    expected: Literal["< 0", "> 0"]
+    sign: Sign
     sets: tuple[SetEffect, ...]
-    summary: Summary | None
+    summary: Pooled | None
     note: str = ""
 
 
@@ -408,3 +375,7 @@ class Study:
 def _share(values: Iterable[bool | None]) -> float | None:
     told = [value for value in values if value is not None]
     return sum(told) / len(told) if told else None
+
+
+def _worst_first(gate: Gate) -> int:
+    return {False: 0, None: 1, True: 2}[gate.passed]
