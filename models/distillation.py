@@ -56,7 +56,8 @@ class DistillationModule(TrainableModule):
         teacher_network: builds the teacher, on the teacher's modality.
         student_network: builds the student, on the student's modality.
         num_classes: C, linked to the data by the command line.
-        distiller: the KD objective; ``None`` trains the student without KD.
+        distiller: the KD objective; ``None`` trains the student without KD: a control, at task
+            weight 1 (w/o KD), that of a KD run (equal task) or the sum of both weights (matched).
         task_weight: weight of the cross entropy.
         distill_weight: weight of the distiller.
         lam: sets the weights to 1 - lam and lam; in [0, 1].
@@ -74,7 +75,7 @@ class DistillationModule(TrainableModule):
             modality; with ``teacher_inputs: both``.
 
     Raises:
-        UserError: ``lam`` outside [0, 1], a negative weight, a task weight below 1 without a
+        UserError: ``lam`` outside [0, 1], a negative weight, a task weight of 0 without a
             distiller, a fusion of a teacher that sees its own modality alone, or an unknown layer
             of the distiller.
     """
@@ -282,11 +283,10 @@ class DistillationModule(TrainableModule):
 
 
 def _check_control(task_weight: float) -> None:
-    if task_weight < 1:
+    if task_weight == 0:
         raise UserError(
-            f"without a distiller the task loss has the weight {task_weight}: set "
-            "model.task_weight to 1 (w/o KD) or to the sum of both weights (matched), and "
-            "model.lam to null"
+            "without a distiller, a cross entropy of weight 0 leaves the student untrained: set "
+            "model.task_weight to 1 (w/o KD) or another weight above 0, and model.lam to null"
         )
 
 

@@ -16,6 +16,9 @@ Key = TypeVar("Key")
 
 CHECKPOINTS = ("last", "best")
 SPLITS = ("val", "test")
+#: The arms of a student that is trained with the cross entropy alone, of weight 1, another one
+#: below it, or a larger one.
+CONTROLS = ("without_kd", "equal_task", "matched")
 #: The metrics of this package's modules that every row has room for; others follow them.
 METRICS = (
     "accuracy", "teacher_accuracy", "miou", "teacher_miou", "tcjsd", "ncjsd", "kl", "tckl",

@@ -12,9 +12,9 @@ from typing import Any
 from ntdh_bench.cache import write_atomic
 from ntdh_bench.errors import FileError
 from ntdh_bench.files.text import read_json
-from ntdh_bench.records.columns import RecordError, cut
+from ntdh_bench.records.columns import CONTROLS, RecordError, cut
 from ntdh_bench.records.details import detail_rows
-from ntdh_bench.records.identity import Place, baseline_hash
+from ntdh_bench.records.identity import Place, baseline_hash, task_weight
 from ntdh_bench.records.rows import to_row
 
 SCHEMA = 4
@@ -77,16 +77,16 @@ def of_schema(record: Any, name: str) -> dict[str, Any]:
     return dict(record)
 
 
-def find_without_kd(root: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the latest of ``root/*/record.json`` of the same student without KD, if any."""
+def find_controls(root: Path, identity: dict[str, Any]) -> dict[float, dict[str, Any]]:
+    """Return the latest of ``root/*/record.json`` of a run's controls, by their task weight."""
     wanted = baseline_hash(identity)
-    found = None
+    found = {}
     for path in sorted(root.glob("*/record.json")):
         with suppress(RecordError):  # one that is not as it was written is none
             record = read_record(path)
-            if record.get("arm") == "without_kd" and record.get("baseline_hash") == wanted:
+            if record.get("arm") in CONTROLS and record.get("baseline_hash") == wanted:
                 check_record({"run": "of fit", **record}, ())
-                found = record
+                found[task_weight(record["config"]["model"]["init_args"]) or 1.0] = record
     return found
 
 

@@ -106,14 +106,27 @@ def baseline_hash(identity: dict[str, Any]) -> str:
     return digest({**shared, "third_party": own} if own else shared)
 
 
+def task_weight(arguments: Mapping[str, Any]) -> float | None:
+    """Return how much a module weighs the cross entropy; None if it has no such argument."""
+    lam = arguments.get("lam")
+    return arguments.get("task_weight") if lam is None else 1 - lam
+
+
 def arm(identity: dict[str, Any]) -> str:
-    """Return ``kd``, ``without_kd`` (task weight 1), ``matched`` (a larger one) or ``single``."""
+    """Return ``kd``, ``single``, or which control it is.
+
+    Controls: ``without_kd`` has the task weight 1, ``equal_task`` a smaller one, as KD runs may
+    have, and ``matched`` a larger one, as the sum of a run's weights is.
+    """
     init_args = identity["model"].get("init_args", {})
     if "distiller" not in init_args:
         return "single"
     if init_args["distiller"] is not None:
         return "kd"
-    return "without_kd" if init_args.get("task_weight") == 1 else "matched"
+    weight = task_weight(init_args)
+    if weight is None or weight == 1:
+        return "without_kd"
+    return "equal_task" if weight < 1 else "matched"
 
 
 def environment() -> dict[str, Any]:

@@ -26,7 +26,7 @@ from ntdh_bench.records.columns import (
     told,
 )
 from ntdh_bench.records.csvs import Collected, Line, read_csv, write_csv
-from ntdh_bench.records.identity import Place, threads
+from ntdh_bench.records.identity import Place, task_weight, threads
 
 _MASKS = {"FeatureMask": "feature", "SampleMask": "sample"}
 # Columns in which any two runs differ.
@@ -77,7 +77,7 @@ def _settings(identity: Mapping[str, Any]) -> dict[str, Any]:
         "classes": data.get("classes", data.get("n_classes")),
         **{name: data.get(name) for name in ("teacher_noise", "student_noise")},
         **{name: _init_args(distiller).get(name) for name in ("alpha", "beta")},
-        "task_weight": model.get("task_weight") if lam is None else 1 - lam,
+        "task_weight": task_weight(model),
         "distill_weight": model.get("distill_weight") if lam is None else lam,
     }
 

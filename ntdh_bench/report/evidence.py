@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ntdh_bench.errors import FileError
 from ntdh_bench.experiments import EXTRAS, TRIAL, load_shipped
 from ntdh_bench.records.collecting import outdated_runs
-from ntdh_bench.records.columns import RecordError, Row
+from ntdh_bench.records.columns import CONTROLS, RecordError, Row
 from ntdh_bench.records.csvs import Collected
 from ntdh_bench.records.details import details_path, read_details
 from ntdh_bench.records.rows import conflicts, csv_path, experiment_csvs, read_rows
@@ -133,7 +133,7 @@ def _mixed_threads(rows: Mapping[str, Iterable[Row]], controls: Controls) -> lis
     """Name the experiments that compare runs on different numbers of threads."""
     found = []
     for name, kept in rows.items():
-        compared = [(row, controls.student(row)) for row in kept if row["arm"] in ("kd", "matched")]
+        compared = [(row, controls.student(row, c)) for row in kept for c in _compared(row)]
         mixed = {
             (row["threads"], control["threads"])
             for row, control in compared
@@ -148,6 +148,12 @@ def _mixed_threads(rows: Mapping[str, Iterable[Row]], controls: Controls) -> lis
     return found
 
 
+def _compared(row: Row) -> tuple[str, ...]:
+    """Return the controls that a run is compared with: a control of other weights with w/o KD."""
+    others = ("without_kd",) if row["arm"] in CONTROLS[1:] else ()
+    return CONTROLS if row["arm"] == "kd" else others
+
+
 def shipped_runs() -> dict[str, set[tuple[str, str]]]:
     """Return run and protocol of every run of each shipped experiment whose data set is there."""
     return {e.name: {(r.hash, r.protocol) for r in e.runs} for e in load_shipped() if not e.missing}
@@ -155,16 +161,17 @@ def shipped_runs() -> dict[str, set[tuple[str, str]]]:
 
 def derived(row: Row, controls: Controls) -> Row:
     """Return a row with columns computed from it and from its control."""
-    kd = row["arm"] in ("kd", "matched")
+    gains = {control: controls.gain(row, over=control) for control in _compared(row)}
     tckl, nckl = row["last_test_tckl_binary"], row["last_test_nckl"]
     single = row["last_test_tckl"]
     measured = tckl is not None and nckl is not None
     return {
         **row,
-        "gain": controls.gain(row) if kd else None,
-        "gain_over_matched": controls.gain(row, over="matched") if row["arm"] == "kd" else None,
-        "ncjsd_before": controls.before(row, "ncjsd") if kd else None,
-        "tcjsd_before": controls.before(row, "tcjsd") if kd else None,
+        "gain": gains.get("without_kd"),
+        "gain_over_equal_task": gains.get("equal_task"),
+        "gain_over_matched": gains.get("matched"),
+        "ncjsd_before": controls.before(row, "ncjsd") if gains else None,
+        "tcjsd_before": controls.before(row, "tcjsd") if gains else None,
         "parameters": row["student_parameters"] or row["teacher_parameters"],
         "kl_bound": tckl + nckl if measured else None,
         "nckl_over_tckl": nckl / tckl if measured and tckl > 0 else None,

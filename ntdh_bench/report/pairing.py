@@ -1,16 +1,18 @@
-"""Which run without KD a KD run is compared with.
+"""Which runs without KD a KD run is compared with.
 
 A control is the same student (seed, initialisation, batches, schedule, data) trained with the task
-loss alone. Its accuracy does not depend on the teacher, but its divergences do: they lie between
-the *masked* teacher and the student, so they count only for the KD run with that very teacher and
-mask.
+loss alone, of weight 1 (``without_kd``), of the KD run's own task weight (``equal_task``: what the
+teacher adds, all else equal) or of the sum of its weights (``matched``). Where two of these weights
+are equal, one run is both controls. Its accuracy does not depend on the teacher, but its
+divergences do: they lie between the *masked* teacher and the student, so they count only for the KD
+run with that very teacher and mask.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ntdh_bench.records.columns import CHECKPOINTS, SPLITS, Row, by_key
+from ntdh_bench.records.columns import CHECKPOINTS, CONTROLS, SPLITS, Row, by_key
 
 # baseline_hash holds everything the student depends on: data, network, schedule and seed.
 _STUDENT = ("baseline_hash", "protocol", "source", "data_fingerprint")
@@ -18,7 +20,6 @@ _TEACHER = ("teacher_hash", "mask_hash")
 _PLACE = ("experiment", "protocol", "source", "dataset", "seed")
 # Two rows of one student alone, trained with one weight, have these in common.
 _TRAINED = ("baseline_hash", "data_fingerprint", "task_weight")
-_ARMS = ("without_kd", "matched")
 Key = tuple[object, ...]
 
 
@@ -52,10 +53,17 @@ def _is_beside(row: Row, control: Row) -> bool:
     return len(differing) == 1 and differing[0] in cell and differing[0] in other
 
 
-def _weighs_as_much(control: Row, row: Row) -> bool:
-    """Return whether a control's task weight is the sum of a run's weights, where it must be."""
-    weights = row["task_weight"], row["distill_weight"]
-    return control["arm"] != "matched" or None in weights or control["task_weight"] == sum(weights)
+def _weight(row: Row, over: str) -> float:
+    """Return the task weight of a run's control."""
+    if over == "without_kd":
+        return 1.0
+    task = _weighed(row, "task_weight")
+    return task + _weighed(row, "distill_weight") if over == "matched" else task
+
+
+def _weighed(row: Row, column: str) -> float:
+    """Return a weight of a run's loss; a method with a module of its own, without it, has 1."""
+    return 1.0 if row[column] is None else float(row[column])
 
 
 def split(row: Row) -> str:
@@ -72,7 +80,7 @@ class Controls:
     """
 
     def __init__(self, rows: Iterable[Row]) -> None:
-        alone = [row for row in rows if row["arm"] in _ARMS]
+        alone = [row for row in rows if row["arm"] in CONTROLS]
         self._by_student = by_key(alone, lambda row: _key(row, _STUDENT))
         self._by_place = by_key(alone, lambda row: _key(row, _PLACE))
         self._by_teacher = {
@@ -85,18 +93,22 @@ class Controls:
         """Return the control with the same teacher and mask, whose divergences count."""
         return self._by_teacher.get(_key(row, _STUDENT + _TEACHER))
 
-    def student(self, row: Row, arm: str = "without_kd") -> Row | None:
+    def student(self, row: Row, over: str = "without_kd") -> Row | None:
         """Return the control whose score counts: of the same student, whatever its teacher.
 
         Args:
             row: of a KD run.
-            arm: ``without_kd``, or ``matched``: the one with the sum of the run's weights.
+            over: which control: ``without_kd``, ``equal_task`` or ``matched``.
+
+        Returns:
+            None if it was not run, or cannot be: with a task weight of 0 nothing is trained.
         """
+        weight = _weight(row, over)
         same = self._by_student.get(_key(row, _STUDENT), [])
         place = self._by_place.get(_key(row, _PLACE), [])
         beside = [control for control in place if _is_beside(row, control)]
         for candidates in (same, beside):
-            found = [c for c in candidates if c["arm"] == arm and _weighs_as_much(c, row)]
+            found = [c for c in candidates if _weighed(c, "task_weight") == weight]
             if found:
                 return found[0] if len({_key(c, _TRAINED) for c in found}) == 1 else None
         return None
@@ -104,7 +116,7 @@ class Controls:
     def gain(
         self, row: Row, column: str = "last_test_score", over: str = "without_kd"
     ) -> float | None:
-        """Return a run's score minus its student's without KD, as a share in [-1, 1]."""
+        """Return a run's score minus its control's, as a share in [-1, 1]."""
         control = self.student(row, over)
         if control is None or control[column] is None or row[column] is None:
             return None

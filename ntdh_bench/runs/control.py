@@ -12,7 +12,8 @@ from ntdh_bench import __version__
 from ntdh_bench.cache import default_cache_dir, digest, is_usable, locked, origin, seal
 from ntdh_bench.checkpoints import load_network, read_checkpoint, weights_of, write_checkpoint
 from ntdh_bench.notices import notice
-from ntdh_bench.records.identity import arm, baseline_hash, environment
+from ntdh_bench.records.columns import CONTROLS
+from ntdh_bench.records.identity import arm, baseline_hash, environment, task_weight
 from ntdh_bench.runs.callbacks import cut_short
 from ntdh_bench.runs.checkpoint_files import LAST
 from ntdh_bench.runs.run import Run
@@ -24,7 +25,7 @@ _VERSION = 1  # of how controls are trained: raised when the same settings give 
 def is_control(run: Run) -> bool:
     """Return whether the run is a student without KD that can be shared."""
     alone = run.processes.alone and not run.is_trial
-    return alone and arm(run.identity) in ("without_kd", "matched")
+    return alone and arm(run.identity) in CONTROLS
 
 
 def measure(
@@ -80,7 +81,7 @@ def _path(run: Run, device: torch.device) -> Path:
         "torch": str(torch.__version__),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "student": baseline_hash(identity),
-        "task_weight": identity["model"]["init_args"]["task_weight"],
+        "task_weight": task_weight(identity["model"]["init_args"]),
     }
     return default_cache_dir() / "students" / f"{digest(key)}.ckpt"
 

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ntdh_bench.batch import PairedData
-from ntdh_bench.records.files import find_without_kd
-from ntdh_bench.records.identity import threads
+from ntdh_bench.records.files import find_controls
+from ntdh_bench.records.identity import task_weight, threads
 from ntdh_bench.runs.run import Run
 
 _ALWAYS = ("tcjsd", "ncjsd")
@@ -23,6 +23,7 @@ _TITLES = {
 _STUDENT = {
     "kd": "student with KD",
     "without_kd": "student without KD",
+    "equal_task": "student without KD, smaller task weight",
     "matched": "student without KD, larger task weight",
     "single": "network",
 }
@@ -74,11 +75,12 @@ def print_fit(run: Run, record: dict[str, Any], recorded: bool = True) -> None:
     elif recorded:
         notes |= _saved_files(run.folder)
     if rows and record["arm"] == "kd" and not run.is_trial:
-        without = find_without_kd(run.folder.parent, run.identity)
-        rows["student without KD"] = without and _comparable(without, record)
-        if without and threads(without) != threads(record):
+        controls = _controls(run)
+        rows |= {name: found and _comparable(found, record) for name, found in controls.items()}
+        without = [threads(found) for found in controls.values() if found]
+        if any(number != threads(record) for number in without):
             notes["threads"] = (
-                f"{threads(record)}, without KD {threads(without)}: part of "
+                f"{threads(record)}, without KD {', '.join(map(str, without))}: part of "
                 "the gain may be rounding, as bits repeat on equal threads only"
             )
     student = f"student of {record['method']}" if record["method"] else _STUDENT[record["arm"]]
@@ -89,6 +91,16 @@ def print_fit(run: Run, record: dict[str, Any], recorded: bool = True) -> None:
         values = ", ".join(f"{name} {100 * iou:.1f}" for name, iou in per_class.items())
         notes = {"IoU %": f"{values} (last epoch)", **notes}
     print_summary(f"{record['dataset']}, test set, seed {record['seed']}", rows, notes)
+
+
+def _controls(run: Run) -> dict[str, dict[str, Any] | None]:
+    """Return the records of a KD run's controls beside it, by what they are called."""
+    found = find_controls(run.folder.parent, run.identity)
+    controls = {_STUDENT["without_kd"]: found.get(1.0)}
+    weight = task_weight(run.identity["model"]["init_args"])
+    if weight and weight != 1:
+        controls[f"student without KD, task weight {weight:g}"] = found.get(weight)
+    return controls
 
 
 def print_maps(run: Run, record: dict[str, Any], paths: Sequence[Path]) -> None:

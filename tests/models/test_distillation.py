@@ -176,6 +176,20 @@ def test_weights_out_of_range(settings: dict[str, Any], message: str) -> None:
         distillation(None, KD(), **settings)
 
 
+def test_a_student_alone_may_weigh_its_task_by_less_than_1_but_not_by_nothing(
+    teacher: Path, data: SyntheticDataModule, tmp_path: Path
+) -> None:
+    alone = [distillation(teacher, None, task_weight=0.3), distillation(teacher, None, lam=0.7)]
+    beside = distillation(teacher, KD(), task_weight=0.3, distill_weight=0.0)
+    for module in (*alone, beside):
+        quiet_trainer(tmp_path, epochs=2).fit(module, datamodule=data)
+    assert equal(weights(alone[0].student), weights(beside.student))
+    for nothing in ({"task_weight": 0.0}, {"lam": 1.0}):
+        with pytest.raises(UserError, match="leaves the student untrained"):
+            distillation(teacher, None, **nothing)
+    distillation(teacher, KD(), task_weight=0.0)
+
+
 def test_unknown_layer_of_the_distiller() -> None:
     with pytest.raises(UserError, match="no layer 'hidden7'"):
         distillation(None, SP(layer="hidden7"))
@@ -320,11 +334,6 @@ def test_measuring_changes_no_batch_statistics(
     trainer.test(module, datamodule=data, verbose=False)
     trainer.validate(module, datamodule=data, verbose=False)
     assert equal(before, weights(module.student))
-
-
-def test_no_distiller_and_half_the_task_weight() -> None:
-    with pytest.raises(UserError, match=r"task_weight to 1 \(w/o KD\)"):
-        distillation(None, None, task_weight=0.5)
 
 
 def test_the_input_cannot_be_distilled(

@@ -127,7 +127,7 @@ def every_case() -> list[Case]:
     cases += [Case(partial(KD, t, w), 1) for t, w in ((1.0, 1.0), (4.0, 0.5))]
     cases += [Case(None, stream, keep=mask) for stream in (0, 1) for mask in (None, keep(1))]
     cases += [Case(KD, 0, SampleMask(0.25, score="kendall"))]
-    return [*cases, Case(None, 1, task_weight=2.0)]
+    return [*cases, Case(None, 1, task_weight=2.0), Case(None, 1, task_weight=0.5)]
 
 
 def trained(cases: list[Case], folder: Path, **trainer: Any) -> DistillationStack:

@@ -128,6 +128,20 @@ def test_the_summary_shows_the_student_without_kd(
     assert f"without KD {changed['environment']['threads']}: part of the gain may" in shown
 
 
+def test_the_summary_shows_the_student_of_the_same_task_weight(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weight = ("--model.task_weight", "0.25")
+    equal = record_of(fit(tmp_path, *weight, "--config", "configs/overlays/equal_task.yaml"))
+    capsys.readouterr()
+    with_kd = record_of(fit(tmp_path, *weight))
+    assert equal["arm"] == "equal_task"
+    assert equal["baseline_hash"] == with_kd["baseline_hash"]
+    lines = capsys.readouterr().out.splitlines()
+    line = next(x for x in lines if "student without KD, task weight 0.25" in x)
+    assert f"{100 * equal['metrics']['last']['test']['accuracy']:.2f}" in line
+
+
 def test_a_teacher_retrained_on_kept_inputs(tmp_path: Path) -> None:
     plain = fit(tmp_path)
     retrained = fit(tmp_path, "--mask.retrain", "true")
@@ -268,7 +282,8 @@ def test_lam_does_not_survive_without_kd(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lam = ["--model.lam", "0.3"]
-    assert main(["fit", *flags(QUICKSTART, tmp_path, *lam, "--model.distiller", "null")]) == 1
+    nothing = ["--model.lam", "1", "--model.distiller", "null"]
+    assert main(["fit", *flags(QUICKSTART, tmp_path, *nothing)]) == 1
     assert "model.lam to null" in capsys.readouterr().err
     run = fit(tmp_path, *lam, "--config", "configs/overlays/without_kd.yaml")
     assert record_of(run)["arm"] == "without_kd"

@@ -23,10 +23,9 @@ from ntdh_bench.records.collecting import (
 from ntdh_bench.records.columns import COLUMNS, RecordError
 from ntdh_bench.records.csvs import Collected
 from ntdh_bench.records.details import read_details
-from ntdh_bench.records.files import SCHEMA, find_without_kd, read_record, write_record
+from ntdh_bench.records.files import SCHEMA, find_controls, read_record, write_record
 from ntdh_bench.records.identity import Place, arm, baseline_hash, config_hash, environment
 from ntdh_bench.records.rows import csv_path, read_rows, to_row, write_rows
-from tests.typed import some
 
 
 def identity(**model: Any) -> dict[str, Any]:
@@ -64,6 +63,9 @@ def test_arms() -> None:
     assert arm(identity()) == "kd"
     assert arm(identity(distiller=None)) == "without_kd"
     assert arm(identity(distiller=None, task_weight=2.0)) == "matched"
+    assert arm(identity(distiller=None, task_weight=0.5)) == "equal_task"
+    assert arm(identity(distiller=None, lam=0.5)) == "equal_task"
+    assert arm(identity(distiller=None, lam=0.0)) == "without_kd"
     assert arm({"model": {"init_args": {"network": {}}}}) == "single"
 
 
@@ -129,9 +131,13 @@ def test_records_are_found_and_damaged_ones_skipped(tmp_path: Path) -> None:
         whole = record(name, arm="without_kd", baseline_hash=baseline_hash(without))
         (tmp_path / name).mkdir()
         write_record(tmp_path / name / "record.json", {**whole, **changes})
-    found = some(find_without_kd(tmp_path, identity()))
-    assert found["run"] == "c"
-    assert find_without_kd(tmp_path, {**identity(), "seed": 1}) is None
+    half = {**identity(distiller=None, task_weight=0.5), "mask": None}
+    (tmp_path / "i").mkdir()
+    equal = record("i", arm="equal_task", baseline_hash=baseline_hash(without), config=half)
+    write_record(tmp_path / "i" / "record.json", equal)
+    found = find_controls(tmp_path, identity())
+    assert {weight: record["run"] for weight, record in found.items()} == {1.0: "c", 0.5: "i"}
+    assert find_controls(tmp_path, {**identity(), "seed": 1}) == {}
     assert json.loads((tmp_path / "a" / "record.json").read_text())["schema"] == SCHEMA
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ntdh_bench.records.columns import Row
+from ntdh_bench.records.columns import CONTROLS, Row
 from ntdh_bench.report.pairing import Controls, split
 from tests.ntdh_bench.report.rows import bare_row
 
@@ -33,7 +33,7 @@ def test_gain_and_divergence_come_from_the_control_with_the_same_mask() -> None:
             row("without_kd", 0.70, 0.20),
             row("without_kd", 0.70, 0.15, **TRUE),
             row("without_kd", 0.70, 0.33, **{**TRUE, "ratio": 0.5}),
-            row("matched", 0.99, 0.99),
+            row("matched", 0.99, 0.99, task_weight=2.0),
             masked,
             unmasked,
         ]
@@ -83,7 +83,7 @@ def test_another_student_is_no_control(other: dict[str, Any]) -> None:
 
 def beside(method: str, **given: Any) -> Row:
     """A row of an experiment with the axis ``method``."""
-    arm = method if method in ("without_kd", "matched") else "kd"
+    arm = method if method in CONTROLS else "kd"
     made = row(arm, experiment="methods", seed=3, task_weight=1.0, distill_weight=1.0)
     return {**made, "cell": {"method": method, "mask": "none"}, **given}
 
@@ -116,6 +116,23 @@ def test_matched_has_the_sum_of_the_weights() -> None:
     assert controls.student(beside("KD"), "matched") is sums[2.0]
     assert controls.student(beside("KD", distill_weight=9.0), "matched") is None
     assert controls.gain(beside("KD", distill_weight=9.0), over="matched") is None
+
+
+def test_the_equal_task_control_has_the_runs_own_task_weight() -> None:
+    half = beside("KD", last_test_score=0.72, task_weight=0.5, distill_weight=0.5)
+    without = beside("without_kd", last_test_score=0.70)
+    equal = beside("equal_task", last_test_score=0.65, task_weight=0.5)
+    other = beside("equal_task", last_test_score=0.60, task_weight=0.9)
+    controls = Controls([without, equal, other])
+    assert controls.gain(half) == pytest.approx(0.02)
+    assert controls.gain(half, over="equal_task") == pytest.approx(0.07)
+    assert controls.student(half, "matched") is without  # 0.5 and 0.5 are 1
+    # Of weight 1 the two controls are one; where it was not run, no other one stands in for it.
+    assert controls.student(beside("KD"), "equal_task") is without
+    assert Controls([without, other]).student(half, "equal_task") is None
+    assert controls.student(beside("KD", task_weight=0.0), "equal_task") is None
+    own = beside("C2KD", baseline_hash="own", task_weight=None)
+    assert controls.student(own, "equal_task") is without
 
 
 def test_without_validation_data_the_test_split_serves_and_is_named() -> None:

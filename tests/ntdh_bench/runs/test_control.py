@@ -48,6 +48,11 @@ def test_the_control_is_trained_once_and_measured_against_every_teacher(
     run(config, tmp_path / "d", seed_everything=1)
     run(change(config, [{"model.init_args.task_weight": 2.0}], Path()), tmp_path / "e")
     assert len(trained) == 3
+    half = change(config, [{"model.init_args.task_weight": 0.5}], Path())
+    equal = run(half, tmp_path / "f")
+    assert run({**half, "mask": MASK}, tmp_path / "g")["arm"] == equal["arm"] == "equal_task"
+    run(change(config, [{"model.init_args.lam": 0.75}], Path()), tmp_path / "h")
+    assert len(trained) == 5  # of the weights 0.5 and 0.25
 
 
 def test_a_student_with_its_teachers_head_is_paired_with_the_student_without_kd(

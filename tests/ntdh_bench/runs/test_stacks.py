@@ -32,7 +32,7 @@ SAMPLE_MASKS = [
     for removes in ("most_divergent", "random")
 ]
 CONTROLS = [
-    ["--model.distiller", "null", "--model.task_weight", weight] for weight in ("1.0", "1.5")
+    ["--model.distiller", "null", "--model.task_weight", weight] for weight in ("1.0", "1.5", "0.5")
 ]
 
 
