@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ntdh_bench.cache import write_atomic
@@ -17,7 +17,7 @@ from ntdh_bench.report import check, evidence, figures, page, tables, wording
 from ntdh_bench.report.claims import Result, ledger
 from ntdh_bench.report.contents import Content, Variant, contents, stem_of
 from ntdh_bench.report.evidence import Evidence, OfMaps
-from ntdh_bench.report.html import Html
+from ntdh_bench.report.html import join
 from ntdh_bench.report.hypothesis import Hypothesis, Point, test_hypothesis
 from ntdh_bench.report.papers import Paper, papers
 from ntdh_bench.report.studies import studies
@@ -29,19 +29,6 @@ class Output:
 
     text: str
     inputs: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Front:
-    """What a user of the report, such as the study, puts in front of it.
-
-    Attributes:
-        html: what the page opens on; empty: a summary of everything.
-        files: text by path in the results folder (``study.md``, ``figures/study-P1.svg``).
-    """
-
-    html: Html = field(default_factory=Html)
-    files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -65,16 +52,11 @@ class Report:
     rebuilt: int
 
 
-def build(results: Path, store: Path, front: Callable[[Evidence], Front] | None = None) -> Report:
+def build(results: Path, store: Path) -> Report:
     """Collect the records in ``store``, if there is one, and write all that is derived from them.
 
     Every file is written whole or not at all, the manifest last. One that is the same is left as it
     is. Files that an earlier build wrote and this one does not are removed.
-
-    Args:
-        results: the folder that holds ``records/``.
-        store: of a sweep; its records are collected.
-        front: makes of the rows what the page opens on.
 
     Raises:
         UserError: a folder cannot be written.
@@ -94,9 +76,8 @@ def build(results: Path, store: Path, front: Callable[[Evidence], Front] | None 
         **_tests(claims, hypothesis),
         **{name: Output(text, (check.ALL,)) for a in added for name, text in a.files.items()},
     }
-    opening = front(found) if front else Front()
-    outputs |= {name: Output(text, (check.ALL,)) for name, text in opening.files.items()}
-    text = page.render(found, known, exhibits, claims, hypothesis, experiments, opening.html)
+    front = join(*(a.front for a in added if a.front))
+    text = page.render(found, known, exhibits, claims, hypothesis, experiments, front)
     outputs["index.html"] = Output(text, (check.ALL,))
     rebuilt = _write(results, outputs, inputs, _unlisted(found, store))
     if not found.conflicts:  # else a build says so every time

@@ -12,12 +12,13 @@ import re
 from collections.abc import Sequence
 from html import escape
 from itertools import cycle
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from ntdh_bench.report.layouts import Curve, Panel
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours, told apart with any colour vision; a marker each for black and white.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = "osD^vP"
-_INK, _QUIET, _GRID = "#222222", "#666666", "#e4e4e4"
+_INK, _QUIET, _FAINT, _GRID = "#222222", "#666666", "#999999", "#e4e4e4"
 _WIDTH, _HEIGHT, _LEGEND_LINE = 4.3, 3.1, 0.19  # inches
 _BAR_STEP = 0.4  # lines of text, between the bars of a diagram of ranks
 _FONTS = "system-ui, 'Segoe UI', Roboto, Helvetica, Arial, sans-serif"
@@ -191,32 +192,151 @@ def draw_maps(maps: Sequence[tuple[str, NDArray[np.float64]]], name: str) -> str
 
 # -- the hypothesis ------------------------------------------------------------------------------
 
-ForestLine = tuple[str, float, float | None, float | None, Literal["stratum", "summary"]]
+_MARGIN = 1.15  # of the longest interval of a data set: how far a forest plot reaches
 
 
-def draw_forest(lines: Sequence[ForestLine], x_label: str, name: str) -> str:
-    """Return a forest plot: estimates and intervals of strata, and diamonds for their summaries.
+class ForestLine(NamedTuple):
+    """A line of a forest plot.
+
+    Attributes:
+        label: on its left.
+        value: of the estimate.
+        low: lower end of its interval; None if there is none.
+        high: upper end.
+        kind: an estimate, one that does not count, or a summary of those that do.
+        text: on its right.
+    """
+
+    label: str
+    value: float
+    low: float | None
+    high: float | None
+    kind: Literal["counts", "apart", "summary"]
+    text: str = ""
+
+
+def draw_forest(
+    lines: Sequence[ForestLine],
+    x_label: str,
+    name: str,
+    limits: tuple[float, float] | None = None,
+) -> str:
+    """Return a forest plot: points with intervals, hollow if they do not count, and diamonds.
 
     Args:
-        lines: label, value, both ends of the interval (None if there is none), kind; from the top.
-        x_label: what the values are; they lie in [-1, 1].
+        lines: from the top.
+        x_label: what the values are.
         name: of the drawing, unique on a page.
+        limits: of the values; by default all intervals fit but those of summaries, which are cut.
     """
     with rc_context(_STYLE):
         figure = _figure(_WIDTH, 0.7 + 0.36 * len(lines))
         axes = figure.subplots()
         axes.axvline(0, color=_QUIET, linewidth=0.8)
-        for y, (label, value, low, high, kind) in enumerate(lines):
-            summary = kind == "summary"
-            colour = _COLOURS[1] if summary else _COLOURS[0]
-            if low is not None and high is not None:
-                axes.plot([low, high], [y, y], color=colour, linewidth=2.4 if summary else 1.4)
-            axes.plot([value], [y], marker="D" if summary else "o", color=colour, markersize=5)
-            weight = "bold" if summary else "normal"
-            axes.text(-1.02, y - 0.36, label, va="center", fontsize=8.5, fontweight=weight)
-        axes.set(xlim=(-1.05, 1.05), ylim=(len(lines) - 0.5, -0.75), xlabel=x_label, yticks=[])
+        for y, line in enumerate(lines):
+            _draw_forest_line(axes, y, line)
+        axes.set(
+            xlim=limits or _reach(lines), ylim=(len(lines) - 0.5, -0.75), xlabel=x_label, yticks=[]
+        )
         axes.spines["left"].set_visible(False)
         axes.grid(axis="x")
+        return _svg(figure, name)
+
+
+def _draw_forest_line(axes: Axes, y: int, line: ForestLine) -> None:
+    summary = line.kind == "summary"
+    colour = {"counts": _COLOURS[0], "apart": _FAINT, "summary": _COLOURS[1]}[line.kind]
+    if line.low is not None and line.high is not None:
+        axes.plot([line.low, line.high], [y, y], color=colour, linewidth=2.4 if summary else 1.4)
+    marker = "D" if summary else "o"
+    face = colour if line.kind != "apart" else "white"
+    axes.plot([line.value], [y], marker=marker, color=colour, markersize=5, markerfacecolor=face)
+    look: dict[str, Any] = {
+        "transform": axes.get_yaxis_transform(),
+        "va": "center",
+        "fontsize": 8.5,
+        "fontweight": "bold" if summary else "normal",
+        "color": _QUIET if line.kind == "apart" else _INK,
+    }
+    axes.text(0.01, y - 0.36, line.label, **look)
+    axes.text(0.99, y - 0.36, line.text, ha="right", **look)
+
+
+def _reach(lines: Sequence[ForestLine]) -> tuple[float, float]:
+    """Return an even range around 0 that holds the intervals of all lines but summaries."""
+    own = [line for line in lines if line.kind != "summary"] or lines
+    ends = [abs(end) for line in own for end in (line.value, line.low, line.high) if end]
+    reach = _MARGIN * max(ends, default=1.0)
+    return -reach, reach
+
+
+# -- doses ---------------------------------------------------------------------------------------
+
+
+class DoseLine(NamedTuple):
+    """How a data set answers to a dose, as differences from no dose.
+
+    Attributes:
+        place: of the data set among all that are shown: its colour and marker.
+        doses: ascending.
+        gain: at each; NaN if it is not known.
+        ncjsd: divergence over the non-target classes, likewise.
+        tcjsd: that of the target class, likewise.
+    """
+
+    place: int
+    doses: Sequence[float]
+    gain: Sequence[float]
+    ncjsd: Sequence[float]
+    tcjsd: Sequence[float]
+
+
+def draw_doses(lines: Sequence[DoseLine], title: str, x_label: str, name: str) -> str:
+    """Return what a dose does, a line a data set: to the gain and, below, to both divergences.
+
+    Args:
+        lines: in any order.
+        title: of the drawing.
+        x_label: what the dose is.
+        name: of the drawing, unique on a page.
+    """
+    with rc_context(_STYLE):
+        figure = _figure(_WIDTH, _HEIGHT + 0.9)
+        above, below = figure.subplots(2, sharex=True, height_ratios=(2, 1))
+        for line in lines:
+            above.plot(line.doses, line.gain, linewidth=1.3, alpha=0.9, **_look(line.place))
+            below.plot(line.doses, line.tcjsd, color=_COLOURS[1], linewidth=0.9, dashes=(4, 2))
+            below.plot(line.doses, line.ncjsd, color=_COLOURS[0], linewidth=0.9)
+        for axes in (above, below):
+            axes.axhline(0, color=_QUIET, linewidth=0.8)
+            axes.grid(axis="y")
+        above.set(ylabel="change of gain (points)")
+        below.set(ylabel="change (nats)", xlabel=x_label)
+        names = [
+            Line2D([], [], color=_COLOURS[0], linewidth=1.2, label="NCJSD"),
+            Line2D([], [], color=_COLOURS[1], linewidth=1.2, dashes=(4, 2), label="TCJSD"),
+        ]
+        below.legend(
+            handles=names, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.1, ncols=2
+        )
+        above.set_title(title)
+        return _svg(figure, name)
+
+
+def _look(place: int) -> dict[str, Any]:
+    """Return colour and marker of the line or points in a place, told apart up to 36."""
+    marker = _MARKERS[(place // len(_COLOURS) + place) % len(_MARKERS)]
+    return {"color": _COLOURS[place % len(_COLOURS)], "marker": marker}
+
+
+def draw_key(labels: Sequence[str], name: str) -> str:
+    """Return what colours and markers stand for in :func:`draw_doses`: labels in their places."""
+    with rc_context(_STYLE):
+        figure = _figure(_WIDTH, 0.15 + _LEGEND_LINE * -(-len(labels) // 2))
+        handles = [
+            Line2D([], [], label=label, **_look(place)) for place, label in enumerate(labels)
+        ]
+        figure.legend(handles=handles, loc="center left", ncols=2)
         return _svg(figure, name)
 
 
@@ -234,12 +354,9 @@ def draw_scatter(
         axes = figure.subplots()
         axes.axhline(0, color=_QUIET, linewidth=0.8)
         for index, (label, x, y) in enumerate(groups):
-            colour = _COLOURS[index % len(_COLOURS)]
-            marker = _MARKERS[(index // len(_COLOURS) + index) % len(_MARKERS)]
             axes.plot(
-                x, y, linestyle="", marker=marker, color=colour, alpha=0.75, label=label,
-                markeredgewidth=0,
-            )  # fmt: skip
+                x, y, linestyle="", alpha=0.75, label=label, markeredgewidth=0, **_look(index)
+            )
         axes.grid()
         axes.set(xlabel=x_label, ylabel=y_label)
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.1, ncols=2)

@@ -14,6 +14,15 @@ from ntdh_bench.report import figures, wording
 from ntdh_bench.report.cells import headings, varying
 from ntdh_bench.report.claims import VERDICTS, Result
 from ntdh_bench.report.contents import Content, Variant
+from ntdh_bench.report.elements import (
+    badge,
+    file_links,
+    heads,
+    labelled,
+    scroll,
+    sort_value,
+    verdict_badge,
+)
 from ntdh_bench.report.evidence import Evidence
 from ntdh_bench.report.html import Html, el, join
 from ntdh_bench.report.hypothesis import Hypothesis, Point, Stratum
@@ -117,35 +126,6 @@ def _part(content: Content) -> str:
     return parts.get(label.split()[0], "extras")
 
 
-def _badge(text: str, kind: str | None = None) -> Html:
-    return el("span", text, class_=f"badge {(kind or text).replace(' ', '-')}")
-
-
-def _verdict(verdict: str) -> Html:
-    sign = wording.VERDICT_SIGNS.get(verdict)
-    return _badge(f"{sign} {verdict}" if sign else verdict, verdict)
-
-
-def _scroll(table: Html, label: str) -> Html:
-    return el("div", table, class_="scroll", tabindex=0, role="region", aria_label=label)
-
-
-def _heads(names: Iterable[str], text: int, sortable: bool = True) -> Html:
-    """Return a row of headers, the first ``text`` of them over text; a click on one may sort."""
-    return el(
-        "tr",
-        *(
-            el(
-                "th",
-                el("button", name, type="button") if sortable else name,
-                scope="col",
-                class_="text" if place < text else None,
-            )
-            for place, name in enumerate(names)
-        ),
-    )
-
-
 # -- summary -------------------------------------------------------------------------------------
 
 
@@ -158,7 +138,7 @@ def _summary(
     runs = {row["run"] for row in found.all_rows}
     real = {row["run"] for row in found.all_rows if row["source"] == "real"}
     sentences = [
-        el("p", _badge(s.source), " ", wording.summary_sentence(s), ".")
+        el("p", badge(s.source), " ", wording.summary_sentence(s), ".")
         for s in hypothesis.summaries
         if s.quantity in ("ncjsd", "difference")
     ]
@@ -181,7 +161,7 @@ def _summary(
         el("div", *(sentences or [none]), class_="headline"),
         el("h3", "What these numbers are"),
         el("p", wording.SEEDS_NOTE),
-        el("p", _badge("simulated"), " ", wording.SIMULATED_NOTE),
+        el("p", badge("simulated"), " ", wording.SIMULATED_NOTE),
         _problems(found.problems),
         el("h3", "What was run"),
         el("ul", *(_index_entry(content) for content in contents), class_="index"),
@@ -193,10 +173,10 @@ def _counts(claims: Sequence[Result]) -> Html:
     for source in ("real", "simulated", None):
         counts = Counter(result.verdict for result in claims if result.source == source)
         if counts:
-            name = _badge(source) if source else "nothing was run"
+            name = badge(source) if source else "nothing was run"
             cells = [el("td", str(counts[verdict] or "–")) for verdict in VERDICTS]
             lines.append(el("tr", el("th", name, scope="row"), *cells))
-    head = [el("th", _verdict(verdict), scope="col") for verdict in VERDICTS]
+    head = [el("th", verdict_badge(verdict), scope="col") for verdict in VERDICTS]
     if not lines:
         return el("p", "No claim was tested yet.")
     table = el(
@@ -206,7 +186,7 @@ def _counts(claims: Sequence[Result]) -> Html:
         el("tbody", *lines),
         class_="counts",
     )
-    return _scroll(table, "Counts of verdicts")
+    return scroll(table, "Counts of verdicts")
 
 
 def _problems(problems: Sequence[str]) -> Html:
@@ -218,7 +198,7 @@ def _problems(problems: Sequence[str]) -> Html:
 
 def _index_entry(content: Content) -> Html:
     sources = sorted({variant.source for variant in content.variants})
-    badges = [_badge(source) for source in sources] or [_badge(NOT_RUN)]
+    badges = [badge(source) for source in sources] or [badge(NOT_RUN)]
     exhibit = content.exhibit
     link = el("a", exhibit.label, href=f"#{exhibit.name}")
     return el("li", link, el("span", exhibit.title, class_="what"), el("span", *badges))
@@ -238,12 +218,12 @@ def _claims(claims: Sequence[Result], anchors: Mapping[str, str]) -> Html:
     head = ("verdict", "claim", "data", "n", "effect [95 %]", "Holm p", "in the paper")
     table = el(
         "table",
-        el("thead", _heads(head, len(head))),
+        el("thead", heads(head, len(head))),
         el("tbody", *(_claim(result, anchors[result.id]) for result in claims)),
         id="ledger",
     )
     box = el("div", table, class_="scroll tall", tabindex=0, role="region", aria_label="Ledger")
-    return join(explanation, _filters(claims), box, _file_links(("claims.md", "claims.csv")))
+    return join(explanation, _filters(claims), box, file_links(("claims.md", "claims.csv")))
 
 
 def _filters(claims: Sequence[Result]) -> Html:
@@ -274,11 +254,14 @@ def _claim(result: Result, anchor: str) -> Html:
     shown = [el("p", text) for text in (result.test, claimed, p, result.note) if text]
     shown.append(el("p", el("a", "Go to the exhibit", href=f"#{anchor}")))
     protocol = el("div", result.protocol) if result.protocol else ""
-    data = join(_badge(result.source) if result.source else "–", protocol)
+    data = join(badge(result.source) if result.source else "–", protocol)
     return el(
         "tr",
         el(
-            "td", _verdict(result.verdict), class_="text", data_value=VERDICTS.index(result.verdict)
+            "td",
+            verdict_badge(result.verdict),
+            class_="text",
+            data_value=VERDICTS.index(result.verdict),
         ),
         el(
             "td",
@@ -289,8 +272,8 @@ def _claim(result: Result, anchor: str) -> Html:
         ),
         el("td", data, class_="text", data_value=wording.setting(result)),
         el("td", str(result.n)),
-        el("td", wording.effect(result), data_value=_sort_value(result.effect)),
-        el("td", wording.p_value(result.p_corrected), data_value=_sort_value(result.p_corrected)),
+        el("td", wording.effect(result), data_value=sort_value(result.effect)),
+        el("td", wording.p_value(result.p_corrected), data_value=sort_value(result.p_corrected)),
         el("td", result.published or "–", class_="text"),
         data_verdict=result.verdict,
         data_source=result.source or "",
@@ -302,10 +285,6 @@ def _anchor(result: Result, exhibits: Collection[str]) -> str:
     own = result.experiment.startswith(result.exhibit)
     name = result.experiment if own else result.exhibit
     return name if name in exhibits else "hypothesis"
-
-
-def _sort_value(value: float | None) -> str:
-    return "" if value is None else f"{value:.6g}"
 
 
 # -- the hypothesis ------------------------------------------------------------------------------
@@ -330,7 +309,7 @@ def _hypothesis(found: Hypothesis) -> Html:
         el("p", "The scatter pools strata and is descriptive only.", class_="note"),
         _strata(found.strata),
         _families(found),
-        _file_links(("hypothesis.md", "hypothesis.csv", "hypothesis_points.csv")),
+        file_links(("hypothesis.md", "hypothesis.csv", "hypothesis_points.csv")),
     )
 
 
@@ -338,19 +317,20 @@ def _forests(found: Hypothesis) -> list[Html]:
     """Return a forest plot of rho(NCJSD, gain) for each source."""
     drawings = []
     for source in ("real", "simulated"):
-        lines: list[figures.ForestLine] = [
-            (s.label, s.ncjsd.value, s.ncjsd.low, s.ncjsd.high, "stratum")
+        lines = [
+            figures.ForestLine(s.label, s.ncjsd.value, s.ncjsd.low, s.ncjsd.high, "counts")
             for s in found.strata
             if s.source == source and s.ncjsd
         ]
         lines += [
-            ("summary", s.value, s.low, s.high, "summary")
+            figures.ForestLine("summary", s.value, s.low, s.high, "summary")
             for s in found.summaries
             if s.source == source and s.quantity == "ncjsd"
         ]
         if lines:
             label = f"{wording.QUANTITY_NAMES['ncjsd']}, {source} data; the hypothesis says < 0"
-            drawings.append(_drawing(figures.draw_forest(lines, label, f"forest-{source}"), label))
+            drawing = figures.draw_forest(lines, label, f"forest-{source}", (-1.05, 1.05))
+            drawings.append(labelled(drawing, label))
     return drawings
 
 
@@ -374,18 +354,8 @@ def _scatters(points: Sequence[Point]) -> list[Html]:
                 title,
                 f"scatter-{source}",
             )
-            drawings.append(_drawing(drawing, title))
+            drawings.append(labelled(drawing, title))
     return drawings
-
-
-def _drawing(svg: str, label: str) -> Html:
-    """Return an SVG element with a name for screen readers."""
-    named = svg.replace("<svg", f'<svg role="img" {_label(label)}', 1)
-    return el("div", Html(named))
-
-
-def _label(text: str) -> str:
-    return str(el("x", aria_label=text)).removeprefix("<x ").removesuffix("></x>")
 
 
 def _strata(strata: Iterable[Stratum]) -> Html:
@@ -397,30 +367,30 @@ def _strata(strata: Iterable[Stratum]) -> Html:
             el(
                 "tr",
                 el("th", stratum.label, scope="row"),
-                el("td", _badge(stratum.source), data_value=stratum.source),
+                el("td", badge(stratum.source), data_value=stratum.source),
                 el("td", wording.cells(stratum), data_value=stratum.cells),
                 el("td", str(stratum.seeds)),
                 *(
-                    el("td", wording.correlation(c), data_value=_sort_value(c.value if c else None))
+                    el("td", wording.correlation(c), data_value=sort_value(c.value if c else None))
                     for c in found
                 ),
-                el("td", _verdict(stratum.verdict), data_value=stratum.verdict),
+                el("td", verdict_badge(stratum.verdict), data_value=stratum.verdict),
             )
         )
-    table = el("table", el("thead", _heads(names, 1)), el("tbody", *lines))
-    return _scroll(table, "Strata of the hypothesis test")
+    table = el("table", el("thead", heads(names, 1)), el("tbody", *lines))
+    return scroll(table, "Strata of the hypothesis test")
 
 
 def _families(found: Hypothesis) -> Html:
     families = wording.families(found)
     if not families:
         return Html()
-    head = _heads(wording.FAMILY_HEAD, len(wording.FAMILY_HEAD), sortable=False)
+    head = heads(wording.FAMILY_HEAD, len(wording.FAMILY_HEAD), sortable=False)
     lines = [
         el(
             "tr",
             el("th", label, scope="row"),
-            el("td", _badge(source)),
+            el("td", badge(source)),
             *(el("td", t) for t in rest),
         )
         for label, source, *rest in families
@@ -429,7 +399,7 @@ def _families(found: Hypothesis) -> Html:
     return join(
         el("h3", "By family"),
         el("p", wording.FAMILIES_NOTE, class_="note"),
-        _scroll(table, "Families of cells"),
+        scroll(table, "Families of cells"),
     )
 
 
@@ -479,12 +449,12 @@ def _card(content: Content, known: Mapping[str, Experiment]) -> Html:
     else:
         how = join("Run it: ", el("code", f"ntdh-bench sweep {experiment.name}"))
     tables = [_table(table) for table in content.blank]
-    return join(el("div", el("p", _badge(NOT_RUN), " ", how), class_="card"), *tables)
+    return join(el("div", el("p", badge(NOT_RUN), " ", how), class_="card"), *tables)
 
 
 def _variant(variant: Variant) -> Html:
     drawings = [
-        _drawing(svg, f"{variant.stem}, panel {i}") for i, svg in enumerate(variant.drawings, 1)
+        labelled(svg, f"{variant.stem}, panel {i}") for i, svg in enumerate(variant.drawings, 1)
     ]
     panels = el("figure", el("div", *drawings, class_="panels")) if drawings else ""
     kinds = ("md", "csv", "tex") if variant.tables else ()
@@ -497,19 +467,13 @@ def _variant(variant: Variant) -> Html:
     made = [join(el("dt", k), el("dd", v)) for k, v in wording.provenance(variant.rows).items()]
     where = wording.where(variant.protocol)
     return join(
-        el("h4", f"{where[0].upper()}{where[1:]} ", _badge(variant.source)),
+        el("h4", f"{where[0].upper()}{where[1:]} ", badge(variant.source)),
         panels,
         *(el("p", note, class_="note") for note in variant.notes),
         numbers,
         el("details", el("summary", "How it was made"), el("dl", *made)),
-        _file_links(files),
+        file_links(files),
     )
-
-
-def _file_links(files: Sequence[str]) -> Html:
-    titles = {name: Path(name).suffix[1:].upper() if "/" in name else name for name in files}
-    links = [join(" ", el("a", title, href=name)) for name, title in titles.items()]
-    return el("p", "Files:", *links, class_="files") if links else Html()
 
 
 # -- tables --------------------------------------------------------------------------------------
@@ -520,7 +484,7 @@ def _table(table: Table) -> Html:
     body = el("tbody", *(_line(table, line) for line in table.lines))
     element = el("table", caption, el("thead", *_head(table)), body)
     note = el("p", table.note, class_="note") if table.note else ""
-    return join(_scroll(element, table.title or "Table"), note)
+    return join(scroll(element, table.title or "Table"), note)
 
 
 def _head(table: Table) -> list[Html]:
@@ -531,7 +495,7 @@ def _head(table: Table) -> list[Html]:
         ]
         rows.append(el("tr", el("td", colspan=len(table.keys)), *groups))
     names = [*table.keys, *(column.name for column in table.columns)]
-    return [*rows, _heads(names, len(table.keys), table.sortable)]
+    return [*rows, heads(names, len(table.keys), table.sortable)]
 
 
 def _line(table: Table, line: Line) -> Html:
@@ -546,7 +510,7 @@ def _cell(table: Table, cell: Cell | None, spans: int | None) -> Html:
     ours = el("b", cell.ours) if cell.best else cell.ours
     printed = join(" ", el("span", cell.printed, class_="paper")) if cell.printed else ""
     kind = "span" if spans else None if cell.estimate else "none"
-    value = _sort_value(cell.estimate.mean if cell.estimate else None)
+    value = sort_value(cell.estimate.mean if cell.estimate else None)
     shown = join(ours, table.brackets(cell), printed)
     return el("td", shown, class_=kind, colspan=spans, data_value=value if table.sortable else None)
 
@@ -568,14 +532,14 @@ def _records(found: Evidence, known: Mapping[str, Experiment]) -> Html:
                 el("td", str(len(rows))),
                 el("td", str(len({row["seed"] for row in rows}))),
                 el("td", ", ".join(sorted({row["protocol"] for row in rows})), class_="text"),
-                el("td", *(join(_badge(source), " ") for source in sources), class_="text"),
+                el("td", *(join(badge(source), " ") for source in sources), class_="text"),
                 el("td", f"{hours:.1f}"),
             )
         )
-    table = el("table", el("thead", _heads(names, len(names))), el("tbody", *lines))
+    table = el("table", el("thead", heads(names, len(names))), el("tbody", *lines))
     return join(
         el("p", "One CSV per experiment, a row per run; results/README.md describes the columns."),
-        _scroll(table, "Records"),
+        scroll(table, "Records"),
     )
 
 

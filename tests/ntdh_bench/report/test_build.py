@@ -16,12 +16,12 @@ from ntdh_bench.experiments import TRIAL, load_experiment
 from ntdh_bench.records.collecting import collect, record_path
 from ntdh_bench.records.files import write_record
 from ntdh_bench.records.rows import csv_path
-from ntdh_bench.report.build import Front, build
+from ntdh_bench.report.build import build
 from ntdh_bench.report.check import MANIFEST, check
 from ntdh_bench.report.contents import stem_of
-from ntdh_bench.report.evidence import Evidence
 from ntdh_bench.report.html import el
 from ntdh_bench.report.papers import papers
+from ntdh_bench.report.studies import Added
 from tests.ntdh_bench.report.rows import make_record, make_row, table2, write_results
 
 _VOID = {"meta", "link", "input"}
@@ -174,30 +174,22 @@ def test_the_page_has_every_exhibit_and_says_what_its_numbers_are(page: Page) ->
     assert "ntdh-bench sweep eq25_mnist" in text  # how to run what was not run
 
 
-def test_the_page_opens_on_what_is_put_in_front_of_it(results: Path) -> None:
-    files = {"mine.md": "# Mine\n", "figures/mine.svg": "<svg/>"}
-    counted: list[int] = []
-
-    def front(found: Evidence) -> Front:
-        counted.append(len(found.all_rows))
-        return Front(el("p", "a < b", id="opening"), files)
-
-    report = build(results, results / "no-store", front)
-    assert counted == [len(report.evidence.all_rows)]
+def test_the_page_opens_on_what_a_study_puts_in_front(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    added = Added({"figures/mine.svg": "<svg/>"}, el("p", "a < b"))
+    monkeypatch.setattr("ntdh_bench.report.build.studies", lambda: [lambda rows: added])
+    build(results, results / "no-store")
     text = (results / "index.html").read_text("utf-8")
     assert text.index("a &lt; b") < text.index('id="summary"')
     read = Page(text)
     assert read.open == []
-    assert [link for link in read.links if link in ("#study", "#summary")][:3] == [
-        "#study",  # skip to the content
-        "#study",
-        "#summary",
-    ]
-    assert {name: (results / name).read_text() for name in files} == files
-    assert check(results, results / "no-store") == []
+    assert read.links[:3] == ["#study", "#study", "#summary"]  # the first: skip to the content
+    assert (results / "figures" / "mine.svg").read_text() == "<svg/>"
 
+    monkeypatch.setattr("ntdh_bench.report.build.studies", list)
     build(results, results / "no-store")
-    assert 'id="study"' not in (results / "index.html").read_text("utf-8")
+    assert Page((results / "index.html").read_text("utf-8")).links[:2] == ["#summary", "#summary"]
     assert not (results / "figures" / "mine.svg").exists()
 
 

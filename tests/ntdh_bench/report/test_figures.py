@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import re
 from xml.etree import ElementTree
 
@@ -7,7 +8,11 @@ import numpy as np
 import pytest
 
 from ntdh_bench.report.figures import (
+    DoseLine,
+    ForestLine,
+    draw_doses,
     draw_forest,
+    draw_key,
     draw_maps,
     draw_panel,
     draw_ranks,
@@ -19,6 +24,12 @@ from ntdh_bench.report.ranks import Ranking
 from ntdh_bench.report.statistics import Estimate
 from ntdh_bench.report.tables import PERCENT
 
+FOREST = (
+    ForestLine("mnist", -0.5, -0.9, 0.1, "counts", "-0.50 [-0.90, 0.10]"),
+    ForestLine("wiki <&>", 0.2, None, None, "apart", "0.20"),
+    ForestLine("summary", -0.4, -30.0, 29.0, "summary"),
+)
+DOSES = DoseLine(7, (0.0, 0.5, 1.0), (0.0, -0.5, math.nan), (0.0, 0.1, 0.2), (0.0, 0.0, 0.0))
 RANKING = Ranking(("KD", "DKD", "w/o KD <&>"), (1.25, 2.0, 2.75), tuple("abcde"), 8.0, 0.02, 1.4)
 XLINK = "{http://www.w3.org/1999/xlink}href"
 
@@ -41,11 +52,9 @@ DRAWINGS = {
     "panel": lambda name: draw_panel(make_panel(), name),
     "even": lambda name: draw_panel(make_panel(even=True), name),
     "maps": lambda name: draw_maps([("T", np.eye(4)), ("F", np.zeros((4, 4)))], name),
-    "forest": lambda name: draw_forest(
-        [("mnist KD", -0.5, -0.9, 0.1, "stratum"), ("summary", -0.4, None, None, "summary")],
-        "rho",
-        name,
-    ),
+    "forest": lambda name: draw_forest(FOREST, "points", name),
+    "doses": lambda name: draw_doses([DOSES], "shuffle <&>", "share", name),
+    "key": lambda name: draw_key(["mnist", "wiki <&>"], name),
     "ranks": lambda name: draw_ranks(RANKING, name),
     "scatter": lambda name: draw_scatter([("mnist", [0.1, 0.2], [1, -1])], "x", "y", "title", name),
 }
@@ -76,6 +85,24 @@ def test_a_panel_says_what_it_shows() -> None:
 
 def test_even_panels_name_their_values() -> None:
     assert {"0", "1", "16"} <= set(texts(draw_panel(make_panel(even=True), "p")))
+
+
+def test_a_forest_plot_prints_its_numbers_and_is_as_wide_as_data_sets_need() -> None:
+    drawing = draw_forest(FOREST, "points", "f")
+    shown = texts(drawing)
+    assert {"mnist", "-0.50 [-0.90, 0.10]", "wiki <&>", "0.20", "summary", "points"} <= set(shown)
+    ticks = [float(text) for text in shown if re.fullmatch(r"-?\d\.\d+", text)]
+    assert max(map(abs, ticks)) <= 1.15 * 0.9  # the summary's interval is cut
+    assert len(re.findall("fill: #ffffff", drawing)) == 1  # hollow: it does not count
+    alone = texts(draw_forest(FOREST[2:], "points", "f"))
+    assert {"-30", "0", "30"} <= set(alone)
+
+
+def test_doses_move_both_divergences_below_the_gain() -> None:
+    shown = texts(draw_doses([DOSES], "shuffle <&>", "share", "d"))
+    assert {"shuffle <&>", "share", "change of gain (points)", "NCJSD", "TCJSD"} <= set(shown)
+    key = draw_key([f"set {place}" for place in range(8)], "k")
+    assert {f"set {place}" for place in range(8)} <= set(texts(key))
 
 
 def test_a_diagram_of_ranks_names_methods_and_the_critical_difference() -> None:
