@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -14,11 +14,12 @@ from torch.optim import SGD
 from ntdh_bench.batch import Inputs, PairedBatch, TeacherInputs
 from ntdh_bench.contract import RowMask, StackMember
 from ntdh_bench.distillers import Distiller
+from ntdh_bench.distillers.mutual import Distance
 from ntdh_bench.errors import UserError
 from ntdh_bench.frozen_teacher import FrozenTeacher, TeacherKind
 from ntdh_bench.layers import LOGITS, FeatureTap
 from ntdh_bench.metrics import pair_metrics
-from ntdh_bench.ranges import check_at_least, check_within
+from ntdh_bench.ranges import check_at_least, check_choice, check_within
 
 from .base import (
     EvaluatedSplit,
@@ -73,11 +74,14 @@ class DistillationModule(TrainableModule):
             (privileged information): then ``teacher_network`` takes both, as LateFusion does.
         teacher_fusion: makes the teacher of ``teacher_network`` and ``student_network``, one a
             modality; with ``teacher_inputs: both``.
+        teacher_dist_weight: of a ``joint`` teacher: the weight of Dist in Eq. 26; 0 trains f_a and
+            f_b side by side.
+        teacher_dist: of a ``joint`` teacher: that distance, ``kl`` or ``ncjsd``.
 
     Raises:
         UserError: ``lam`` outside [0, 1], a negative weight, a task weight of 0 without a
-            distiller, a fusion of a teacher that sees its own modality alone, or an unknown layer
-            of the distiller.
+            distiller, a fusion of a teacher that sees its own modality alone, a distance of a
+            teacher that is trained alone, or an unknown layer of the distiller.
     """
 
     stage_name = "distillation"
@@ -101,6 +105,8 @@ class DistillationModule(TrainableModule):
         class_weights: list[float] | None = None,
         teacher_inputs: TeacherInputs = "own",
         teacher_fusion: FusionCallable | None = None,
+        teacher_dist_weight: float = 1.0,
+        teacher_dist: Distance = "kl",
     ) -> None:
         super().__init__(num_classes, optimizer, scheduler, seed, ignore_index, class_weights)
         self.remember_settings()
@@ -108,6 +114,9 @@ class DistillationModule(TrainableModule):
         if distiller is None:
             _check_control(self.task_weight)
         check_at_least("model.teacher_epochs", teacher_epochs, 1)
+        _check_dist(teacher, teacher_dist_weight, teacher_dist)
+        self.teacher_dist_weight: float = teacher_dist_weight
+        self.teacher_dist: Distance = teacher_dist
         self.teacher_checkpoint = teacher_checkpoint
         self.teacher_epochs = teacher_epochs
         if teacher_fusion is not None:
@@ -145,7 +154,11 @@ class DistillationModule(TrainableModule):
         if kind == "independent":
             settings["modality"] = "both" if self.teacher_inputs == "both" else "teacher"
             return TeacherModule(self.teacher_network, **settings)
-        settings["teacher_inputs"] = self.teacher_inputs
+        settings |= {
+            "teacher_inputs": self.teacher_inputs,
+            "dist_weight": self.teacher_dist_weight,
+            "dist": self.teacher_dist,
+        }
         return JointModule(self.teacher_network, self.student_network, **settings)
 
     def parameter_counts(self) -> dict[str, int]:
@@ -287,6 +300,16 @@ def _check_control(task_weight: float) -> None:
         raise UserError(
             "without a distiller, a cross entropy of weight 0 leaves the student untrained: set "
             "model.task_weight to 1 (w/o KD) or another weight above 0, and model.lam to null"
+        )
+
+
+def _check_dist(teacher: TeacherKind, weight: float, dist: Distance) -> None:
+    check_at_least("model.teacher_dist_weight", weight, 0)
+    check_choice("model.teacher_dist", dist, get_args(Distance))
+    if teacher != "joint" and (weight != 1 or dist != "kl"):
+        raise UserError(
+            f"model.teacher is {teacher}: model.teacher_dist and model.teacher_dist_weight are of "
+            "a teacher that trains beside f_b: set model.teacher to joint, or leave them out"
         )
 
 

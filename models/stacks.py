@@ -17,7 +17,7 @@ from ntdh_bench.batch import Inputs, Modality, PairedBatch
 from ntdh_bench.contract import StackMember
 from ntdh_bench.distillers import Distiller
 from ntdh_bench.distillers.base import OneByOne
-from ntdh_bench.distillers.functional import kd
+from ntdh_bench.distillers.mutual import Distance, joint_distance
 from ntdh_bench.divergence import Comparison, promote
 from ntdh_bench.errors import NotStackable
 from ntdh_bench.layers import LOGITS
@@ -247,25 +247,39 @@ class _StreamStack(ModuleStack):
 
 
 class JointStack(_StreamStack):
-    """Members of :class:`.joint.JointModule`, one a stream.
+    """Members of :class:`.joint.JointModule`, which may differ in their Dist and its weight.
 
     Args:
         members: untrained.
         streams: their data.
     """
 
+    dist_weight: Tensor
+
     def __init__(self, members: Sequence[StackMember], streams: Sequence[Any]) -> None:
         super().__init__(members, "teacher", "companion")
         first, batch = members[0].module, next(streams[0].batches("train", batch_size=2))
         _check_pair(first.teacher, first.companion, self.num_classes, batch)
+        dists: list[Distance] = [member.module.dist for member in members]
+        weights = _exact([member.module.dist_weight for member in members])
+        self.register_buffer("dist_weight", weights, persistent=False)
+        self._dists = sorted(set(dists))
+        for kind in self._dists:
+            own = torch.tensor([number for number, dist in enumerate(dists) if dist == kind])
+            self.register_buffer(f"_of_{kind}", own, persistent=False)
 
     def losses(self, batch: PairedBatch, batch_idx: int) -> Tensor:
-        """Return CE + CE + Dist of each member, ``(K,)``."""
+        """Return CE + CE + weighted Dist of each member, ``(K,)``."""
         logits_a = self.logits("teacher", batch["teacher"])
         logits_b = self.logits("companion", batch["student"])
         target = batch["target"][self.stream_of]
         task = self.task_losses(logits_a, target) + self.task_losses(logits_b, target)
-        return task + kd(logits_b, logits_a, temperature=1.0)
+        distances = torch.zeros_like(task)
+        for kind in self._dists:
+            own = self.get_buffer(f"_of_{kind}")
+            b, a, of_both = (value.index_select(0, own) for value in (logits_b, logits_a, target))
+            distances = distances.index_add(0, own, joint_distance(b, a, of_both, kind))
+        return task + self.dist_weight.to(task) * distances
 
 
 class SingleStack(_StreamStack):

@@ -1,14 +1,44 @@
-"""Losses of networks that learn from each other, each taking the other's output as given."""
+"""Losses of networks that learn from each other."""
 
 from __future__ import annotations
+
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
-from ntdh_bench.distillers.logits import kd
+from ntdh_bench.distillers.logits import kd, mean_of
 from ntdh_bench.distillers.precision import full_precision
-from ntdh_bench.divergence import nckl
+from ntdh_bench.divergence import ncjsd, nckl
 from ntdh_bench.rank_correlation import kendall_tau
+
+Distance: TypeAlias = Literal["kl", "ncjsd"]
+
+
+def joint_distance(
+    student_logits: Tensor, teacher_logits: Tensor, target: Tensor, kind: Distance = "kl"
+) -> Tensor:
+    """How far two networks that train together are apart: Dist of Eq. 26, differentiable in both.
+
+    The paper names the KL divergence as an example. The code of its authors takes the non-target
+    Jensen-Shannon divergence on MNIST, though with both KL terms the wrong way round, KL(m || p),
+    which has no bound; here it is that of Eq. 6.
+
+    Args:
+        student_logits: f_b, ``(N, C)`` or ``(K, N, C)``.
+        teacher_logits: f_a, the same shape.
+        target: int64 ``(N,)`` or ``(K, N)`` in ``[0, C)``.
+        kind: ``kl`` is KL(f_a || f_b) at T = 1, ``ncjsd`` is Eq. 6.
+
+    Returns:
+        Scalar or ``(K,)`` in nats, mean over rows; 0 for none.
+
+    Raises:
+        ValueError: shapes do not fit, or, of ``ncjsd``, a target lies outside ``[0, C)``.
+    """
+    if kind == "ncjsd":
+        return mean_of(ncjsd(teacher_logits, student_logits, target))
+    return kd(student_logits, teacher_logits, temperature=1.0)
 
 
 def mutual_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:

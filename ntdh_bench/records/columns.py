@@ -31,6 +31,7 @@ HEAD: dict[str, type] = {
     "baseline_hash": str, "objective_hash": str, "pair_hash": str, "mask_hash": str,
     "created": str, "dataset": str, "source": str, "data_fingerprint": str, "arm": str,
     "method": str, "teacher": str, "teacher_inputs": str, "teacher_epochs": int,
+    "teacher_dist": str, "teacher_dist_weight": float,
     "unimodal": bool, "modality": str,
     "mask": str, "removes": str, "ratio": float, "layer": str, "retrain": bool, "gap": float,
     "classes": int,
@@ -45,16 +46,16 @@ TAIL: dict[str, type] = {
     "numpy": str, "scikit_learn": str,
 }  # fmt: skip
 #: Those that came later within a schema: files of it may lack them.
-LATER = ("stack", "teacher_inputs")
+LATER = ("stack", "teacher_inputs", "teacher_dist", "teacher_dist_weight")
 _KNOWN = [f"{when}_{split}_{name}" for when in CHECKPOINTS for split in SPLITS for name in METRICS]
 #: The columns that every row has.
 COLUMNS: dict[str, type] = {**HEAD, **dict.fromkeys(_KNOWN, float), **TAIL}
 #: Settings that have columns of their own, in the order in which text names them.
 SETTINGS = (
     "dataset", "gap", "classes", "teacher_noise", "student_noise", "modality", "unimodal",
-    "teacher", "teacher_inputs", "teacher_epochs", "teacher_parameters", "student_parameters",
-    "arm", "method", "alpha", "beta", "task_weight", "distill_weight", "mask", "layer", "retrain",
-    "ratio", "removes", "epochs",
+    "teacher", "teacher_inputs", "teacher_epochs", "teacher_dist", "teacher_dist_weight",
+    "teacher_parameters", "student_parameters", "arm", "method", "alpha", "beta", "task_weight",
+    "distill_weight", "mask", "layer", "retrain", "ratio", "removes", "epochs",
 )  # fmt: skip
 _REQUIRED = ("experiment", "protocol", "cell", "run", "dataset", "source", "arm", "seed")
 _SOURCES = ("real", "simulated")
@@ -78,9 +79,9 @@ _METRIC_RANGES = {
 }  # fmt: skip
 # The range of columns of numbers, ends included; of others any finite number will do.
 _RANGES: dict[str, tuple[float, float]] = {
-    "teacher_epochs": _COUNT, "ratio": _SHARE, "gap": _SHARE, "classes": (2, _MAX_INT),
-    "teacher_noise": _POSITIVE, "student_noise": _POSITIVE, "task_weight": _POSITIVE,
-    "distill_weight": _POSITIVE, "seed": (0, MAX_SEED), "epochs": _COUNT,
+    "teacher_epochs": _COUNT, "teacher_dist_weight": _POSITIVE, "ratio": _SHARE, "gap": _SHARE,
+    "classes": (2, _MAX_INT), "teacher_noise": _POSITIVE, "student_noise": _POSITIVE,
+    "task_weight": _POSITIVE, "distill_weight": _POSITIVE, "seed": (0, MAX_SEED), "epochs": _COUNT,
     "teacher_parameters": _COUNT, "student_parameters": _COUNT, "seconds": (0.0, 1e10),
     "stack": (1, _MAX_INT), "threads": (1, _MAX_INT), "epoch": _COUNT, "y": _COUNT, "x": _COUNT,
 }  # fmt: skip

@@ -21,7 +21,7 @@ from ntdh_bench.run_hash import PINNED, canonical, with_former
 _PACKAGES = ("torch", "lightning", "torchmetrics", "numpy", "scikit-learn")
 _DISTILLATION_ONLY = (
     "distiller", "task_weight", "distill_weight", "lam", "teacher", "teacher_network",
-    "teacher_epochs", "teacher_inputs", "teacher_fusion",
+    "teacher_epochs", "teacher_inputs", "teacher_fusion", "teacher_dist_weight", "teacher_dist",
 )  # fmt: skip
 # What else a module of a method's own is told that no student without KD has.
 _OF_METHOD: dict[str, tuple[str, ...]] = {

@@ -29,6 +29,11 @@ from ntdh_bench.records.csvs import Collected, Line, read_csv, write_csv
 from ntdh_bench.records.identity import Place, task_weight, threads
 
 _MASKS = {"FeatureMask": "feature", "SampleMask": "sample"}
+# Arguments of a module that are columns.
+_OF_MODEL = (
+    "teacher", "teacher_inputs", "teacher_epochs", "teacher_dist", "teacher_dist_weight",
+    "modality",
+)  # fmt: skip
 # Columns in which any two runs differ.
 _OF_THE_RUN = ("run", "config_hash", "created", "seconds", "stack", "teacher_hash")
 
@@ -66,10 +71,7 @@ def _settings(identity: Mapping[str, Any]) -> dict[str, Any]:
     removing = _short(mask.get("class_path"))
     return {
         "method": _short(distiller.get("class_path")),
-        "teacher": model.get("teacher"),
-        "teacher_inputs": model.get("teacher_inputs"),
-        "teacher_epochs": model.get("teacher_epochs"),
-        "modality": model.get("modality"),
+        **{name: model.get(name) for name in _OF_MODEL},
         "unimodal": data.get("unimodal", False),
         "mask": removing and _mask_name(removing, removal.get("score")),
         **{name: removal.get(name) for name in ("removes", "ratio", "layer", "retrain")},

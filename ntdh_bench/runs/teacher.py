@@ -27,6 +27,7 @@ TEACHER_FILE = "teacher.ckpt"
 _VERSION = 1  # of how teachers are trained: raised when the same settings give another teacher
 _TEACHER_SETTINGS = (
     "teacher_network", "teacher_fusion", "student_network", "teacher", "teacher_inputs",
+    "teacher_dist_weight", "teacher_dist",
     "optimizer", "scheduler", "ignore_index", "class_weights",
 )  # fmt: skip
 

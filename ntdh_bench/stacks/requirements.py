@@ -10,7 +10,10 @@ from ntdh_bench.composition import Config, arguments_of, same_class
 from ntdh_bench.run_hash import PINNED, run_hash
 
 # Members of a stack may differ in these, and in their seeds and masks.
-_OF_MEMBERS = ("distiller", "task_weight", "distill_weight", "lam", "teacher_checkpoint")
+_OF_MEMBERS = (
+    "distiller", "task_weight", "distill_weight", "lam", "teacher_checkpoint",
+    "teacher_dist_weight", "teacher_dist",
+)  # fmt: skip
 _MODEL = "ntdh_bench.models.DistillationModule"
 #: Networks that have a stacked form; none of them keeps batch statistics or labels pixels.
 NETWORKS = tuple(

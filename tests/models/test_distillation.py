@@ -169,9 +169,13 @@ def test_without_kd_is_the_task_loss_alone(
     [
         ({"lam": 1.5}, "model.lam is 1.5"),
         ({"task_weight": -1.0}, "must be at least 0"),
+        ({"teacher_dist_weight": -1.0}, "model.teacher_dist_weight is -1.0: it must be at least 0"),
+        ({"teacher_dist": "mse"}, "model.teacher_dist is 'mse': choose one of kl, ncjsd"),
+        ({"teacher_dist": "ncjsd", "teacher": "independent"}, "set model.teacher to joint"),
+        ({"teacher_dist_weight": 0.0, "teacher": "independent"}, "set model.teacher to joint"),
     ],
 )
-def test_weights_out_of_range(settings: dict[str, Any], message: str) -> None:
+def test_settings_that_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         distillation(None, KD(), **settings)
 

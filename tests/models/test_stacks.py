@@ -172,6 +172,18 @@ def test_members_are_the_runs_alone(clip: float | None, tmp_path: Path) -> None:
         assert_same(distiller_state(stack, run), state)
 
 
+def test_a_step_of_joint_teachers_waits_for_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    modules = [JointModule(network, network, CLASSES, optimizer, **dist) for dist in DISTS]
+    members = [StackMember(module, number % 2) for number, module in enumerate(modules)]
+    data = streams()
+    stack = modules[0].stack(members, data)
+    batch = together([next(stream.batches("train", batch_size=8)) for stream in data])
+    monkeypatch.setattr(type(stack), "device", GPU)
+    with fake_gpu():
+        moved(stack)
+        stack.training_step(moved_batch(batch), 0)
+
+
 def test_other_optimisers_and_accumulated_gradients(tmp_path: Path) -> None:
     changes = {"optimizer": partial(AdamW, lr=0.01, weight_decay=0.1)}
     cases = [Case(KD, 0, **changes), Case(None, 1, **changes), Case(KD, 1, **changes)]
@@ -181,20 +193,30 @@ def test_other_optimisers_and_accumulated_gradients(tmp_path: Path) -> None:
         assert_same(stack.students.state_of(int(stack.student_of[run])), alone.student.state_dict())
 
 
-@pytest.mark.parametrize("kind", ["joint", "independent"])
+DISTS: tuple[dict[str, Any], ...] = (
+    {}, {"dist_weight": 0.1}, {"dist": "ncjsd"}, {"dist_weight": 0.0},
+    {"dist_weight": 10.0, "dist": "ncjsd"},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["joint", "ncjsd", "distances", "independent"])
 def test_teachers_are_those_trained_alone(kind: str, tmp_path: Path) -> None:
     def modules() -> list[Any]:
-        if kind == "joint":
-            return [JointModule(network, network, CLASSES, optimizer, seed=s) for s in SEEDS]
-        return [TeacherModule(network, CLASSES, optimizer=optimizer, seed=s) for s in SEEDS]
+        if kind == "independent":
+            return [TeacherModule(network, CLASSES, optimizer=optimizer, seed=s) for s in SEEDS]
+        dists = {"joint": ({}, {}), "ncjsd": ({"dist": "ncjsd"},) * 2, "distances": DISTS}[kind]
+        return [
+            JointModule(network, network, CLASSES, optimizer, seed=SEEDS[n % 2], **dist)
+            for n, dist in enumerate(dists)
+        ]
 
     data = streams()
-    members = [StackMember(module, stream) for stream, module in enumerate(modules())]
+    members = [StackMember(module, number % 2) for number, module in enumerate(modules())]
     stack = members[0].module.stack(members, data)
     trainer = quiet_trainer(tmp_path, epochs=2, limit_val_batches=0)
     trainer.fit(stack, datamodule=StackedData(data))
     for number, module in enumerate(modules()):
-        quiet_trainer(tmp_path, epochs=2).fit(module, datamodule=data[number])
+        quiet_trainer(tmp_path, epochs=2).fit(module, datamodule=data[number % 2])
         weights = {n: v for n, v in module.state_dict().items() if not n.startswith("metrics")}
         assert_same(stack.state_of(number), weights)
 

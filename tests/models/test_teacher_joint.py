@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +12,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 from ntdh_bench.batch import PairedBatch
+from ntdh_bench.distillers.mutual import Distance
+from ntdh_bench.divergence import kl, ncjsd
 from ntdh_bench.errors import UserError
 from ntdh_bench.models import JointModule, TeacherModule, base
 from ntdh_bench.models.base import check_network, task_loss
@@ -209,3 +213,73 @@ def test_checkpoint_from_python_loads_with_plain_values_only(tmp_path: Path) -> 
     assert "network" not in content["hyper_parameters"]
     loaded = TeacherModule.load_from_checkpoint(tmp_path / "x.ckpt", network=network)
     assert equal(weights(loaded), weights(module))
+
+
+def joint(**settings: Any) -> JointModule:
+    return JointModule(network, network, CLASSES, optimizer, **settings)
+
+
+@pytest.mark.parametrize(("dist", "measure"), [("kl", kl), ("ncjsd", ncjsd)])
+def test_dist_is_what_it_is_told_and_weighs_what_it_is_told(
+    dist: Distance, measure: Callable[..., torch.Tensor]
+) -> None:
+    sample = batch()
+    module = joint(dist=dist, dist_weight=10.0)
+    a, b, target = (
+        module.teacher(sample["teacher"]),
+        module.companion(sample["student"]),
+        sample["target"],
+    )
+    rows = measure(a, b, target) if dist == "ncjsd" else measure(a, b)
+    loss = module.training_step(sample, 0)
+    expected = cross_entropy(a, target) + cross_entropy(b, target) + 10 * rows.mean()
+    torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.parametrize("dist", ["kl", "ncjsd"])
+def test_dist_of_dense_tasks_is_of_what_counts(dist: Distance) -> None:
+    """Pixels are rows of their own; the ignored ones are none."""
+
+    class Pixels(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Conv2d(2, CLASSES, 1)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.layer(images)
+            return logits
+
+    generator = torch.Generator().manual_seed(0)
+    target = torch.randint(CLASSES, (2, 3, 3), generator=generator)
+    target[0, 0] = 255
+    images = [torch.randn(2, 2, 3, 3, generator=generator) for _ in range(2)]
+    module = JointModule(Pixels, Pixels, CLASSES, optimizer, dist=dist)
+    sample = PairedBatch(teacher=images[0], student=images[1], target=target, index=torch.arange(2))
+    a, b = (
+        net(x).movedim(1, -1)[target != 255]
+        for net, x in zip((module.teacher, module.companion), images, strict=True)
+    )
+    counted = target[target != 255]
+    task = cross_entropy(a, counted) + cross_entropy(b, counted)
+    rows = kl(a, b) if dist == "kl" else ncjsd(a, b, counted)
+    torch.testing.assert_close(module.training_step(sample, 0), task + rows.mean())
+
+
+def test_without_dist_two_networks_train_side_by_side(tmp_path: Path) -> None:
+    module = joint(dist_weight=0.0, seed=3)
+    quiet_trainer(tmp_path, epochs=2).fit(module, datamodule=small_data())
+    alone = TeacherModule(network, CLASSES, optimizer=optimizer, seed=3)
+    quiet_trainer(tmp_path, epochs=2).fit(alone, datamodule=small_data())
+    assert equal(weights(module.teacher), weights(alone.network))
+
+
+@pytest.mark.parametrize(
+    ("settings", "refusal"),
+    [
+        ({"dist_weight": -1.0}, "dist_weight is -1.0: it must be at least 0"),
+        ({"dist": "mse"}, "dist is 'mse': choose one of kl, ncjsd"),
+    ],
+)
+def test_a_dist_that_there_is_not_is_refused(settings: dict[str, Any], refusal: str) -> None:
+    with pytest.raises(UserError, match=refusal):
+        joint(**settings)

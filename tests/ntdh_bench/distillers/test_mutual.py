@@ -9,7 +9,7 @@ import torch
 from scipy.stats import kendalltau
 from torch import Tensor
 
-from ntdh_bench.distillers.mutual import mutual_kl, selected_nckl
+from ntdh_bench.distillers.mutual import Distance, joint_distance, mutual_kl, selected_nckl
 from tests.typed import some
 
 Rows = list[list[float]]
@@ -198,3 +198,30 @@ def test_edges_of_the_selection() -> None:
     assert half.item() == pytest.approx(selected_nckl(student, teacher, target).item(), rel=2e-2)
     with torch.autocast("cpu", torch.bfloat16):
         assert selected_nckl(student, teacher, target).dtype == torch.float64
+
+
+@pytest.mark.parametrize("kind", ["kl", "ncjsd"])
+@pytest.mark.parametrize("size", [1.0, 1e4])
+def test_a_joint_distance_is_finite_and_reaches_both(kind: Distance, size: float) -> None:
+    logits = [(size * x.detach().float().sign()).requires_grad_() for x in pair()]
+    distance = joint_distance(*logits, torch.arange(6) % 5, kind)
+    distance.backward()
+    assert 0 < distance.item() < math.inf
+    for side in logits:
+        assert some(side.grad).isfinite().all()
+        assert size > 1 or some(side.grad).abs().sum() > 0
+
+
+def test_a_joint_distance_of_members_is_that_of_each_bit_for_bit() -> None:
+    student, teacher = (
+        torch.stack([x.detach().float() for x in pair(rows=33, seed=s)]) for s in (0, 1)
+    )
+    target = torch.arange(66).view(2, 33) % 5
+    for kind in ("kl", "ncjsd"):
+        found = joint_distance(student, teacher, target, kind)
+        alone = [
+            joint_distance(s, t, y, kind) for s, t, y in zip(student, teacher, target, strict=True)
+        ]
+        assert torch.equal(found, torch.stack(alone))
+    none = torch.zeros(0, 5, requires_grad=True)
+    joint_distance(none, none, torch.zeros(0, dtype=torch.int64), "ncjsd").backward()

@@ -159,6 +159,9 @@ def test_a_row_has_settings_and_metrics() -> None:
         "scikit_learn": "1.5", "distill_weight": 1.0, "git_commit": None,
     }  # fmt: skip
     assert {name: row[name] for name in expected} == expected
+    joint = identity(teacher_dist_weight=10.0, teacher_dist="ncjsd")
+    row = to_row(record(config=joint), Place("fig8", "short"))
+    assert (row["teacher_dist"], row["teacher_dist_weight"]) == ("ncjsd", 10.0)
     with_lam = record(config=identity(lam=0.25))
     row = to_row(with_lam, Place("fig8", "short"))
     assert (row["task_weight"], row["distill_weight"], row["mask"]) == (0.75, 0.25, None)
@@ -202,7 +205,7 @@ def with_column(name: str, value: Any) -> dict[str, Any]:
         changed["config"]["data"]["init_args"][name] = value
     elif name == "ratio":
         changed["config"]["mask"]["init_args"][name] = value
-    elif name in ("task_weight", "teacher_epochs"):
+    elif name in ("task_weight", "teacher_epochs", "teacher_dist_weight"):
         changed["config"]["model"]["init_args"][name] = value
     else:
         changed[name] = value
@@ -215,8 +218,8 @@ def with_column(name: str, value: Any) -> dict[str, Any]:
         ("epochs", -1), ("epochs", 10**30), ("seconds", -1), ("seconds", 1e300), ("seed", -1),
         ("seed", 2**32), ("threads", 0), ("ratio", 1.01), ("gap", -0.1), ("classes", 1),
         ("teacher_noise", -1), ("task_weight", -0.5), ("teacher_epochs", -1),
-        ("teacher_parameters", -1), ("student_parameters", 10**400), ("stack", 0),
-        ("stack", 2.0), ("last_test_accuracy", 1.01),
+        ("teacher_dist_weight", -0.1), ("teacher_parameters", -1),
+        ("student_parameters", 10**400), ("stack", 0), ("stack", 2.0), ("last_test_accuracy", 1.01),
         ("last_test_accuracy", -0.01), ("last_test_teacher_accuracy", 100), ("last_test_miou", -1),
         ("last_test_ncjsd", 5e9), ("last_test_ncjsd", 0.6932), ("last_test_tcjsd", -0.01),
         ("last_test_kl", -0.01), ("last_test_kl", 1e39), ("last_test_kl", 10**400),

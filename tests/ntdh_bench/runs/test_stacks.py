@@ -287,3 +287,21 @@ def test_teachers_of_both_modalities(
     if batched_products_are_exact():  # else teachers that are trained twice have other hashes
         monkeypatch.setenv("NTDH_CACHE", str(tmp_path / "single"))
     assert_records(found, [alone(run, tmp_path / str(n)) for n, run in enumerate(words)])
+
+
+def test_teachers_of_other_distances(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Distance and weight are the teacher's alone: of one seed the students without KD are one."""
+    dists = [[], ["0"], ["10", "--model.teacher_dist", "ncjsd"]]
+    flags = [["--model.teacher_dist_weight", *dist] if dist else [] for dist in dists]
+    words = [settings(*CONTROLS[0], *dist) for dist in flags]
+    words += [settings(*method("KD"), *dist) for dist in flags]
+    monkeypatch.setenv("NTDH_CACHE", str(tmp_path / "stacked"))
+    found = together(words, tmp_path / "together")
+    if batched_products_are_exact():
+        monkeypatch.setenv("NTDH_CACHE", str(tmp_path / "single"))
+    assert_records(found, [alone(run, tmp_path / str(n)) for n, run in enumerate(words)])
+    assert len({record["teacher_hash"] for record in found}) == 3
+    assert len({record["baseline_hash"] for record in found}) == 1
+    measured = [record["metrics"]["last"]["test"] for record in found[:3]]
+    assert len({each["accuracy"] for each in measured}) == 1
+    assert len({each["ncjsd"] for each in measured}) == 3

@@ -10,7 +10,11 @@ import pytest
 import yaml
 
 from ntdh_bench.cli import main
+from ntdh_bench.composition import read_config
 from ntdh_bench.masks import FeatureSaliency
+from ntdh_bench.records.identity import baseline_hash
+from ntdh_bench.runs import Run
+from ntdh_bench.runs.teacher import teacher_key
 from tests.helpers import fitted, flags, record_of
 
 Write = Callable[[str, str], Path]
@@ -67,6 +71,25 @@ def fit(tmp_path: Path, cache: Path) -> Fit:
         return {"folder": folder, **record_of(folder)}
 
     return run
+
+
+def test_teachers_of_other_distances_are_other_teachers_of_the_same_students() -> None:
+    config = read_config(Path("configs/quickstart.yaml"))
+
+    def of(**given: Any) -> Run:
+        arguments = {**config["model"]["init_args"], **given}
+        run = Run.parse(
+            "fit", config={**config, "model": {**config["model"], "init_args": arguments}}
+        )
+        run.load_data("fit")
+        return run
+
+    told = {"teacher_dist_weight": 1.0, "teacher_dist": "kl"}
+    runs = of(), of(**told), of(teacher_dist_weight=0.1), of(teacher_dist="ncjsd")
+    assert runs[0].identity == runs[1].identity  # as records before there were any
+    assert not told.keys() & runs[0].identity["model"]["init_args"].keys()
+    assert len({teacher_key(run) for run in runs}) == 3
+    assert len({baseline_hash(run.identity) for run in runs}) == 1
 
 
 def test_an_edited_network_is_another_teacher(

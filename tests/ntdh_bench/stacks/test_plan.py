@@ -91,6 +91,7 @@ def sizes(plan: Plan) -> list[int]:
         {"model__init_args__distiller": None, "model__init_args__task_weight": 1.0},
         {"model__init_args__distill_weight": 3.0},
         {"model__init_args__lam": 0.25},
+        {"model__init_args__teacher_dist_weight": 0.1, "model__init_args__teacher_dist": "ncjsd"},
         {"model__init_args__teacher_checkpoint": "t.ckpt", "given_teacher": "1"},
         {"mask": mask(layer="hidden1")},
         {"mask": mask("ntdh_bench.masks.SampleMask")},
