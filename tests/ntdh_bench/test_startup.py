@@ -91,7 +91,7 @@ def test_nothing_is_collected_while_a_module_is_imported(tmp_path: Path) -> None
         assert gc.get_freeze_count() > frozen
         frozen = gc.get_freeze_count()
         assert startup.import_once("imported_once") is module
-        assert gc.get_freeze_count() == frozen
+        assert gc.get_freeze_count() <= frozen  # frozen objects may go, none may come
         with pytest.raises(ImportError):
             startup.import_once("not_there_at_all")
         assert gc.isenabled()
