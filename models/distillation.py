@@ -17,6 +17,8 @@ from ntdh_bench.distillers import Distiller
 from ntdh_bench.distillers.mutual import Distance
 from ntdh_bench.errors import UserError
 from ntdh_bench.frozen_teacher import FrozenTeacher, TeacherKind
+from ntdh_bench.interventions import Intervention
+from ntdh_bench.interventions.base import check_distiller
 from ntdh_bench.layers import LOGITS, FeatureTap
 from ntdh_bench.metrics import pair_metrics
 from ntdh_bench.ranges import check_at_least, check_choice, check_within
@@ -77,11 +79,13 @@ class DistillationModule(TrainableModule):
         teacher_dist_weight: of a ``joint`` teacher: the weight of Dist in Eq. 26; 0 trains f_a and
             f_b side by side.
         teacher_dist: of a ``joint`` teacher: that distance, ``kl`` or ``ncjsd``.
+        intervention: changes the teacher's logits wherever they are used.
 
     Raises:
         UserError: ``lam`` outside [0, 1], a negative weight, a task weight of 0 without a
             distiller, a fusion of a teacher that sees its own modality alone, a distance of a
-            teacher that is trained alone, or an unknown layer of the distiller.
+            teacher that is trained alone, an unknown layer of the distiller, or an intervention on
+            logits that the distiller does not compare.
     """
 
     stage_name = "distillation"
@@ -107,12 +111,15 @@ class DistillationModule(TrainableModule):
         teacher_fusion: FusionCallable | None = None,
         teacher_dist_weight: float = 1.0,
         teacher_dist: Distance = "kl",
+        intervention: Intervention | None = None,
     ) -> None:
         super().__init__(num_classes, optimizer, scheduler, seed, ignore_index, class_weights)
         self.remember_settings()
         self.task_weight, self.distill_weight = _loss_weights(task_weight, distill_weight, lam)
         if distiller is None:
             _check_control(self.task_weight)
+        elif intervention is not None:
+            check_distiller(distiller.teacher_layers)
         check_at_least("model.teacher_epochs", teacher_epochs, 1)
         _check_dist(teacher, teacher_dist_weight, teacher_dist)
         self.teacher_dist_weight: float = teacher_dist_weight
@@ -133,6 +140,9 @@ class DistillationModule(TrainableModule):
             partial(build_network, teacher_network, seed, "teacher"),
             partial(build_network, student_network, seed, "companion"),
             distiller.teacher_layers if distiller else [],
+            intervention,
+            partial(build_network, student_network, seed, "student"),
+            seed,
         )
         self._distiller_sizes: list[int] = []
         if distiller is not None:
@@ -143,14 +153,7 @@ class DistillationModule(TrainableModule):
 
     def teacher_module(self, kind: TeacherKind) -> TeacherModule | JointModule:
         """Return the untrained module whose training gives a frozen teacher of this kind."""
-        settings: dict[str, Any] = {
-            "num_classes": self.num_classes,
-            "optimizer": self.optimizer_factory,
-            "scheduler": self.scheduler_factory,
-            "seed": self.seed,
-            "ignore_index": self.ignore_index,
-            "class_weights": None if self.class_weights is None else self.class_weights.tolist(),
-        }
+        settings = self._training_settings()
         if kind == "independent":
             settings["modality"] = "both" if self.teacher_inputs == "both" else "teacher"
             return TeacherModule(self.teacher_network, **settings)
@@ -160,6 +163,20 @@ class DistillationModule(TrainableModule):
             "dist": self.teacher_dist,
         }
         return JointModule(self.teacher_network, self.student_network, **settings)
+
+    def _training_settings(self) -> dict[str, Any]:
+        return {
+            "num_classes": self.num_classes,
+            "optimizer": self.optimizer_factory,
+            "scheduler": self.scheduler_factory,
+            "seed": self.seed,
+            "ignore_index": self.ignore_index,
+            "class_weights": None if self.class_weights is None else self.class_weights.tolist(),
+        }
+
+    def reference_module(self) -> TeacherModule:
+        """Return the untrained module whose training gives the student without KD."""
+        return TeacherModule(self.student_network, modality="student", **self._training_settings())
 
     def parameter_counts(self) -> dict[str, int]:
         """Return how many parameters teacher and student have (the capacity of Table I)."""

@@ -366,7 +366,9 @@ class DistillationStack(ModuleStack):
 
     @property
     def graphable(self) -> bool:
-        """Whether no mask and no distiller draws numbers or keeps a state from step to step."""
+        """Whether nothing draws numbers or keeps a state from step to step."""
+        if self.teachers.intervened:
+            return False
         distillers = [group.distiller for group in self._groups]
         parts = [part for distiller in distillers for part in distiller.modules()]
         kept = any(d.state_dict().keys() - dict(d.named_parameters()).keys() for d in distillers)

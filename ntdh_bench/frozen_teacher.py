@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor, nn
 
 from ntdh_bench.batch import PairedBatch, PairedData, Split
 from ntdh_bench.checkpoints import load_network, read_checkpoint, state_hash, write_checkpoint
 from ntdh_bench.errors import UserError
+from ntdh_bench.interventions import Intervention, Source, SplitRows
+from ntdh_bench.layers import LOGITS
 from ntdh_bench.teacher_outputs import TeacherOutputs
 
 TeacherKind: TypeAlias = Literal["joint", "independent"]
@@ -28,9 +32,13 @@ class FrozenTeacher:
         teacher: builds the untrained teacher.
         companion: builds the untrained companion.
         layers: layers of the teacher that :meth:`outputs` gives beside the logits.
+        intervention: what changes its logits.
+        reference: builds the student that an intervention may ask for.
+        seed: of the run, which the intervention draws by.
 
     Attributes:
         hash: 16 hex digits that identify the weights; empty while there are none.
+        reference: the student trained without KD, for an intervention that asks for it.
     """
 
     def __init__(
@@ -39,9 +47,16 @@ class FrozenTeacher:
         teacher: Callable[[], nn.Module],
         companion: Callable[[], nn.Module],
         layers: Iterable[str] = (),
+        intervention: Intervention | None = None,
+        reference: Callable[[], nn.Module] | None = None,
+        seed: int = 0,
     ) -> None:
         self.kind = kind
         self.hash = ""
+        self.intervention = intervention
+        self.reference: nn.Module | None = None
+        self._build_reference = reference
+        self._seed = seed
         self._build = {"teacher": teacher, "companion": companion}
         self._layers = list(layers)
         self._networks: dict[str, nn.Module] = {}
@@ -89,6 +104,8 @@ class FrozenTeacher:
         for name, network in networks.items():
             load_network(network, weights, name if joint else "network", str(path))
         self.hold(**networks)
+        if any(name.startswith("reference.") for name in weights):
+            self._refer_to(weights, "reference", str(path))
 
     def hold(self, teacher: nn.Module, companion: nn.Module | None = None) -> None:
         """Freeze trained networks and keep them."""
@@ -115,11 +132,14 @@ class FrozenTeacher:
             for name, network in self._networks.items()
             for key, value in network.state_dict().items()
         }
+        if self.reference is not None:
+            kept = self.reference.state_dict()
+            state |= {f"reference.{key}": value.cpu() for key, value in kept.items()}
         write_checkpoint({"state_dict": state}, path)
 
     def to(self, device: torch.device) -> None:
         """Move the networks to ``device``."""
-        for network in self._networks.values():
+        for network in (*self._networks.values(), *filter(None, [self.reference])):
             network.to(device)
 
     def outputs(self, batch: PairedBatch, split: Split, data: PairedData) -> dict[str, Tensor]:
@@ -129,11 +149,64 @@ class FrozenTeacher:
             batch: of ``split``, on the device to compute on.
             split: the batch's.
             data: the data module in use, the same until :meth:`release`.
+
+        Raises:
+            UserError: the intervention cannot be had on such data, or lacks its reference.
         """
         if self._outputs is None:
             device = batch["target"].device
             self._outputs = TeacherOutputs(self.network.to(device), self._layers, data, device)
-        return self._outputs(batch, split)
+            if self.intervention is not None:
+                self.bind(partial(self._rows, self._outputs, data, device), data)
+        found = self._outputs(batch, split)
+        if self.intervention is None:
+            return found
+        return {**found, LOGITS: self.intervention(found[LOGITS], batch, split)}
+
+    @staticmethod
+    def _rows(
+        outputs: TeacherOutputs, data: PairedData, device: torch.device, split: Split
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in data.batches(split):
+            there = move_data_to_device(batch, device)
+            yield outputs(there, split)[LOGITS], there["target"]
+
+    def bind(self, rows: SplitRows, data: PairedData) -> None:
+        """Tell the intervention of the run.
+
+        Args:
+            rows: all of a split in batches: the untouched logits, and the targets.
+            data: the data module in use.
+
+        Raises:
+            UserError: it needs the student trained without KD, and there is none.
+        """
+        assert self.intervention is not None
+        if self.needs_reference and self.reference is None:
+            raise UserError(
+                f"{type(self.intervention).__name__} needs the student trained without KD: "
+                "`ntdh-bench fit` trains it, from Python call frozen_teacher.refer_to first"
+            )
+        self.intervention.bind(Source(self._seed, data.ignore_index, rows, self.reference))
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether an intervention asks for the student trained without KD."""
+        return self.intervention is not None and self.intervention.needs_reference
+
+    def refer_to(self, path: str | Path) -> None:
+        """Load the student trained without KD from a checkpoint of TeacherModule.
+
+        Raises:
+            UserError: the file is damaged or belongs to another network.
+        """
+        self._refer_to(read_checkpoint(path)["state_dict"], "network", str(path))
+
+    def _refer_to(self, weights: Mapping[str, Tensor], name: str, path: str) -> None:
+        assert self._build_reference is not None
+        network = self._build_reference()
+        load_network(network, weights, name, path)
+        self.reference = network.eval().requires_grad_(False)
 
     def release(self) -> None:
         """Forget the outputs and take the networks back to the CPU."""

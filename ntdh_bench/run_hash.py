@@ -48,6 +48,7 @@ _LATER: dict[str, Config] = {
         "teacher_fusion": None,
         "teacher_dist_weight": 1,
         "teacher_dist": "kl",
+        "intervention": None,
     },
     "ntdh_bench.models.JointModule": {"teacher_inputs": "own", "dist_weight": 1, "dist": "kl"},
     "ntdh_bench.models.TeacherModule": {"class_weights": None},

@@ -8,12 +8,14 @@ from typing import NamedTuple
 from lightning.pytorch import LightningDataModule, LightningModule
 
 from ntdh_bench.distillers import Distiller
+from ntdh_bench.interventions import Intervention
 from ntdh_bench.masks import Mask
 
 CHOICES: dict[str, type] = {
     "model": LightningModule,
     "data": LightningDataModule,
     "distiller": Distiller,
+    "intervention": Intervention,
     "mask": Mask,
 }
 

@@ -22,6 +22,7 @@ _PACKAGES = ("torch", "lightning", "torchmetrics", "numpy", "scikit-learn")
 _DISTILLATION_ONLY = (
     "distiller", "task_weight", "distill_weight", "lam", "teacher", "teacher_network",
     "teacher_epochs", "teacher_inputs", "teacher_fusion", "teacher_dist_weight", "teacher_dist",
+    "intervention",
 )  # fmt: skip
 # What else a module of a method's own is told that no student without KD has.
 _OF_METHOD: dict[str, tuple[str, ...]] = {
@@ -46,7 +47,7 @@ class Place(NamedTuple):
         objective_hash: of what the student is trained on: its network, the distiller with all of
             its arguments, weights, optimiser, schedule and Trainer.
         pair_hash: of what it is trained with: the data and the teacher.
-        mask_hash: of the mask between them; None without one.
+        mask_hash: of the mask, and of the intervention, between them; None without any.
     """
 
     experiment: str
@@ -73,14 +74,16 @@ def _parts(config: Config) -> tuple[str, str, str | None]:
     rest.pop("seed_everything", None)
     mask, model = rest.pop("mask", None), rest.pop("model", None) or {}
     arguments = model.get("init_args") or {}
+    intervention = arguments.get("intervention")
     teacher = {name: value for name, value in arguments.items() if name.startswith("teacher")}
-    student = {name: value for name, value in arguments.items() if name not in teacher}
+    student = {n: v for n, v in arguments.items() if n not in teacher and n != "intervention"}
     code = config.get("third_party", {})
     pair = {"data": rest.pop("data", None), **teacher, "given": config.get("given_teacher")}
     if own_data := config.get("own_data"):
         pair["own_data"] = own_data
     objective = {**rest, "model": {**model, "init_args": student}}
-    return _hash(objective, code), _hash(pair, code), _hash(mask, code) if mask else None
+    between = [mask, intervention] if intervention else mask
+    return _hash(objective, code), _hash(pair, code), _hash(between, code) if between else None
 
 
 def _hash(part: Any, code: Mapping[str, str]) -> str:

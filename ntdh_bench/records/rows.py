@@ -68,6 +68,7 @@ def _settings(identity: Mapping[str, Any]) -> dict[str, Any]:
     mask = identity["mask"] or {}
     model, data, removal = map(_init_args, (identity["model"], identity["data"], mask))
     distiller, lam = model.get("distiller") or {}, model.get("lam")
+    intervention = model.get("intervention") or {}
     removing = _short(mask.get("class_path"))
     return {
         "method": _short(distiller.get("class_path")),
@@ -75,6 +76,8 @@ def _settings(identity: Mapping[str, Any]) -> dict[str, Any]:
         "unimodal": data.get("unimodal", False),
         "mask": removing and _mask_name(removing, removal.get("score")),
         **{name: removal.get(name) for name in ("removes", "ratio", "layer", "retrain")},
+        "intervention": _short(intervention.get("class_path")),
+        "dose": _dose(_init_args(intervention)),
         "gap": data.get("gap"),
         "classes": data.get("classes", data.get("n_classes")),
         **{name: data.get(name) for name in ("teacher_noise", "student_noise")},
@@ -82,6 +85,12 @@ def _settings(identity: Mapping[str, Any]) -> dict[str, Any]:
         "task_weight": task_weight(model),
         "distill_weight": model.get("distill_weight") if lam is None else lam,
     }
+
+
+def _dose(arguments: Mapping[str, Any]) -> Any:
+    """Return how strong an intervention is, if it has one number that says so."""
+    numbers = [value for value in arguments.values() if isinstance(value, int | float)]
+    return numbers[0] if len(numbers) == 1 else None
 
 
 def _mask_name(kind: str, score: str | None) -> str:

@@ -15,7 +15,7 @@ from ntdh_bench.runs.identity import check_evaluated
 from ntdh_bench.runs.predictions import PredictionFiles
 from ntdh_bench.runs.processes import build_trainer
 from ntdh_bench.runs.run import Run
-from ntdh_bench.runs.teacher import cached_teacher, saved_teacher
+from ntdh_bench.runs.teacher import load_trained
 from ntdh_bench.runs.trainers import measuring_trainer
 
 
@@ -90,7 +90,7 @@ def _prepared(run: Run, split: str, **changes: Any) -> Trainer:
     check_evaluated(run.checkpoint, run.identity)
     check_measured(run, split)
     if teacher := run.described.frozen_teacher:
-        teacher.load(saved_teacher(run) or cached_teacher(run))
+        load_trained(run, teacher)
     quiet = {"logger": False, "enable_checkpointing": False}
     callbacks = [] if run.mask is None else [run.mask]
     return build_trainer({**run.trainer, **quiet, **changes, "callbacks": callbacks})

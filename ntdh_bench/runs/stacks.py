@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -29,7 +29,7 @@ from ntdh_bench.runs.fitting import make_record
 from ntdh_bench.runs.measuring import check_measured
 from ntdh_bench.runs.processes import Processes
 from ntdh_bench.runs.run import Run
-from ntdh_bench.runs.teacher import cache_path, saved_teacher, teacher_key
+from ntdh_bench.runs.teacher import cache_path, reference_key, saved_teacher, teacher_key
 from ntdh_bench.runs.trainers import make_trainer, teacher_length
 from ntdh_bench.stacks.data import StackedData, check_alike
 from ntdh_bench.stacks.progress import tell
@@ -63,6 +63,7 @@ def fit_stack(runs: Sequence[Run], folder: Path) -> list[dict[str, Any] | UserEr
         started -= _give_teachers(members, folder)
         trainer = _training(runs[0], folder, "students", started)
         _give_masks(members, trainer.strategy.root_device)
+        _give_references(members, folder)
         if left := _left(members):
             _fit_students(left, trainer)
     seconds = (time.monotonic() - started + _keeper(trainer).seconds) / len(runs)
@@ -231,7 +232,7 @@ def _give_teachers(members: Sequence[_Member], folder: Path) -> float:
         firsts = {path: group[0].run for path, group in sources.items() if path not in given}
         cached = {path for path, run in firsts.items() if run.uses_cache and is_usable(path)}
         missing = {path: run for path, run in firsts.items() if path not in cached}
-        failures, earlier = _train_teachers(missing, folder) if missing else ({}, 0.0)
+        failures, earlier = _train(missing, folder, "teachers")
     for path, group in sources.items():
         for member in group:
             member.failure = failures.get(path)
@@ -265,17 +266,40 @@ def _load(path: Path, members: Sequence[_Member]) -> None:
         teacher.hold(first.network, first.companion)
 
 
-def _train_teachers(
-    missing: Mapping[Path, Run], folder: Path
+def _give_references(members: Sequence[_Member], folder: Path) -> None:
+    """Load the students without KD that interventions ask for, first training those missing."""
+    asking: dict[Path, list[_Member]] = {}
+    for member in _left(members):
+        teacher = member.run.model.frozen_teacher
+        if teacher.needs_reference and teacher.reference is None:
+            path = cache_path("reference", reference_key(member.run))
+            asking.setdefault(path, []).append(member)
+    with ExitStack() as locks:
+        for path in sorted(asking):
+            locks.enter_context(locked(path))
+        firsts = {path: group[0].run for path, group in asking.items()}
+        missing = {p: run for p, run in firsts.items() if not (run.uses_cache and is_usable(p))}
+        failures, _ = _train(missing, folder, "references")
+    for path, group in asking.items():
+        for member in group:
+            member.failure = failures.get(path)
+        for member in _left(group):
+            member.run.model.frozen_teacher.refer_to(path)
+
+
+def _train(
+    missing: Mapping[Path, Run], folder: Path, stage: Literal["teachers", "references"]
 ) -> tuple[dict[Path, UserError], float]:
-    """Train the teachers of runs and put them into the cache.
+    """Train the teachers of runs, or their students without KD, and put them into the cache.
 
     Returns:
         Those that failed, and the seconds of an interrupted attempt.
     """
+    if not missing:
+        return {}, 0.0
     runs = list(missing.values())
     streams = _streams(runs)
-    modules = [run.model.teacher_module(run.model.frozen_teacher.kind) for run in runs]
+    modules = [_untrained(run, stage) for run in runs]
     parts = [
         StackMember(module, streams.index(run.data))
         for module, run in zip(modules, runs, strict=True)
@@ -283,9 +307,8 @@ def _train_teachers(
     stack = modules[0].stack(parts, streams)
     unmeasured = {"limit_val_batches": 0, "num_sanity_val_steps": 0}
     names = [path.name for path in missing]
-    length = teacher_length(runs[0])
-    now = time.monotonic()
-    trainer = _training(runs[0], folder, "teachers", now, **unmeasured, **length)
+    length = teacher_length(runs[0]) if stage == "teachers" else {}
+    trainer = _training(runs[0], folder, stage, time.monotonic(), **unmeasured, **length)
     _fit(trainer, stack, streams, names)
     failures: dict[Path, UserError] = {}
     for number, path in enumerate(missing):
@@ -296,6 +319,12 @@ def _train_teachers(
         write_checkpoint({"state_dict": state}, path)
         seal(path, path)
     return failures, _keeper(trainer).seconds
+
+
+def _untrained(run: Run, stage: Literal["teachers", "references"]) -> Any:
+    if stage == "references":
+        return run.model.reference_module()
+    return run.model.teacher_module(run.model.frozen_teacher.kind)
 
 
 def _give_masks(members: Sequence[_Member], device: torch.device) -> None:

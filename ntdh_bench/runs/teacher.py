@@ -18,11 +18,12 @@ from ntdh_bench.masks import FeatureMask
 from ntdh_bench.notices import notice
 from ntdh_bench.parsing.parser import run_folder
 from ntdh_bench.provenance import named_in
+from ntdh_bench.records.identity import baseline_hash
 from ntdh_bench.runs.callbacks import cut_short
 from ntdh_bench.runs.run import Run
 from ntdh_bench.runs.trainers import teacher_trainer
 
-Part: TypeAlias = Literal["teacher", "retrained"]
+Part: TypeAlias = Literal["teacher", "retrained", "reference"]
 TEACHER_FILE = "teacher.ckpt"
 _VERSION = 1  # of how teachers are trained: raised when the same settings give another teacher
 _TEACHER_SETTINGS = (
@@ -56,9 +57,17 @@ def prepare_teacher(run: Run, teacher: FrozenTeacher) -> str:
 
 
 def load_pair(run: Run, teacher: FrozenTeacher) -> str:
-    """Load the teacher (and f_b, if joint) into the DistillationModule; returns its origin."""
-    if path := saved_teacher(run):
-        teacher.load(path)
+    """Load the teacher (and f_b, if joint) into the DistillationModule; returns its origin.
+
+    The student trained without KD, if an intervention asks for it, is trained first if need be.
+    """
+    given = saved_teacher(run)
+    if given:
+        teacher.load(given)
+    if teacher.needs_reference and teacher.reference is None:
+        module = run.model.reference_module()
+        teacher.refer_to(_train_once(run, module, "reference", reference_key(run))[0])
+    if given:
         return "given"
     module = run.model.teacher_module(teacher.kind)
     path, found = _train_once(run, module, "teacher", teacher_key(run))
@@ -66,16 +75,22 @@ def load_pair(run: Run, teacher: FrozenTeacher) -> str:
     return found
 
 
-def cached_teacher(run: Run) -> Path:
-    """Return the cached teacher of the configured run, for commands that train nothing.
+def load_trained(run: Run, teacher: FrozenTeacher) -> None:
+    """Load what was trained for the configured run, for commands that train nothing.
 
     Raises:
         UserError: it was never trained here, or is damaged.
     """
-    path = cache_path("teacher", teacher_key(run))
+    teacher.load(saved_teacher(run) or _cached(run, "teacher", teacher_key(run)))
+    if teacher.needs_reference and teacher.reference is None:
+        teacher.refer_to(_cached(run, "reference", reference_key(run)))
+
+
+def _cached(run: Run, part: Part, key: str) -> Path:
+    path = cache_path(part, key)
     if not is_intact(path):
         raise UserError(
-            f"no teacher beside {run.checkpoint} and none in the cache for these settings "
+            f"no {part} beside {run.checkpoint} and none in the cache for these settings "
             f"({path}): give --model.teacher_checkpoint <run>/{TEACHER_FILE}, or "
             "--config <run>/config.yaml"
         )
@@ -104,6 +119,13 @@ def teacher_key(run: Run) -> str:
     versions = {"version": _VERSION, "ntdh-bench": __version__, "torch": str(torch.__version__)}
     code = named_in(depends, identity.get("third_party", {}))
     return digest({**depends, **versions, "third_party": code})
+
+
+def reference_key(run: Run) -> str:
+    """Return the hash of everything that a student without KD depends on."""
+    identity = run.identity
+    versions = {"version": _VERSION, "ntdh-bench": __version__, "torch": str(torch.__version__)}
+    return digest({"student": baseline_hash(identity), **versions})
 
 
 def _retrain_on_kept_inputs(run: Run, teacher: FrozenTeacher, mask: FeatureMask) -> None:

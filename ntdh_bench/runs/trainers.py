@@ -53,13 +53,15 @@ def teacher_trainer(run: Run, stage: str) -> Trainer:
 
     Args:
         run: has begun.
-        stage: which of the run's teachers, for the log: ``teacher`` or ``retrained``.
+        stage: which of the run's teachers, for the log: ``teacher``, ``retrained`` or, the student
+            without KD, ``reference``.
     """
     changes: dict[str, Any] = {"enable_checkpointing": False, "callbacks": None}
     loggers = as_list(run.trainer["logger"])
     if all(isinstance(logger, Logger) for logger in loggers) and loggers:
         changes["logger"] = [Prefixed(logger, stage) for logger in loggers]
-    return make_trainer(run, run.folder / stage, [], **changes, **teacher_length(run))
+    length = {} if stage == "reference" else teacher_length(run)
+    return make_trainer(run, run.folder / stage, [], **changes, **length)
 
 
 def teacher_length(run: Run) -> dict[str, Any]:

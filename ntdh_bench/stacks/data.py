@@ -87,11 +87,24 @@ def together(batches: Sequence[PairedBatch]) -> PairedBatch:
     )
 
 
+def one_of(batch: PairedBatch, stream: int) -> PairedBatch:
+    """Return the batch of one stream, of one of all of them."""
+    teacher, student = (_one_of(batch[name], stream) for name in ("teacher", "student"))
+    target, index = batch["target"][stream], batch["index"][stream]
+    return PairedBatch(teacher=teacher, student=student, target=target, index=index)
+
+
 def of_members(inputs: Inputs, streams: Tensor) -> Inputs:
     """Return ``(K, B, ...)``, what each member's stream gives, of ``(S, B, ...)``."""
     if isinstance(inputs, dict):
         return {name: value.index_select(0, streams) for name, value in inputs.items()}
     return inputs.index_select(0, streams)
+
+
+def _one_of(inputs: Inputs, stream: int) -> Inputs:
+    if isinstance(inputs, Tensor):
+        return inputs[stream]
+    return {name: value[stream] for name, value in inputs.items()}
 
 
 def _stacked(inputs: Sequence[Inputs]) -> Inputs:

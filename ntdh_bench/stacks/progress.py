@@ -13,7 +13,7 @@ from ntdh_bench.files.text import read_json
 
 _FILE = "progress.json"
 _MAX_BYTES = 1 << 10
-_STAGES = ("teachers", "students")
+_STAGES = ("teachers", "references", "students")
 
 
 def tell(folder: Path, stage: str, epoch: int, epochs: int | None) -> None:

@@ -12,7 +12,7 @@ from ntdh_bench.run_hash import PINNED, run_hash
 # Members of a stack may differ in these, and in their seeds and masks.
 _OF_MEMBERS = (
     "distiller", "task_weight", "distill_weight", "lam", "teacher_checkpoint",
-    "teacher_dist_weight", "teacher_dist",
+    "teacher_dist_weight", "teacher_dist", "intervention",
 )  # fmt: skip
 _MODEL = "ntdh_bench.models.DistillationModule"
 #: Networks that have a stacked form; none of them keeps batch statistics or labels pixels.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, cast
 
 import torch
 from lightning.fabric.utilities import move_data_to_device
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from ntdh_bench.batch import Inputs, PairedBatch, Split
 from ntdh_bench.contract import StackMember
-from ntdh_bench.stacks.data import of_members, together
+from ntdh_bench.layers import LOGITS
+from ntdh_bench.stacks.data import of_members, one_of, together
 from ntdh_bench.stacks.networks import NetworkStack
 
 _LIMIT = 2 * 2**30  # bytes of one split's outputs that are kept
@@ -19,6 +21,8 @@ _LIMIT = 2 * 2**30  # bytes of one split's outputs that are kept
 
 class TeacherStack:
     """Outputs of T frozen teachers, looked up where their inputs never change.
+
+    A network with a mask is run once, whatever interventions on its output there are.
 
     It is no ``nn.Module``, as the frozen teacher of a run alone is none.
 
@@ -31,16 +35,18 @@ class TeacherStack:
     """
 
     def __init__(self, members: Sequence[StackMember], layers: Sequence[str]) -> None:
-        keys = [(m.module.frozen_teacher.hash, m.stream, _mask_key(m)) for m in members]
-        kinds = dict(zip(keys, members, strict=True))
-        places = {key: place for place, key in enumerate(kinds)}
-        self.of_member = torch.tensor([places[key] for key in keys])
-        teachers = list(kinds.values())
-        self._streams = torch.tensor([teacher.stream for teacher in teachers])
-        networks = [teacher.module.frozen_teacher.network for teacher in teachers]
+        self.of_member, teachers = _each_once(members, _teacher_key)
+        self._network_of, masked = _each_once(teachers, _network_key)
+        self._streams = torch.tensor([teacher.stream for teacher in masked])
+        networks = [teacher.module.frozen_teacher.network for teacher in masked]
         self._networks = NetworkStack(networks, layers).eval().requires_grad_(False)
         self._tables: dict[str, dict[str, Tensor]] = {}
-        self._mask(teachers)
+        self._mask(masked)
+        self._teachers = teachers
+        #: whether there is an intervention on the output of any
+        self.intervened = any(t.module.frozen_teacher.intervention for t in teachers)
+        self._bound = False
+        self._changed: dict[str, Tensor | None] = {}
 
     def _mask(self, teachers: Sequence[StackMember]) -> None:
         for layer in dict.fromkeys(teacher.layer for teacher in teachers if teacher.layer):
@@ -55,6 +61,9 @@ class TeacherStack:
         if self._streams.device != device:
             self._networks.to(device)
             self._streams, self.of_member = self._streams.to(device), self.of_member.to(device)
+            self._network_of = self._network_of.to(device)
+            for teacher in self._teachers:
+                teacher.module.frozen_teacher.to(device)
 
     def outputs(
         self, batch: PairedBatch, split: Split, streams: Sequence[Any]
@@ -66,15 +75,81 @@ class TeacherStack:
             split: the batch's.
             streams: the data modules in use.
         """
+        found = self._untouched(batch, split, streams)
+        if not self.intervened:
+            return found
+        logits = self._intervene(found[LOGITS], batch, split, streams)
+        return {**{n: v[self._network_of] for n, v in found.items() if n != LOGITS}, LOGITS: logits}
+
+    def _untouched(
+        self, batch: PairedBatch, split: Split, streams: Sequence[Any]
+    ) -> dict[str, Tensor]:
         if split not in self._tables:
             fixed = all(stream.cacheable(split) for stream in streams)
             self._tables[split] = self._table(split, streams) if fixed else {}
         table = self._tables[split]
         if not table:
             return self._run(batch["teacher"])
-        index = batch["index"][self._streams]
-        rows = torch.arange(len(index), device=index.device).unsqueeze(1)
-        return {name: values[rows, index] for name, values in table.items()}
+        return _looked_up(table, batch["index"][self._streams])
+
+    def _intervene(
+        self, logits: Tensor, batch: PairedBatch, split: Split, streams: Sequence[Any]
+    ) -> Tensor:
+        """Return the logits ``(T, B, C)`` as changed, looked up where nothing varies."""
+        if not self._bound:
+            self._bind(streams)
+        if split not in self._changed:
+            self._changed[split] = self._changed_table(split, streams)
+        table, stream_of = self._changed[split], self._streams[self._network_of]
+        if table is None:
+            return torch.stack([self._change(t, logits, batch, split) for t in range(len(self))])
+        return _looked_up({LOGITS: table}, batch["index"][stream_of])[LOGITS]
+
+    def __len__(self) -> int:
+        """Return T."""
+        return len(self._teachers)
+
+    def _change(self, number: int, logits: Tensor, batch: PairedBatch, split: Split) -> Tensor:
+        """Return what a teacher says of a batch ``(S, B, ...)``, ``(B, C)``."""
+        teacher, own = self._teachers[number], logits[self._network_of[number]]
+        intervention = teacher.module.frozen_teacher.intervention
+        if intervention is None:
+            return own
+        return cast(Tensor, intervention(own, one_of(batch, teacher.stream), split))
+
+    def _changed_table(self, split: Split, streams: Sequence[Any]) -> Tensor | None:
+        fixed = all(stream.both_cacheable(split) for stream in streams)
+        table = self._tables[split].get(LOGITS)
+        if not fixed or table is None or table[0].numel() * 4 * len(self) > _LIMIT:
+            return None
+        parts = []
+        for batches in zip(*(stream.batches(split) for stream in streams), strict=True):
+            batch = together(move_data_to_device(batches, self._streams.device))
+            logits = self._untouched(batch, split, streams)[LOGITS]
+            parts.append(
+                torch.stack([self._change(t, logits, batch, split) for t in range(len(self))])
+            )
+        return torch.cat(parts, dim=1)
+
+    def _bind(self, streams: Sequence[Any]) -> None:
+        self._bound = True
+        seen: dict[Split, list[tuple[Tensor, Tensor]]] = {}
+
+        def rows(network: int, stream: int, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
+            if split not in seen:
+                seen[split] = list(self._seen(split, streams))
+            return ((logits[network], target[stream]) for logits, target in seen[split])
+
+        for number, teacher in enumerate(self._teachers):
+            if teacher.module.frozen_teacher.intervention is not None:
+                place = int(self._network_of[number]), teacher.stream
+                teacher.module.frozen_teacher.bind(partial(rows, *place), streams[teacher.stream])
+
+    def _seen(self, split: Split, streams: Sequence[Any]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield untouched logits ``(U, B, C)`` of the networks, and targets ``(S, B)``."""
+        for batches in zip(*(stream.batches(split) for stream in streams), strict=True):
+            batch = together(move_data_to_device(batches, self._streams.device))
+            yield self._untouched(batch, split, streams)[LOGITS], batch["target"]
 
     @torch.no_grad()
     def _run(self, inputs: Inputs) -> dict[str, Tensor]:
@@ -96,6 +171,31 @@ class TeacherStack:
 
 def _bytes_a_sample(outputs: Mapping[str, Tensor]) -> int:
     return sum(values[:, 0].numel() * values.element_size() for values in outputs.values())
+
+
+def _looked_up(table: Mapping[str, Tensor], index: Tensor) -> dict[str, Tensor]:
+    """Return rows ``(T, B, ...)`` of tables ``(T, N, ...)``."""
+    rows = torch.arange(len(index), device=index.device).unsqueeze(1)
+    return {name: values[rows, index] for name, values in table.items()}
+
+
+def _each_once(
+    members: Sequence[StackMember], key: Callable[[StackMember], Hashable]
+) -> tuple[Tensor, list[StackMember]]:
+    """Return the place of each member among those of another key, and one of each key."""
+    keys = list(map(key, members))
+    kinds = dict(zip(keys, members, strict=True))
+    places = {key: place for place, key in enumerate(kinds)}
+    return torch.tensor([places[key] for key in keys]), list(kinds.values())
+
+
+def _teacher_key(member: StackMember) -> Hashable:
+    intervention = member.module.frozen_teacher.intervention
+    return *_network_key(member), None if intervention is None else intervention.settings
+
+
+def _network_key(member: StackMember) -> tuple[Hashable, ...]:
+    return member.module.frozen_teacher.hash, member.stream, *_mask_key(member)
 
 
 def _mask_key(member: StackMember) -> tuple[str | None, bytes]:

@@ -1,0 +1,153 @@
+"""Interventions in runs: alone and stacked, with the student that one asks for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ntdh_bench.checkpoints import read_checkpoint
+from ntdh_bench.errors import UserError
+from ntdh_bench.records.identity import Place, arm, place_of
+from ntdh_bench.records.rows import to_row
+from ntdh_bench.report.pairing import Controls, scored
+from ntdh_bench.runs import Run, fit, measure
+from ntdh_bench.runs.session import quiet_lightning
+from ntdh_bench.runs.stacks import fit_stack
+
+CHANGES = (
+    [],
+    ["--model.intervention", "ShuffleNontarget", "--model.intervention.share", "0.5"],
+    ["--model.intervention", "AlignNontarget", "--model.intervention.share", "1"],
+    ["--model.intervention", "UniformNontarget", "--model.intervention.share", "1"],
+    ["--model.intervention", "ClassNontarget", "--model.intervention.share", "0.5"],
+    ["--model.intervention", "ShuffleTarget", "--model.intervention.share", "1"],
+    ["--model.intervention", "ShiftTarget", "--model.intervention.shift", "2"],
+    ["--model.intervention", "ScaleTarget", "--model.intervention.factor", "4"],
+)
+SHUFFLE, ALIGN, UNIFORM, _, SHUFFLE_TARGET, *_ = CHANGES[1:]
+WITHOUT_KD = ["--model.distiller", "null", "--model.task_weight", "1.0"]
+# What differs though runs are the same: where and when, what was there, and what is shared.
+OF_TIME = {"created", "seconds", "stack", "from_cache", "teacher", "control_environment"}
+
+
+def pairs(*words: str, seed: int = 0) -> list[str]:
+    return [
+        "--config", "configs/pairs_kd.yaml", "--trainer.max_epochs", "2",
+        *_quiet(), "--seed_everything", str(seed), *words,
+    ]  # fmt: skip
+
+
+def mnist(*words: str, seed: int = 0) -> list[str]:
+    """Inputs that are drawn anew in every epoch."""
+    return [
+        "--config", "configs/mnist_kd.yaml", "--data.source", "simulated",
+        "--data.simulated_train", "300", "--data.simulated_test", "100",
+        "--model.teacher", "independent", "--model.teacher_network.hidden", "[24,16]",
+        "--model.student_network.hidden", "[20,16]", "--model.optimizer.lr", "0.05",
+        "--trainer.max_epochs", "2", *_quiet(), "--seed_everything", str(seed), *words,
+    ]  # fmt: skip
+
+
+def _quiet() -> list[str]:
+    return [
+        "--trainer.accelerator", "cpu", "--trainer.logger", "false",
+        "--trainer.enable_progress_bar", "false",
+    ]  # fmt: skip
+
+
+def run_of(words: list[str], folder: Path) -> Run:
+    folder.mkdir(exist_ok=True, parents=True)
+    return Run.parse("fit", words, folder=folder)
+
+
+def alone(words: list[str], folder: Path) -> dict[str, Any]:
+    with quiet_lightning():
+        return fit(run_of(words, folder), record=False, share_control=True)
+
+
+def together(runs: list[list[str]], folder: Path) -> list[Any]:
+    folder.mkdir()
+    with quiet_lightning():
+        return fit_stack([run_of(words, folder / "runs") for words in runs], folder)
+
+
+@pytest.mark.parametrize("settings", [pairs, mnist])
+def test_a_stack_is_its_runs_alone(settings: Any, tmp_path: Path) -> None:
+    words = [settings(*change, seed=n % 2) for n, change in enumerate(CHANGES)]
+    words += [settings(*WITHOUT_KD, *change) for change in (*CHANGES[:3], SHUFFLE_TARGET)]
+    found = together(words, tmp_path / "stack")
+    for number, (run, stacked) in enumerate(zip(words, found, strict=True)):
+        assert isinstance(stacked, dict), stacked
+        single = alone(run, tmp_path / str(number))
+        assert stacked["config"] == single["config"]
+        for split in ("val", "test"):
+            of_both = [record["metrics"]["last"][split] for record in (stacked, single)]
+            assert of_both[0] == pytest.approx(of_both[1], rel=1e-5, abs=1e-6), number
+
+
+def test_what_is_recorded(tmp_path: Path) -> None:
+    changes = CHANGES[0], SHUFFLE, ALIGN
+    words = [pairs(*extra, *change) for extra in ([], WITHOUT_KD) for change in changes]
+    records = together(words, tmp_path / "stack")
+    rows = [
+        scored(to_row({**record, "run": str(n)}, Place("x", "p", {}, "o", "t", mask)))
+        for n, (record, mask) in enumerate(zip(records, [None, "a", "b"] * 2, strict=True))
+    ]
+    assert [row["intervention"] for row in rows] == 2 * [None, "ShuffleNontarget", "AlignNontarget"]
+    assert [row["dose"] for row in rows] == 2 * [None, 0.5, 1.0]
+    kd, shuffled, aligned = rows[:3]
+    controls = Controls(rows)
+    before = {row["intervention"]: controls.before(row) for row in rows[:3]}
+    assert before["AlignNontarget"] == pytest.approx(0, abs=1e-6)
+    assert before["ShuffleNontarget"] > before[None]  # type: ignore[operator]
+    target = [controls.before(row, "tcjsd") for row in (kd, shuffled, aligned)]
+    assert target == pytest.approx([target[0]] * 3, abs=1e-6)
+    students = {row["last_test_accuracy"] for row in rows[3:]}
+    assert len(students) == 1  # one student without KD, whatever the teacher's output
+    assert arm(records[3]["config"]) == "without_kd"
+    assert place_of(shuffled).mask_hash == "a"
+
+
+def test_the_reference_is_the_student_without_kd(tmp_path: Path) -> None:
+    run = run_of(pairs(*ALIGN), tmp_path / "align")
+    with quiet_lightning():
+        fit(run)
+        control = run_of(pairs(*WITHOUT_KD), tmp_path / "control")
+        fit(control)
+    reference = run.model.frozen_teacher.reference.state_dict()
+    trained = read_checkpoint(control.last_checkpoint)["state_dict"]
+    for name, value in reference.items():
+        assert torch.equal(trained[f"student.{name}"], value)
+
+
+@pytest.mark.parametrize("beside", [True, False], ids=["kept with the run", "from the cache"])
+def test_a_run_is_measured_with_its_intervention(beside: bool, tmp_path: Path) -> None:
+    run = run_of(pairs(*ALIGN), tmp_path / "run")
+    with quiet_lightning():
+        record = fit(run)
+        if not beside:
+            (run.folder / "teacher.ckpt").unlink()
+        config = [*pairs(*ALIGN), "--ckpt_path", str(run.last_checkpoint)]
+        found = measure(Run.parse("test", config))
+    assert found == pytest.approx(record["metrics"]["last"]["test"], abs=1e-7)
+    assert found["ncjsd"] > 0  # of the distilled student, not of the one that was aligned with
+
+
+def test_features_alone_cannot_be_intervened_on(tmp_path: Path) -> None:
+    words = pairs("--model.distiller", "FitNet", "--model.distiller.layer", "hidden2", *SHUFFLE)
+    with pytest.raises(UserError, match="the distiller compares hidden2 alone: choose a method"):
+        run_of(words, tmp_path / "run")
+
+
+def test_a_student_to_align_with_is_asked_for() -> None:
+    run = Run.parse("fit", pairs(*ALIGN))
+    with quiet_lightning():
+        run.load_data("fit")
+        teacher = run.model.frozen_teacher
+        teacher.hold(teacher.untrained())
+        batch = next(run.data.batches("train"))
+        with pytest.raises(UserError, match="AlignNontarget needs the student trained without KD"):
+            teacher.outputs(batch, "train", run.data)
