@@ -3,14 +3,14 @@
 The unit of a verdict is the data set. Within one, seeds are paired (one student, with KD and
 without), and cells, such as masks, are units of their own: what is averaged over seeds alone holds
 training noise only, and calls chance differences between cells an effect. Over data sets, effects
-differ; a random-effects mean says where they lie. Gains are in accuracy points throughout.
+differ, and each counts the same. Gains are in accuracy points throughout.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -20,7 +20,6 @@ from ntdh_bench.report.statistics import (
     Array,
     holm,
     p_at_least,
-    random_effects,
     t_cdf,
     t_quantile,
 )
@@ -32,6 +31,7 @@ LEVEL = 0.95
 MIN_SEEDS = 2
 MIN_FREEDOM = 3  # of the residuals of a regression over cells
 _DRAWS = 4999  # of a permutation test: p of 0.05 is known to within 0.006
+_COLLINEAR = 1e6  # condition of predictors that cannot be told apart
 _ROUNDING = 1e-9  # statistics this close beside their size are equal
 
 
@@ -66,12 +66,12 @@ class Effect:
 
 @dataclass(frozen=True)
 class Pooled:
-    """A random-effects mean over at least two data sets.
+    """A mean over at least two data sets, whose true effects differ.
 
     Attributes:
         value: in the unit of the effects.
-        error: standard error of ``value`` (Hartung and Knapp 2001).
-        between: standard deviation of the true effects between data sets.
+        error: standard error of ``value``, from the spread of the effects.
+        between: estimated standard deviation of the true effects between data sets.
         n: data sets; t statistics have n - 1 degrees of freedom.
     """
 
@@ -168,8 +168,12 @@ def seed_mean(values: ArrayLike, cells: int = 1) -> Effect | None:
     )
 
 
-def dose_slope(gain: ArrayLike, doses: ArrayLike) -> Effect | None:
+def dose_slope(gain: ArrayLike, doses: Sequence[float]) -> Effect | None:
     """Return the mean over seeds of the slope of the gain in the dose.
+
+    Its p are those of permuting doses within seeds, studentised by the slopes' spread over seeds:
+    exact if doses do nothing, and near it if the slope alone is 0 (doses close to each other make
+    students alike, seeds respond differently), where permuted slopes themselves would mislead.
 
     Args:
         gain: ``(..., doses, seeds)`` in points; what stands before, such as the two directions of a
@@ -181,7 +185,13 @@ def dose_slope(gain: ArrayLike, doses: ArrayLike) -> Effect | None:
     """
     y = np.asarray(gain, dtype=float)
     y = y.reshape(-1, *y.shape[-2:]).mean(axis=0)
-    return seed_mean(slopes(y, doses), len(y))
+    y = y[:, ~np.isnan(y).any(axis=0)]
+    found = seed_mean(slopes(y, doses), len(y))
+    if found is None:
+        return None
+    permuted = np.einsum("rsd,ds->rs", _dose_weights(tuple(doses), y.shape[1]), y)
+    less, greater = _tails(_ratios(permuted.mean(axis=1), permuted.std(axis=1)))
+    return replace(found, p_less=less, p_greater=greater)
 
 
 def cell_slopes(
@@ -189,14 +199,16 @@ def cell_slopes(
 ) -> list[Effect] | None:
     """Return partial regression slopes of the gain over cells, each given the other predictors.
 
-    Gains and predictors are centred within seeds, so that what all cells of a seed share, such as
-    its student without KD, cancels. Cells are the units: their p are those of permuting whole
-    cells, all seeds at once, of the residuals given the other predictors (Freedman and Lane 1983),
-    and the variance is clustered by cells and by seeds (Cameron, Gelbach and Miller 2011).
+    Cells are the units, seeds are averaged: a predictor measured on few rows, such as the teacher's
+    accuracy, is too noisy in one seed to be held constant, and what it drives would be laid to the
+    others. What all cells of a seed share, such as its student without KD, cancels; cells with
+    controls of their own must not be compared (a control good by chance lowers gain and divergence
+    at once). Their p are those of permuting the residuals given the other predictors (Freedman and
+    Lane 1983), studentised.
 
     Args:
         gain: ``(cells, seeds)`` in points.
-        predictors: ``(k, cells, seeds)``; each is divided by its standard deviation within seeds.
+        predictors: ``(k, cells, seeds)``; each counts in standard deviations over the cells.
         contrasts: ``(m, k)`` of the slopes, ``[[1, -1]]`` for "the first less the second"; if not
             given, each slope.
 
@@ -205,18 +217,17 @@ def cell_slopes(
         aside), with too few cells, or where a predictor or the gain does not vary by itself.
     """
     y, x = _complete(np.asarray(gain, dtype=float), np.asarray(predictors, dtype=float))
-    freedom = len(y) - len(x) - 1
-    if y.shape[1] < MIN_SEEDS or freedom < MIN_FREEDOM:
+    seeds, freedom = y.shape[1], len(y) - len(x) - 1
+    if seeds < MIN_SEEDS or freedom < MIN_FREEDOM:
         return None
-    y, x = y - y.mean(axis=0), x - x.mean(axis=1, keepdims=True)
-    scale = np.sqrt((x**2).mean(axis=(1, 2), keepdims=True))
-    if not scale.all() or _is_constant(y.ravel()):
+    y, x = y.mean(axis=1), x.mean(axis=2)
+    if any(_is_constant(each) for each in (y, *x)):
         return None
-    x = x / scale
-    if np.linalg.cond(x.reshape(len(x), -1)) > 1e6:
+    y, x = y - y.mean(), (x - x.mean(axis=1, keepdims=True)) / x.std(axis=1, keepdims=True)
+    if np.linalg.cond(x) > _COLLINEAR:
         return None
     wanted = np.eye(len(x)) if contrasts is None else np.asarray(contrasts, dtype=float)
-    return [_cell_slope(y, x, contrast, freedom) for contrast in wanted]
+    return [_cell_slope(y, x, contrast, seeds) for contrast in wanted]
 
 
 def average(effects: Sequence[Effect]) -> Effect:
@@ -256,37 +267,21 @@ def _complete(gain: Array, predictors: Array) -> tuple[Array, Array]:
     return gain[cells][:, seeds], predictors[:, cells][:, :, seeds]
 
 
-def _cell_slope(y: Array, x: Array, contrast: Array, freedom: int) -> Effect:
-    """Return a contrast of the slopes of ``y`` ``(n, S)`` on ``x`` ``(k, n, S)``, both centred."""
-    n, seeds = y.shape
-    flat = x.reshape(len(x), -1)
-    solve = np.linalg.pinv(flat.T)  # (k, n S)
-    beta = solve @ y.ravel()
-    weights = (contrast @ solve).reshape(n, seeds)
-    scores = weights * (y - np.tensordot(beta, x, 1))
-    by_cell = (scores.sum(axis=1) ** 2).sum() * n / freedom
-    by_seed = (scores.sum(axis=0) ** 2).sum() * seeds / (seeds - 1)
-    variance = max(by_cell, by_cell + by_seed - (scores**2).sum())
-    less, greater = _permuted_cells(y, x, contrast)
-    return Effect(float(contrast @ beta), float(variance), less, greater, seeds, n, freedom)
-
-
-def _permuted_cells(y: Array, x: Array, contrast: Array) -> tuple[float, float]:
-    """Return both one-sided p of a contrast of slopes, studentised by cells.
-
-    Permuted are the residuals of the model in which the contrast is 0 (Freedman and Lane), so that
-    a permuted slope is a sum of one entry a cell of a matrix, cells by cells.
-    """
-    n, flat = len(y), x.reshape(len(x), -1)
-    rest = np.linalg.svd(contrast[None])[2][1:] @ flat
-    residual = (y.ravel() - np.linalg.pinv(rest) @ (rest @ y.ravel())).reshape(y.shape)
-    solve = np.linalg.pinv(flat.T).reshape(x.shape)
-    weights = np.tensordot(contrast, solve, 1)
-    drawn = (np.arange(n), _permutations(n))
-    beta = np.stack([each[drawn].sum(axis=-1) for each in solve @ residual.T], axis=-1)
-    leverage = (weights * x).sum(axis=-1).T  # (n, k): what each slope takes from a cell's score
-    scores = (weights @ residual.T)[drawn] - beta @ leverage.T
-    return _tails(_ratios(beta @ contrast, np.sqrt((scores**2).sum(axis=-1))))
+def _cell_slope(y: Array, x: Array, contrast: Array, seeds: int) -> Effect:
+    """Return a contrast of the slopes of ``y`` ``(n,)`` on ``x`` ``(k, n)``, both centred."""
+    freedom = len(y) - len(x) - 1
+    solve = np.linalg.pinv(x.T)  # (k, n)
+    beta = solve @ y
+    noise = float(((y - beta @ x) ** 2).sum()) / freedom
+    variance = noise * float(((contrast @ solve) ** 2).sum())
+    # The model in which the contrast is 0, and its residuals, permuted.
+    rest = np.linalg.svd(contrast[None])[2][1:] @ x
+    permuted = (y - np.linalg.pinv(rest) @ (rest @ y))[_orders(len(y))]
+    betas = permuted @ solve.T
+    errors = np.sqrt(((permuted - betas @ x) ** 2).sum(axis=1))
+    less, greater = _tails(_ratios(betas @ contrast, errors))
+    value = float(contrast @ beta)
+    return Effect(value, variance, less, greater, seeds, len(y), freedom)
 
 
 # -- permutations --------------------------------------------------------------------------------
@@ -300,11 +295,23 @@ def _signs(n: int) -> Array:
 
 
 @lru_cache
-def _permutations(n: int) -> NDArray[np.int64]:
+def _orders(n: int) -> NDArray[np.int64]:
     """Return orders of ``n`` cells ``(R + 1, n)``, drawn at random; row 0: as they are."""
     as_they_are = np.arange(n)
     drawn = np.random.default_rng(0).permuted(np.tile(as_they_are, (_DRAWS, 1)), axis=1)
     return np.vstack([as_they_are, drawn])
+
+
+@lru_cache
+def _dose_weights(doses: tuple[float, ...], seeds: int) -> Array:
+    """Return what makes a slope of gains, doses permuted within seeds: ``(R + 1, seeds, doses)``.
+
+    Row 0: as they are.
+    """
+    centred = np.array(doses) - np.mean(doses)
+    as_they_are = np.tile(centred / (centred**2).sum(), (1, seeds, 1))
+    rows = np.tile(as_they_are, (_DRAWS, 1, 1))
+    return np.vstack([as_they_are, np.random.default_rng(0).permuted(rows, axis=2)])
 
 
 def _ratios(values: Array, errors: Array) -> Array:
@@ -330,14 +337,21 @@ def _is_constant(values: Array) -> bool:
 
 
 def pool(effects: Sequence[Effect]) -> Pooled | None:
-    """Return the random-effects mean of effects, one a data set; None with fewer than two."""
+    """Return the mean of effects, one a data set, each counting the same; None with fewer than two.
+
+    A random-effects mean after Hartung and Knapp (2001) with equal weights: Student's t over data
+    sets. Weights of inverse variance would be closer if variances were known and effects alike.
+    Here the noise of data sets differs by a factor of ten, and those near 100 % have little noise
+    because they have little to gain: intervals with weights, in simulations of the study, held the
+    mean in 88 to 93 % of cases, these in 95 %.
+    """
     if len(effects) < 2:
         return None
-    found = random_effects(
-        [effect.value for effect in effects], [effect.variance for effect in effects]
-    )
-    assert found.error is not None
-    return Pooled(found.mean, found.error, found.between, found.n)
+    values = np.array([effect.value for effect in effects])
+    spread = float(values.var(ddof=1))
+    noise = float(np.mean([effect.variance for effect in effects]))
+    between = math.sqrt(max(0.0, spread - noise))
+    return Pooled(float(values.mean()), math.sqrt(spread / values.size), between, values.size)
 
 
 # -- verdicts ------------------------------------------------------------------------------------

@@ -85,31 +85,47 @@ def test_no_slope_without_two_seeds_that_differ(gain: Array) -> None:
     assert effects.dose_slope(gain, DOSES) is None
 
 
+def test_p_of_doses_is_that_of_permuting_them_within_seeds() -> None:
+    gain, doses = normal(3, 3) + np.array([[0.0], [0.6], [1.0]]), [0.0, 0.5, 1.0]
+    orders = [np.polyfit(doses, order, 1)[0] for g in gain.T for order in itertools.permutations(g)]
+    of_seeds = np.reshape(orders, (3, 6))
+    slopes = np.array(list(itertools.product(*of_seeds)))
+    t = slopes.mean(axis=1) / slopes.std(axis=1)
+    observed = effects.slopes(gain, doses)
+    expected = np.mean(t >= observed.mean() / observed.std() - 1e-9)
+    found = some(effects.dose_slope(gain, doses))
+    assert 0.01 < expected < 0.4
+    assert found.p_greater == pytest.approx(expected, abs=MONTE_CARLO)
+
+
 # -- cells ---------------------------------------------------------------------------------------
 
 
-def test_cell_slopes_are_those_of_least_squares_with_a_level_a_seed() -> None:
+def test_cell_slopes_are_those_of_least_squares_on_means_over_seeds() -> None:
     gain, x = normal(12, 4), normal(3, 12, 4, seed=1)
-    scaled = x - x.mean(axis=1, keepdims=True)
-    scaled /= np.sqrt((scaled**2).mean(axis=(1, 2), keepdims=True))
-    levels = np.tile(np.eye(4), (12, 1))
-    design = np.column_stack([*scaled.reshape(3, -1), levels])
-    expected = np.linalg.lstsq(design, gain.ravel(), rcond=None)[0][:3]
+    y, means = gain.mean(axis=1), x.mean(axis=2)
+    scaled = (means - means.mean(axis=1, keepdims=True)) / means.std(axis=1, keepdims=True)
+    design = np.column_stack([np.ones(12), *scaled])
+    expected, left, *_ = np.linalg.lstsq(design, y, rcond=None)
+    covariance = float(left[0]) / 8 * np.linalg.inv(design.T @ design)
     found = some(effects.cell_slopes(gain, x))
-    assert [each.value for each in found] == pytest.approx(expected)
+    assert [each.value for each in found] == pytest.approx(expected[1:])
+    assert [each.variance for each in found] == pytest.approx(np.diag(covariance)[1:])
+    assert {(each.seeds, each.cells, each.freedom) for each in found} == {(4, 12, 8)}
     (difference,) = some(effects.cell_slopes(gain, x, [[1, -1, 0]]))
-    assert difference.value == pytest.approx(expected[0] - expected[1])
+    assert difference.value == pytest.approx(expected[1] - expected[2])
+    weights = np.array([0, 1, -1, 0])
+    assert difference.variance == pytest.approx(weights @ covariance @ weights)
 
 
 def test_p_of_cells_is_that_of_permuting_residuals_and_fitting_again() -> None:
     gain, x = normal(7, 3), normal(2, 7, 3, seed=1)
     gain += 0.8 * x[0] - x[1]
-    y = gain - gain.mean(axis=0)
-    x -= x.mean(axis=1, keepdims=True)
-    other = x[1].ravel()
-    residual = y - (other @ y.ravel() / (other @ other) * other).reshape(y.shape)
+    y, means = gain.mean(axis=1), x.mean(axis=2)
+    other = np.column_stack([np.ones(7), means[1]])
+    residual = y - other @ np.linalg.lstsq(other, y, rcond=None)[0]
     observed, *permuted = [
-        studentised(residual[list(order)], x) for order in itertools.permutations(range(7))
+        t_of_first(residual[list(order)], means) for order in itertools.permutations(range(7))
     ]
     expected = np.mean([t >= observed - 1e-9 for t in [observed, *permuted]])
     found = some(effects.cell_slopes(gain, x))[0]
@@ -117,23 +133,26 @@ def test_p_of_cells_is_that_of_permuting_residuals_and_fitting_again() -> None:
     assert found.p_greater == pytest.approx(expected, abs=MONTE_CARLO)
 
 
-def studentised(y: Array, x: Array) -> float:
-    """The first slope over its error clustered by cells, by the book."""
-    design = x.reshape(2, -1).T
-    beta = np.linalg.lstsq(design, y.ravel(), rcond=None)[0]
-    inverse = np.linalg.inv(design.T @ design)
-    left = (y.ravel() - design @ beta).reshape(y.shape)
-    meat = sum(np.outer(s, s) for s in (x * left).sum(axis=2).T)
-    return float(beta[0] / math.sqrt((inverse @ meat @ inverse)[0, 0]))
+def t_of_first(y: Array, x: Array) -> float:
+    design = np.column_stack([np.ones(len(y)), *x])
+    beta, left, *_ = np.linalg.lstsq(design, y, rcond=None)
+    return float(beta[1] / math.sqrt(left[0] * np.linalg.inv(design.T @ design)[1, 1]))
 
 
 def test_cells_count_once_however_many_seeds_repeat_them() -> None:
-    gain, x = normal(15, 2), normal(1, 15, 2, seed=1)
-    few = some(effects.cell_slopes(gain[:, :1] + 1e-3 * normal(15, 3), np.tile(x[..., :1], 3)))[0]
-    many = some(effects.cell_slopes(gain[:, :1] + 1e-3 * normal(15, 30), np.tile(x[..., :1], 30)))[
-        0
-    ]
-    assert many.variance == pytest.approx(few.variance, rel=0.02)
+    cells, x = normal(15), normal(1, 15, 30, seed=1)
+    x[:] = x[..., :1]
+    many = some(effects.cell_slopes(cells[:, None] + 0.01 * normal(15, 30), x))[0]
+    few = some(effects.cell_slopes(cells[:, None] + 0.01 * normal(15, 3), x[..., :3]))[0]
+    assert many.variance == pytest.approx(few.variance, rel=0.05)
+
+
+def test_what_all_cells_of_a_seed_share_cancels() -> None:
+    gain, x, control = normal(9, 4), normal(2, 9, 4, seed=1), normal(4, seed=2)
+    shared = some(effects.cell_slopes(gain - control, x - 0.1 * control))
+    alone = some(effects.cell_slopes(gain, x))
+    assert [each.value for each in shared] == pytest.approx([each.value for each in alone])
+    assert [each.p_less for each in shared] == [each.p_less for each in alone]
 
 
 def test_cells_without_a_run_are_left_out_before_seeds_that_lack_one() -> None:
