@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from torch import Tensor
 
-from ntdh_bench.batch import Inputs, Split
+from ntdh_bench.batch import Inputs, PairedBatch, Split
 from ntdh_bench.datamodules.paired import PairedDataModule
 from ntdh_bench.distillers import Distiller
 from ntdh_bench.divergence import Comparison
+from ntdh_bench.interventions import (
+    AlignNontarget,
+    ClassNontarget,
+    Intervention,
+    ScaleTarget,
+    ShiftTarget,
+    ShuffleNontarget,
+    ShuffleTarget,
+    Source,
+    UniformNontarget,
+)
 from ntdh_bench.masks import SampleMask
 from ntdh_bench.masks.base import Removes
 from ntdh_bench.masks.saliency import FeatureSaliency
@@ -24,6 +35,10 @@ from tests.typed import some
 pytestmark = needs_gpu
 METHODS = methods("hidden2")
 ROWS, WIDTH = 64, 6
+INTERVENTIONS = (
+    *(kind(0.5) for kind in (ShuffleNontarget, AlignNontarget, UniformNontarget, ClassNontarget)),
+    ShuffleTarget(0.5), ShiftTarget(2.0), ScaleTarget(4.0),
+)  # fmt: skip
 
 
 def values(seed: int, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -125,3 +140,22 @@ def test_saliency(layer: str) -> None:
     there = algorithm.compute(*(net.to(GPU) for net in pair), data.batches("train"))
     assert some(there).unmasked == pytest.approx(here.unmasked, rel=1e-5)
     torch.testing.assert_close(there.values, here.values, rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("intervention", INTERVENTIONS, ids=lambda i: type(i).__name__)
+def test_interventions_choose_the_same_there(intervention: Intervention) -> None:
+    logits, target = values(0, ROWS, WIDTH), torch.arange(ROWS) % WIDTH
+    found = []
+    for device in (torch.device("cpu"), GPU):
+        there, labels = logits.to(device), target.to(device)
+
+        def rows(
+            split: Split, there: Tensor = there, labels: Tensor = labels
+        ) -> Iterator[tuple[Tensor, Tensor]]:
+            yield there, labels
+
+        intervention.bind(Source(0, 255, rows, torch.nn.Identity()))
+        index = torch.arange(ROWS, device=device)
+        batch = PairedBatch(teacher=there, student=there.roll(1, 0), target=labels, index=index)
+        found.append(intervention(there, batch, "train").cpu())
+    torch.testing.assert_close(*found, rtol=0, atol=1e-5)

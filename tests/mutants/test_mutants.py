@@ -67,6 +67,8 @@ MUTUAL, MUTUAL_TESTS = (
     "ntdh_bench/distillers/mutual.py",
     "tests/ntdh_bench/distillers/test_mutual.py",
 )
+NONTARGET, TARGET = "ntdh_bench/interventions/nontarget.py", "ntdh_bench/interventions/target.py"
+I_TESTS = "tests/ntdh_bench/interventions/test_interventions.py"
 TAU_TESTS = "tests/ntdh_bench/test_rank_correlation.py"
 SAMPLE_TESTS = "tests/ntdh_bench/masks/test_sample_mask.py"
 MODULE, M_TESTS = "models/distillation.py", "tests/models/test_distillation.py"
@@ -101,6 +103,32 @@ RANKS, RANK_TESTS = "ntdh_bench/report/ranks.py", "tests/ntdh_bench/report/test_
 OVERVIEW, OVER_TESTS = "ntdh_bench/report/overview.py", "tests/ntdh_bench/report/test_overview.py"
 
 MUTANTS = (
+    # -- interventions
+    Mutant("shuffled with the target", "ntdh_bench/interventions/functional.py",
+           "return columns + (columns >= target[:, None])",
+           "return columns + (columns > target[:, None])", I_TESTS),
+    Mutant("uniform over all classes", NONTARGET,
+           "-math.log(others))", "-math.log(others + 1))", I_TESTS),
+    Mutant("class means of log-probabilities", NONTARGET,
+           "shares = nontarget_log_probs(logits.movedim(1, -1)[counted], labels).double().exp()",
+           "shares = -nontarget_log_probs(logits.movedim(1, -1)[counted], labels).double()",
+           I_TESTS),
+    Mutant("a lead may change its sign", TARGET,
+           "shift = torch.copysign(sizes, lead) - lead", "shift = sizes - lead", I_TESTS),
+    Mutant("leads exchanged between right and wrong", TARGET,
+           "for group in (leads > 0, leads <= 0):", "for group in (leads > -torch.inf,):", I_TESTS),
+    Mutant("drawn by batch position", "ntdh_bench/interventions/base.py",
+           'name, 0, batch["index"], (*spatial, width))',
+           'name, 0, torch.arange(len(batch["index"])), (*spatial, width))', I_TESTS),
+    Mutant("all splits drawn alike", "ntdh_bench/interventions/base.py",
+           'f"{type(self).__name__}:{purpose}:{split}"', 'f"{type(self).__name__}:{purpose}"',
+           I_TESTS),
+    Mutant("a stack takes another stream's reference rows", "ntdh_bench/stacks/teachers.py",
+           "one_of(batch, teacher.stream)", "one_of(batch, 0)",
+           "tests/ntdh_bench/runs/test_interventions.py"),
+    Mutant("the control's teacher is untouched", "ntdh_bench/records/identity.py",
+           "between = [mask, intervention] if intervention else mask", "between = mask",
+           "tests/ntdh_bench/records/test_cells.py"),
     # -- divergences
     Mutant("target's column kept", DIVERGENCE,
            "columns + (columns >= target[..., None])", "columns + (columns > target[..., None])",
@@ -391,8 +419,8 @@ MUTANTS = (
     Mutant("Bonferroni for Holm", STATISTICS,
            "(len(ps) - rank) * ps[index]", "len(ps) * ps[index]", STAT_TESTS),
     Mutant("p of the other side", STATISTICS,
-           "return _t_cdf(-float(x.mean()) / error, x.size - 1)",
-           "return _t_cdf(float(x.mean()) / error, x.size - 1)", STAT_TESTS),
+           "return t_cdf(-float(x.mean()) / error, x.size - 1)",
+           "return t_cdf(float(x.mean()) / error, x.size - 1)", STAT_TESTS),
     Mutant("all parts as if one would do", STATISTICS,
            "sorted(ps)[count - 1]", "sorted(ps)[0]", STAT_TESTS),
     Mutant("support where the hypothesis says the opposite", HYPOTHESIS,
@@ -432,9 +460,9 @@ MUTANTS = (
     # -- records
     Mutant("ranges are not checked", f"{RECORDS}columns.py",
            "if not low - _ROUNDING <= value <= high + _ROUNDING:", "if False:", REC_TESTS),
-    Mutant("lambda in the wrong column", f"{RECORDS}rows.py",
-           'model.get("task_weight") if lam is None else 1 - lam',
-           'model.get("task_weight") if lam is None else lam', REC_TESTS),
+    Mutant("lambda in the wrong column", f"{RECORDS}identity.py",
+           'arguments.get("task_weight") if lam is None else 1 - lam',
+           'arguments.get("task_weight") if lam is None else lam', REC_TESTS),
     Mutant("the record of another run", f"{RECORDS}files.py",
            'if record.get("run") != run:', "if False:", REC_TESTS),
     # -- paired sets

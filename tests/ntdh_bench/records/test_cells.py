@@ -124,6 +124,7 @@ def test_a_run_has_hashes_of_its_objective_pair_and_mask(tmp_path: Path) -> None
         "lr": {"model.init_args.lr": 2}, "epochs": {"trainer.max_epochs": 3},
         "gap": {"data.init_args.gap": 1.0}, "teacher": {"model.init_args.teacher": "independent"},
         "mask": {"mask": {"class_path": "Mask"}},
+        "change": {"model.init_args.intervention": {"class_path": "I", "init_args": {"share": 1}}},
     }  # fmt: skip
     grids = [{"overrides": overrides, "axes": {"which": which}}]
     spec = tmp_path / "own.yaml"
@@ -144,6 +145,7 @@ def test_a_run_has_hashes_of_its_objective_pair_and_mask(tmp_path: Path) -> None
     }  # fmt: skip
     assert changed == {
         "temperature": "o", "lr": "o", "epochs": "o", "gap": "p", "teacher": "p", "mask": "m",
+        "change": "m",
     }  # fmt: skip
 
 
