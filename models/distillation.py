@@ -56,7 +56,8 @@ class DistillationModule(TrainableModule):
     (``completion_iou``, ``..._precision``, ``..._recall``).
 
     Args:
-        teacher_network: builds the teacher, on the teacher's modality.
+        teacher_network: builds the teacher, on the teacher's modality; ``None``: a network like the
+            student's, where the data give the teacher the student's inputs (``unimodal``).
         student_network: builds the student, on the student's modality.
         num_classes: C, linked to the data by the command line.
         distiller: the KD objective; ``None`` trains the student without KD: a control, at task
@@ -92,7 +93,7 @@ class DistillationModule(TrainableModule):
 
     def __init__(
         self,
-        teacher_network: NetworkCallable,
+        teacher_network: NetworkCallable | None,
         student_network: NetworkCallable,
         num_classes: int,
         distiller: Distiller | None = None,
@@ -120,6 +121,7 @@ class DistillationModule(TrainableModule):
             _check_control(self.task_weight)
         elif intervention is not None:
             check_distiller(distiller.teacher_layers)
+        teacher_network = teacher_network or student_network
         check_at_least("model.teacher_epochs", teacher_epochs, 1)
         _check_dist(teacher, teacher_dist_weight, teacher_dist)
         self.teacher_dist_weight: float = teacher_dist_weight

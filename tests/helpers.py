@@ -272,7 +272,7 @@ _SMALL: dict[str, dict[str, Any]] = {
 def small_and_simulated(config: Mapping[str, Any]) -> list[str]:
     """Flags that let a config run in seconds, without files."""
     parts = {f"model.{name}": part for name, part in config["model"]["init_args"].items()}
-    networks = {flag: part for flag, part in parts.items() if flag.endswith("network")}
+    networks = {flag: part for flag, part in parts.items() if flag.endswith("network") and part}
     return [
         word
         for flag, part in {"data": config["data"], **networks}.items()

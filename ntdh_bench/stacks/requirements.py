@@ -94,7 +94,8 @@ def is_among(part: Any, classes: tuple[str, ...]) -> bool:
 def networks_of(arguments: Config) -> tuple[list[Any], list[Any]]:
     """Return the fusions in a model's arguments, and the networks of one modality."""
     fusions, networks = [], []
-    for network in (arguments.get("teacher_network"), arguments.get("student_network")):
+    student = arguments.get("student_network")
+    for network in (arguments.get("teacher_network") or student, student):
         if is_among(network, FUSIONS):
             fusions.append(network)
             networks += [arguments_of(network).get(name) for name in ("teacher", "student")]
@@ -102,7 +103,7 @@ def networks_of(arguments: Config) -> tuple[list[Any], list[Any]]:
             networks.append(network)
     if arguments.get("teacher_fusion") is not None:
         fusions.append(arguments["teacher_fusion"])
-        networks.append(arguments.get("student_network"))
+        networks.append(student)
     return fusions, networks
 
 

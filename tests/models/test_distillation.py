@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ from ntdh_bench.distillers.functional import kd
 from ntdh_bench.errors import UserError
 from ntdh_bench.layers import FeatureTap
 from ntdh_bench.masks import FeatureMask, SampleMask
-from ntdh_bench.models import DistillationModule, TeacherModule
+from ntdh_bench.models import DistillationModule, MLPClassifier, TeacherModule
 from tests.fake_gpu import GPU, fake_gpu, moved, moved_batch
 from tests.helpers import (
+    CLASSES,
+    FEATURES,
     attached,
     distillation,
     equal,
@@ -395,3 +398,17 @@ def test_a_distiller_of_a_user(teacher: Path, data: SyntheticDataModule, tmp_pat
 
     module = distillation(teacher, Mean(layer="logits"))
     quiet_trainer(tmp_path).fit(module, datamodule=data)
+
+
+def test_no_network_of_its_own_makes_a_teacher_like_the_student(tmp_path: Path) -> None:
+    """With `unimodal` data: as a teacher that names the student's network, weights of its own."""
+    data = small_data(unimodal=True)
+    wide = partial(MLPClassifier, FEATURES, [9, 7], CLASSES)
+    module = DistillationModule(None, wide, CLASSES, optimizer=optimizer, distiller=KD())
+    named = DistillationModule(wide, wide, CLASSES, optimizer=optimizer, distiller=KD())
+    trained = [each.teacher_module("independent") for each in (module, named)]
+    assert equal(weights(trained[0]), weights(trained[1]))
+    module.frozen_teacher.hold(module.frozen_teacher.untrained())
+    quiet_trainer(tmp_path).fit(module, datamodule=data)
+    assert module.parameter_counts()["teacher"] == module.parameter_counts()["student"]
+    assert not equal(weights(module.frozen_teacher.network), weights(module.student))

@@ -106,6 +106,17 @@ def test_members_may_differ_in(changes: dict[str, Any]) -> None:
     assert sizes(make_plan(runs_of([one, other]), "auto", CPU._replace(jobs=1))) == [2]
 
 
+def test_a_teacher_like_the_student_goes_by_the_students_network() -> None:
+    none, wide = config(model__init_args__teacher_network=None), network(2000, 2000)
+    assert why_alone(none) is None
+    assert member_bytes(none) == member_bytes(config())
+    assert not fills_a_core(none)
+    none["model"]["init_args"]["student_network"] = wide
+    assert fills_a_core(none)
+    none["model"]["init_args"]["student_network"] = {"class_path": "DDRNet"}
+    assert why_alone(none) == "DDRNet has no stacked form"
+
+
 @pytest.mark.parametrize(
     "changes",
     [
