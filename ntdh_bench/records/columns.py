@@ -42,13 +42,14 @@ HEAD: dict[str, type] = {
 }  # fmt: skip
 #: Those after the metrics.
 TAIL: dict[str, type] = {
-    "seconds": float, "stack": int, "device": str, "threads": int, "git_commit": str,
-    "ntdh_bench": str, "python": str, "torch": str, "lightning": str, "torchmetrics": str,
-    "numpy": str, "scikit_learn": str,
+    "late_gain": float, "seconds": float, "stack": int, "device": str, "threads": int,
+    "git_commit": str, "ntdh_bench": str, "python": str, "torch": str, "lightning": str,
+    "torchmetrics": str, "numpy": str, "scikit_learn": str,
 }  # fmt: skip
 #: Those that came later within a schema: files of it may lack them.
 LATER = (
     "stack", "teacher_inputs", "teacher_dist", "teacher_dist_weight", "intervention", "dose",
+    "late_gain",
 )  # fmt: skip
 _KNOWN = [f"{when}_{split}_{name}" for when in CHECKPOINTS for split in SPLITS for name in METRICS]
 #: The columns that every row has.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from ntdh_bench.records.columns import (
@@ -18,6 +19,9 @@ from ntdh_bench.records.columns import (
 )
 from ntdh_bench.records.csvs import Collected, Line, read_csv
 
+#: Points that a score may gain over the last fifth of the epochs, if training is at its end.
+MAX_LATE_GAIN = 0.5
+_WINDOW = 0.1  # of the epochs
 COLUMNS: dict[str, dict[str, type]] = {
     "curves": {"run": str, "epoch": int, "metric": str, "value": float},
     "maps": {"run": str, "removes": str, "y": int, "x": int, "value": float},
@@ -74,6 +78,23 @@ def detail_rows(record: Mapping[str, Any], kind: str) -> list[Row]:
             f"the {kind} of run {cut(record.get('run'))} are not as they were written: "
             f"{told(error)}"
         ) from None
+
+
+def late_gain(curve: Sequence[float]) -> float | None:
+    """Return what a score gains over the last fifth of the epochs, as it is measured.
+
+    The mean over the last epochs minus that over those before the last fifth: a tenth of the epochs
+    each, but at least two, as one epoch's score is noise of the size that is looked for, and never
+    epochs of both parts. None with fewer than five epochs, of which a fifth is less than one.
+
+    Args:
+        curve: the score after every epoch.
+    """
+    late = len(curve) // 5
+    if late == 0:
+        return None
+    width = min(max(2, round(_WINDOW * len(curve))), late)
+    return fmean(curve[-width:]) - fmean(curve[-late - width : -late])
 
 
 def _curve_rows(curves: Mapping[str, Any]) -> Iterator[Row]:

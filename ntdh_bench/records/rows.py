@@ -35,7 +35,9 @@ _OF_MODEL = (
     "modality",
 )  # fmt: skip
 # Columns in which any two runs differ.
-_OF_THE_RUN = ("run", "config_hash", "created", "seconds", "stack", "teacher_hash")
+_OF_THE_RUN = (
+    "run", "config_hash", "created", "late_gain", "seconds", "stack", "teacher_hash",
+)  # fmt: skip
 
 
 def to_row(record: Mapping[str, Any], place: Place) -> Row:
@@ -50,6 +52,8 @@ def to_row(record: Mapping[str, Any], place: Place) -> Row:
         values |= {"method": record.get("method") or values["method"], "cell": dict(place.cell)}
         named = record.get("measure") if measured else None  # Algorithm 1 alone measures nothing
         values["measure"] = named or older.measure(measured)
+        curves = record.get("curves") or {}
+        values["late_gain"] = details.late_gain(curves.get(values["measure"]) or [])
         parameters, environment = record["parameters"], record["environment"]
         values |= {f"{name}_parameters": count for name, count in parameters.items()}
         values |= {name.replace("-", "_"): v for name, v in environment["versions"].items()}

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from ntdh_bench.records.columns import Row, by_key
+from ntdh_bench.records.details import MAX_LATE_GAIN
 from ntdh_bench.report.statistics import p_greater
 
 CAPACITY = 0.05  # as a share of the smaller network
 STRENGTH = 3.0  # points
 TEACHER = 3.0  # points
-LATE_GAIN = 0.5  # points over the last fifth of the epochs
 LEVEL = 0.05
 
 # Rows of one setting of data and teacher, seeds aside.
@@ -114,7 +114,7 @@ def converged(rows: Iterable[Row]) -> Gate:
     means = [100 * mean for mean in _means(gains)]
     if not means:
         return Gate("converged", None)
-    return Gate("converged", max(means) < LATE_GAIN, f"{max(means):+.2f} points late")
+    return Gate("converged", max(means) < MAX_LATE_GAIN, f"{max(means):+.2f} points late")
 
 
 def manipulation(changes: Sequence[float]) -> Gate:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ntdh_bench.batch import PairedData
+from ntdh_bench.records.details import MAX_LATE_GAIN, late_gain
 from ntdh_bench.records.files import find_controls
 from ntdh_bench.records.identity import task_weight, threads
 from ntdh_bench.runs.run import Run
@@ -83,6 +84,7 @@ def print_fit(run: Run, record: dict[str, Any], recorded: bool = True) -> None:
                 f"{threads(record)}, without KD {', '.join(map(str, without))}: part of "
                 "the gain may be rounding, as bits repeat on equal threads only"
             )
+    notes |= _training_notes(record["curves"].get(run.data.metric, []))
     student = f"student of {record['method']}" if record["method"] else _STUDENT[record["arm"]]
     rows[f"{student}, last epoch"] = last["test"]
     if best:
@@ -91,6 +93,15 @@ def print_fit(run: Run, record: dict[str, Any], recorded: bool = True) -> None:
         values = ", ".join(f"{name} {100 * iou:.1f}" for name, iou in per_class.items())
         notes = {"IoU %": f"{values} (last epoch)", **notes}
     print_summary(f"{record['dataset']}, test set, seed {record['seed']}", rows, notes)
+
+
+def _training_notes(curve: Sequence[float]) -> dict[str, str]:
+    """Say so where the score on validation data still rises at the end of training."""
+    late = late_gain(curve)
+    if late is None or 100 * late < MAX_LATE_GAIN:
+        return {}
+    rise = f"still rising by {100 * late:.1f} points over the last fifth of the epochs"
+    return {"training": f"{rise}: not converged"}
 
 
 def _controls(run: Run) -> dict[str, dict[str, Any] | None]:

@@ -142,6 +142,22 @@ def test_the_summary_shows_the_student_of_the_same_task_weight(
     assert f"{100 * equal['metrics']['last']['test']['accuracy']:.2f}" in line
 
 
+def test_the_summary_says_that_a_student_is_still_learning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for epochs, steps in (("5", "5"), ("6", "100")):
+        short = ("--trainer.max_epochs", epochs, "--data.steps_per_epoch", steps)
+        alone = fit(tmp_path, *short, "--config", "configs/overlays/without_kd.yaml")
+        curve = record_of(alone)["curves"]["accuracy"]
+        shown = " ".join(capsys.readouterr().out.split())
+        if epochs == "5":
+            rise = 100 * (curve[-1] - curve[-2])
+            assert rise > 0.5
+            assert f"still rising by {rise:.1f} points over the last fifth" in shown
+        else:
+            assert "still rising" not in shown
+
+
 def test_a_teacher_retrained_on_kept_inputs(tmp_path: Path) -> None:
     plain = fit(tmp_path)
     retrained = fit(tmp_path, "--mask.retrain", "true")

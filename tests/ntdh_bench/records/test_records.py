@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -266,6 +267,35 @@ def test_a_file_without_the_column_of_stacks_is_of_this_schema(tmp_path: Path) -
     stacked = to_row(record("b", stack=40), Place("fig8", "short", {"ratio": "0.5"}))
     write_rows(path, [*rows, stacked])
     assert [row["stack"] for row in read_rows(path).rows] == [None, 40]
+
+
+def test_the_late_gain_is_that_of_the_score_over_the_last_fifth() -> None:
+    def gain(curve: list[float]) -> float | None:
+        curves = {"accuracy": curve, "ncjsd": [0.0] * 50}
+        value = to_row(record(curves=curves), Place("fig8", "short"))["late_gain"]
+        return None if value is None else float(value)
+
+    rising = [epoch / 100 for epoch in range(50)]
+    assert gain(rising) == pytest.approx(0.10)  # a point an epoch, ten epochs
+    assert gain([*rising[:40], *[0.39] * 10]) == pytest.approx(0.02)
+    noisy = [0.5 + 0.01 * (-1) ** epoch for epoch in range(10)]
+    assert gain(noisy) == pytest.approx(0.0)
+    assert gain([0.0, 0.0, 0.0, 0.25, 0.5]) == pytest.approx(0.25)  # no epoch is of both parts
+    assert gain([0.1, 0.2, 0.3, 0.4]) is None
+    assert gain([]) is None
+    with pytest.raises(RecordError, match="record of run abc is not as it was written"):
+        gain([0.1, 0.2, 0.3, 0.4, math.nan])
+
+
+def test_a_csv_from_before_the_late_gain_is_read(tmp_path: Path) -> None:
+    row = to_row(record(), Place("fig8", "short", {"ratio": "0.25"}))
+    write_rows(tmp_path / "fig8.csv", [row])
+    lines = [line.split(",") for line in (tmp_path / "fig8.csv").read_text().splitlines()]
+    place = lines[0].index("late_gain")
+    for line in lines:
+        del line[place]
+    (tmp_path / "fig8.csv").write_text("".join(f"{','.join(line)}\n" for line in lines))
+    assert read_rows(tmp_path / "fig8.csv") == ([row], [])
 
 
 def test_the_threads_are_those_that_trained_the_student() -> None:
