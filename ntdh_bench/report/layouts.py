@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from ntdh_bench.records.columns import Row, by_key, own_metrics
 from ntdh_bench.report.cells import Axis, Where, headings, one_run, select, value_of, varying
+from ntdh_bench.report.gains import GAINS, lacks_equal_task, remarks, shown_gains
 from ntdh_bench.report.statistics import Estimate, mean_ci
 from ntdh_bench.report.tables import (
     MILLIONS,
@@ -37,6 +38,7 @@ _NAMES = {
     "least_divergent": "F, least divergent",
     "kd": "KD",
     "without_kd": "w/o KD",
+    "equal_task": "equal task",
     "single": "alone",
     "miou": "mIoU",
 }
@@ -62,7 +64,9 @@ QUANTITIES = {
     "last_test_tckl_binary": Quantity("TCKL", NATS),
     "last_test_nckl": Quantity("NCKL", NATS),
     "gain": Quantity("gain over w/o KD", POINTS),
+    "gain_over_equal_task": Quantity("gain over equal task", POINTS),
     "gain_over_matched": Quantity("gain over matched", POINTS),
+    "late_gain": Quantity("late gain", POINTS),
     "ncjsd_before": Quantity("NCJSD before", NATS),
     "tcjsd_before": Quantity("TCJSD before", NATS),
     "kl_bound": Quantity("TCKL + NCKL", NATS),
@@ -336,7 +340,9 @@ def _grouped_table(
     columns: Sequence[str],
 ) -> Table:
     rows = [row for group in groups.values() for row in group]
-    there = [column for column in columns if any(row.get(column) is not None for row in rows)]
+    gains = shown_gains(rows)
+    measured = {column for row in rows for column in columns if row.get(column) is not None}
+    there = [c for c in columns if (c in gains if c in GAINS else c in measured)]
     lines = [
         Line(
             tuple(_label(name, value) for name, value in zip(names, found, strict=True)),
@@ -345,11 +351,14 @@ def _grouped_table(
         for found, group in groups.items()
     ]
     score, short = score_name(rows), headings(names)
-    heads = tuple(Column(_with_unit(quantity(column), score)) for column in there)
+    shown = [quantity(column) for column in there]
+    named = [q._replace(name=gains.get(c, q.name)) for c, q in zip(there, shown, strict=True)]
+    heads = tuple(Column(_with_unit(quantity, score)) for quantity in named)
+    remark = remarks(rows) if gains.keys() & set(there) else ""
     keys = tuple(
         short[name] if isinstance(name, Axis) else _KEYS.get(name, short[name]) for name in names
     )
-    return Table(title, keys, heads, tuple(lines), sortable=True)
+    return Table(title, keys, heads, tuple(lines), sortable=True, remark=remark)
 
 
 def cell_panels(rows: Sequence[Row]) -> tuple[PanelSpec, ...]:
@@ -412,7 +421,8 @@ def _cell_panel(
 def _cell_or_none(rows: Sequence[Row], column: str) -> Cell | None:
     """Return the cell of some rows; None where the column says nothing about them."""
     found = table_cell(rows, column)
-    return found if found.estimate else None
+    lacking = column == "gain_over_equal_task" and any(map(lacks_equal_task, rows))
+    return found if found.estimate or lacking else None
 
 
 def _with_unit(quantity: Quantity, score: str) -> str:

@@ -10,6 +10,7 @@ from ntdh_bench.experiments import TRIAL
 from ntdh_bench.records.columns import Row, by_key
 from ntdh_bench.report.cells import value_of, varying
 from ntdh_bench.report.figures import draw_ranks
+from ntdh_bench.report.gains import remarks, shown_gains
 from ntdh_bench.report.layouts import estimate, quantity, score_name, shown
 from ntdh_bench.report.ranks import (
     FEWEST_METHODS,
@@ -23,7 +24,6 @@ from ntdh_bench.report.statistics import Estimate, holm, mean_ci
 from ntdh_bench.report.tables import RATIO, Cell, Column, Line, Table, Unit, mark_best
 
 _SCORE = "last_test_score"
-_GAINS = ("gain", "gain_over_matched")
 _P = Unit("", digits=3)
 
 
@@ -68,17 +68,21 @@ def overview(rows: Sequence[Row], name: str) -> Overview | None:
     Raises:
         MixedRuns: a seed has several runs in one cell.
     """
-    grid = _grid([row for row in rows if row["protocol"] != TRIAL])
+    tested = [row for row in rows if row["protocol"] != TRIAL]
+    grid, gains = _grid(tested), shown_gains(tested)
     if grid is None:
         return None
-    tables = [mark_best(_by_protocol(grid, _SCORE))]
-    tables += [table for column in _GAINS if (table := _by_protocol(grid, column)).lines]
+    score = mark_best(_by_protocol(grid, _SCORE, quantity(_SCORE).name))
+    by_gain = [_by_protocol(grid, column, name) for column, name in gains.items()]
+    tables = [score, *(table for table in by_gain if table.lines)]
     methods, sets, left_out = _block(grid)
+    said = tuple(filter(None, (left_out, remarks(tested))))
     if len(sets) < 2 or len(methods) < 2:
-        return Overview(tables, [], (left_out,) if left_out else ())
+        return Overview(tables, [], said)
     ranking = rank({name: _scores(grid, methods, name) for name in sets})
-    notes = (_compared(ranking), *([left_out] if left_out else []), *_tested(ranking))
-    return Overview([*tables, _over_sets(grid, ranking)], [draw_ranks(ranking, name)], notes)
+    notes = (_compared(ranking), *said, *_tested(ranking))
+    tables.append(_over_sets(grid, ranking, gains))
+    return Overview(tables, [draw_ranks(ranking, name)], notes)
 
 
 def _grid(rows: Sequence[Row]) -> _Grid | None:
@@ -149,14 +153,14 @@ def _scores(grid: _Grid, methods: Sequence[str], name: str) -> dict[str, float]:
 # -- tables --------------------------------------------------------------------------------------
 
 
-def _by_protocol(grid: _Grid, column: str) -> Table:
+def _by_protocol(grid: _Grid, column: str, name: str) -> Table:
     """Return a line a method and a column a protocol, those that have a number."""
     found = {
         method: {protocol: e for protocol, rows in own.items() if (e := estimate(rows, column))}
         for method, own in grid.rows.items()
     }
     there = [p for own in grid.sets.values() for p in own if any(p in e for e in found.values())]
-    name, unit = quantity(column)
+    unit = quantity(column).unit
     lines = [
         Line((method,), tuple(Cell(own[p], unit) if p in own else None for p in there))
         for method, own in found.items()
@@ -168,13 +172,13 @@ def _by_protocol(grid: _Grid, column: str) -> Table:
     return Table(title, (grid.axis,), tuple(map(Column, there)), tuple(lines), sortable=True)
 
 
-def _over_sets(grid: _Grid, ranking: Ranking) -> Table:
+def _over_sets(grid: _Grid, ranking: Ranking, shown_as: Mapping[str, str]) -> Table:
     """Return a line a method, best first: its mean rank, and its mean gains over data sets."""
     columns, found = [Column("mean rank")], [_mean_ranks(ranking)]
-    for column in _GAINS:
+    for column, name in shown_as.items():
         gains = {method: _gains(grid, method, ranking.sets, column) for method in ranking.methods}
         if any(gains.values()):
-            name, unit = quantity(column)
+            unit = quantity(column).unit
             columns.append(Column(unit.symbol, name))
             found.append({m: Cell(mean_ci(g), unit) if g else None for m, g in gains.items()})
             if p := _p_values(gains):

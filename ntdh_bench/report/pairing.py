@@ -53,7 +53,7 @@ def _is_beside(row: Row, control: Row) -> bool:
     return len(differing) == 1 and differing[0] in cell and differing[0] in other
 
 
-def _weight(row: Row, over: str) -> float:
+def control_weight(row: Row, over: str) -> float:
     """Return the task weight of a run's control."""
     if over == "without_kd":
         return 1.0
@@ -103,7 +103,7 @@ class Controls:
         Returns:
             None if it was not run, or cannot be: with a task weight of 0 nothing is trained.
         """
-        weight = _weight(row, over)
+        weight = control_weight(row, over)
         same = self._by_student.get(_key(row, _STUDENT), [])
         place = self._by_place.get(_key(row, _PLACE), [])
         beside = [control for control in place if _is_beside(row, control)]

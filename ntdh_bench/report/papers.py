@@ -29,8 +29,8 @@ Values: TypeAlias = Callable[[Sequence[Row]], BySeed]
 
 #: What tables of whole experiments show.
 SHOWN = (
-    "last_test_score", "gain", "gain_over_matched", "last_test_teacher_score", "last_test_ncjsd",
-    "last_test_tcjsd", "ncjsd_before",
+    "last_test_score", "gain", "gain_over_equal_task", "gain_over_matched",
+    "last_test_teacher_score", "last_test_ncjsd", "last_test_tcjsd", "ncjsd_before", "late_gain",
 )  # fmt: skip
 
 

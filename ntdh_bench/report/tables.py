@@ -99,7 +99,7 @@ class Line(NamedTuple):
 class Table:
     """A table: ``keys`` name the label columns, ``columns`` the columns of numbers.
 
-    ``of`` says what means are over.
+    ``of`` says what means are over, ``remark`` what else a reader must know: sentences.
     """
 
     title: str
@@ -108,6 +108,7 @@ class Table:
     lines: tuple[Line, ...]
     sortable: bool = False
     of: Literal["seeds", "data sets"] = "seeds"
+    remark: str = ""
 
     @property
     def cells(self) -> list[Cell]:
@@ -122,7 +123,7 @@ class Table:
 
     @property
     def note(self) -> str:
-        """What the entries mean, a sentence."""
+        """What the entries mean, and the remark: sentences."""
         parts = []
         if any(cell.estimate for cell in self.cells):
             over = f"{self.seeds} {self.of}" if self.seeds else f"{self.of}, {_HOW_MANY}"
@@ -133,7 +134,8 @@ class Table:
         if any(cell.paper is not None for cell in self.cells):
             parts.append("[ ]: the paper's number")
         text = "; ".join(parts)
-        return f"{text[0].upper()}{text[1:]}." if text else ""
+        meaning = f"{text[0].upper()}{text[1:]}." if text else ""
+        return " ".join(filter(None, (meaning, self.remark)))
 
     def brackets(self, cell: Cell) -> str:
         """Return the number of seeds, say, where it is not the same everywhere."""
