@@ -82,17 +82,19 @@ def _padded(table: Iterator[list[str]]) -> Iterator[str]:
 
 
 def _known(plan: Plan, expected: Expected, jobs: int) -> str:
-    seconds, word, runs, unknown = expected
+    seconds, runs, unknown = expected
     if not runs:
         return ""
     part = f" for {runs} of them" if unknown else ""
     return (
-        f": {word} {duration(seconds / min(jobs, len(plan.jobs)))}{part}, at "
+        f": about {duration(seconds / min(jobs, len(plan.jobs)))}{part}, at "
         f"{duration(seconds / runs)} a run and {jobs} at once"
     )
 
 
 def _unknown(expected: Expected) -> str:
+    """Say of how many runs nothing tells, which is all of them at first."""
     if not expected.unknown:
         return ""
-    return f"; time unknown: no run of protocol {', '.join(expected.unknown)} is finished"
+    count = f"{expected.unknown} of {expected.runs + expected.unknown} runs"
+    return f"; no basis for {count}: none like them is finished"

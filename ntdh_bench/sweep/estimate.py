@@ -1,12 +1,17 @@
-"""How long runs will take, going by those of their protocol that are finished."""
+"""How long runs will take, going by finished ones that are like them."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from ntdh_bench.cache import digest
 from ntdh_bench.experiments import Run
+from ntdh_bench.run_hash import PINNED
+
+# What no run takes longer for: which numbers are drawn, and in what state files were.
+_OF_NO_TIME = {"seed_everything", "seed", "draw", *PINNED}
 
 
 class Timing(NamedTuple):
@@ -22,29 +27,27 @@ class Timing(NamedTuple):
 
 
 class Expected(NamedTuple):
-    """What runs take one after the other: ``about``, ``at most`` or ``at least`` the seconds.
+    """What runs take one after the other.
 
     Attributes:
         seconds: of the runs of which something tells.
-        word: how near that is.
         runs: how many these are.
-        unknown: protocols of the others: no run of them is finished.
+        unknown: how many others there are: no run like them is finished.
     """
 
     seconds: float
-    word: str = "about"
-    runs: int = 0
-    unknown: tuple[str, ...] = ()
+    runs: int
+    unknown: int
 
 
 def expected_seconds(
     todo: Iterable[tuple[Run, bool]], finished: Iterable[tuple[Run, Timing]]
 ) -> Expected:
-    """Return what runs take one after the other.
+    """Return what runs take one after the other: each the mean of the finished ones like it.
 
-    A run takes what the finished ones of its cell took on average; else those of the same classes
-    (network, method, mask, data, ...); else all of its protocol. Runs in stacks go by those in
-    stacks: if there are none, by those alone, which take longer.
+    They are alike that share data, networks, method, Trainer and the like, and whether they are in
+    a stack; seeds may differ, and what is no size: weights, rates, temperatures, shares. Where none
+    has as many epochs, those of others count by the epoch.
 
     Args:
         todo: runs to do, and whether in a stack.
@@ -52,34 +55,40 @@ def expected_seconds(
     """
     taken: dict[Hashable, list[float]] = {}
     for run, timing in finished:
-        for kin in _kin(run) if timing.seconds else ():
-            taken.setdefault((timing.stacked, kin), []).append(timing.seconds)
-    means = {kin: fmean(values) for kin, values in taken.items()}
-    total, words, runs = 0.0, set(), 0
-    unknown: dict[str, None] = {}
+        kind, epochs = (timing.stacked, _kind(run.config)), _epochs(run.config)
+        if timing.seconds:
+            taken.setdefault((kind, epochs), []).append(timing.seconds)
+            taken.setdefault(kind, []).append(timing.seconds / epochs)
+    means = {kind: fmean(values) for kind, values in taken.items()}
+    found, unknown = [], 0
     for run, stacked in todo:
-        kins = [(way, kin) for way in (stacked, not stacked) for kin in _kin(run)]
-        nearest = next((kin for kin in kins if kin in means), None)
-        if nearest is None:
-            unknown[run.protocol] = None
-            continue
-        runs += 1
-        total += means[nearest]
-        words |= {"at most" if stacked else "at least"} if nearest[0] != stacked else set()
-    return Expected(total, words.pop() if len(words) == 1 else "about", runs, tuple(unknown))
+        kind, epochs = (stacked, _kind(run.config)), _epochs(run.config)
+        if kind in means:
+            found.append(means.get((kind, epochs), means[kind] * epochs))
+        else:
+            unknown += 1
+    return Expected(sum(found), len(found), unknown)
 
 
-def _kin(run: Run) -> Iterator[Hashable]:
-    """Yield the groups that a run belongs to, the closest first."""
-    yield run.protocol, "cell", *sorted(run.labels.items())
-    yield run.protocol, "classes", *_classes(run.config)
-    yield run.protocol
+def _kind(config: Any) -> str:
+    """Return a digest of what decides how long a run takes, but for its epochs."""
+    trainer = {**(config.get("trainer") or {}), "max_epochs": None}
+    return digest(_sizes({**config, "trainer": trainer}))
 
 
-def _classes(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the dotted keys of a config's classes, and their names."""
+def _sizes(value: Any) -> Any:
+    """Return what of a config is a class, name, switch or whole number; None if nothing is."""
     if isinstance(value, dict):
-        for name, item in sorted(value.items()):
-            if name == "class_path":
-                yield key, str(item)
-            yield from _classes(item, f"{key}.{name}")
+        kept = {name: _sizes(item) for name, item in value.items() if name not in _OF_NO_TIME}
+        if kept.get("class_path"):
+            kept["class_path"] = str(kept["class_path"]).rpartition(".")[2]
+        return {name: item for name, item in kept.items() if item is not None} or None
+    if isinstance(value, list):
+        return [_sizes(item) for item in value]
+    return None if isinstance(value, float) else value
+
+
+def _epochs(config: Any) -> int:
+    """Return the epochs of a run; 1 where it is not told how many."""
+    epochs = (config.get("trainer") or {}).get("max_epochs")
+    return epochs if isinstance(epochs, int) and epochs > 0 else 1

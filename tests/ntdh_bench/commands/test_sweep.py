@@ -151,7 +151,7 @@ def test_dry_run(run: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert alone == "alone: 8 runs: model None"
     assert listed[0].split()[:4] == ["KD", "0.25", "quick", "0"]
     assert len(listed) == 8
-    assert total == "8 runs, 8 to do; time unknown: no run of protocol quick is finished"
+    assert total == "8 runs, 8 to do; no basis for 8 of 8 runs: none like them is finished"
     assert [path.name for path in tmp_path.iterdir()] == ["stubs_only.yaml"]
 
     run("--only", "method=DKD")
@@ -161,11 +161,16 @@ def test_dry_run(run: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     run("--dry-run")
     shown = capsys.readouterr().out
     assert (shown.count("to do\n"), shown.count("done\n")) == (4, 4)
-    assert "8 runs, 4 to do: about 3 min 00 s, at 1 min 30 s a run and 2 at once" in shown
-    run("--dry-run", "--rerun", "--only", "method=DKD", "--jobs", "1")
-    assert "4 runs, 4 to do: about 6 min 00 s" in capsys.readouterr().out
+    assert "8 runs, 4 to do; no basis for 4 of 4 runs: none like them is finished" in shown
+    run("--dry-run", "--rerun", "--jobs", "1")
+    assert (
+        "8 runs, 8 to do: about 6 min 00 s for 4 of them, at 1 min 30 s a run and 1 at once; "
+        "no basis for 4 of 8 runs"
+    ) in capsys.readouterr().out
+    run("--dry-run", "--rerun", "--only", "method=DKD")
+    assert "4 runs, 4 to do: about 3 min 00 s, at" in capsys.readouterr().out
     run("--dry-run", "--protocol", "long")
-    assert "4 runs, 4 to do; time unknown: no run of protocol long" in capsys.readouterr().out
+    assert "4 runs, 4 to do; no basis for 4 of 4 runs" in capsys.readouterr().out
 
 
 def test_an_experiment_on_several_data_sets(
@@ -181,9 +186,7 @@ def test_an_experiment_on_several_data_sets(
     changes = {"protocols": sets, "default": ["here", "gone", "lost"], "grids": [grid]}
     write(tmp_path, changes)
     assert run("--dry-run") == 0
-    assert "18 runs, 18 to do; time unknown: no run of protocol here, gone, lost is finished" in (
-        capsys.readouterr().out
-    )
+    assert "18 runs, 18 to do; no basis for 18 of 18 runs" in capsys.readouterr().out
     assert run("--jobs", "1") == 1
     shown, told = capsys.readouterr()
     assert "6 done, 12 failed, in" in shown
@@ -209,7 +212,7 @@ def test_dry_run_of_stacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert header.split()[-3:] == ["run", "stack", "state"]
     assert {line.split()[-3] for line in listed} == {"1"}
     assert stack == f"stack 1: {len(listed)} runs, seeds 0 to 1"
-    assert total.startswith(f"{len(listed)} runs, {len(listed)} to do; time unknown")
+    assert total.startswith(f"{len(listed)} runs, {len(listed)} to do; no basis for {len(listed)}")
     assert sweep.main([*dry_run, "--stack", "off"]) == 0
     shown = capsys.readouterr().out
     assert f"alone: {len(listed)} runs: --stack off" in shown
