@@ -12,6 +12,7 @@ from ntdh_bench.errors import FileError
 from ntdh_bench.experiments import MAX_SEED, is_label
 
 Row: TypeAlias = dict[str, Any]
+Item = TypeVar("Item")
 Key = TypeVar("Key")
 
 CHECKPOINTS = ("last", "best")
@@ -104,9 +105,9 @@ def blank_row() -> Row:
     return {**dict.fromkeys(COLUMNS), "cell": {}}
 
 
-def by_key(rows: Iterable[Row], key: Callable[[Row], Key]) -> dict[Key, list[Row]]:
+def by_key(rows: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
     """Return the rows of every value of ``key``, in the order in which the values occur first."""
-    found: dict[Key, list[Row]] = {}
+    found: dict[Key, list[Item]] = {}
     for row in rows:
         found.setdefault(key(row), []).append(row)
     return found

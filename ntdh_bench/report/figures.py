@@ -230,7 +230,7 @@ def draw_forest(
         limits: of the values; by default all intervals fit but those of summaries, which are cut.
     """
     with rc_context(_STYLE):
-        figure = _figure(_WIDTH, 0.7 + 0.36 * len(lines))
+        figure = _figure(_WIDTH, 0.7 + 0.32 * len(lines))
         axes = figure.subplots()
         axes.axvline(0, color=_QUIET, linewidth=0.8)
         for y, line in enumerate(lines):

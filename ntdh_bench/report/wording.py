@@ -10,7 +10,9 @@ from typing import Any
 
 from ntdh_bench.records.columns import Row
 from ntdh_bench.report.claims import Result
+from ntdh_bench.report.effects import Pooled
 from ntdh_bench.report.hypothesis import Correlation, Hypothesis, Stratum, Summary
+from ntdh_bench.report.statistics import Estimate
 from ntdh_bench.report.tables import fixed, markdown_rows, plain
 
 SEEDS_NOTE = (
@@ -37,7 +39,10 @@ FAMILIES_NOTE = (
 FAMILY_HEAD = (
     "stratum", "source", "family", "cells", "seeds", "ρ(NCJSD, gain)", "ρ(TCJSD, gain)",
 )  # fmt: skip
-VERDICT_SIGNS = {"holds": "✓", "fails": "✗", "inconclusive": "~", "not run": "–"}
+VERDICT_SIGNS = {
+    "holds": "✓", "fails": "✗", "no effect": "0", "inconclusive": "~", "out of scope": "∅",
+    "identity": "=", "not run": "–",
+}  # fmt: skip
 QUANTITY_NAMES = {
     "ncjsd": "ρ(NCJSD, gain)",
     "tcjsd": "ρ(TCJSD, gain)",
@@ -76,6 +81,16 @@ def effect(result: Result) -> str:
 
 def correlation(found: Correlation | None) -> str:
     """Return a rank correlation with its interval."""
+    return "–" if found is None else interval(found.value, found.low, found.high)
+
+
+def estimate(found: Estimate | None) -> str:
+    """Return a mean with its interval."""
+    return "–" if found is None else interval(found.mean, found.low, found.high)
+
+
+def pooled(found: Pooled | None) -> str:
+    """Return a mean over data sets with its interval."""
     return "–" if found is None else interval(found.value, found.low, found.high)
 
 
