@@ -5,7 +5,7 @@ The readings are those of the plan, which was committed before the runs (`result
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ntdh_bench.report.effects import FAILS, HOLDS, INCONCLUSIVE, NO_EFFECT, OUT_OF_SCOPE
@@ -49,7 +49,7 @@ def answer(claims: Sequence[Primary]) -> Answer:
     return Answer(*_reading(found), f"{'; '.join(said)}.")
 
 
-def _reading(found: dict[str, str]) -> tuple[str, str]:
+def _reading(found: Mapping[str, str]) -> tuple[str, str]:
     raised, lowered = found.get("P1", NOT_RUN), found.get("P3", NOT_RUN)
     against = (FAILS, NO_EFFECT)
     if raised == FAILS:
