@@ -41,8 +41,8 @@ QUESTION = (
 )
 _GATES = {
     "manipulation": "the divergence moved as intended",
-    "teacher": f"the teacher says the same of the target, or is right within {gates.TEACHER:g} points "
-    "as often",
+    "teacher": "the teacher says the same of the target, or is right as often, within "
+    f"{gates.TEACHER:g} points",
     "converged": f"the control gains < {gates.LATE_GAIN:g} points in its last fifth of epochs",
     "capacity": f"Assumption 1: as many parameters, within {100 * gates.CAPACITY:g} %",
     "strength": f"Assumption 2: as strong alone, within {gates.STRENGTH:g} points",
