@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from ntdh_bench.records.details import MAX_LATE_GAIN
 from ntdh_bench.report import gates, wording
 from ntdh_bench.report.elements import (
     badge,
@@ -43,7 +44,7 @@ _GATES = {
     "manipulation": "the divergence moved as intended",
     "teacher": "the teacher says the same of the target, or is right as often, within "
     f"{gates.TEACHER:g} points",
-    "converged": f"the control gains < {gates.LATE_GAIN:g} points in its last fifth of epochs",
+    "converged": f"the control gains < {MAX_LATE_GAIN:g} points in its last fifth of epochs",
     "capacity": f"Assumption 1: as many parameters, within {100 * gates.CAPACITY:g} %",
     "strength": f"Assumption 2: as strong alone, within {gates.STRENGTH:g} points",
 }
