@@ -5,11 +5,12 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
@@ -18,8 +19,8 @@ from ntdh_bench.batch import Inputs, PairedBatch, PairedData, Split, has_both
 from ntdh_bench.contract import BenchModule
 from ntdh_bench.divergence import promote
 from ntdh_bench.errors import UserError
-from ntdh_bench.layers import FeatureTap
-from ntdh_bench.metrics import update_pair
+from ntdh_bench.layers import LOGITS, features_layer, run_tapped
+from ntdh_bench.metrics import DEPENDENCE, pair_metrics, update_pair
 from ntdh_bench.networks import device_of, evaluating, to_device
 from ntdh_bench.seeding import derive_seed, seeded
 from ntdh_bench.segmentation import MeanIoU
@@ -101,11 +102,51 @@ def check_network(
 @torch.no_grad()
 def layer_sizes(network: nn.Module, layers: Sequence[str], inputs: Inputs) -> dict[str, torch.Size]:
     """Return sizes ``(D, ...)`` of layers' outputs by name; batch statistics stay as they are."""
-    tap = FeatureTap(network, layers)
     with evaluating(network):
-        outputs = tap(to_device(inputs, device_of(network)))
-    tap.close()
+        outputs = run_tapped(network, layers, to_device(inputs, device_of(network)))
     return {layer: outputs[layer].shape[1:] for layer in layers}
+
+
+class Compared(NamedTuple):
+    """Layers of teacher and student whose features are compared, and their widths; or none."""
+
+    layers: tuple[str, ...] = ()
+    widths: tuple[int, ...] = ()
+
+
+def compared_features(teacher: nn.Module, student: nn.Module, batch: PairedBatch) -> Compared:
+    """Return what the last linear layers of teacher and student take, which is always compared.
+
+    So whatever a distiller compares, it is the same with and without. None where targets are dense,
+    or where one network has no vector of each sample there.
+
+    Args:
+        teacher: takes the inputs of the batch, and stays as it is.
+        student: likewise.
+        batch: small, on any device.
+    """
+    if batch["target"].dim() > 1:
+        return Compared()
+    first = _vectors_before_head(teacher, batch["teacher"])
+    second = _vectors_before_head(student, batch["student"])
+    if first is None or second is None:
+        return Compared()
+    return Compared((first[0], second[0]), (first[1], second[1]))
+
+
+@torch.no_grad()
+def _vectors_before_head(network: nn.Module, inputs: Inputs) -> tuple[str, int] | None:
+    """Return the layer and the width of these features; ``None``: there are none."""
+    layer = features_layer(network)
+    if layer is None:
+        return None
+    try:
+        with evaluating(network):
+            outputs = run_tapped(network, [layer], to_device(inputs, device_of(network)))
+        samples, width = outputs[layer].shape
+    except (IndexError, KeyError, ValueError):  # not called, called by keyword, or no vectors
+        return None
+    return (layer, width) if samples == len(outputs[LOGITS]) else None
 
 
 def are_aligned(data: PairedData, target: Tensor) -> bool:
@@ -224,6 +265,7 @@ class TrainableModule(BenchModule):
         self.seed = seed
         self.ignore_index = ignore_index
         self.metrics = nn.ModuleDict()
+        self.compared = Compared()
         self._loss_sums: dict[str, Tensor | float] = {}
         self._loss_count = 0
         self._unseen: list[_StepLoss] = []
@@ -409,6 +451,13 @@ class TrainableModule(BenchModule):
         metric.update(logits, target)
         self.log(f"{split}/{self.data.metric}", metric, on_step=False, on_epoch=True)
 
+    def compare(self, teacher: nn.Module, student: nn.Module, batch: PairedBatch) -> None:
+        """Make the metrics of two networks that take the inputs of a batch, for both splits."""
+        self.compared = compared_features(teacher, student, batch)
+        if not self.metrics:
+            given = "points" in batch, "occluded" in batch, self.compared.widths
+            self.metrics.update({s: pair_metrics(self.data, *given) for s in ("val", "test")})
+
     def log_pair(
         self,
         split: EvaluatedSplit,
@@ -416,6 +465,7 @@ class TrainableModule(BenchModule):
         student: Tensor,
         target: Tensor,
         batch: PairedBatch,
+        features: Sequence[Tensor] = (),
     ) -> None:
         """Add a batch to the metrics of a teacher and a student, and log them.
 
@@ -425,11 +475,28 @@ class TrainableModule(BenchModule):
             student: logits of the same shape.
             target: int64 ``(N, *spatial)``.
             batch: its points, or what its scenes hide, are measured as well.
+            features: of the teacher, ``(N, D)``, and of the student, ``(N, E)``, where such are
+                compared.
         """
-        metrics = cast(nn.ModuleDict, self.metrics[split])
-        update_pair(metrics, teacher, student, target, batch, self.ignore_index)
+        metrics = dict(cast(nn.ModuleDict, self.metrics[split]).items())
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            metrics = {name: metric for name, metric in metrics.items() if name not in DEPENDENCE}
+        update_pair(metrics, teacher, student, target, batch, self.ignore_index, features)
         named: Any = {f"{split}/{name}": metric for name, metric in metrics.items()}
         self.log_dict(named, on_step=False, on_epoch=True)
+
+    def log_outputs(
+        self,
+        split: EvaluatedSplit,
+        teacher: Mapping[str, Tensor],
+        student: Mapping[str, Tensor],
+        batch: PairedBatch,
+    ) -> None:
+        """Do :meth:`log_pair` with outputs by layer: the logits, and what is ``compared``."""
+        pair = zip((teacher, student), self.compared.layers, strict=False)
+        features = [outputs[layer] for outputs, layer in pair]
+        logits = teacher[LOGITS], student[LOGITS]
+        self.log_pair(split, *logits, batch["target"], batch, features)
 
     def on_test_epoch_end(self) -> None:
         """Keep the IoU of each class (Lightning hook); every process takes part in the sum."""

@@ -19,8 +19,7 @@ from ntdh_bench.errors import UserError
 from ntdh_bench.frozen_teacher import FrozenTeacher, TeacherKind
 from ntdh_bench.interventions import Intervention
 from ntdh_bench.interventions.base import check_distiller
-from ntdh_bench.layers import LOGITS, FeatureTap
-from ntdh_bench.metrics import pair_metrics
+from ntdh_bench.layers import LOGITS, FeatureTap, run_tapped
 from ntdh_bench.ranges import check_at_least, check_choice, check_within
 
 from .base import (
@@ -195,15 +194,14 @@ class DistillationModule(TrainableModule):
     def setup(self, stage: str) -> None:
         """Check that data, networks and distiller fit, and size the distiller (Lightning hook)."""
         batch = self.first_batch(stage)
-        if not self.metrics:
-            extras = "points" in batch, "occluded" in batch
-            self.metrics.update({s: pair_metrics(self.data, *extras) for s in ("val", "test")})
         inputs, size = batch["student"], batch["target"].shape[1:]
         network = self.frozen_teacher.network
         if self.distiller is not None:
             self.distiller.adapt(self.student, network, self.seed)
         check_network(self.student, inputs, self.num_classes, "student_network", size)
         check_network(network, batch["teacher"], self.num_classes, "teacher_network", size)
+        self.compare(network, self.student, batch)
+        self.frozen_teacher.evaluated_layers = self.compared.layers[:1]
         if self.distiller is not None and not self._distiller_sizes:
             student = layer_sizes(self.student, self.distiller.student_layers, inputs)
             teacher = layer_sizes(network, self.distiller.teacher_layers, batch["teacher"])
@@ -309,9 +307,9 @@ class DistillationModule(TrainableModule):
 
     def evaluate(self, batch: PairedBatch, split: EvaluatedSplit) -> None:
         """Measure teacher, student and their divergences on a batch."""
-        teacher = self.frozen_teacher.outputs(batch, split, self.data)[LOGITS]
-        student = self.student(batch["student"])
-        self.log_pair(split, teacher, student, batch["target"], batch)
+        teacher = self.frozen_teacher.outputs(batch, split, self.data)
+        student = run_tapped(self.student, self.compared.layers[1:], batch["student"])
+        self.log_outputs(split, teacher, student, batch)
 
 
 def _check_control(task_weight: float) -> None:

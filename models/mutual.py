@@ -13,7 +13,7 @@ from ntdh_bench.batch import Inputs, PairedBatch
 from ntdh_bench.contract import RowMask
 from ntdh_bench.distillers.mutual import mutual_kl
 from ntdh_bench.divergence import flatten_dense
-from ntdh_bench.metrics import pair_metrics
+from ntdh_bench.layers import run_tapped
 from ntdh_bench.ranges import check_above, check_at_least
 
 from .base import (
@@ -74,12 +74,10 @@ class PairModule(TrainableModule):
     def setup(self, stage: str) -> None:
         """Check that data and networks fit, and make the metrics (Lightning hook)."""
         batch = self.first_batch(stage)
-        if not self.metrics:
-            extras = "points" in batch, "occluded" in batch
-            self.metrics.update({s: pair_metrics(self.data, *extras) for s in ("val", "test")})
         inputs, size = batch["student"], batch["target"].shape[1:]
         check_network(self.student, inputs, self.num_classes, "student_network", size)
         check_network(self.teacher, batch["teacher"], self.num_classes, "teacher_network", size)
+        self.compare(self.teacher, self.student, batch)
 
     def parameter_counts(self) -> dict[str, int]:
         """Return how many parameters teacher and student have (the capacity of Table I)."""
@@ -118,8 +116,9 @@ class PairModule(TrainableModule):
 
     def evaluate(self, batch: PairedBatch, split: EvaluatedSplit) -> None:
         """Measure teacher, student and their divergences on a batch."""
-        teacher, student = self.teacher(batch["teacher"]), self.student(batch["student"])
-        self.log_pair(split, teacher, student, batch["target"], batch)
+        teacher = run_tapped(self.teacher, self.compared.layers[:1], batch["teacher"])
+        student = run_tapped(self.student, self.compared.layers[1:], batch["student"])
+        self.log_outputs(split, teacher, student, batch)
 
 
 class MutualModule(PairModule):

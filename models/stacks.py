@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple, cast
 
@@ -15,6 +16,7 @@ from torch.optim import Optimizer
 
 from ntdh_bench.batch import Inputs, Modality, PairedBatch
 from ntdh_bench.contract import StackMember
+from ntdh_bench.dependence import joint_counts, linear_cka, moments, mutual_information
 from ntdh_bench.distillers import Distiller
 from ntdh_bench.distillers.base import OneByOne
 from ntdh_bench.distillers.mutual import Distance, joint_distance
@@ -22,14 +24,21 @@ from ntdh_bench.divergence import Comparison, promote
 from ntdh_bench.errors import NotStackable
 from ntdh_bench.layers import LOGITS
 from ntdh_bench.masks import SampleMask
-from ntdh_bench.metrics import DIVERGENCES
+from ntdh_bench.metrics import CKA, CKA_LOGITS, DIVERGENCES, MI_LABEL, MI_TEACHER
 from ntdh_bench.seeding import global_states
 from ntdh_bench.stacks.data import StackedData, of_members
 from ntdh_bench.stacks.graphs import StepGraph, cuda_graph
 from ntdh_bench.stacks.networks import NetworkStack
 from ntdh_bench.stacks.teachers import TeacherStack
 
-from .base import EvaluatedSplit, TrainableModule, are_aligned, check_network, layer_sizes
+from .base import (
+    EvaluatedSplit,
+    TrainableModule,
+    are_aligned,
+    check_network,
+    compared_features,
+    layer_sizes,
+)
 
 
 class ModuleStack(TrainableModule):
@@ -341,10 +350,12 @@ class DistillationStack(ModuleStack):
         self._first_run = torch.tensor(kept)
         self._groups = _groups([runs[run] for run in kept])
         distillers = [group.distiller for group in self._groups]
+        self._compared = compared_features(first.frozen_teacher.network, first.student, batch)
         layers = [layer for distiller in distillers for layer in distiller.student_layers]
-        self.students = NetworkStack([runs[run].student for run in kept], layers)
+        students = [runs[run].student for run in kept]
+        self.students = NetworkStack(students, [*layers, *self._compared.layers[1:]])
         layers = [layer for distiller in distillers for layer in distiller.teacher_layers]
-        self.teachers = TeacherStack(members, layers)
+        self.teachers = TeacherStack(members, layers, self._compared.layers[:1])
         self.distillers = nn.ModuleList(distillers)
         for name, values in {
             "stream_of": _streams([members[run] for run in kept]),
@@ -454,8 +465,9 @@ class DistillationStack(ModuleStack):
     def evaluate(self, batch: PairedBatch, split: EvaluatedSplit) -> None:
         """Measure all runs on a batch ``(S, B, ...)``."""
         of_run = self.student_of
-        student = self.students(of_members(batch["student"], self.stream_of))[LOGITS][of_run]
-        teacher = self.teachers.outputs(batch, split, self.streams)[LOGITS][self.teachers.of_member]
+        students = self.students(of_members(batch["student"], self.stream_of))
+        teachers = self.teachers.outputs(batch, split, self.streams)
+        student, teacher = students[LOGITS][of_run], teachers[LOGITS][self.teachers.of_member]
         target = batch["target"][self.stream_of[of_run]]
         counted = target != self.ignore_index
         labels = target.where(counted, 0).flatten()
@@ -465,9 +477,33 @@ class DistillationStack(ModuleStack):
         rows[measure] = student.argmax(2) == target
         rows[f"teacher_{measure}"] = teacher.argmax(2) == target
         rows["count"] = counted
-        for name, values in rows.items():
-            total = values.where(counted, 0).sum(1, dtype=torch.float64)
-            self._sums[name] = self._sums.get(name, 0) + total
+        sums = {n: v.where(counted, 0).sum(1, dtype=torch.float64) for n, v in rows.items()}
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            sums |= self._dependence(teachers, students, target, counted)
+        for name, value in sums.items():
+            self._sums[name] = self._sums.get(name, 0) + value
+
+    def _dependence(
+        self,
+        teachers: Mapping[str, Tensor],
+        students: Mapping[str, Tensor],
+        target: Tensor,
+        counted: Tensor,
+    ) -> dict[str, Tensor]:
+        """Return what, summed over batches, the metrics of ``DEPENDENCE`` are computed from."""
+
+        def pair(teacher: str, student: str) -> tuple[Tensor, Tensor]:
+            return teachers[teacher][self.teachers.of_member], students[student][self.student_of]
+
+        first, second = (logits.argmax(2) for logits in pair(LOGITS, LOGITS))
+        found = {
+            MI_TEACHER: joint_counts(first, second, self.num_classes, counted),
+            MI_LABEL: joint_counts(second, target, self.num_classes, counted),
+            CKA_LOGITS: moments(*pair(LOGITS, LOGITS), counted),
+        }
+        if layers := self._compared.layers:
+            found[CKA] = moments(*pair(*layers), counted)
+        return found
 
     def on_validation_epoch_end(self) -> None:
         """Keep the metrics; while training, note them, failures and the best (Lightning hook)."""
@@ -485,7 +521,16 @@ class DistillationStack(ModuleStack):
 
     def _measured(self, split: EvaluatedSplit) -> None:
         count = self._sums.pop("count")
-        found = {name: (total / count).cpu() for name, total in self._sums.items()}
+        computed: dict[str, Callable[[Tensor], Tensor]] = {
+            MI_TEACHER: mutual_information,
+            MI_LABEL: mutual_information,
+            CKA_LOGITS: partial(linear_cka, width=self.num_classes),
+            CKA: partial(linear_cka, width=next(iter(self._compared.widths), 0)),
+        }
+        found = {
+            name: (computed[name](total) if name in computed else total / count).cpu()
+            for name, total in self._sums.items()
+        }
         measure = self.streams[0].metric
         for name in (measure, f"teacher_{measure}"):
             found[name] = found[name].float().double()  # as torchmetrics gives them

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -31,7 +31,8 @@ class FrozenTeacher:
         kind: ``joint`` is f_a of Algorithm 1, ``independent`` is trained alone.
         teacher: builds the untrained teacher.
         companion: builds the untrained companion.
-        layers: layers of the teacher that :meth:`outputs` gives beside the logits.
+        layers: layers of the teacher that :meth:`outputs` gives beside the logits, of training
+            data.
         intervention: what changes its logits.
         reference: builds the student that an intervention may ask for.
         seed: of the run, which the intervention draws by.
@@ -39,6 +40,7 @@ class FrozenTeacher:
     Attributes:
         hash: 16 hex digits that identify the weights; empty while there are none.
         reference: the student trained without KD, for an intervention that asks for it.
+        evaluated_layers: those that :meth:`outputs` gives of validation and test data instead.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class FrozenTeacher:
         self._seed = seed
         self._build = {"teacher": teacher, "companion": companion}
         self._layers = list(layers)
+        self.evaluated_layers: Sequence[str] = ()
         self._networks: dict[str, nn.Module] = {}
         self._outputs: TeacherOutputs | None = None
 
@@ -155,7 +158,8 @@ class FrozenTeacher:
         """
         if self._outputs is None:
             device = batch["target"].device
-            self._outputs = TeacherOutputs(self.network.to(device), self._layers, data, device)
+            layers = self._layers, self.evaluated_layers
+            self._outputs = TeacherOutputs(self.network.to(device), *layers, data, device)
             if self.intervention is not None:
                 self.bind(partial(self._rows, self._outputs, data, device), data)
         found = self._outputs(batch, split)

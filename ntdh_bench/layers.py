@@ -103,6 +103,29 @@ class FeatureTap:
         self._outputs.clear()
 
 
+def run_tapped(network: nn.Module, layers: Iterable[str], inputs: Inputs) -> dict[str, Tensor]:
+    """Return what a :class:`FeatureTap` of these layers does, once."""
+    tap = FeatureTap(network, layers)
+    try:
+        return tap(inputs)
+    finally:
+        tap.close()
+
+
+def features_layer(network: nn.Module) -> str | None:
+    """Return the name, for a tap, of the features that the last linear layer of a network takes.
+
+    Layers are in the order of their names. A module of several linear layers that says what it
+    takes as one, by ``in_features``, is one. ``None``: the network has none, or is one itself.
+    """
+    found = ""
+    for name, module in network.named_modules():
+        within = bool(found) and name.startswith(f"{found}.")
+        if not within and isinstance(getattr(module, "in_features", None), int):
+            found = name
+    return input_of(found) if found else None
+
+
 def mask_layer(network: nn.Module, layer: str, keep: Tensor) -> RemovableHandle:
     """Zero the features of ``layer`` where ``keep`` (bool, ``(D,)``) is false, until removed.
 

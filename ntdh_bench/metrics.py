@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast, get_args
 
@@ -13,18 +13,25 @@ from torchmetrics import Metric
 
 from ntdh_bench.batch import PairedBatch, PairedData
 from ntdh_bench.completion import Completion, CompletionScore
+from ntdh_bench.dependence import LinearCKA, MutualInformation
 from ntdh_bench.divergence import Comparison, flatten_dense
 from ntdh_bench.segmentation import MeanIoU
 
 #: what is measured between teacher and student, from row to row
 DIVERGENCES: dict[str, Callable[[Comparison], Tensor]] = {
     "tcjsd": Comparison.tcjsd,
+    "tcjsd_binary": partial(Comparison.tcjsd, binary=True),
     "ncjsd": Comparison.ncjsd,
     "kl": Comparison.kl,
     "tckl": Comparison.tckl,
     "tckl_binary": partial(Comparison.tckl, binary=True),
     "nckl": Comparison.nckl,
 }
+
+MI_TEACHER, MI_LABEL = "mi_teacher_student", "mi_student_label"
+CKA, CKA_LOGITS = "cka", "cka_logits"
+#: what is measured of networks that are trained, and not after every epoch of their training
+DEPENDENCE = (MI_TEACHER, MI_LABEL, CKA_LOGITS, CKA)
 
 POINTS = "point_miou"
 _SCORES = get_args(CompletionScore)
@@ -169,12 +176,21 @@ def single_metric(data: PairedData) -> Metric:
     return Accuracy(data.ignore_index)
 
 
-def pair_metrics(data: PairedData, points: bool = False, completion: bool = False) -> nn.ModuleDict:
+def pair_metrics(
+    data: PairedData,
+    points: bool = False,
+    completion: bool = False,
+    widths: Sequence[int] = (),
+) -> nn.ModuleDict:
     """Return empty metrics of a teacher and a student, by name.
 
-    ``accuracy`` or ``miou`` of the student, the same of the teacher (``teacher_...``), and the six
-    divergences from teacher to student. To be made in a LightningModule's ``setup``, one set for
-    validation and one for test, and updated by :func:`update_pair`.
+    ``accuracy`` or ``miou`` of the student, the same of the teacher (``teacher_...``), the
+    divergences from teacher to student, and how much one tells of the other: the mutual information
+    of the classes that teacher and student choose (``mi_teacher_student``) and of the student's and
+    the label (``mi_student_label``), and the linear CKA of their logits (``cka_logits``) and of the
+    features before their last layers (``cka``). Rows are samples, pixels or voxels. To be made in a
+    LightningModule's ``setup``, one set for validation and one for test, and updated by
+    :func:`update_pair`.
 
     Args:
         data: names the measure (``metric``), the classes that are not evaluated, and how completion
@@ -183,6 +199,7 @@ def pair_metrics(data: PairedData, points: bool = False, completion: bool = Fals
             with the class of its pixel (``point_miou``).
         completion: whether batches have ``occluded``. Of these voxels it is then measured whether
             the student finds something there, or leaves them empty (``completion_...``).
+        widths: of the teacher's features and of the student's; empty: there is no ``cka``.
     """
     metrics = {data.metric: single_metric(data), f"teacher_{data.metric}": single_metric(data)}
     if points:
@@ -192,36 +209,52 @@ def pair_metrics(data: PairedData, points: bool = False, completion: bool = Fals
     if completion:
         scores = [Completion(score, data.ignore_index, data.protocol) for score in _SCORES]
         metrics |= dict(zip(COMPLETION, scores, strict=True))
-    return nn.ModuleDict({**metrics, **{name: RowMean() for name in DIVERGENCES}})
+    metrics |= {name: RowMean() for name in DIVERGENCES}
+    metrics |= {name: MutualInformation(data.num_classes) for name in (MI_TEACHER, MI_LABEL)}
+    metrics[CKA_LOGITS] = LinearCKA((data.num_classes, data.num_classes))
+    if widths:
+        metrics[CKA] = LinearCKA(widths)
+    return nn.ModuleDict(metrics)
 
 
 @torch.no_grad()
 def update_pair(
-    metrics: nn.ModuleDict,
+    metrics: Mapping[str, nn.Module],
     teacher: Tensor,
     student: Tensor,
     target: Tensor,
     batch: PairedBatch,
     ignore_index: int = 255,
+    features: Sequence[Tensor] = (),
 ) -> None:
     """Add a batch to what :func:`pair_metrics` returned.
 
     Args:
-        metrics: of :func:`pair_metrics`.
+        metrics: of :func:`pair_metrics`, all or some.
         teacher: logits ``(N, C, *spatial)``; ``(N, C)`` for labels per sample or point.
         student: logits of the same shape.
         target: int64 ``(N, *spatial)``.
         batch: whose points, or occluded voxels, are measured where :func:`pair_metrics` says so.
         ignore_index: target value that is left out.
+        features: of the teacher, ``(N, D)``, and of the student, ``(N, E)``, where there is a
+            ``cka``.
     """
     teacher_rows, labels = flatten_dense(teacher, target, ignore_index)
     student_rows, _ = flatten_dense(student, target, ignore_index)
     pair = Comparison(teacher_rows, student_rows, labels)
     classes = student.argmax(dim=1)
+    compared: dict[str, Callable[[], Iterable[Tensor]]] = {
+        MI_TEACHER: lambda: (teacher_rows.argmax(dim=1), student_rows.argmax(dim=1)),
+        MI_LABEL: lambda: (student_rows.argmax(dim=1), labels),
+        CKA_LOGITS: lambda: (teacher_rows, student_rows),
+        CKA: lambda: (values[target != ignore_index] for values in features),
+    }
     for name, metric in metrics.items():
         update = cast(Metric, metric).update
         if name in DIVERGENCES:
             update(DIVERGENCES[name](pair))
+        elif name in compared:
+            update(*compared[name]())
         elif name == POINTS:
             update(classes.flatten()[batch["points"]["pixel"]], batch["points"]["target"])
         elif name in COMPLETION:

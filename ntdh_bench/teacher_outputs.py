@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ntdh_bench.batch import Inputs, PairedBatch, PairedData, Split
-from ntdh_bench.layers import FeatureTap
+from ntdh_bench.layers import LOGITS, FeatureTap
 from ntdh_bench.networks import to_device
 
 
@@ -26,7 +26,8 @@ class TeacherOutputs:
 
     Args:
         teacher: frozen network in eval mode, with its feature mask (if any) in place.
-        layers: layers to tap beside the logits.
+        layers: layers to tap beside the logits, of training data.
+        evaluated_layers: those of validation and test data.
         data: the data module in use.
         device: where batches are.
         limit_bytes: most memory one split's outputs may take.
@@ -37,12 +38,15 @@ class TeacherOutputs:
         self,
         teacher: nn.Module,
         layers: Iterable[str],
+        evaluated_layers: Iterable[str],
         data: PairedData,
         device: torch.device,
         limit_bytes: int = 2 * 2**30,
         disk_limit_bytes: int = 16 * 2**30,
     ) -> None:
-        self._tap = FeatureTap(teacher, layers)
+        self._layers = {LOGITS, *layers}
+        self._evaluated_layers = {LOGITS, *evaluated_layers}
+        self._tap = FeatureTap(teacher, self._layers | self._evaluated_layers)
         self._data = data
         self._device = device
         self._limit_bytes = limit_bytes
@@ -55,7 +59,7 @@ class TeacherOutputs:
         if split not in self._splits:
             self._splits[split] = self._run_split(split) if self._data.cacheable(split) else {}
         if not self._splits[split]:
-            return self._run(batch["teacher"])
+            return self._run(batch["teacher"], split)
         index = batch["index"]
         return {
             name: values[index.to(values.device)].to(index.device)
@@ -70,8 +74,9 @@ class TeacherOutputs:
             self._folder.cleanup()
 
     @torch.no_grad()
-    def _run(self, inputs: Inputs) -> dict[str, Tensor]:
-        return self._tap(inputs)
+    def _run(self, inputs: Inputs, split: Split) -> dict[str, Tensor]:
+        wanted = self._layers if split == "train" else self._evaluated_layers
+        return {name: value for name, value in self._tap(inputs).items() if name in wanted}
 
     def _run_split(self, split: Split) -> dict[str, Tensor]:
         """Return the outputs of a whole split; nothing if there is no room for them."""
@@ -79,7 +84,7 @@ class TeacherOutputs:
         first = 0
         size = 0
         for batch in self._data.batches(split):
-            outputs = self._run(to_device(batch["teacher"], self._device))
+            outputs = self._run(to_device(batch["teacher"], self._device), split)
             count = len(batch["index"])
             if not stores:
                 size = self._data.split_size(split)

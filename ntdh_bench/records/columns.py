@@ -20,10 +20,11 @@ SPLITS = ("val", "test")
 #: The arms of a student that is trained with the cross entropy alone, of weight 1, another one
 #: below it, or a larger one.
 CONTROLS = ("without_kd", "equal_task", "matched")
+_LATER_METRICS = ("tcjsd_binary", "mi_teacher_student", "mi_student_label", "cka_logits", "cka")
 #: The metrics of this package's modules that every row has room for; others follow them.
 METRICS = (
     "accuracy", "teacher_accuracy", "miou", "teacher_miou", "tcjsd", "ncjsd", "kl", "tckl",
-    "tckl_binary", "nckl",
+    "tckl_binary", "nckl", *_LATER_METRICS,
 )  # fmt: skip
 
 #: The columns of a CSV of records before the metrics, and their types; an empty cell is None.
@@ -47,12 +48,13 @@ TAIL: dict[str, type] = {
     "git_commit": str, "ntdh_bench": str, "python": str, "torch": str, "lightning": str,
     "torchmetrics": str, "numpy": str, "scikit_learn": str,
 }  # fmt: skip
+_STARTS = [f"{when}_{split}_" for when in CHECKPOINTS for split in SPLITS]
+_KNOWN = [start + name for start in _STARTS for name in METRICS]
 #: Those that came later within a schema: files of it may lack them.
 LATER = (
     "stack", "teacher_inputs", "teacher_dist", "teacher_dist_weight", "intervention", "dose",
-    "late_gain",
+    "late_gain", *(start + name for start in _STARTS for name in _LATER_METRICS),
 )  # fmt: skip
-_KNOWN = [f"{when}_{split}_{name}" for when in CHECKPOINTS for split in SPLITS for name in METRICS]
 #: The columns that every row has.
 COLUMNS: dict[str, type] = {**HEAD, **dict.fromkeys(_KNOWN, float), **TAIL}
 #: Settings that have columns of their own, in the order in which text names them.
@@ -79,9 +81,12 @@ _METRIC_RANGES = {
     "accuracy": _SHARE, "teacher_accuracy": _SHARE, "miou": _SHARE, "teacher_miou": _SHARE,
     "point_miou": _SHARE, "completion_iou": _SHARE, "completion_precision": _SHARE,
     "completion_recall": _SHARE,
-    "tcjsd": (0.0, math.log(2)), "ncjsd": (0.0, math.log(2)), "kl": _POSITIVE,
+    "tcjsd": (0.0, math.log(2)), "tcjsd_binary": (0.0, math.log(2)),
+    "ncjsd": (0.0, math.log(2)), "kl": _POSITIVE,
     "tckl": (-1 / math.e, _MAX_FLOAT),  # one term: p log(p / q)
     "tckl_binary": _POSITIVE, "nckl": _POSITIVE,
+    "mi_teacher_student": _POSITIVE, "mi_student_label": _POSITIVE, "cka": _SHARE,
+    "cka_logits": _SHARE,
 }  # fmt: skip
 # The range of columns of numbers, ends included; of others any finite number will do.
 _RANGES: dict[str, tuple[float, float]] = {
@@ -122,8 +127,7 @@ def metric_of(column: str) -> str | None:
 def own_metrics(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return the columns of metrics in rows that are not among :data:`COLUMNS`, in order."""
     found = {name for row in rows for name in row if name not in COLUMNS and metric_of(name)}
-    starts = [f"{when}_{split}_" for when in CHECKPOINTS for split in SPLITS]
-    return [name for start in starts for name in sorted(found) if name.startswith(start)]
+    return [name for start in _STARTS for name in sorted(found) if name.startswith(start)]
 
 
 def layout(rows: Iterable[Mapping[str, Any]]) -> dict[str, type]:

@@ -28,18 +28,27 @@ class TeacherStack:
 
     Args:
         members: of the stack, with their frozen teachers loaded.
-        layers: layers of the teachers that are given beside the logits.
+        layers: layers of the teachers that are given beside the logits, of training data.
+        evaluated_layers: those of validation and test data.
 
     Attributes:
         of_member: int64 ``(K,)``, the teacher of each member.
     """
 
-    def __init__(self, members: Sequence[StackMember], layers: Sequence[str]) -> None:
+    def __init__(
+        self,
+        members: Sequence[StackMember],
+        layers: Sequence[str],
+        evaluated_layers: Sequence[str] = (),
+    ) -> None:
         self.of_member, teachers = _each_once(members, _teacher_key)
         self._network_of, masked = _each_once(teachers, _network_key)
         self._streams = torch.tensor([teacher.stream for teacher in masked])
         networks = [teacher.module.frozen_teacher.network for teacher in masked]
-        self._networks = NetworkStack(networks, layers).eval().requires_grad_(False)
+        self._layers = {LOGITS, *layers}
+        self._evaluated_layers = {LOGITS, *evaluated_layers}
+        tapped = NetworkStack(networks, self._layers | self._evaluated_layers)
+        self._networks = tapped.eval().requires_grad_(False)
         self._tables: dict[str, dict[str, Tensor]] = {}
         self._mask(masked)
         self._teachers = teachers
@@ -89,7 +98,7 @@ class TeacherStack:
             self._tables[split] = self._table(split, streams) if fixed else {}
         table = self._tables[split]
         if not table:
-            return self._run(batch["teacher"])
+            return self._run(batch["teacher"], split)
         return _looked_up(table, batch["index"][self._streams])
 
     def _intervene(
@@ -152,9 +161,10 @@ class TeacherStack:
             yield self._untouched(batch, split, streams)[LOGITS], batch["target"]
 
     @torch.no_grad()
-    def _run(self, inputs: Inputs) -> dict[str, Tensor]:
+    def _run(self, inputs: Inputs, split: Split) -> dict[str, Tensor]:
         outputs: dict[str, Tensor] = self._networks(of_members(inputs, self._streams))
-        return outputs
+        wanted = self._layers if split == "train" else self._evaluated_layers
+        return {name: value for name, value in outputs.items() if name in wanted}
 
     def _table(self, split: Split, streams: Sequence[Any]) -> dict[str, Tensor]:
         """Return the outputs ``(T, N, ...)`` of a whole split; nothing if they are too large."""
@@ -162,7 +172,7 @@ class TeacherStack:
         parts: list[dict[str, Tensor]] = []
         for batches in zip(*(stream.batches(split) for stream in streams), strict=True):
             there = move_data_to_device(batches, self._streams.device)
-            outputs = self._run(together(there)["teacher"])
+            outputs = self._run(together(there)["teacher"], split)
             if not parts and _bytes_a_sample(outputs) * size > _LIMIT:
                 return {}
             parts.append(outputs)

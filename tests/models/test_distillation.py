@@ -14,9 +14,11 @@ from ntdh_bench.datamodules.synthetic import SyntheticDataModule
 from ntdh_bench.distillers import AT, CRD, KD, OFA, SP, VID, Combined, Distiller, FitNet, SimKD
 from ntdh_bench.distillers.functional import kd
 from ntdh_bench.errors import UserError
-from ntdh_bench.layers import FeatureTap
+from ntdh_bench.layers import LOGITS, FeatureTap, mask_layer, run_tapped
 from ntdh_bench.masks import FeatureMask, SampleMask
+from ntdh_bench.metrics import DEPENDENCE
 from ntdh_bench.models import DistillationModule, MLPClassifier, TeacherModule
+from tests.dependence import gram_cka, information
 from tests.fake_gpu import GPU, fake_gpu, moved, moved_batch
 from tests.helpers import (
     CLASSES,
@@ -267,8 +269,8 @@ def test_the_teacher_runs_once_over_data_that_never_change(
         lambda _m, args, _o: seen.append(len(args[0]))
     )
     quiet_trainer(tmp_path, epochs=3).fit(module, datamodule=data)
-    # two samples to look at the shapes (twice), then every training and validation sample once
-    assert sum(seen) == 2 * 2 + data.num_train + data.split_size("val")
+    # two samples to look at shapes (thrice), then every training and validation sample once
+    assert sum(seen) == 3 * 2 + data.num_train + data.split_size("val")
 
 
 def test_same_seed_same_bits(teacher: Path, data: SyntheticDataModule, tmp_path: Path) -> None:
@@ -371,6 +373,78 @@ def test_feature_mask_hides_features_from_the_student(
     tap = FeatureTap(module.frozen_teacher.network, ["hidden1"])  # the mask is off again
     whole = tap(next(data.batches("train"))["teacher"])["hidden1"]
     assert (whole[:, ~mask.keep] != 0).any()
+
+
+@pytest.mark.parametrize("make", [None, SP, SimKD], ids=["without KD", "SP", "SimKD"])
+def test_what_the_heads_take_is_compared_of_the_teacher_as_it_teaches(
+    make: Any, teacher: Path, data: SyntheticDataModule, tmp_path: Path
+) -> None:
+    """Whatever the distiller compares, and behind the mask."""
+    module = distillation(teacher, make and make(**({} if make is SimKD else {"layer": "hidden1"})))
+    found = []
+    for mask in ([], [FeatureMask(0.5, layer="hidden1", permutations=1, removes="random")]):
+        trainer = quiet_trainer(tmp_path, callbacks=mask)
+        trainer.fit(module, datamodule=data)
+        assert not set(DEPENDENCE) & {name.partition("/")[2] for name in trainer.callback_metrics}
+        found.append(trainer.test(module, datamodule=data, verbose=False)[0])
+    module.frozen_teacher.release()
+    network = module.frozen_teacher.network
+    keep = some(mask[0].keep)
+    handle = mask_layer(network, "hidden1", keep)
+    batch = next(data.batches("test", batch_size=1000))
+    layers = "head, input", "head.head, input" if make is SimKD else "head, input"
+    with torch.no_grad():
+        taught = run_tapped(network, layers[:1], batch["teacher"])
+        learnt = run_tapped(module.student.eval(), layers[1:], batch["student"])
+    handle.remove()
+    chosen, guessed = taught[LOGITS].argmax(1), learnt[LOGITS].argmax(1)
+    expected = {
+        "cka": gram_cka(taught[layers[0]], learnt[layers[1]]),
+        "cka_logits": gram_cka(taught[LOGITS], learnt[LOGITS]),
+        "mi_teacher_student": information(chosen.tolist(), guessed.tolist()),
+        "mi_student_label": information(guessed.tolist(), batch["target"].tolist()),
+    }
+    measured = {name: found[1][f"test/{name}"] for name in expected}
+    assert measured == pytest.approx(expected, rel=1e-5)
+    assert found[0]["test/cka"] != pytest.approx(measured["cka"], rel=1e-3)
+
+
+class NoVectors(nn.Module):
+    """Ends with a convolution, or has its linear layer where a sample has several vectors."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.linear, self.unused = nn.Linear(FEATURES, CLASSES), nn.Linear(2, 2)
+        if kind == "convolution":
+            del self.linear, self.unused
+            self.last = nn.Conv1d(1, CLASSES, FEATURES)
+        elif kind != "unused":
+            del self.unused
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor
+        if self.kind == "convolution":
+            logits = self.last(inputs.unsqueeze(1)).squeeze(2)
+        elif self.kind == "rows":
+            logits = self.linear(inputs.repeat(2, 1))[: len(inputs)]
+        elif self.kind == "series":
+            logits = self.linear(inputs.unsqueeze(1)).squeeze(1)
+        else:
+            logits = self.linear(input=inputs) if self.kind == "keyword" else self.linear(inputs)
+        return logits
+
+
+@pytest.mark.parametrize("kind", ["convolution", "rows", "series", "keyword", "unused"])
+def test_networks_without_such_features_are_measured_by_the_rest(
+    kind: str, data: SyntheticDataModule, tmp_path: Path
+) -> None:
+    student = partial(NoVectors, kind)
+    module = DistillationModule(network, student, CLASSES, KD(), teacher="independent")
+    module.frozen_teacher.hold(network())
+    (found,) = quiet_trainer(tmp_path).test(module, datamodule=data, verbose=False)
+    assert "test/cka" not in found
+    assert 0 < found["test/cka_logits"] <= 1
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.5, 1.0])

@@ -21,8 +21,10 @@ from ntdh_bench.distillers import CRD, DKD, KD, OFA, Combined, Distiller, FitNet
 from ntdh_bench.distillers.base import OneByOne
 from ntdh_bench.distillers.simkd import ReusedHead
 from ntdh_bench.errors import NotStackable
+from ntdh_bench.interventions import ShuffleTarget
 from ntdh_bench.layers import mask_layer
 from ntdh_bench.masks import SampleMask
+from ntdh_bench.metrics import DEPENDENCE
 from ntdh_bench.models import DistillationModule, JointModule, TeacherModule
 from ntdh_bench.models.stacks import DistillationStack
 from ntdh_bench.stacks.data import StackedData, together
@@ -182,6 +184,25 @@ def test_a_step_of_joint_teachers_waits_for_no_gpu(monkeypatch: pytest.MonkeyPat
     with fake_gpu():
         moved(stack)
         stack.training_step(moved_batch(batch), 0)
+
+
+def test_members_are_measured_as_the_runs_alone(tmp_path: Path) -> None:
+    cases = [*every_case()[::6], Case(None, 0, keep=keep(1)), Case(None, 1, task_weight=2.0)]
+    cases += [Case(make, 1, intervention=ShuffleTarget(0.7)) for make in (None, KD)]
+    stack = trained(cases, tmp_path)
+    data = streams()
+    trainer = quiet_trainer(tmp_path)
+    trainer.validate(stack, datamodule=StackedData(data), verbose=False)
+    trainer.test(stack, datamodule=StackedData(data), verbose=False)
+    assert not set(stack.curves) & set(DEPENDENCE)
+    for run, case in enumerate(cases):
+        alone = case.alone(tmp_path, data[case.stream])
+        for split, measure in (("val", trainer.validate), ("test", trainer.test)):
+            (found,) = measure(alone, datamodule=data[case.stream], verbose=False)
+            expected = {name.removeprefix(f"{split}/"): value for name, value in found.items()}
+            values = {name: float(value[run]) for name, value in stack.measured[split].items()}
+            assert set(DEPENDENCE) <= values.keys()
+            assert values == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
 def test_other_optimisers_and_accumulated_gradients(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from ntdh_bench.batch import PairedBatch
 from ntdh_bench.checkpoints import state_hash
 from ntdh_bench.errors import UserError
 from ntdh_bench.frozen_teacher import FrozenTeacher, TeacherKind
+from ntdh_bench.layers import input_of
 from tests.helpers import equal, weights
 from tests.typed import some
 
@@ -128,16 +129,20 @@ def test_replacing_keeps_the_companion_and_changes_hash_and_outputs(tmp_path: Pa
 def test_outputs_are_kept_until_released() -> None:
     teacher, data = frozen(layers=("0",)), Data()
     teacher.hold(network())
+    teacher.evaluated_layers = (input_of("0"),)
 
     def outputs(split: Any) -> dict[str, Tensor]:
         return teacher.outputs(batch(2), split, cast(Any, data))
 
-    expected = teacher.network(cast(Tensor, batch(2)["teacher"]))
+    inputs = cast(Tensor, batch(2)["teacher"])
+    expected = teacher.network(inputs)
     for split, reads in (("train", 0), ("test", 1), ("test", 1)):
         found = outputs(split)
         assert data.reads == reads
         assert torch.equal(found["logits"], expected)
-        assert torch.equal(found["0"], expected)
+        layer, value = ("0", expected) if split == "train" else (input_of("0"), inputs)
+        assert found.keys() == {"logits", layer}
+        assert torch.equal(found[layer], value)
     teacher.release()
     assert not teacher.network[0]._forward_hooks  # type: ignore[index]
     outputs("test")

@@ -5,7 +5,15 @@ import torch
 from torch import nn
 
 from ntdh_bench.errors import UserError
-from ntdh_bench.layers import FeatureTap, find_layer, layer_names, mask_layer
+from ntdh_bench.layers import (
+    FeatureTap,
+    features_layer,
+    find_layer,
+    layer_names,
+    mask_layer,
+    run_tapped,
+)
+from ntdh_bench.models import LateFusion
 from tests.helpers import network
 
 
@@ -18,6 +26,20 @@ def test_unknown_layer_names_the_valid_ones() -> None:
 
 def test_names() -> None:
     assert layer_names(nn.Sequential(nn.Sequential(nn.ReLU()))) == ["0", "0.0"]
+
+
+def test_features_are_what_the_last_linear_layer_takes() -> None:
+    assert features_layer(network()) == "head, input"
+    both = LateFusion(network, network)  # two linear layers that take both networks' features
+    assert features_layer(both) == "head, input"
+    inputs = torch.randn(2, 3, 12)
+    outputs = run_tapped(
+        both, ["head, input"], dict(zip(("teacher", "student"), inputs, strict=True))
+    )
+    assert outputs["head, input"].shape == (3, 12)
+    assert features_layer(nn.Sequential(nn.Linear(3, 3), nn.Conv2d(1, 2, 1))) == "0, input"
+    assert features_layer(nn.Conv2d(1, 2, 1)) is None
+    assert features_layer(nn.Linear(3, 3)) is None  # these are the inputs
 
 
 def test_tap_returns_logits_and_layers_and_keeps_nothing() -> None:

@@ -9,9 +9,13 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy
 
 from ntdh_bench.batch import Measure, PairedBatch
+from ntdh_bench.dependence import LinearCKA, MutualInformation
 from ntdh_bench.divergence import kl, ncjsd, nckl, tcjsd, tckl
 from ntdh_bench.metrics import (
+    CKA,
     COMPLETION,
+    DEPENDENCE,
+    DIVERGENCES,
     Accuracy,
     NonTargetJSD,
     RowMean,
@@ -110,7 +114,8 @@ def test_the_data_choose_the_measure(metric: Measure, kind: type) -> None:
     names = list(pair_metrics(data(metric)))
     assert names[:2] == [metric, f"teacher_{metric}"]
     assert set(names) <= set(METRICS)
-    assert len(names) == 8
+    assert len(names) == 2 + len(DIVERGENCES) + 3
+    assert list(pair_metrics(data(metric), widths=(3, 5))) == [*names, CKA]
 
 
 def test_accuracy_is_that_of_torchmetrics_to_the_last_bit() -> None:
@@ -157,17 +162,45 @@ def test_pixels_and_their_rows_measure_alike(metric: Measure) -> None:
 def test_sharing_the_softmax_changes_no_bit() -> None:
     teacher, student, target = draw(40)
     target[:5] = 255
-    metrics = pair_metrics(data("accuracy"))
+    six = data("accuracy")
+    six.num_classes = 6
+    metrics = pair_metrics(six)
     update_pair(metrics, teacher, student, target, PLAIN)
     rows = teacher[5:], student[5:], target[5:]
     alone = {
         "tcjsd": tcjsd(*rows), "ncjsd": ncjsd(*rows), "kl": kl(*rows[:2]), "tckl": tckl(*rows),
         "tckl_binary": tckl(*rows, binary=True), "nckl": nckl(*rows),
+        "tcjsd_binary": tcjsd(*rows, binary=True),
     }  # fmt: skip
+    assert alone.keys() == DIVERGENCES.keys()
     for name, values in alone.items():
         mean = RowMean()
         mean.update(values)
         assert torch.equal(mean.compute(), cast(Any, metrics[name]).compute())
+
+
+def test_what_networks_tell_of_each_other_leaves_out_what_is_ignored() -> None:
+    torch.manual_seed(0)
+    teacher, student = torch.randn(2, 40, 4)
+    features = torch.randn(40, 3), torch.randn(40, 5)
+    target = torch.randint(4, (40,))
+    target[5:9] = 255
+    metrics = pair_metrics(data("accuracy"), widths=(3, 5))
+    update_pair(metrics, teacher, student, target, PLAIN, features=features)
+    kept = target != 255
+    chosen = [x[kept].argmax(1) for x in (teacher, student)]
+    cases: dict[str, tuple[Any, tuple[Tensor, ...]]] = {
+        "mi_teacher_student": (MutualInformation(4), tuple(chosen)),
+        "mi_student_label": (MutualInformation(4), (chosen[1], target[kept])),
+        "cka_logits": (LinearCKA((4, 4)), (teacher[kept], student[kept])),
+        "cka": (LinearCKA((3, 5)), tuple(x[kept] for x in features)),
+    }
+    assert tuple(cases) == DEPENDENCE
+    found = {name: float(cast(Any, metrics[name]).compute()) for name in cases}
+    assert len(set(found.values())) == 4
+    for name, (metric, pair) in cases.items():
+        metric.update(*pair)
+        assert found[name] == float(metric.compute())
 
 
 def test_points_take_the_class_of_their_pixel() -> None:

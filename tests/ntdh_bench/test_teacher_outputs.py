@@ -21,7 +21,7 @@ def test_outputs_are_kept_where_there_is_room(limits: dict[str, int], samples_ru
     teacher = nn.Linear(FEATURES, 4)
     seen: list[int] = []
     teacher.register_forward_hook(lambda _m, args, _o: seen.append(len(args[0])))
-    outputs = TeacherOutputs(teacher, [], data, torch.device("cpu"), **limits)
+    outputs = TeacherOutputs(teacher, [], [], data, torch.device("cpu"), **limits)
     batch = next(data.batches("test", batch_size=32))
     found = [outputs(batch, "test")[LOGITS] for _ in range(2)]
     assert sum(seen) == samples_run

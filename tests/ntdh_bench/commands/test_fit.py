@@ -10,6 +10,7 @@ import yaml
 
 from ntdh_bench.cli import main
 from ntdh_bench.composition import read_config
+from ntdh_bench.metrics import DEPENDENCE
 from ntdh_bench.records.columns import METRICS
 from tests.helpers import fitted, flags, record_of, refusal
 
@@ -47,6 +48,7 @@ def test_a_run_leaves_all_it_promises(finished: Path) -> None:
     assert record["parameters"]["student"] > 0
     curve = record["curves"]["ncjsd"]
     assert len(curve) == 2
+    assert record["curves"].keys() == expected - set(DEPENDENCE)
     assert curve[-1] == pytest.approx(record["metrics"]["last"]["val"]["ncjsd"])
     assert record["metrics"]["best"]["checkpoint"].startswith("best-")
     assert record["metrics"]["last"].keys() == {"checkpoint", "val", "test"}
