@@ -175,14 +175,18 @@ def _draw_level(axes: Axes, level: Curve, dash: tuple[float, ...]) -> None:
 
 
 def draw_maps(maps: Sequence[tuple[str, NDArray[np.float64]]], name: str) -> str:
-    """Return heat maps ``(H, W)`` >= 0 side by side, each on a scale of its own from 0."""
+    """Return heat maps ``(H, W)`` >= 0, each on a scale of its own from 0.
+
+    They lie side by side; wide ones, which would be too small to read, below each other.
+    """
     with rc_context(_STYLE):
         height, width = maps[0][1].shape
-        side = 1.7 * max(1.0, width / height / 2)  # wide maps would be too small to read
-        figure = _figure(side * len(maps) + 0.1, 0.4 + side * min(1.0, height / width))
-        for axis, (title, values) in zip(
-            figure.subplots(1, len(maps), squeeze=False)[0], maps, strict=True
-        ):
+        wide = width > 2 * height
+        side, across = (_WIDTH, 1) if wide else (1.7, len(maps))
+        down = len(maps) // across
+        figure = _figure(side * across + 0.1, (0.4 + side * min(1.0, height / width)) * down)
+        axes = figure.subplots(down, across, squeeze=False)
+        for axis, (title, values) in zip(axes.flat, maps, strict=True):
             axis.imshow(values, cmap="magma", vmin=0, vmax=float(values.max()) or 1.0)
             axis.set(xticks=[], yticks=[])
             axis.set_title(title, fontsize=9, fontweight="normal")

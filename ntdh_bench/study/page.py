@@ -131,7 +131,7 @@ def _first_forest(claims: Sequence[Primary]) -> Html:
         return el("div", el("p", badge("not run"), " ", how), class_="card")
     note = (
         "A line a data set, with its 95 % interval over seeds; hollow: a gate fails, and it does "
-        "not count. Diamonds: random-effects means."
+        "not count. Diamonds: means over data sets, with theirs."
     )
     return el(
         "figure",
@@ -186,7 +186,8 @@ def _basis(claim: Primary, seen: dict[str, Power]) -> Html:
     """Return what a claim rests on, to be opened: its data sets, forest plots and gates."""
     settings = _settings(claim)
     drawn = [labelled(svg, label) for label, svg in forests(claim)] if claim.id != _FIRST else []
-    said = [f"Measured: {claim.effect} ({claim.unit}).", claim.note, *_powers(claim, seen)]
+    note = f"{claim.note[:1].upper()}{claim.note[1:]}." if claim.note else ""
+    said = [f"Measured: {claim.effect} ({claim.unit}).", note, *_powers(claim, seen)]
     sets = len({setting.dataset for setting in settings})
     shown = f"gates in {sets} data set{'s' * (sets > 1)}{' and forest plot' * bool(drawn)}"
     return el(
@@ -218,8 +219,8 @@ def _settings(claim: Primary) -> list[SettingEffect]:
 
 def _settings_table(claim: Primary) -> Html:
     several = len(claim.parts) > 1
-    names = ("data set", "protocol", *(["part"] if several else []), "effect [95 %]", "seeds",
-             "cells", *COUNTING, *ASSUMPTIONS)  # fmt: skip
+    names = ("data set", "protocol", *(["part"] if several else []), "effect [95 %]",
+             "seeds × cells", *COUNTING, *ASSUMPTIONS)  # fmt: skip
     lines = [
         _setting(setting, [part.name] if several else [])
         for part in claim.parts
@@ -227,7 +228,8 @@ def _settings_table(claim: Primary) -> Html:
         for setting in found.settings
     ]
     head = el("thead", heads(names, 2 + several))
-    return scroll(el("table", head, el("tbody", *lines)), f"{claim.id}: data sets and gates")
+    table = el("table", head, el("tbody", *lines), class_="dense")
+    return scroll(table, f"{claim.id}: data sets and gates")
 
 
 def _setting(setting: SettingEffect, part: list[str]) -> Html:
@@ -240,8 +242,7 @@ def _setting(setting: SettingEffect, part: list[str]) -> Html:
         el("td", setting.protocol, class_="text"),
         *(el("td", name, class_="text") for name in part),
         el("td", shown, data_value=sort_value(effect.value if effect else None)),
-        el("td", str(effect.seeds if effect else 0)),
-        el("td", str(effect.cells if effect else 0)),
+        el("td", f"{effect.seeds} × {effect.cells}" if effect else "–"),
         *(_gate(found.get(name)) for name in (*COUNTING, *ASSUMPTIONS)),
     )
 

@@ -87,6 +87,17 @@ def test_even_panels_name_their_values() -> None:
     assert {"0", "1", "16"} <= set(texts(draw_panel(make_panel(even=True), "p")))
 
 
+def test_wide_maps_lie_below_each_other() -> None:
+    def shape(height: int, width: int) -> float:
+        drawing = draw_maps([(title, np.ones((height, width))) for title in "TRF"], "m")
+        box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', drawing)
+        assert box is not None
+        return float(box[1]) / float(box[2])
+
+    assert shape(28, 28) > 2
+    assert shape(56, 184) < 1
+
+
 def test_a_forest_plot_prints_its_numbers_and_is_as_wide_as_data_sets_need() -> None:
     drawing = draw_forest(FOREST, "points", "f")
     shown = texts(drawing)
