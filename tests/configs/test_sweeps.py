@@ -122,6 +122,18 @@ def test_equal_runs_are_shared() -> None:
     assert runs["fig13a"] | runs["fig13b"] <= runs["table4"] | runs["table4_small"]
 
 
+def test_every_specification_has_both_doses_and_the_main_one_is_that_of_the_study() -> None:
+    found = {experiment.name: experiment for experiment in EXPERIMENTS}
+    runs = [run for run in found["sensitivity"].runs if run.labels["student"] == "distilled"]
+    doses: dict[tuple[str, int, str], list[str]] = {}
+    for run in runs:
+        cell = run.protocol, run.seed, run.labels["specification"]
+        doses.setdefault(cell, []).append(run.labels["intervention"])
+    assert all(sorted(labels) == ["none", "shuffle_nontarget"] for labels in doses.values())
+    main = {run.hash for run in runs if run.labels["specification"] == "main"}
+    assert main < {run.hash for run in found["interventions"].runs}
+
+
 def test_random_masks_are_as_they_were_drawn() -> None:
     (experiment,) = (found for found in EXPERIMENTS if found.name == "random_masks")
     drawn: dict[str, set[tuple[float, int]]] = {}

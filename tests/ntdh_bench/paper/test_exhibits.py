@@ -177,6 +177,7 @@ def test_every_shipped_experiment_of_the_paper_has_an_exhibit() -> None:
         "random_masks",
         "interventions",
         "teachers",
+        "sensitivity",
     }
     assert {experiment.part_of for experiment in shipped} - shown <= ours
     assert shown - {experiment.name for experiment in shipped} == {None}
