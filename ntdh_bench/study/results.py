@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from ntdh_bench.report.effects import Effect, Pooled
 from ntdh_bench.report.gates import Gate
@@ -24,12 +24,15 @@ MIN_SEEDS, MIN_SETS = 5, 5
 #: Effects within it, of whatever unit, are none (two one-sided tests).
 MARGIN = 0.5
 
-#: ``out of scope``: data sets were run, and all of them fail a gate.
-Verdict = Literal["holds", "fails", "no effect", "inconclusive", "out of scope", "not run"]
-Sign = Literal[-1, 1]
+Sign: TypeAlias = Literal[-1, 1]
 
 
 # -- effects -------------------------------------------------------------------------------------
+
+
+def worst(gates: Iterable[Gate]) -> Gate:
+    """Return the first gate that is not passed, else one that is unknown, else one that is."""
+    return min(gates, key=lambda gate: {False: 0, None: 1, True: 2}[gate.passed])
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ class SetEffect:
         """Each gate of the setting that comes off worst: not passed, else unknown, else passed."""
         names = (*COUNTING, *ASSUMPTIONS)
         found = [[g for s in self.settings for g in s.gates if g.name == name] for name in names]
-        return tuple(min(same, key=_worst_first) for same in found if same)
+        return tuple(worst(same) for same in found if same)
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ class Part:
     Attributes:
         name: what is compared, in words; empty for the only part of a claim.
         sets: the effect in every data set that was run, in order of name.
-        summary: over the data sets that count; None if fewer than two do.
+        summary: mean over the data sets that count; None if fewer than two do.
         within: over those of them that lie within both assumptions, likewise.
     """
 
@@ -132,14 +135,16 @@ class Decision:
     """A verdict over some of the data sets of a claim.
 
     Attributes:
-        verdict: every one but ``inconclusive`` stands after correction over the seven claims.
+        verdict: ``holds``, ``fails`` or ``no effect``, which stand after correction over the seven
+            claims; ``inconclusive``; ``out of scope``: data sets were run, and none passes the
+            gates; ``not run``.
         n: data sets that count; of a claim of several parts, the fewest of a part.
         p: two-sided, uncorrected; None where nothing is tested.
         p_holm: two-sided, corrected over the seven claims (Holm).
         reason: why nothing was decided, in words; else empty.
     """
 
-    verdict: Verdict
+    verdict: str
     n: int
     p: float | None = None
     p_holm: float | None = None
@@ -214,17 +219,18 @@ class DoseCurve:
 
 @dataclass(frozen=True)
 class GuideLine:
-    """What a method gained on a data set in one direction.
+    """What a method gained on a data set in one direction, from an untouched teacher.
 
     Attributes:
         experiment: whose runs these are.
         protocol: of them; the direction is part of it.
-        teacher: what the teacher sees: ``one modality`` or ``both``.
-        method: name of the distiller, or of the cell where several share it.
+        teacher: what it sees: ``one modality`` or ``both``.
+        method: its label there (``KD standardised``, ``KD from both``).
         gain: over the student without KD (cross entropy of weight 1), in points.
-        gain_equal: over the control of equal task weight; None if that was not run.
+        gain_equal: over the control of equal task weight; None if that was not run, or cannot be.
         lead: accuracy of the teacher minus that of the student without KD, in points.
-        helped: True if both intervals lie above 0, False if one lies below, else None.
+        helped: True if the intervals over both controls lie above 0, False if one lies below it,
+            else None.
     """
 
     dataset: str
@@ -240,38 +246,89 @@ class GuideLine:
 
 
 @dataclass(frozen=True)
+class GuideMethod:
+    """What a method gained over data sets, each the mean over its directions and protocols.
+
+    Attributes:
+        gain: mean over data sets of the gain over the student without KD, in points.
+        gain_equal: likewise over the control of equal task weight; None if no set has one.
+        helped: number of lines of the guide where it helped.
+        harmed: where it harmed.
+        lines: all of them.
+    """
+
+    method: str
+    gain: Estimate
+    gain_equal: Estimate | None
+    helped: int
+    harmed: int
+    lines: int
+
+
+@dataclass(frozen=True)
 class GuideRule:
     """The simplest rule for when to distil: the teacher leads the student by so many points.
 
     Attributes:
         method: that it is about.
-        threshold: of the lead, in points; None if no rule is better than always or never.
-        above: mean gain over data sets where the lead is above the threshold, in points.
-        below: where it is not.
-        right: share of settings on whose data set, left out, the rule told the sign of the gain.
-        base: share that the more frequent sign alone tells, likewise.
-        settings: their number.
-        sets: data sets they are of.
-        text: all of it in a sentence.
+        rho: rank correlation of lead and gain over settings.
+        p_holm: of it, two-sided, corrected over the methods (Holm).
+        threshold: of the lead, in points, above which the method gains; None unless ``p_holm`` is
+            below 0.05, and ``rho`` above 0.
+        right: share of settings whose sign of the gain a threshold told, their data set left out.
+        base: share that have the more frequent sign.
+        lines: number of settings.
+        sets: number of their data sets.
     """
 
     method: str
+    rho: float
+    p_holm: float
     threshold: float | None
-    above: Estimate | None
-    below: Estimate | None
     right: float
     base: float
-    settings: int
+    lines: int
     sets: int
-    text: str
+
+    @property
+    def text(self) -> str | None:
+        """The rule in a sentence; None if there is none."""
+        if self.threshold is None:
+            return None
+        return (
+            f"{self.method}: distil if the teacher leads the student by more than "
+            f"{self.threshold:.1f} points. So told, {self.right:.0%} of the signs of the gain are "
+            f"right on data sets left out, {self.base:.0%} by the more frequent sign "
+            f"({self.lines} settings of {self.sets} data sets)."
+        )
 
 
 @dataclass(frozen=True)
 class Guide:
-    """What to do with it: gains by data set, direction and method, and rules; real data only."""
+    """What to do with it, on real data: gains by data set, direction and method; rules.
+
+    Attributes:
+        lines: one a data set, protocol and method.
+        methods: over data sets, the largest gain first.
+        rules: one a method on enough data sets.
+    """
 
     lines: tuple[GuideLine, ...]
+    methods: tuple[GuideMethod, ...]
     rules: tuple[GuideRule, ...]
+
+    @property
+    def advice(self) -> tuple[str, ...]:
+        """The rules that the data support in a sentence each, or that they support none."""
+        found = tuple(rule.text for rule in self.rules if rule.text)
+        if found or not self.rules:
+            return found
+        least = min(rule.p_holm for rule in self.rules)
+        return (
+            f"How far the teacher leads the student does not tell when to distil: of "
+            f"{len(self.rules)} methods, for none do lead and gain rank alike over settings "
+            f"(smallest Holm p {least:.2g}).",
+        )
 
 
 @dataclass(frozen=True)
@@ -375,7 +432,3 @@ class Study:
 def _share(values: Iterable[bool | None]) -> float | None:
     told = [value for value in values if value is not None]
     return sum(told) / len(told) if told else None
-
-
-def _worst_first(gate: Gate) -> int:
-    return {False: 0, None: 1, True: 2}[gate.passed]

@@ -1,0 +1,109 @@
+"""The seven primary claims, each decided over data sets.
+
+A claim is a sign of an effect; of several parts, all must have it (intersection-union). Runs of a
+setting become one effect; settings that pass the gates are averaged within their data set, and the
+mean over at least five data sets is judged by both sides of one Holm procedure over the seven
+claims. Real data decide; simulated ones are a rehearsal of the same rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
+
+from ntdh_bench.records.columns import Row
+from ntdh_bench.study import doses, masks
+from ntdh_bench.study.results import Primary, SettingEffect, Sign
+from ntdh_bench.study.sets import part
+from ntdh_bench.study.settings import Setting, settings
+from ntdh_bench.study.verdicts import Tested, verdicts
+
+EffectOf: TypeAlias = Callable[[Setting], SettingEffect | None]
+
+
+class Claim(NamedTuple):
+    """A primary claim; attributes as those of :class:`Primary`.
+
+    Attributes:
+        experiments: whose runs decide it, or of whose exhibits they are part.
+        parts: name to what it is in a setting; None where it was not run.
+    """
+
+    id: str
+    statement: str
+    effect: str
+    unit: str
+    sign: Sign
+    experiments: tuple[str, ...]
+    parts: dict[str, EffectOf]
+    note: str = ""
+
+
+CLAIMS = (
+    Claim(
+        "P1", "The gain falls as the non-target divergence alone is raised",
+        "Slope of the gain in the share of samples whose non-target log-probabilities are shuffled",
+        "points per unit of dose", -1, (doses.EXPERIMENT,), {"": doses.slope_of_shuffling},
+    ),
+    Claim(
+        "P2", "It does not fall as much as the target divergence is raised by as much",
+        "Change of the gain as NCJSD is raised, non-target log-probabilities being shuffled, minus "
+        "that as TCJSD is raised by as many nats by target interventions",
+        "points at equal divergence", -1, (doses.EXPERIMENT,), {"": doses.less_under_target},
+        "By as many nats as both move; the mean over those target interventions that move TCJSD "
+        "and pass the gates",
+    ),
+    Claim(
+        "P3", "The gain rises as the non-target divergence alone is lowered, and by more than "
+        "where only non-target information is taken away",
+        "Slope of the gain in the dose of alignment with the student, and the same minus that of "
+        "the dose of the uniform distribution",
+        "points per unit of dose", 1, (doses.EXPERIMENT,),
+        {"aligned": doses.slope_of_alignment, "aligned minus uniform": doses.more_than_uniform},
+    ),
+    Claim(
+        "P4", "Over random masks, NCJSD predicts the gain given the teacher's accuracy",
+        "Partial slope of the gain in NCJSD before distillation",
+        "points per standard deviation", -1, (masks.RANDOM,), {"": masks.slope_of_ncjsd},
+        "Masks that change the teacher's accuracy by more than 3 points are left out",
+    ),
+    Claim(
+        "P5", "It does so better than TCJSD",
+        "Partial slope of the gain in NCJSD minus that in TCJSD, jointly and given the teacher's "
+        "accuracy",
+        "points per standard deviation", -1, (masks.RANDOM,), {"": masks.more_than_tcjsd},
+        "Masks that change the teacher's accuracy by more than 3 points are left out",
+    ),
+    Claim(
+        "P6", "Masks order as T > R > F over methods and ratios",
+        "Accuracy of the student, T minus R and R minus F, mean over methods and ratios",
+        "points", 1, masks.TABLES,
+        {"T minus R": masks.difference("T", "R"), "R minus F": masks.difference("R", "F")},
+        "Ratios that change the teacher's accuracy by more than 3 points are left out",
+    ),
+    Claim(
+        "P7", "The mask T is better than none over methods and ratios",
+        "Accuracy of the student, T minus no mask, mean over methods and ratios",
+        "points", 1, masks.TABLES, {"T minus none": masks.difference("T", None)},
+        "Ratios that change the teacher's accuracy by more than 3 points are left out",
+    ),
+)  # fmt: skip
+
+
+def primary_claims(rows: Sequence[Row], source: str = "real") -> tuple[Primary, ...]:
+    """Return the claims, decided on data of one source."""
+    own = [row for row in rows if row["source"] == source]
+    tested = [_tested(claim, settings(own, claim.experiments)) for claim in CLAIMS]
+    overall, within = verdicts(tested), verdicts(tested, within=True)
+    return tuple(
+        Primary(c.id, c.statement, c.effect, c.unit, c.sign, found.parts, verdict, narrower, c.note)
+        for c, found, verdict, narrower in zip(CLAIMS, tested, overall, within, strict=True)
+    )
+
+
+def _tested(claim: Claim, found: Sequence[Setting]) -> Tested:
+    parts = {
+        name: [effect for setting in found if (effect := effect_of(setting))]
+        for name, effect_of in claim.parts.items()
+    }
+    return Tested(claim.sign, tuple(part(name, of, claim.sign) for name, of in parts.items()))

@@ -1,0 +1,168 @@
+"""How a setting answers to interventions on the teacher's output, dose by dose."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+
+from ntdh_bench.report.effects import dose_slope, seed_mean, slopes
+from ntdh_bench.report.gates import Gate
+from ntdh_bench.report.statistics import Array
+from ntdh_bench.study.results import SettingEffect, worst
+from ntdh_bench.study.settings import GAIN, NCJSD, TCJSD, Block, Setting, block, moved
+
+EXPERIMENT = "interventions"
+SHUFFLE, ALIGN, UNIFORM = "ShuffleNontarget", "AlignNontarget", "UniformNontarget"
+#: They move the target divergence and leave the other.
+TARGET = ("ShuffleTarget", "ShiftTarget")
+#: The teacher as it is, and two doses, of which a slope is told.
+MIN_DOSES = 3
+_MEASURES = GAIN, NCJSD, TCJSD
+
+
+@dataclass(frozen=True)
+class Response:
+    """Doses of one intervention, from 0, the teacher as it is, upwards; and what came of them.
+
+    Doses that move the teacher's accuracy by more than the gate's margin are left out, unless too
+    few are left: then none is, and the gate is not passed.
+
+    Attributes:
+        doses: ``(doses,)``.
+        gain: ``(doses, seeds)``, in points.
+        ncjsd: likewise, before distillation, in nats.
+        tcjsd: likewise.
+        teacher: the gate of the teacher's accuracy, over these doses.
+    """
+
+    doses: Array
+    gain: Array
+    ncjsd: Array
+    tcjsd: Array
+    teacher: Gate
+
+    def change(self, divergence: Array) -> Array:
+        """Return how far a divergence moved from dose 0 to the largest dose, by seed."""
+        change: Array = divergence[-1] - divergence[0]
+        return change
+
+    def at(self, doses: Collection[float]) -> Response:
+        """Return the response at some of the doses."""
+        kept = np.isin(self.doses, list(doses))
+        return Response(
+            self.doses[kept], self.gain[kept], self.ncjsd[kept], self.tcjsd[kept], self.teacher
+        )
+
+    def per_nat(self, divergence: Array) -> Array:
+        """Return the slope of the gain in a divergence that the doses move, by seed.
+
+        The divergence of a dose is its mean over seeds, so that its noise does not thin the slope.
+        """
+        return slopes(self.gain, divergence.mean(axis=1))
+
+
+def responses(setting: Setting, names: Collection[str]) -> dict[str, Response]:
+    """Return the responses to those of the interventions that were run, over the same seeds."""
+    rows = [
+        row
+        for row in setting.distilled
+        if row["method"] == "KD" and not row["mask"] and row["intervention"] in (None, *names)
+    ]
+    found = block(rows, lambda row: (row["intervention"], row["dose"] or 0.0), _MEASURES)
+    run = {name for name, _ in found.runs}
+    return {name: _response(setting, found, name) for name in names if {None, name} <= run}
+
+
+def _response(setting: Setting, found: Block, name: str) -> Response:
+    own = found.only(cell for cell in found.runs if cell[0] in (None, name))
+    sound = own.sound(setting)
+    kept = own.only(sound) if len(sound) >= MIN_DOSES else own
+    doses = np.array([dose for _, dose in kept.runs])
+    gain, ncjsd, tcjsd = map(kept.values, _MEASURES)
+    return Response(doses, gain, ncjsd, tcjsd, setting.teacher_gate(kept.rows))
+
+
+# -- what claims ask -----------------------------------------------------------------------------
+
+
+def slope_of_shuffling(setting: Setting) -> SettingEffect | None:
+    """Return the slope of the gain in the share of shuffled samples (P1)."""
+    found = responses(setting, [SHUFFLE]).get(SHUFFLE)
+    if found is None:
+        return None
+    change = found.change(found.ncjsd)
+    return setting.effect(
+        dose_slope(found.gain, found.doses.tolist()),
+        (moved(change), found.teacher),
+        {"NCJSD moved": float(change.mean())},
+    )
+
+
+def less_under_target(setting: Setting) -> SettingEffect | None:
+    """Return how much more the gain changes in NCJSD than in TCJSD, each moved alone (P2).
+
+    Both by as many nats: as many as the intervention moves that moves its divergence less, so that
+    nothing is extrapolated, and a divergence that hardly moves tells little instead of anything.
+    Target interventions that do not move TCJSD, or that change the teacher's accuracy, are left
+    out; without any other, none is, and the gate is not passed.
+    """
+    found = responses(setting, [SHUFFLE, *TARGET])
+    own, target = found.pop(SHUFFLE, None), list(found.values())
+    if own is None or not target:
+        return None
+    sound = [r for r in target if r.teacher.passed and moved(r.change(r.tcjsd)).passed]
+    target = sound or target
+    change, slope = own.change(own.ncjsd), own.per_nat(own.ncjsd)
+    changes, others = zip(*((r.change(r.tcjsd), r.per_nat(r.tcjsd)) for r in target), strict=True)
+    shared = [min(abs(change.mean()), abs(other.mean())) for other in changes]
+    more = [nats * (slope - other) for nats, other in zip(shared, others, strict=True)]
+    return setting.effect(
+        seed_mean(np.mean(more, axis=0), len(own.doses)),
+        (worst(map(moved, (change, *changes))), worst(r.teacher for r in (own, *target))),
+        {
+            "NCJSD moved": float(change.mean()),
+            "TCJSD moved": float(np.mean(changes)),
+            "shared": float(np.mean(shared)),
+            "points per nat of NCJSD": float(slope.mean()),
+            "points per nat of TCJSD": float(np.mean(others)),
+        },
+    )
+
+
+def slope_of_alignment(setting: Setting) -> SettingEffect | None:
+    """Return the slope of the gain in the dose of alignment with the student (P3)."""
+    found = responses(setting, [ALIGN]).get(ALIGN)
+    if found is None:
+        return None
+    change = found.change(found.ncjsd)
+    return setting.effect(
+        dose_slope(found.gain, found.doses.tolist()),
+        (moved(-change), found.teacher),
+        {"NCJSD moved": float(change.mean())},
+    )
+
+
+def more_than_uniform(setting: Setting) -> SettingEffect | None:
+    """Return how much steeper the gain is under alignment than under the uniform one (P3).
+
+    Both over the doses that leave the teacher's accuracy as it is under either.
+    """
+    found = responses(setting, [ALIGN, UNIFORM])
+    if len(found) < 2:
+        return None
+    shared = set(found[ALIGN].doses) & set(found[UNIFORM].doses)
+    align, uniform = (found[name].at(shared) for name in (ALIGN, UNIFORM))
+    change = align.change(align.ncjsd)
+    slope, other = slopes(align.gain, align.doses), slopes(uniform.gain, uniform.doses)
+    return setting.effect(
+        seed_mean(slope - other, len(align.doses)),
+        (moved(-change), worst((align.teacher, uniform.teacher))),
+        {
+            "NCJSD moved": float(change.mean()),
+            "NCJSD moved by the uniform one": float(uniform.change(uniform.ncjsd).mean()),
+            "slope aligned": float(slope.mean()),
+            "slope uniform": float(other.mean()),
+        },
+    )

@@ -1,0 +1,143 @@
+"""What masks on the teacher do in a setting: random ones, and the paper's T, R and F."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ntdh_bench.records.columns import Row
+from ntdh_bench.report.contrasts import Measure
+from ntdh_bench.report.effects import cell_slopes, seed_mean
+from ntdh_bench.report.gates import untouched
+from ntdh_bench.report.statistics import Array
+from ntdh_bench.study.results import SettingEffect, worst
+from ntdh_bench.study.settings import (
+    GAIN,
+    NCJSD,
+    SCORE,
+    TCJSD,
+    Block,
+    Cell,
+    Setting,
+    block,
+    moved,
+    teacher,
+)
+
+RANDOM = "random_masks"
+#: Experiments of all methods under masks; and those that are part of their exhibits.
+TABLES = ("table2", "table3", "table_pairs")
+#: Fewer random masks tell no slope beside two others.
+MIN_CELLS = 10
+_REMOVES = {"T": "most_divergent", "R": "random", "F": "least_divergent", None: None}
+
+
+# -- random masks --------------------------------------------------------------------------------
+
+
+def slope_of_ncjsd(setting: Setting) -> SettingEffect | None:
+    """Return the slope of the gain in NCJSD over random masks, given the teacher (P4)."""
+    found = _random(setting)
+    if found is None:
+        return None
+    ncjsd = found.values(NCJSD)
+    slope = cell_slopes(found.values(GAIN), np.stack([ncjsd, found.values(teacher)]))
+    return setting.effect(
+        slope[0] if slope else None,
+        (moved(spread(ncjsd)), setting.teacher_gate(found.rows)),
+        {"NCJSD moved": float(spread(ncjsd).mean())},
+    )
+
+
+def more_than_tcjsd(setting: Setting) -> SettingEffect | None:
+    """Return the slope of the gain in NCJSD minus that in TCJSD, given the teacher (P5)."""
+    found = _random(setting)
+    if found is None:
+        return None
+    ncjsd, tcjsd = found.values(NCJSD), found.values(TCJSD)
+    predictors = np.stack([ncjsd, tcjsd, found.values(teacher)])
+    slopes = cell_slopes(found.values(GAIN), predictors, [[1, -1, 0]])
+    spreads = spread(ncjsd), spread(tcjsd)
+    return setting.effect(
+        slopes[0] if slopes else None,
+        (worst(map(moved, spreads)), setting.teacher_gate(found.rows)),
+        {"NCJSD moved": float(spreads[0].mean()), "TCJSD moved": float(spreads[1].mean())},
+    )
+
+
+def spread(values: Array) -> Array:
+    """Return how far apart the upper and the lower half of the cells lie, by seed.
+
+    The halves are those of the means over all other seeds, so that noise alone gives 0 on average.
+
+    Args:
+        values: ``(cells, seeds)``.
+    """
+    others = (values.sum(axis=1, keepdims=True) - values) / max(1, values.shape[1] - 1)
+    order = np.argsort(others, axis=0)
+    half = len(values) // 2
+    ordered = np.take_along_axis(values, order, axis=0)
+    apart: Array = ordered[len(values) - half :].mean(axis=0) - ordered[:half].mean(axis=0)
+    return apart
+
+
+def _random(setting: Setting) -> Block | None:
+    """Return the random masks that leave the teacher's accuracy as it is, all if these are few."""
+    rows = [row for row in setting.distilled if row["method"] == "KD" and not untouched(row)]
+    found = block(rows, _label, (GAIN, NCJSD, TCJSD, teacher))
+    sound = found.sound(setting)
+    kept = found.only(sound) if len(sound) >= MIN_CELLS else found
+    return kept if len(kept.runs) > 1 else None
+
+
+def _label(row: Row) -> Cell:
+    return tuple(label for _, label in sorted(row["cell"].items()))
+
+
+# -- the paper's masks ---------------------------------------------------------------------------
+
+
+def difference(first: str, second: str | None) -> Callable[[Setting], SettingEffect | None]:
+    """Return what measures how much better students are under one mask than under another.
+
+    The mean over methods and ratios at which both masks leave the teacher's accuracy as it is; over
+    all of them if there is none, and the gate is not passed. A mask that is better by the paper's
+    account has the smaller NCJSD: that is the manipulation.
+
+    Args:
+        first: ``T``, ``R`` or ``F``.
+        second: likewise; None: no mask.
+    """
+
+    def effect(setting: Setting) -> SettingEffect | None:
+        return _difference(setting, _REMOVES[first], _REMOVES[second])
+
+    return effect
+
+
+def _difference(setting: Setting, first: str | None, second: str | None) -> SettingEffect | None:
+    masked = [row for row in setting.distilled if row["mask"] in (None, "feature")]
+    found = block(masked, lambda row: (row["method"], row["removes"], row["ratio"]), (SCORE, NCJSD))
+    pairs = [
+        ((method, first, ratio), (method, second, ratio if second else None))
+        for method, removes, ratio in found.runs
+        if removes == first
+    ]
+    pairs = [pair for pair in pairs if pair[1] in found.runs]
+    if not pairs:
+        return None
+    sound = set(found.sound(setting))
+    kept = [pair for pair in pairs if sound.issuperset(pair)] or pairs
+
+    def lead(measure: Measure) -> Array:
+        of = dict(zip(found.runs, found.values(measure), strict=True))
+        mean: Array = np.mean([of[ours] - of[theirs] for ours, theirs in kept], axis=0)
+        return mean
+
+    changed = found.only(cell for pair in kept for cell in pair).rows
+    return setting.effect(
+        seed_mean(lead(SCORE), len(kept)),
+        (moved(-lead(NCJSD)), setting.teacher_gate(changed)),
+        {"NCJSD lower by": float(-lead(NCJSD).mean())},
+    )

@@ -1,0 +1,41 @@
+"""The study as part of the report: entry point of ``ntdh_bench.studies``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ntdh_bench.records.columns import Row
+from ntdh_bench.report.studies import Added
+from ntdh_bench.study import texts
+from ntdh_bench.study.claims import primary_claims
+from ntdh_bench.study.curves import dose_curves
+from ntdh_bench.study.guide import make_guide
+from ntdh_bench.study.power import powers
+from ntdh_bench.study.results import Study
+
+
+def add(rows: Sequence[Row]) -> Added:
+    """Return the files of the study of these rows."""
+    study = make_study(rows)
+    return Added(
+        {
+            "study.md": texts.markdown(study),
+            "study.csv": texts.claims_csv(study),
+            "study_curves.csv": texts.curves_csv(study.curves),
+            "study_guide.csv": texts.guide_csv(study.guide),
+        }
+    )
+
+
+def make_study(rows: Sequence[Row]) -> Study:
+    """Return what the study finds in these rows, which need not be complete."""
+    claims = primary_claims(rows)
+    return Study(
+        claims=claims,
+        rehearsal=primary_claims(rows, "simulated"),
+        curves=dose_curves(rows),
+        guide=make_guide(rows),
+        sensitivity=(),
+        rivals=(),
+        power=powers(claims),
+    )

@@ -1,0 +1,323 @@
+"""The study in words: Markdown to read, and CSV that holds every number."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ntdh_bench.report import wording
+from ntdh_bench.report.effects import Pooled
+from ntdh_bench.report.gates import Gate
+from ntdh_bench.report.statistics import Estimate
+from ntdh_bench.report.tables import markdown_rows, plain
+from ntdh_bench.study.results import (
+    ASSUMPTIONS,
+    COUNTING,
+    MARGIN,
+    MIN_SEEDS,
+    MIN_SETS,
+    Decision,
+    DoseCurve,
+    Guide,
+    Part,
+    Power,
+    Primary,
+    Rival,
+    Sensitivity,
+    SetEffect,
+    SettingEffect,
+    Study,
+)
+
+RULES = (
+    f"The unit is the data set: its protocols and directions are averaged first. A verdict needs "
+    f"{MIN_SETS} data sets that count; one counts if it has {MIN_SEEDS} seeds and passes the gates "
+    f"{', '.join(COUNTING)}. Means are over data sets, each of "
+    f"which counts the same, their intervals Student's over them. *Holds* and *fails* "
+    f"need Holm's correction over both sides of the seven claims, *no effect* a mean within "
+    f"± {MARGIN:g} (two one-sided tests). Each claim is judged again over the data sets within "
+    f"Assumptions 1 and 2 ({' and '.join(ASSUMPTIONS)})."
+)
+_GATES = (*COUNTING, *ASSUMPTIONS)
+_AGREES = {True: "yes", False: "no", None: "–"}
+_SIGNS = {True: "✓", False: "✗", None: "?"}
+_EFFECT = ("value", "low", "high", "variance", "p", "seeds", "cells")
+_HEAD = (
+    "claim", "part", "unit", "source", "level", "dataset", "protocol", *_EFFECT, "n", "between",
+    "p_holm", "verdict", "counts", "within", *_GATES, "measured", "reason",
+)  # fmt: skip
+
+
+# -- Markdown ------------------------------------------------------------------------------------
+
+
+def markdown(study: Study) -> str:
+    """Return the study as Markdown."""
+    parts = [
+        "# The study",
+        RULES,
+        "## Primary claims",
+        _claims(study.claims),
+        *(_claim(claim) for claim in study.claims if _is_run(claim)),
+        *_section("Power", _power(study.power)),
+        *_section("Dose-response", _curves(study.curves)),
+        *(_sensitivity(found) for found in study.sensitivity),
+        *_section("Rival theories", _rivals(study.rivals)),
+        *_section("What to do with it", _guide(study.guide)),
+        *_section("Rehearsal on simulated data", _rehearsal(study.rehearsal)),
+        wording.SEEDS_NOTE,
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _section(heading: str, text: str) -> list[str]:
+    return [f"## {heading}", text] if text else []
+
+
+def _is_run(claim: Primary) -> bool:
+    return any(part.sets for part in claim.parts)
+
+
+def _claims(claims: Iterable[Primary]) -> str:
+    head = ("claim", "says", "effect [95 %]", "n", "Holm p", "verdict", "within both assumptions")
+    lines = [
+        (
+            claim.id, claim.statement, _effects(claim, claim.parts), str(claim.overall.n),
+            wording.p_value(claim.overall.p_holm), _verdict(claim.overall),
+            f"{_verdict(claim.within)} (n {claim.within.n})",
+        )
+        for claim in claims
+    ]  # fmt: skip
+    return markdown_rows(head, lines)
+
+
+def _effects(claim: Primary, parts: Iterable[Part]) -> str:
+    """Return the means of a claim's parts, its unit after the last."""
+    said = [f"{part.name}: " * bool(part.name) + _pooled(part.summary) for part in parts]
+    return f"{'; '.join(said)} {claim.unit}" if _is_run(claim) else "–"
+
+
+def _pooled(found: Pooled | None) -> str:
+    return "–" if found is None else wording.interval(found.value, found.low, found.high)
+
+
+def _verdict(decision: Decision) -> str:
+    return f"{decision.verdict}: {decision.reason}" if _tells(decision) else decision.verdict
+
+
+def _tells(decision: Decision) -> bool:
+    return bool(decision.reason) and decision.reason != decision.verdict
+
+
+def _claim(claim: Primary) -> str:
+    """Return the data sets of a claim."""
+    head = ("data set", f"effect [95 %], {claim.unit}", "seeds", "counts", *_GATES)
+    where = "below" if claim.sign < 0 else "above"
+    told = f"{claim.effect}; expected {where} 0." + f" {claim.note}." * bool(claim.note)
+    text = [f"### {claim.id}. {claim.statement}", told]
+    for part in claim.parts:
+        lines = [
+            (
+                found.dataset, wording.interval(found.value, found.low, found.high),
+                str(found.seeds), "yes" if found.counts else "no", *map(_gate, found.gates),
+            )
+            for found in part.sets
+        ]  # fmt: skip
+        text += [f"{part.name}:"] if part.name else []
+        text += [markdown_rows(head, lines)] if lines else ["Not run."]
+    return "\n\n".join(text)
+
+
+def _gate(gate: Gate) -> str:
+    return f"{_SIGNS[gate.passed]} {gate.shown}".strip()
+
+
+def _power(found: Iterable[Power]) -> str:
+    lines = [
+        (power.claim, str(power.n), f"{power.effect:.2f} {power.unit}")
+        for power in found
+        if power.effect is not None
+    ]
+    head = ("claim", "data sets", "smallest effect found with 80 % power")
+    return markdown_rows(head, lines) if lines else ""
+
+
+def _curves(curves: Iterable[DoseCurve]) -> str:
+    head = ("data set", "source", "intervention", "dose", "gain", "NCJSD", "TCJSD", "teacher (%)")
+    lines = [
+        (
+            curve.dataset, curve.source, curve.intervention, f"{point.dose:g}",
+            _estimate(point.gain), _estimate(point.ncjsd, 3), _estimate(point.tcjsd, 3),
+            _estimate(point.teacher, 1),
+        )
+        for curve in curves
+        for point in curve.points
+    ]  # fmt: skip
+    return markdown_rows(head, lines) if lines else ""
+
+
+def _estimate(found: Estimate | None, digits: int = 2) -> str:
+    if found is None:
+        return "–"
+    return wording.interval(found.mean, found.low, found.high, digits)
+
+
+def _sensitivity(found: Sensitivity) -> str:
+    share = "–" if found.share is None else f"{found.share:.0%}"
+    head = ("specification", "data sets", "effect", "agrees in sign")
+    lines = [
+        (s.name, str(s.sets), wording.number(s.value), _AGREES[s.agrees])
+        for s in found.specifications
+    ]
+    primary = f"Primary: {wording.number(found.primary)}; {share} of the others agree in sign."
+    return "\n\n".join([f"## Sensitivity: {found.effect}", primary, markdown_rows(head, lines)])
+
+
+def _rivals(rivals: Iterable[Rival]) -> str:
+    head = ("theory", "predicts the gain from", "expected", "slope [95 %]", "data sets")
+    lines = [
+        (
+            rival.name, rival.predictor, "< 0" if rival.sign < 0 else "> 0",
+            _pooled(rival.summary), str(sum(found.counts for found in rival.sets)),
+        )
+        for rival in rivals
+    ]  # fmt: skip
+    return markdown_rows(head, lines) if lines else ""
+
+
+def _guide(guide: Guide) -> str:
+    if not guide.lines:
+        return ""
+    head = ("method", "data sets", "gain", "gain over equal task", "helped", "harmed", "settings")
+    lines = [
+        (
+            of.method, str(of.gain.n), _estimate(of.gain), _estimate(of.gain_equal),
+            str(of.helped), str(of.harmed), str(of.lines),
+        )
+        for of in guide.methods
+    ]  # fmt: skip
+    note = "Means over data sets, in points. Every data set and direction is in study_guide.csv."
+    return "\n\n".join([markdown_rows(head, lines), note, *guide.advice])
+
+
+def _rehearsal(claims: Sequence[Primary]) -> str:
+    if not any(map(_is_run, claims)):
+        return ""
+    return f"{wording.SIMULATED_NOTE} They decide nothing.\n\n{_claims(claims)}"
+
+
+# -- CSV -----------------------------------------------------------------------------------------
+
+
+def claims_csv(study: Study) -> str:
+    """Return every number of the claims: means, data sets, and the settings that these are of."""
+    both = [("real", claim) for claim in study.claims]
+    both += [("simulated", claim) for claim in study.rehearsal if _is_run(claim)]
+    return _csv(_HEAD, (line for source, claim in both for line in _lines(source, claim)))
+
+
+def _lines(source: str, claim: Primary) -> Iterable[dict[str, Any]]:
+    start = {"claim": claim.id, "unit": claim.unit, "source": source}
+    for part in claim.parts:
+        named = {**start, "part": part.name}
+        yield {**named, "level": "all that count", **_mean(part.summary, claim.sign),
+               **_decided(claim.overall)}  # fmt: skip
+        yield {**named, "level": "within both assumptions", **_mean(part.within, claim.sign),
+               **_decided(claim.within)}  # fmt: skip
+        for found in part.sets:
+            yield {**named, "level": "data set", **_of_set(found)}
+            for setting in found.settings:
+                yield {**named, "level": "setting", **_of_setting(setting, claim.sign)}
+
+
+def _mean(found: Pooled | None, sign: int) -> dict[str, Any]:
+    if found is None:
+        return {}
+    return {
+        "value": found.value, "low": found.low, "high": found.high, "variance": found.error**2,
+        "p": found.p_greater if sign > 0 else found.p_less, "n": found.n, "between": found.between,
+    }  # fmt: skip
+
+
+def _decided(decision: Decision) -> dict[str, Any]:
+    return {
+        "p_holm": decision.p_holm, "verdict": decision.verdict, "reason": decision.reason,
+    }  # fmt: skip
+
+
+def _of_set(found: SetEffect) -> dict[str, Any]:
+    effect = found.effect
+    return {
+        "dataset": found.dataset, "value": found.value, "low": found.low, "high": found.high,
+        "variance": effect.variance if effect else None, "p": found.p, "seeds": found.seeds,
+        "cells": effect.cells if effect else 0, "counts": found.counts, "within": found.within,
+        **{gate.name: _gate(gate) for gate in found.gates},
+    }  # fmt: skip
+
+
+def _of_setting(setting: SettingEffect, sign: int) -> dict[str, Any]:
+    effect = setting.effect
+    low, high = effect.interval() if effect else (None, None)
+    numbers = {} if effect is None else {
+        "value": effect.value, "low": low, "high": high, "variance": effect.variance,
+        "p": effect.p_greater if sign > 0 else effect.p_less, "seeds": effect.seeds,
+        "cells": effect.cells,
+    }  # fmt: skip
+    return {
+        "dataset": setting.dataset, "protocol": setting.protocol, **numbers,
+        "counts": setting.counts, "within": setting.within,
+        **{gate.name: _gate(gate) for gate in setting.gates},
+        "measured": "; ".join(f"{name} {value:.6g}" for name, value in setting.measured),
+    }  # fmt: skip
+
+
+def curves_csv(curves: Iterable[DoseCurve]) -> str:
+    """Return dose-response curves, a line a dose."""
+    names = ("gain", "ncjsd", "tcjsd", "teacher")
+    head = ["dataset", "source", "intervention", "protocols", "dose"]
+    head += [f"{name}{end}" for name in names for end in _ENDS]
+    lines = (
+        {
+            "dataset": curve.dataset, "source": curve.source, "intervention": curve.intervention,
+            "protocols": " ".join(curve.protocols), "dose": point.dose,
+            **{k: v for name in names for k, v in _ends(name, getattr(point, name)).items()},
+        }
+        for curve in curves
+        for point in curve.points
+    )  # fmt: skip
+    return _csv(head, lines)
+
+
+def guide_csv(guide: Guide) -> str:
+    """Return the lines of the guide."""
+    own = ("dataset", "source", "experiment", "protocol", "teacher", "method")
+    names = ("gain", "gain_equal", "lead")
+    head = [*own, *(f"{name}{end}" for name in names for end in _ENDS), "helped"]
+    lines = (
+        {
+            **{name: getattr(line, name) for name in own},
+            **{k: v for name in names for k, v in _ends(name, getattr(line, name)).items()},
+            "helped": line.helped,
+        }
+        for line in guide.lines
+    )
+    return _csv(head, lines)
+
+
+_ENDS = ("", "_low", "_high", "_n")
+
+
+def _ends(name: str, found: Estimate | None) -> dict[str, Any]:
+    values = (found.mean, found.low, found.high, found.n) if found else (None,) * len(_ENDS)
+    return dict(zip((f"{name}{end}" for end in _ENDS), values, strict=True))
+
+
+def _csv(head: Sequence[str], lines: Iterable[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, head, lineterminator="\n")
+    writer.writeheader()
+    for line in lines:
+        writer.writerow({name: plain(value) for name, value in line.items()})
+    return text.getvalue()

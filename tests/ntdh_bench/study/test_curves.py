@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+
+from ntdh_bench.study.curves import dose_curves
+from tests.ntdh_bench.study.rows import ALIGN, SHIFT_TARGET, SHIFTS, SHUFFLE, interventions
+from tests.typed import some
+
+
+def test_a_curve_a_data_set_and_intervention_real_ones_first() -> None:
+    rows = interventions({SHUFFLE: -2.0, SHIFT_TARGET: 1.0}, ["wiki", "bdgp"])
+    rows += interventions({ALIGN: 1.0}, ["toy"], source="simulated")
+    found = dose_curves(rows)
+    assert [(curve.dataset, curve.source, curve.intervention) for curve in found] == [
+        ("bdgp", "real", SHUFFLE), ("bdgp", "real", SHIFT_TARGET), ("wiki", "real", SHUFFLE),
+        ("wiki", "real", SHIFT_TARGET), ("toy", "simulated", ALIGN),
+    ]  # fmt: skip
+    assert [point.dose for point in found[1].points] == [0.0, *SHIFTS]
+    first, *_, last = found[0].points
+    assert some(last.gain).mean - some(first.gain).mean == pytest.approx(-2.0, abs=0.3)
+    assert some(last.ncjsd).mean - some(first.ncjsd).mean == pytest.approx(0.2, abs=0.01)
+    assert some(last.tcjsd).mean == pytest.approx(0.1, abs=0.01)
+    assert some(last.teacher).mean == pytest.approx(70.0)
+    assert some(last.gain).n == 10
+    assert some(last.gain).low < some(last.gain).mean
+
+
+def test_directions_are_averaged_by_seed_over_the_doses_that_both_have() -> None:
+    rows = interventions({SHUFFLE: -2.0}, ["wiki"])
+    rows += interventions({SHUFFLE: 2.0}, ["wiki"], 8, protocols=lambda name: ["wiki_reverse"])
+    (curve,) = dose_curves([
+        row for row in rows if row["protocol"] == "wiki" or row["dose"] != 1.0
+    ])  # fmt: skip
+    assert curve.protocols == ("wiki", "wiki_reverse")
+    assert [point.dose for point in curve.points] == [0.0, 0.25, 0.5, 0.75]
+    gains = [some(point.gain) for point in curve.points]
+    assert {gain.n for gain in gains} == {8}
+    assert gains[-1].mean - gains[0].mean == pytest.approx(0.0, abs=0.3)
+
+
+def test_what_was_not_run_or_has_no_control_has_no_curve() -> None:
+    assert dose_curves([]) == ()
+    rows = interventions({SHUFFLE: -2.0}, ["wiki"])
+    alone = [row for row in rows if row["arm"] == "kd"]
+    for row in alone:
+        row |= {"gain_over_equal_task": None, "ncjsd_before": None, "tcjsd_before": None}
+    (curve,) = dose_curves(alone)
+    assert {(point.gain, point.ncjsd) for point in curve.points} == {(None, None)}
