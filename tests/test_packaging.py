@@ -148,6 +148,7 @@ def test_light_entry_points_resolve_without_torch(unpacked: Path, tmp_path: Path
     entries = entry_points(unpacked, "console_scripts")
     entries += entry_points(unpacked, "ntdh_bench.datasets")
     entries += entry_points(unpacked, "ntdh_bench.papers")
+    entries += entry_points(unpacked, "ntdh_bench.studies")
     assert {entry.name for entry in entries} >= {"ntdh-bench", "mnist", "ntdh", "synthetic"}
     values = [entry.value for entry in entries]
     code = (

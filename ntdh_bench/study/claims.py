@@ -50,8 +50,8 @@ CLAIMS = (
         "Change of the gain as NCJSD is raised, non-target log-probabilities being shuffled, minus "
         "that as TCJSD is raised by as many nats by target interventions",
         "points at equal divergence", -1, (doses.EXPERIMENT,), {"": doses.less_under_target},
-        "By as many nats as both move; the mean over those target interventions that move TCJSD "
-        "and pass the gates",
+        "By as many nats as both move; the mean over ShuffleTarget and ScaleTarget, where these "
+        "move TCJSD and pass the gates",
     ),
     Claim(
         "P3", "The gain rises as the non-target divergence alone is lowered, and by more than "

@@ -15,8 +15,11 @@ from ntdh_bench.study.settings import GAIN, NCJSD, TCJSD, Block, Setting, block,
 
 EXPERIMENT = "interventions"
 SHUFFLE, ALIGN, UNIFORM = "ShuffleNontarget", "AlignNontarget", "UniformNontarget"
-#: They move the target divergence and leave the other.
-TARGET = ("ShuffleTarget", "ShiftTarget")
+#: They raise the target divergence, and leave the other and the teacher's accuracy. ``ShiftTarget``
+#: is none of them: it makes a weak teacher right.
+TARGET = ("ShuffleTarget", "ScaleTarget")
+#: In nats: what an intervention leaves exactly as it was moves by less.
+STILL = 1e-4
 #: The teacher as it is, and two doses, of which a slope is told.
 MIN_DOSES = 3
 _MEASURES = GAIN, NCJSD, TCJSD
@@ -26,15 +29,12 @@ _MEASURES = GAIN, NCJSD, TCJSD
 class Response:
     """Doses of one intervention, from 0, the teacher as it is, upwards; and what came of them.
 
-    Doses that move the teacher's accuracy by more than the gate's margin are left out, unless too
-    few are left: then none is, and the gate is not passed.
-
     Attributes:
         doses: ``(doses,)``.
         gain: ``(doses, seeds)``, in points.
         ncjsd: likewise, before distillation, in nats.
         tcjsd: likewise.
-        teacher: the gate of the teacher's accuracy, over these doses.
+        teacher: the gate of the teacher over these doses.
     """
 
     doses: Array
@@ -76,12 +76,27 @@ def responses(setting: Setting, names: Collection[str]) -> dict[str, Response]:
 
 
 def _response(setting: Setting, found: Block, name: str) -> Response:
+    """Return the response to one intervention, and the gate of the teacher.
+
+    Target interventions: doses that move the teacher's accuracy by more than the gate's margin are
+    left out, unless too few are left; then none is, and the gate is not passed. Others leave the
+    teacher's target probability as it is, so TCJSD must not have moved. The accuracy may, as the
+    largest other probability changes, without the teacher knowing more of the target: it is shown.
+    """
     own = found.only(cell for cell in found.runs if cell[0] in (None, name))
-    sound = own.sound(setting)
+    sound = own.sound(setting) if name in TARGET else list(own.runs)
     kept = own.only(sound) if len(sound) >= MIN_DOSES else own
     doses = np.array([dose for _, dose in kept.runs])
     gain, ncjsd, tcjsd = map(kept.values, _MEASURES)
-    return Response(doses, gain, ncjsd, tcjsd, setting.teacher_gate(kept.rows))
+    accuracy = setting.teacher_gate(kept.rows)
+    gate = accuracy if name in TARGET else _still(tcjsd, accuracy.shown)
+    return Response(doses, gain, ncjsd, tcjsd, gate)
+
+
+def _still(tcjsd: Array, accuracy: str) -> Gate:
+    """Return the gate of a teacher whose knowledge of the target is not to change, in words."""
+    change = float(np.abs((tcjsd - tcjsd[0]).mean(axis=1)).max())
+    return Gate("teacher", change < STILL, f"TCJSD moved {change:.0e} nats, accuracy {accuracy}")
 
 
 # -- what claims ask -----------------------------------------------------------------------------
@@ -147,7 +162,7 @@ def slope_of_alignment(setting: Setting) -> SettingEffect | None:
 def more_than_uniform(setting: Setting) -> SettingEffect | None:
     """Return how much steeper the gain is under alignment than under the uniform one (P3).
 
-    Both over the doses that leave the teacher's accuracy as it is under either.
+    Both over the same doses.
     """
     found = responses(setting, [ALIGN, UNIFORM])
     if len(found) < 2:

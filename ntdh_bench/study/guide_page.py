@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import fmean
 
 from ntdh_bench.records.columns import by_key
 from ntdh_bench.report import wording
 from ntdh_bench.report.elements import heads, scroll, sort_value
 from ntdh_bench.report.html import Html, el, join
 from ntdh_bench.report.statistics import Estimate
-from ntdh_bench.study.results import Guide, GuideLine
+from ntdh_bench.study.results import Guide, GuideLine, GuideMethod
 
 _ADVICE = (
     "Measure a gain against the same student trained without KD under the same weight of the task "
@@ -31,11 +30,11 @@ def guide_section(guide: Guide) -> Html:
     return join(
         el("h3", "What to do with it"),
         el("p", _ADVICE),
-        el("ul", *(el("li", rule.text) for rule in guide.rules)) if guide.rules else "",
+        el("ul", *(el("li", text) for text in guide.advice)) if guide.advice else "",
         el("h4", "When it helped: data sets and directions"),
         _settings_table(guide.lines),
         el("h4", "Which method"),
-        _methods_table(guide.lines),
+        _methods_table(guide.methods),
         el("p", _FEW, class_="note"),
         el("details", el("summary", f"All {len(guide.lines)} gains"), _all(guide.lines)),
     )
@@ -70,28 +69,23 @@ def _setting(own: Sequence[GuideLine]) -> Html:
     )
 
 
-def _methods_table(lines: Sequence[GuideLine]) -> Html:
-    names = ("method", "mean gain over data sets", "data sets", "helped", "hurt", "settings")
-    groups = by_key(lines, lambda line: line.method)
-    ranked = sorted(groups.items(), key=lambda item: -_mean(item[1]))
+def _methods_table(methods: Sequence[GuideMethod]) -> Html:
+    names = ("method", "mean gain over data sets", "over equal task", "data sets", "helped",
+             "hurt", "settings")  # fmt: skip
     body = [
         el(
             "tr",
-            el("th", method, scope="row"),
-            el("td", wording.number(_mean(own))),
-            el("td", str(len({line.dataset for line in own}))),
-            *_counts(own),
-            el("td", str(len(own))),
+            el("th", of.method, scope="row"),
+            _number(of.gain),
+            _number(of.gain_equal),
+            el("td", str(of.gain.n)),
+            el("td", str(of.helped), class_="holds" if of.helped else "none"),
+            el("td", str(of.harmed), class_="fails" if of.harmed else "none"),
+            el("td", str(of.lines)),
         )
-        for method, own in ranked
+        for of in methods
     ]
     return scroll(el("table", el("thead", heads(names, 1)), el("tbody", *body)), "Gains by method")
-
-
-def _mean(lines: Sequence[GuideLine]) -> float:
-    """Return the mean gain: over the settings of each data set, then over these."""
-    groups = by_key(lines, lambda line: line.dataset)
-    return fmean(fmean(line.gain.mean for line in own) for own in groups.values())
 
 
 def _counts(lines: Sequence[GuideLine]) -> list[Html]:

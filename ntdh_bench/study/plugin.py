@@ -9,7 +9,9 @@ from ntdh_bench.report.studies import Added
 from ntdh_bench.study import texts
 from ntdh_bench.study.claims import primary_claims
 from ntdh_bench.study.curves import dose_curves
+from ntdh_bench.study.drawings import readme_figure
 from ntdh_bench.study.guide import make_guide
+from ntdh_bench.study.page import front
 from ntdh_bench.study.power import powers
 from ntdh_bench.study.results import Study
 
@@ -17,14 +19,15 @@ from ntdh_bench.study.results import Study
 def add(rows: Sequence[Row]) -> Added:
     """Return the files of the study of these rows."""
     study = make_study(rows)
-    return Added(
-        {
-            "study.md": texts.markdown(study),
-            "study.csv": texts.claims_csv(study),
-            "study_curves.csv": texts.curves_csv(study.curves),
-            "study_guide.csv": texts.guide_csv(study.guide),
-        }
-    )
+    files = {
+        "study.md": texts.markdown(study),
+        "study.csv": texts.claims_csv(study),
+        "study_curves.csv": texts.curves_csv(study.curves),
+        "study_guide.csv": texts.guide_csv(study.guide),
+    }
+    drawing = readme_figure(study)
+    figures = {"figures/study.svg": drawing} if drawing else {}
+    return Added(files | figures, front(study, tuple(files)))
 
 
 def make_study(rows: Sequence[Row]) -> Study:

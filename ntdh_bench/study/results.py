@@ -186,7 +186,7 @@ class DosePoint:
     """One dose of an intervention in a data set: means over seeds of the means over settings.
 
     Attributes:
-        dose: share, or nats of ``shift_target``; 0 is the teacher as it is.
+        dose: share, nats of ``ShiftTarget`` or factor of ``ScaleTarget``; 0: the teacher as it is.
         gain: over the student without KD, in points.
         ncjsd: before distillation, on validation data, in nats.
         tcjsd: likewise.

@@ -12,16 +12,16 @@ from tests.ntdh_bench.report.rows import bare_row, with_derived
 
 SETS = ("avletters", "bdgp", "houston", "ravdess", "utd_mhad", "wiki")
 DOSES = (0.25, 0.5, 0.75, 1.0)
-SHIFTS = (1.0, 2.0, 4.0, 8.0)
+FACTORS = (2.0, 4.0, 8.0, 16.0)
 RATIOS = (0.25, 0.5, 0.75)
 REMOVES = {"T": "most_divergent", "R": "random", "F": "least_divergent"}
-SHUFFLE, ALIGN, UNIFORM, SHUFFLE_TARGET, SHIFT_TARGET = (
-    "ShuffleNontarget", "AlignNontarget", "UniformNontarget", "ShuffleTarget", "ShiftTarget",
+SHUFFLE, ALIGN, UNIFORM, SHUFFLE_TARGET, SCALE_TARGET = (
+    "ShuffleNontarget", "AlignNontarget", "UniformNontarget", "ShuffleTarget", "ScaleTarget",
 )  # fmt: skip
 #: What each moves: NCJSD and TCJSD in nats at the largest dose.
 MOVES = {
     SHUFFLE: (0.2, 0.0), ALIGN: (-0.3, 0.0), UNIFORM: (-0.05, 0.0), SHUFFLE_TARGET: (0.0, 0.1),
-    SHIFT_TARGET: (0.0, 0.2),
+    SCALE_TARGET: (0.0, 0.2),
 }  # fmt: skip
 _BLANK = bare_row()
 NOISE = 0.002  # of a score, by seed and run
@@ -82,13 +82,14 @@ def interventions(
     for dataset in sets:
         for protocol in protocols(dataset):
             for seed in range(seeds):
+                start = 0.1 + noise.normal(0, 0.01)  # TCJSD of the seed, kept where it is not moved
                 for name, share, dose in _doses(gains):
                     ncjsd, tcjsd = (moves or MOVES).get(name or "", (0.0, 0.0))
                     found += pair(
                         {"method": "KD", "intervention": name or "none", "dose": f"{dose}"},
                         0.02 + 0.01 * gains.get(name or "", 0.0) * share + noise.normal(0, NOISE),
                         0.4 + share * ncjsd + noise.normal(0, 0.002),
-                        0.1 + share * tcjsd + noise.normal(0, 0.001),
+                        start + share * tcjsd + (noise.normal(0, 0.001) if tcjsd else 0.0),
                         **{"experiment": "interventions", "dataset": dataset, "seed": seed,
                            "protocol": protocol, "intervention": name, "dose": dose, **given},
                     )  # fmt: skip
@@ -99,7 +100,7 @@ def _doses(names: Iterable[str]) -> list[tuple[str | None, float, float | None]]
     """Intervention, share of the largest dose, and dose."""
     found: list[tuple[str | None, float, float | None]] = [(None, 0.0, None)]
     for name in names:
-        doses = SHIFTS if name == SHIFT_TARGET else DOSES
+        doses = FACTORS if name == SCALE_TARGET else DOSES
         found += [(name, dose / doses[-1], dose) for dose in doses]
     return found
 

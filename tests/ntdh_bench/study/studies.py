@@ -18,6 +18,7 @@ from ntdh_bench.study.results import (
     DosePoint,
     Guide,
     GuideLine,
+    GuideMethod,
     GuideRule,
     Part,
     Power,
@@ -80,7 +81,7 @@ def empty_study() -> Study:
                 VERDICTS["P7"])
         for id_, (text, sign, parts) in _STATEMENTS.items()
     )  # fmt: skip
-    return Study(claims, claims, (), Guide((), ()), (), (), ())
+    return Study(claims, claims, (), Guide((), (), ()), (), (), ())
 
 
 def partial_study() -> Study:
@@ -180,9 +181,16 @@ def _guide(rng: np.random.Generator) -> Guide:
                     GuideLine(dataset, "real", "methods", protocol, "one modality", method, gain,
                               equal, lead, helped)
                 )  # fmt: skip
-    rule = GuideRule("KD", 2.5, _estimate(1.4), _estimate(-0.3), 0.75, 0.6, 16, 8,
-                     "KD gains where the teacher leads by > 2.5 points")  # fmt: skip
-    return Guide(tuple(lines), (rule,))
+    means = [_method([line for line in lines if line.method == name]) for name in methods]
+    rule = GuideRule("KD", 0.8, 0.01, 2.5, 0.75, 0.6, 16, 8)
+    return Guide(tuple(lines), tuple(means), (rule,))
+
+
+def _method(lines: list[GuideLine]) -> GuideMethod:
+    told = [line.helped for line in lines]
+    return GuideMethod(
+        lines[0].method, _estimate(1.0), None, told.count(True), told.count(False), len(lines)
+    )
 
 
 def _sensitivity() -> Sensitivity:

@@ -12,8 +12,8 @@ from ntdh_bench.study.results import Part, Primary
 from tests.ntdh_bench.study.rows import (
     ALIGN,
     MOVES,
+    SCALE_TARGET,
     SETS,
-    SHIFT_TARGET,
     SHUFFLE,
     SHUFFLE_TARGET,
     UNIFORM,
@@ -132,24 +132,42 @@ def test_one_direction_that_fails_a_gate_leaves_the_other() -> None:
     assert [each.value for each in found.sets] == [each.value for each in part("P1", rows).sets]
 
 
-def test_doses_that_damage_the_teacher_are_left_out() -> None:
-    rows = interventions({SHUFFLE: -2.0})
+def test_target_doses_that_damage_the_teacher_are_left_out() -> None:
+    rows = interventions({SHUFFLE: -2.0, SHUFFLE_TARGET: 0.0})
     for row in rows:
-        if row["dose"] == 1.0:
+        if (row["intervention"], row["dose"]) == (SHUFFLE_TARGET, 1.0):
             row[TEACHER] -= 0.05
             if row["arm"] == "kd":
-                row["gain_over_equal_task"] = 0.9
-    found = part("P1", rows)
-    assert {some(each.effect).cells for each in found.sets} == {4}
-    assert all(each.counts and each.value and each.value < 0 for each in found.sets)
+                row["gain_over_equal_task"] = -0.9
+    found = part("P2", rows)
+    assert all(each.counts and each.value and -2 < each.value < 0 for each in found.sets)
+    for row in rows:
+        if row["intervention"] == SHUFFLE_TARGET:
+            row[TEACHER] -= 0.05
+    assert not any(each.counts for each in part("P2", rows).sets)
+    broken = claim("P2", rows).overall
+    assert broken.verdict == "out of scope"
+    assert "teacher 6" in broken.reason
+
+
+def test_nontarget_interventions_may_change_the_accuracy_but_not_what_is_known_of_the_target() -> (
+    None
+):
+    """The largest other probability may change without the teacher knowing more of the target."""
+    rows = interventions({ALIGN: 2.0, UNIFORM: 0.0})
     for row in rows:
         if row["dose"]:
-            row[TEACHER] -= 0.05
-    found = part("P1", rows)
-    assert {some(each.effect).cells for each in found.sets} == {5}
-    assert not any(each.counts for each in found.sets)
-    assert verdict("P1", rows) == "out of scope"
-    assert "teacher 6" in claim("P1", rows).overall.reason
+            row[TEACHER] += 0.1 * row["dose"]
+    found = part("P3", rows)
+    assert {each.counts for each in found.sets} == {True}
+    shown = {gate.name: gate.shown for gate in found.sets[0].gates}["teacher"]
+    assert shown.endswith("nats, accuracy +10.0 points")
+    for row in rows:
+        if row["dose"] == 0.5 and row["arm"] == "kd" and row["dataset"] == "wiki":
+            row["tcjsd_before"] += 0.001
+    found = part("P3", rows)
+    assert [each.dataset for each in found.sets if not each.counts] == ["wiki"]
+    assert [gate.name for gate in found.sets[-1].gates if not gate.passed] == ["teacher"]
 
 
 def test_assumptions_delimit_a_second_verdict() -> None:
@@ -222,7 +240,7 @@ def test_a_divergence_that_hardly_moves_is_not_extrapolated() -> None:
 
 
 def test_target_interventions_that_do_not_move_the_divergence_are_left_out() -> None:
-    gains = {SHUFFLE: -2.0, SHUFFLE_TARGET: 0.0, SHIFT_TARGET: -4.0}
+    gains = {SHUFFLE: -2.0, SHUFFLE_TARGET: 0.0, SCALE_TARGET: -4.0}
     both = part("P2", interventions(gains))
     assert some(both.summary).value == pytest.approx((-1.0 + (-2.0 - -4.0)) / 2, abs=0.2)
     still = part("P2", interventions(gains, moves={**MOVES, SHUFFLE_TARGET: (0.0, 0.001)}))

@@ -3,19 +3,19 @@ from __future__ import annotations
 import pytest
 
 from ntdh_bench.study.curves import dose_curves
-from tests.ntdh_bench.study.rows import ALIGN, SHIFT_TARGET, SHIFTS, SHUFFLE, interventions
+from tests.ntdh_bench.study.rows import ALIGN, FACTORS, SCALE_TARGET, SHUFFLE, interventions
 from tests.typed import some
 
 
 def test_a_curve_a_data_set_and_intervention_real_ones_first() -> None:
-    rows = interventions({SHUFFLE: -2.0, SHIFT_TARGET: 1.0}, ["wiki", "bdgp"])
+    rows = interventions({SHUFFLE: -2.0, SCALE_TARGET: 1.0}, ["wiki", "bdgp"])
     rows += interventions({ALIGN: 1.0}, ["toy"], source="simulated")
     found = dose_curves(rows)
     assert [(curve.dataset, curve.source, curve.intervention) for curve in found] == [
-        ("bdgp", "real", SHUFFLE), ("bdgp", "real", SHIFT_TARGET), ("wiki", "real", SHUFFLE),
-        ("wiki", "real", SHIFT_TARGET), ("toy", "simulated", ALIGN),
+        ("bdgp", "real", SHUFFLE), ("bdgp", "real", SCALE_TARGET), ("wiki", "real", SHUFFLE),
+        ("wiki", "real", SCALE_TARGET), ("toy", "simulated", ALIGN),
     ]  # fmt: skip
-    assert [point.dose for point in found[1].points] == [0.0, *SHIFTS]
+    assert [point.dose for point in found[1].points] == [0.0, *FACTORS]
     first, *_, last = found[0].points
     assert some(last.gain).mean - some(first.gain).mean == pytest.approx(-2.0, abs=0.3)
     assert some(last.ncjsd).mean - some(first.ncjsd).mean == pytest.approx(0.2, abs=0.01)

@@ -109,7 +109,7 @@ def test_doses_sensitivity_rivals_and_guide_are_shown(full: Html) -> None:
     assert "Mine<&>" in text  # an intervention of a plug-in
     assert "1 of 2 specifications agree in sign" in text
     assert "share of <general> features" in text
-    assert "KD gains where the teacher leads by > 2.5 points" in text
+    assert "KD: distil if the teacher leads the student by more than 2.5 points" in text
     helped = [line for line in full_study().guide.lines if line.helped]
     sums = re.findall(r'<tr><th scope="row">(?:KD|DKD|SP|FitNet[^<]*)</th>.*?</tr>', full)
     counts = [re.findall(r'<td class="(?:holds|none)">(\d+)</td>', line)[0] for line in sums]
