@@ -94,9 +94,21 @@ def _response(setting: Setting, found: Block, name: str) -> Response:
 
 
 def _still(tcjsd: Array, accuracy: str) -> Gate:
-    """Return the gate of a teacher whose knowledge of the target is not to change, in words."""
-    change = float(np.abs((tcjsd - tcjsd[0]).mean(axis=1)).max())
-    return Gate("teacher", change < STILL, f"TCJSD moved {change:.0e} nats, accuracy {accuracy}")
+    """Return the gate of a teacher whose knowledge of the target is not to change."""
+    shown = f"TCJSD moved {_drift(tcjsd):.0e} nats, accuracy {accuracy}"
+    return Gate("teacher", _drift(tcjsd) < STILL, shown)
+
+
+def _drift(divergence: Array) -> float:
+    """Return how far a divergence strays from that of dose 0, mean over seeds, in nats."""
+    return float(np.abs((divergence - divergence[0]).mean(axis=1)).max())
+
+
+def _target_moved(found: Response) -> Gate:
+    """Return the gate of the manipulation of a target intervention: TCJSD up, NCJSD still."""
+    if _drift(found.ncjsd) >= STILL:
+        return Gate("manipulation", False, f"NCJSD moved {_drift(found.ncjsd):.0e} nats")
+    return moved(found.change(found.tcjsd))
 
 
 # -- what claims ask -----------------------------------------------------------------------------
@@ -127,15 +139,17 @@ def less_under_target(setting: Setting) -> SettingEffect | None:
     own, target = found.pop(SHUFFLE, None), list(found.values())
     if own is None or not target:
         return None
-    sound = [r for r in target if r.teacher.passed and moved(r.change(r.tcjsd)).passed]
-    target = sound or target
+    target = [r for r in target if r.teacher.passed and _target_moved(r).passed] or target
     change, slope = own.change(own.ncjsd), own.per_nat(own.ncjsd)
     changes, others = zip(*((r.change(r.tcjsd), r.per_nat(r.tcjsd)) for r in target), strict=True)
     shared = [min(abs(change.mean()), abs(other.mean())) for other in changes]
     more = [nats * (slope - other) for nats, other in zip(shared, others, strict=True)]
     return setting.effect(
         seed_mean(np.mean(more, axis=0), len(own.doses)),
-        (worst(map(moved, (change, *changes))), worst(r.teacher for r in (own, *target))),
+        (
+            worst((moved(change), *map(_target_moved, target))),
+            worst(r.teacher for r in (own, *target)),
+        ),
         {
             "NCJSD moved": float(change.mean()),
             "TCJSD moved": float(np.mean(changes)),

@@ -28,7 +28,7 @@ SCORE = points("last_test_score")
 #: Before distillation, on validation data, in nats.
 NCJSD, TCJSD = column("ncjsd_before"), column("tcjsd_before")
 #: Divergences move by at least so many nats, or they did not move.
-MOVED = 0.01
+MOVED = 0.005
 # Of cells that fewer runs have, a sweep is not done.
 _SHARE_OF_SEEDS = 0.5
 

@@ -82,14 +82,15 @@ def interventions(
     for dataset in sets:
         for protocol in protocols(dataset):
             for seed in range(seeds):
-                start = 0.1 + noise.normal(0, 0.01)  # TCJSD of the seed, kept where it is not moved
+                # Divergences of the seed, kept where they are not moved.
+                first, other = 0.4 + noise.normal(0, 0.02), 0.1 + noise.normal(0, 0.01)
                 for name, share, dose in _doses(gains):
                     ncjsd, tcjsd = (moves or MOVES).get(name or "", (0.0, 0.0))
                     found += pair(
                         {"method": "KD", "intervention": name or "none", "dose": f"{dose}"},
                         0.02 + 0.01 * gains.get(name or "", 0.0) * share + noise.normal(0, NOISE),
-                        0.4 + share * ncjsd + noise.normal(0, 0.002),
-                        start + share * tcjsd + (noise.normal(0, 0.001) if tcjsd else 0.0),
+                        first + share * ncjsd + (noise.normal(0, 0.002) if ncjsd else 0.0),
+                        other + share * tcjsd + (noise.normal(0, 0.001) if tcjsd else 0.0),
                         **{"experiment": "interventions", "dataset": dataset, "seed": seed,
                            "protocol": protocol, "intervention": name, "dose": dose, **given},
                     )  # fmt: skip

@@ -107,7 +107,7 @@ def test_both_directions_of_a_data_set_are_one() -> None:
     [
         ({"late_gain": 0.006}, "converged"),
         ({"late_gain": None}, "converged"),
-        ({"moves": {SHUFFLE: (0.005, 0.0)}}, "manipulation"),
+        ({"moves": {SHUFFLE: (0.003, 0.0)}}, "manipulation"),
         ({"moves": {SHUFFLE: (-0.1, 0.0)}}, "manipulation"),
     ],
 )
@@ -245,6 +245,8 @@ def test_target_interventions_that_do_not_move_the_divergence_are_left_out() -> 
     assert some(both.summary).value == pytest.approx((-1.0 + (-2.0 - -4.0)) / 2, abs=0.2)
     still = part("P2", interventions(gains, moves={**MOVES, SHUFFLE_TARGET: (0.0, 0.001)}))
     assert some(still.summary).value == pytest.approx(-2.0 - -4.0, abs=0.2)
+    leaks = part("P2", interventions(gains, moves={**MOVES, SHUFFLE_TARGET: (0.01, 0.1)}))
+    assert some(leaks.summary).value == pytest.approx(-2.0 - -4.0, abs=0.2)
     none = claim("P2", interventions({SHUFFLE: -2.0, SHUFFLE_TARGET: 0.0}, moves={
         **MOVES, SHUFFLE_TARGET: (0.0, 0.001)}))  # fmt: skip
     assert none.overall.verdict == "out of scope"
