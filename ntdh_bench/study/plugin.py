@@ -14,6 +14,7 @@ from ntdh_bench.study.guide import make_guide
 from ntdh_bench.study.page import front
 from ntdh_bench.study.power import powers
 from ntdh_bench.study.results import Study
+from ntdh_bench.study.sensitivity import sensitivities
 
 
 def add(rows: Sequence[Row]) -> Added:
@@ -38,7 +39,7 @@ def make_study(rows: Sequence[Row]) -> Study:
         rehearsal=primary_claims(rows, "simulated"),
         curves=dose_curves(rows),
         guide=make_guide(rows),
-        sensitivity=(),
+        sensitivity=sensitivities(rows),
         rivals=(),
         power=powers(claims),
     )
