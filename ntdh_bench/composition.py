@@ -110,11 +110,21 @@ def _compose(path: Path, above: tuple[Path, ...], read: list[Path]) -> Config:
             f"{read[0]}: more than {_MAX_FILES} files by way of `base`: make one of some with "
             "`ntdh-bench config show`"
         )
-    own = read_mapping(path)
+    own = _as_now(read_mapping(path))
     config: Config = {}
     for base in _named_files(own.pop("base", None), path, "base"):
         config = merge(config, _compose(base, (*above, real), read))
     return merge(config, own)
+
+
+def _as_now(config: Config) -> Config:
+    """Return a config, which may be that of an older run, with what its mask's `retrain` is now."""
+    arguments = arguments_of(config.get("mask"))
+    if "fill" in arguments or not isinstance(arguments.get("retrain"), bool):
+        return config
+    kept = {name: value for name, value in arguments.items() if name != "retrain"}
+    fill = "retrain" if arguments["retrain"] else "zero"
+    return {**config, "mask": {**config["mask"], "init_args": {**kept, "fill": fill}}}
 
 
 def _named_files(names: Any, path: Path, key: str) -> list[Path]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from ntdh_bench.batch import Modality, TeacherInputs
 from ntdh_bench.errors import NotStackable
 from ntdh_bench.frozen_teacher import FrozenTeacher, TeacherKind
+from ntdh_bench.layers import LayerMask
 
 
 class StackMember(NamedTuple):
@@ -20,13 +21,13 @@ class StackMember(NamedTuple):
         module: of the run, untrained; its frozen teacher and its sample mask are in place.
         stream: which of the stack's data modules gives its batches.
         layer: of the frozen teacher, where a feature mask is; ``None``: it has none.
-        keep: bool ``(D,)``, the features of that layer that stay.
+        mask: what that makes of the layer's features.
     """
 
     module: Any
     stream: int
     layer: str | None = None
-    keep: Tensor | None = None
+    mask: LayerMask | None = None
 
 
 class BenchModule(LightningModule):

@@ -1,10 +1,11 @@
-"""Layers by name: reading their outputs (taps) and zeroing parts of them (masks)."""
+"""Layers by name: reading their outputs (taps) and removing parts of them (masks)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -126,25 +127,44 @@ def features_layer(network: nn.Module) -> str | None:
     return input_of(found) if found else None
 
 
-def mask_layer(network: nn.Module, layer: str, keep: Tensor) -> RemovableHandle:
-    """Zero the features of ``layer`` where ``keep`` (bool, ``(D,)``) is false, until removed.
+class LayerMask(NamedTuple):
+    """What a mask makes of a layer's features: ``features * scale + shift``.
+
+    Attributes:
+        scale: float32 ``(..., D)``, 0 where a feature is removed.
+        shift: float32 ``(..., D)``, what stands in its place; 0 where it stays.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    @staticmethod
+    def zeroing(keep: Tensor) -> LayerMask:
+        """Return the mask that zeroes features where ``keep``, bool ``(..., D)``, is false."""
+        scale = keep.float()
+        return LayerMask(scale, torch.zeros_like(scale))
+
+
+def mask_layer(network: nn.Module, layer: str, mask: LayerMask) -> RemovableHandle:
+    """Mask the features of ``layer``, ``(B, D, ...)``, until removed.
 
     Tapped features are the masked ones.
 
     Raises:
-        UserError: there is no such layer, or ``keep`` does not fit its width.
+        UserError: there is no such layer, or the mask does not fit its width.
     """
 
-    def mask(features: Tensor) -> Tensor:
+    def masked(features: Tensor) -> Tensor:
         width = features.shape[1]
-        if keep.numel() != width:
+        if len(mask.scale) != width:
             raise UserError(
-                f"the feature mask has {keep.numel()} entries, but {layer!r} has {width} features: "
-                "it was made for another network or layer"
+                f"the feature mask has {len(mask.scale)} entries, but {layer!r} has {width} "
+                "features: it was made for another network or layer"
             )
-        return features * channels(keep.to(features), features)
+        scale, shift = (channels(values.to(features), features) for values in mask)
+        return torch.addcmul(shift, features, scale)
 
-    return change_layer(network, layer, mask)
+    return change_layer(network, layer, masked)
 
 
 def change_layer(

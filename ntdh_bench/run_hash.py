@@ -38,6 +38,9 @@ class ChangedDefault(NamedTuple):
 
 
 CHANGED_DEFAULTS = (ChangedDefault("TwoDPASSModule", "class_weighting", "pmf", "2dpass"),)
+# Of which a ``fill`` of ``zero`` or ``retrain`` was once a ``retrain`` of false or true: so it is
+# hashed, and so records have it.
+_FEATURE_MASK = "ntdh_bench.masks.FeatureMask"
 _STANDARDIZED = ("KD", "DKD", "WeightedKL")
 # Arguments that came after the first records, and what they would have been: where they are just
 # that, they are no part of what a run is.
@@ -57,7 +60,7 @@ _LATER: dict[str, Config] = {
     "ntdh_bench.models.MSTDistillModule": {"class_weights": None},
     "ntdh_bench.datamodules.NYUDepthV2DataModule": {"protocol": "pooled"},
     "ntdh_bench.distillers.CRD": {"shared_negatives": False},
-    "ntdh_bench.masks.FeatureMask": {"score": "ncjsd", "draw": 0},
+    _FEATURE_MASK: {"score": "ncjsd", "draw": 0, "saliency": "signed"},
     "ntdh_bench.masks.SampleMask": {"score": "ncjsd", "threshold": None},
     **{f"ntdh_bench.distillers.{name}": {"standardize": False} for name in _STANDARDIZED},
     **{f"ntdh_bench.models.{c.class_name}": {c.argument: c.before} for c in CHANGED_DEFAULTS},
@@ -87,7 +90,9 @@ def canonical(config: Config) -> Config:
 
 def _as_before(config: Config) -> Config:
     """Return a config as it would have been written when the first runs were."""
-    trainer, model = config.get("trainer"), config.get("model")
+    trainer, model, mask = config.get("trainer"), config.get("model"), config.get("mask")
+    if isinstance(mask, dict) and same_class(mask.get("class_path"), _FEATURE_MASK):
+        config = {**config, "mask": _mask_as_before(mask)}
     if isinstance(trainer, dict):
         given = {name: value for name, value in trainer.items() if value is not None}
         config = {**config, "trainer": given}
@@ -108,6 +113,13 @@ def _as_before(config: Config) -> Config:
             del given["weight_decay"]
         init_args["optimizer"] = {**optimizer, "init_args": given}
     return {**config, "model": {**model, "init_args": init_args}} if init_args else config
+
+
+def _mask_as_before(mask: Config) -> Config:
+    given = arguments_of(mask)
+    if given.get("fill") == "zero":
+        given = {name: value for name, value in given.items() if name != "fill"}
+    return {**mask, "init_args": _with_retrain(given)} if "fill" in arguments_of(mask) else mask
 
 
 def with_epochs(arguments: Config, trainer: Any) -> Config:
@@ -147,7 +159,16 @@ def _of_classes(value: Any, change: Callable[[str, Config], Config]) -> Any:
 
 def _drop_later(class_path: str, given: Config) -> Config:
     later = _LATER.get(class_path, {})
-    return {n: v for n, v in given.items() if n not in later or v != later[n]}
+    kept = {n: v for n, v in given.items() if n not in later or v != later[n]}
+    return _with_retrain(kept) if class_path == _FEATURE_MASK else kept
+
+
+def _with_retrain(given: Config) -> Config:
+    """Return a feature mask's arguments with the ``retrain`` that there was for their ``fill``."""
+    if given.get("fill") not in ("zero", "retrain"):
+        return given
+    rest = {name: value for name, value in given.items() if name != "fill"}
+    return {**rest, "retrain": given["fill"] == "retrain"}
 
 
 def _add_former(class_path: str, given: Config) -> Config:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -17,7 +17,7 @@ from ntdh_bench.cache import build_once, default_cache_dir, digest, origin
 from ntdh_bench.contract import described
 from ntdh_bench.errors import FileError, UserError
 from ntdh_bench.frozen_teacher import FrozenTeacher
-from ntdh_bench.layers import INPUT, find_layer, mask_layer
+from ntdh_bench.layers import INPUT, LayerMask, find_layer, mask_layer
 from ntdh_bench.masks.base import Mask, Removes, keep_mask
 from ntdh_bench.masks.nontarget import FeatureScore
 from ntdh_bench.masks.permuted import check_maskable, layer_output
@@ -25,11 +25,14 @@ from ntdh_bench.masks.saliency import FeatureSaliency, Saliency
 from ntdh_bench.networks import device_of, to_device
 from ntdh_bench.progress import progress_bar
 from ntdh_bench.provenance import code_of
-from ntdh_bench.ranges import check_at_least, check_within
+from ntdh_bench.ranges import check_at_least, check_choice, check_within
 from ntdh_bench.seeding import generator
 
 # Part of the cache's key: to be raised when the algorithm gives other numbers.
 _VERSION = 2
+
+# Settings that came after the first checkpoints, as those had them.
+_OLDER = {"score": "ncjsd", "draw": 0, "fill": "zero", "saliency": "signed"}
 
 _ALONE = (
     "a feature mask ranks features by Algorithm 1, which needs the jointly trained pair: set "
@@ -37,10 +40,15 @@ _ALONE = (
 )
 
 
-class FeatureMask(Mask):
-    """Zeroes features of the frozen teacher, chosen by Algorithm 1 on the training data.
+Fill: TypeAlias = Literal["zero", "rescale", "mean", "retrain"]
+SaliencyReading: TypeAlias = Literal["signed", "literal"]
 
-    ``round(ratio * D)`` of the D features of ``layer`` are zeroed in training, validation and test.
+
+class FeatureMask(Mask):
+    """Removes features of the frozen teacher, chosen by Algorithm 1 on the training data.
+
+    ``round(ratio * D)`` of the D features of ``layer`` go, in training, validation and test: they
+    become 0, as in the paper, or what ``fill`` says to keep the teacher whole.
     The saliency comes from the jointly trained pair (``model.teacher: joint``), is cached by the
     teacher, the data and the parameters, and is saved with the checkpoint: a resumed or tested run
     keeps its mask.
@@ -52,17 +60,29 @@ class FeatureMask(Mask):
         layer: a layer of the teacher, whose channels (dim 1) are masked, or ``input``.
         permutations: M of Algorithm 1.
         seed: of permutations and random masks, linked to the run's seed by the command line.
-        retrain: train the teacher anew on the kept inputs, as the authors do on synthetic data.
-            The pipeline does that; only for ``layer: input``.
+        fill: what stands in place of the removed features. ``zero``; ``rescale``: 0, and the others
+            are multiplied by D / (D - removed), as dropout does; ``mean``: the mean of each over
+            the training data (and positions), of the unmasked teacher; ``retrain``: 0, and the
+            teacher is trained anew on the kept inputs, as the authors do on synthetic data. The
+            pipeline does that; only for ``layer: input``.
         cache_dir: folder of the saliency cache; default: ``$NTDH_CACHE`` or the user's cache.
         score: what features are ranked by: ``ncjsd``, or ``mse`` of the logits, as in MFH (Xue et
             al., ICLR 2023; there ratio 0.75 and 10 permutations of the last hidden layer, and what
-            is removed becomes its mean over the batch, not 0).
+            is removed becomes its mean over the batch).
         draw: which random mask, from 0: those of one seed are independent of each other.
+        saliency: which features count as divergent: ``signed``, those that add to the divergence
+            (see :class:`FeatureSaliency`); or ``literal``, as Algorithm 1 is printed.
+
+    As it is printed, the saliency of a feature is the mean NCJSD *without* it, and the mask takes
+    the top: the features whose loss makes teacher and student disagree most, against what the text
+    says of them. That is the unmasked NCJSD, a constant, minus the signed saliency: exactly the
+    reverse order, so that a literal True mask is a signed False mask, ties included. Two things in
+    print are open. Step 9 masks the column, the text permutes it: permuted here, as M repetitions
+    of a mask would all be one. Over which samples the NCJSD goes: all for training.
 
     Raises:
-        UserError: a value out of range, ``retrain`` at a hidden layer, or a ``draw`` of a mask
-            that is not random.
+        UserError: a value out of range, a ``fill`` of ``retrain`` at a hidden layer, or a
+            ``draw`` of a mask that is not random.
     """
 
     def __init__(
@@ -72,10 +92,11 @@ class FeatureMask(Mask):
         layer: str = "hidden1",
         permutations: int = 5,
         seed: int = 0,
-        retrain: bool = False,
+        fill: Fill = "zero",
         cache_dir: str | None = None,
         score: FeatureScore = "ncjsd",
         draw: int = 0,
+        saliency: SaliencyReading = "signed",
     ) -> None:
         super().__init__(removes, seed)
         check_within("mask.ratio", ratio, 0, 1)
@@ -86,14 +107,17 @@ class FeatureMask(Mask):
                 "mask.draw out, or set mask.removes to random"
             )
         self.ratio = ratio
-        if retrain and layer != INPUT:
+        check_choice("mask.fill", fill, get_args(Fill))
+        if fill == "retrain" and layer != INPUT:
             raise UserError(
-                f"mask.retrain is true, but mask.layer is {layer!r}: a teacher can be trained anew "
+                f"mask.fill is retrain, but mask.layer is {layer!r}: a teacher can be trained anew "
                 f"on kept inputs only (mask.layer: {INPUT})"
             )
         self.layer = layer
-        self.retrain = retrain
+        self.fill: Fill = fill
         self.draw = draw
+        check_choice("mask.saliency", saliency, get_args(SaliencyReading))
+        self.reading: SaliencyReading = saliency
         self.cache_dir = cache_dir
         self.algorithm = FeatureSaliency(layer, permutations, seed, score)
         self.saliency: Saliency | None = None
@@ -102,6 +126,8 @@ class FeatureMask(Mask):
         #: Where the saliency came from, if it came from the cache.
         self.from_cache: dict[str, str] | None = None
         self.keep: Tensor | None = None
+        #: Means of the features, float64 ``(D,)``, where they are filled in.
+        self.means: Tensor | None = None
         self._handle: RemovableHandle | None = None
 
     def check(self, teacher: FrozenTeacher, datamodule: PairedData) -> None:
@@ -122,9 +148,9 @@ class FeatureMask(Mask):
             raise UserError(_ALONE)
 
     def prepare(self, teacher: FrozenTeacher, datamodule: PairedData) -> None:
-        """Choose the features that stay: sets ``keep``, bool ``(D,)``, and ``saliency``.
+        """Choose the features that stay: sets ``keep``, bool ``(D,)``, ``saliency`` and ``means``.
 
-        With ``retrain``, call it with the joint pair before the teacher is trained anew.
+        With ``fill: retrain``, call it with the joint pair before the teacher is trained anew.
 
         Args:
             teacher: unmasked, on the device to compute on; ``random`` needs no companion.
@@ -138,17 +164,22 @@ class FeatureMask(Mask):
             divergence = torch.zeros(_width(teacher.network, self.layer, datamodule))
         else:
             self.saliency = self.find_saliency(teacher, datamodule)
-            divergence = self.saliency.values
+            divergence = self.divergence_of(self.saliency)
         self.keep = self.choose(divergence, self.removes)
+        if self.fill == "mean":
+            self.means = _means(teacher.network, self.layer, datamodule)
 
     def share(self, other: FeatureMask) -> None:
         """Choose by what ``other`` found of the same teacher: sets what :meth:`prepare` does."""
         assert other.keep is not None
-        self.saliency, self.from_cache = other.saliency, other.from_cache
+        self.saliency, self.from_cache, self.means = other.saliency, other.from_cache, other.means
         nothing = torch.zeros(len(other.keep))
-        self.keep = self.choose(
-            nothing if self.saliency is None else self.saliency.values, self.removes
-        )
+        found = nothing if self.saliency is None else self.divergence_of(self.saliency)
+        self.keep = self.choose(found, self.removes)
+
+    def divergence_of(self, saliency: Saliency) -> Tensor:
+        """Return what features are ranked by, float64 ``(D,)``: the larger, the more divergent."""
+        return saliency.values if self.reading == "signed" else -saliency.values
 
     def choose(self, divergence: Tensor, removes: Removes) -> Tensor:
         """Return which features stay, bool ``(D,)``, for any choice of what to remove."""
@@ -156,6 +187,17 @@ class FeatureMask(Mask):
         # The first draw is the only one that there once was.
         stream = generator(self.seed, "feature_mask", *([self.draw] if self.draw else []))
         return keep_mask(divergence, removed, removes, stream)
+
+    def layer_mask(self) -> LayerMask:
+        """Return what the mask, once prepared, makes of its layer's features."""
+        assert self.keep is not None
+        zeroing = LayerMask.zeroing(self.keep)
+        if self.fill == "rescale":
+            left = max(1, int(self.keep.sum()))
+            return zeroing._replace(scale=zeroing.scale * (len(self.keep) / left))
+        if self.means is not None:
+            return zeroing._replace(shift=self.means.float().masked_fill(self.keep, 0))
+        return zeroing
 
     def find_saliency(self, teacher: FrozenTeacher, datamodule: PairedData) -> Saliency:
         """Compute Algorithm 1 on the training split, or read it from the cache.
@@ -187,7 +229,7 @@ class FeatureMask(Mask):
 
         def build(temporary: Path) -> None:
             built.append(temporary)
-            batches = _with_progress(datamodule)
+            batches = _with_progress(datamodule, "Algorithm 1 (saliency)")
             found = algorithm.compute(network, companion, batches, datamodule.ignore_index)
             found.write(temporary)
 
@@ -200,7 +242,8 @@ class FeatureMask(Mask):
         if self.keep is None:
             return {}
         saliency = None if self.saliency is None else vars(self.saliency).copy()
-        return {"settings": self._settings(), "keep": self.keep, "saliency": saliency}
+        state = {"settings": self._settings(), "keep": self.keep, "saliency": saliency}
+        return state if self.means is None else {**state, "means": self.means}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the mask of a checkpoint (Lightning hook).
@@ -208,7 +251,9 @@ class FeatureMask(Mask):
         Raises:
             UserError: the checkpoint's mask has other settings than this one.
         """
-        settings = {"score": "ncjsd", "draw": 0, **state_dict["settings"]}  # as older ones are
+        settings = {**_OLDER, **state_dict["settings"]}
+        if settings.get("retrain"):
+            settings["fill"] = "retrain"
         for name, value in self._settings().items():
             saved = settings[name]
             if saved != value:
@@ -217,12 +262,16 @@ class FeatureMask(Mask):
                     "leave it as it was, or start a new run without the checkpoint"
                 )
         saliency, keep = state_dict["saliency"], state_dict["keep"]
-        if not isinstance(keep, Tensor) or keep.dtype != torch.bool or keep.ndim != 1:
+        means = state_dict.get("means")
+        sound = isinstance(keep, Tensor) and keep.dtype == torch.bool and keep.ndim == 1
+        if self.fill == "mean":
+            sound = sound and isinstance(means, Tensor) and means.shape == keep.shape
+        if not sound:
             raise FileError(
                 "the checkpoint's mask is damaged: give a sound checkpoint, or start a new run"
             )
         self.saliency = None if saliency is None else Saliency.of_checkpoint(saliency)
-        self.keep = keep
+        self.keep, self.means = keep, means
 
     def _settings(self) -> dict[str, Any]:
         return {
@@ -231,9 +280,10 @@ class FeatureMask(Mask):
             "layer": self.layer,
             "permutations": self.algorithm.permutations,
             "seed": self.seed,
-            "retrain": self.retrain,
+            "fill": self.fill,
             "score": self.algorithm.score,
             "draw": self.draw,
+            "saliency": self.reading,
         }
 
     @staticmethod
@@ -276,17 +326,17 @@ class FeatureMask(Mask):
         assert teacher is not None  # see setup
         teacher.to(pl_module.device)
         if self.keep is None:
-            if self.retrain:
+            if self.fill == "retrain":
                 raise UserError(
-                    "mask.retrain needs the mask before the teacher is trained anew: use "
+                    "mask.fill: retrain needs the mask before the teacher is trained anew: use "
                     "`ntdh-bench fit`, or call FeatureMask.prepare with the joint pair"
                 )
             datamodule = cast("PairedData | None", trainer.datamodule)  # type: ignore[attr-defined]
             if datamodule is None:
                 raise UserError("FeatureMask needs a data module: pass datamodule= to the Trainer")
             self.prepare(teacher, datamodule)
-        assert self.keep is not None
-        self._handle = mask_layer(teacher.network, self.layer, self.keep.to(pl_module.device))
+        mask = LayerMask(*(values.to(pl_module.device) for values in self.layer_mask()))
+        self._handle = mask_layer(teacher.network, self.layer, mask)
 
     def _remove(self) -> None:
         if self._handle is not None:
@@ -301,11 +351,24 @@ def _width(teacher: nn.Module, layer: str, datamodule: PairedData) -> int:
     return layer_output(teacher, layer, inputs)[1].shape[1]
 
 
-def _with_progress(datamodule: PairedData) -> Iterator[PairedBatch]:
+@torch.no_grad()
+def _means(teacher: nn.Module, layer: str, datamodule: PairedData) -> Tensor:
+    """Return the mean of each feature over training samples and positions: float64 ``(D,)``."""
+    device = device_of(teacher)
+    total, count = torch.zeros((), dtype=torch.float64), 0
+    for batch in _with_progress(datamodule, f"Means of {layer}"):
+        features = layer_output(teacher, layer, to_device(batch["teacher"], device))[1]
+        rows = features.movedim(1, -1).flatten(0, -2).cpu()
+        total = total + rows.sum(0, dtype=torch.float64)
+        count += len(rows)
+    return total / count
+
+
+def _with_progress(datamodule: PairedData, what: str) -> Iterator[PairedBatch]:
     """Yield the training batches, with a progress bar where someone looks at it."""
     size = datamodule.batch_size
     total = -(-datamodule.num_train // size) if size else 1
-    with progress_bar("Algorithm 1 (saliency)", total) as update:
+    with progress_bar(what, total) as update:
         for batch in datamodule.batches("train"):
             yield batch
             update(advance=1)

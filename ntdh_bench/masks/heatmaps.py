@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from ntdh_bench.batch import PairedBatch
-from ntdh_bench.layers import INPUT, change_layer, channels, mask_layer
+from ntdh_bench.layers import INPUT, LayerMask, change_layer, channels, mask_layer
 
 
 class ClassMeans:
@@ -70,9 +70,9 @@ def gradient_maps(
         images: pairs of images ``(B, channels, H, W)`` and targets ``(B,)``, on its device.
         num_classes: C.
         layer: layer that is masked.
-        keep: bool ``(D,)``, the features that stay; ``None``: no mask.
+        keep: bool ``(D,)``, the features that stay, others are zeroed; ``None``: no mask.
     """
-    handle = None if keep is None else mask_layer(network, layer, keep)
+    handle = None if keep is None else mask_layer(network, layer, LayerMask.zeroing(keep))
     return _mean_gradients(network, images, num_classes, handle)
 
 

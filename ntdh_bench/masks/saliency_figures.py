@@ -13,7 +13,7 @@ from ntdh_bench.frozen_teacher import FrozenTeacher
 from ntdh_bench.layers import INPUT
 from ntdh_bench.masks import heatmaps, plots
 from ntdh_bench.masks.base import Removes
-from ntdh_bench.masks.feature_mask import FeatureMask
+from ntdh_bench.masks.feature_mask import FeatureMask, SaliencyReading
 from ntdh_bench.masks.nontarget import FeatureScore
 from ntdh_bench.masks.saliency import Saliency
 from ntdh_bench.networks import device_of, evaluating
@@ -25,6 +25,10 @@ _CLASSES = 10  # shown at most, so that a figure fits on a page; the file holds 
 _SCORES: dict[FeatureScore, tuple[str, str]] = {  # name and unit
     "ncjsd": ("NCJSD", "nats"),
     "mse": ("mean squared difference of logits", "squared logits"),
+}
+_READINGS: dict[SaliencyReading, str] = {
+    "signed": "Saliency",
+    "literal": "Saliency as printed (less a constant)",
 }
 _MASKS: dict[Removes, str] = {  # in the order of Fig. 10, with the paper's names
     "most_divergent": "True mask",
@@ -40,7 +44,7 @@ def saliency_report(
 
     ``saliency.npz`` and a plot of it; where the teacher sees images also ``removed_pixels`` (which
     pixels each of the three masks removes, Fig. 10) and ``input_gradients`` (through the masked
-    teacher), each as PNG and SVG, and ``heatmaps.npz`` with their numbers.
+    teacher, removed features at 0), each as PNG and SVG, and ``heatmaps.npz`` with their numbers.
 
     Args:
         teacher: the unmasked pair.
@@ -57,9 +61,9 @@ def saliency_report(
     note = " (simulated data)" if datamodule.source == "simulated" else ""
     name, unit = _SCORES[saliency.score]
     figure = plots.saliency_figure(
-        saliency.values.numpy(),
+        mask.divergence_of(saliency).numpy(),
         round(mask.ratio * len(saliency.values)),
-        f"Saliency of {mask.layer}: {name} {saliency.unmasked:.4f} unmasked, "
+        f"{_READINGS[mask.reading]} of {mask.layer}: {name} {saliency.unmasked:.4f} unmasked, "
         f"M = {saliency.permutations}, {saliency.n_samples} samples{note}",
         _grey_shape(batch) if mask.layer == INPUT else None,
         unit,
@@ -89,7 +93,8 @@ def _write_heatmaps(
     device = device_of(teacher)
     batches = datamodule.batches("train")
     images = list(heatmaps.first_images(batches, _SAMPLES, device, datamodule.ignore_index))
-    keeps = [mask.choose(saliency.values, removes).to(device) for removes in _MASKS]
+    divergence = mask.divergence_of(saliency)
+    keeps = [mask.choose(divergence, removes).to(device) for removes in _MASKS]
     with evaluating(teacher):
         removed = [heatmaps.removed_maps(teacher, images, classes, layer, keep) for keep in keeps]
         gradients = [

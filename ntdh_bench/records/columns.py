@@ -35,8 +35,8 @@ HEAD: dict[str, type] = {
     "method": str, "teacher": str, "teacher_inputs": str, "teacher_epochs": int,
     "teacher_dist": str, "teacher_dist_weight": float,
     "unimodal": bool, "modality": str,
-    "mask": str, "removes": str, "ratio": float, "layer": str, "retrain": bool,
-    "intervention": str, "dose": float, "gap": float,
+    "mask": str, "removes": str, "ratio": float, "layer": str, "retrain": bool, "fill": str,
+    "draw": int, "saliency": str, "intervention": str, "dose": float, "gap": float,
     "classes": int,
     "teacher_noise": float, "student_noise": float, "alpha": float, "beta": float,
     "task_weight": float, "distill_weight": float, "seed": int, "epochs": int,
@@ -53,7 +53,8 @@ _KNOWN = [start + name for start in _STARTS for name in METRICS]
 #: Those that came later within a schema: files of it may lack them.
 LATER = (
     "stack", "teacher_inputs", "teacher_dist", "teacher_dist_weight", "intervention", "dose",
-    "late_gain", *(start + name for start in _STARTS for name in _LATER_METRICS),
+    "late_gain", "fill", "draw", "saliency",
+    *(start + name for start in _STARTS for name in _LATER_METRICS),
 )  # fmt: skip
 #: The columns that every row has.
 COLUMNS: dict[str, type] = {**HEAD, **dict.fromkeys(_KNOWN, float), **TAIL}
@@ -62,8 +63,8 @@ SETTINGS = (
     "dataset", "gap", "classes", "teacher_noise", "student_noise", "modality", "unimodal",
     "teacher", "teacher_inputs", "teacher_epochs", "teacher_dist", "teacher_dist_weight",
     "teacher_parameters", "student_parameters", "arm", "method", "alpha", "beta", "task_weight",
-    "distill_weight", "mask", "layer", "retrain", "ratio", "removes", "intervention", "dose",
-    "epochs",
+    "distill_weight", "mask", "layer", "fill", "saliency", "ratio", "removes", "draw",
+    "intervention", "dose", "epochs",
 )  # fmt: skip
 _REQUIRED = ("experiment", "protocol", "cell", "run", "dataset", "source", "arm", "seed")
 _SOURCES = ("real", "simulated")
@@ -91,7 +92,7 @@ _METRIC_RANGES = {
 # The range of columns of numbers, ends included; of others any finite number will do.
 _RANGES: dict[str, tuple[float, float]] = {
     "teacher_epochs": _COUNT, "teacher_dist_weight": _POSITIVE, "ratio": _SHARE,
-    "dose": _POSITIVE, "gap": _SHARE,
+    "draw": _COUNT, "dose": _POSITIVE, "gap": _SHARE,
     "classes": (2, _MAX_INT), "teacher_noise": _POSITIVE, "student_noise": _POSITIVE,
     "task_weight": _POSITIVE, "distill_weight": _POSITIVE, "seed": (0, MAX_SEED), "epochs": _COUNT,
     "teacher_parameters": _COUNT, "student_parameters": _COUNT, "seconds": (0.0, 1e10),

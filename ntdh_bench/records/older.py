@@ -51,9 +51,16 @@ def completed(experiment: str, rows: Sequence[Row]) -> list[Row]:
     A run that it does not have, or the run of another experiment, gets a cell of the settings that
     vary in its file, and hashes of its columns.
     """
-    varying = [name for name in SETTINGS if len({row[name] for row in rows}) > 1]
+    varying = [name for name in (*SETTINGS, "retrain") if len({row[name] for row in rows}) > 1]
     runs = _shipped_runs(experiment)
     return [_complete(row, runs.get((row["run"], row["protocol"])), varying) for row in rows]
+
+
+def with_mask(row: Row) -> Row:
+    """Return a row with what the feature masks that were measured first are called now."""
+    if row["retrain"] is None or row["fill"] is not None:
+        return row
+    return {**row, "fill": "retrain" if row["retrain"] else "zero", "draw": 0, "saliency": "signed"}
 
 
 def in_experiment(experiment: str, row: Row) -> bool:

@@ -79,7 +79,8 @@ def _settings(identity: Mapping[str, Any]) -> dict[str, Any]:
         **{name: model.get(name) for name in _OF_MODEL},
         "unimodal": data.get("unimodal", False),
         "mask": removing and _mask_name(removing, removal.get("score")),
-        **{name: removal.get(name) for name in ("removes", "ratio", "layer", "retrain")},
+        **{name: removal.get(name) for name in ("removes", "ratio", "layer")},
+        **_filling(removal),
         "intervention": _short(intervention.get("class_path")),
         "dose": _dose(_init_args(intervention)),
         "gap": data.get("gap"),
@@ -95,6 +96,17 @@ def _dose(arguments: Mapping[str, Any]) -> Any:
     """Return how strong an intervention is, if it has one number that says so."""
     numbers = [value for value in arguments.values() if isinstance(value, int | float)]
     return numbers[0] if len(numbers) == 1 else None
+
+
+def _filling(removal: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how a feature mask fills and chooses; nothing of another one."""
+    fill = removal.get("fill")
+    if fill is None and removal.get("retrain") is None:
+        return {}
+    fill = fill or ("retrain" if removal["retrain"] else "zero")  # see run_hash.without_later
+    retrain, draw = fill == "retrain", removal.get("draw", 0)
+    reading = removal.get("saliency", "signed")
+    return {"retrain": retrain, "fill": fill, "draw": draw, "saliency": reading}
 
 
 def _mask_name(kind: str, score: str | None) -> str:
@@ -162,7 +174,7 @@ def read_rows(path: Path) -> Collected:
     if found.rows and "cell" not in found.rows[0]:
         found = Collected(older.completed(path.stem, found.rows), found.problems)
     unique: dict[tuple[str, str], Row] = {}
-    for kept in found.rows:
+    for kept in map(older.with_mask, found.rows):
         if unique.setdefault((kept["run"], kept["protocol"]), kept) is not kept:
             found.problems.append(f"{path}: run {kept['run']} is there twice: its first row counts")
     return Collected(list(unique.values()), found.problems)

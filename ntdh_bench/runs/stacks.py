@@ -334,7 +334,7 @@ def _give_masks(members: Sequence[_Member], device: torch.device) -> None:
         mask, teacher = member.run.mask, member.run.model.frozen_teacher
         if not isinstance(mask, FeatureMask):
             continue
-        key = (teacher.hash, mask.removes == "random", mask.algorithm)
+        key = (teacher.hash, mask.removes == "random", mask.fill == "mean", mask.algorithm)
         if key in found:
             mask.share(found[key])
             continue
@@ -394,7 +394,7 @@ def _part(run: Run, streams: Sequence[Any]) -> StackMember:
     if isinstance(run.mask, SampleMask):
         run.model.sample_mask = run.mask
     if isinstance(run.mask, FeatureMask):
-        return StackMember(run.model, stream, run.mask.layer, run.mask.keep)
+        return StackMember(run.model, stream, run.mask.layer, run.mask.layer_mask())
     return StackMember(run.model, stream)
 
 

@@ -51,7 +51,7 @@ def prepare_teacher(run: Run, teacher: FrozenTeacher) -> str:
     """
     origin = load_pair(run, teacher)
     resumed = run.checkpoint is not None  # then the retrained teacher lies beside it
-    if isinstance(run.mask, FeatureMask) and run.mask.retrain and not resumed:
+    if isinstance(run.mask, FeatureMask) and run.mask.fill == "retrain" and not resumed:
         _retrain_on_kept_inputs(run, teacher, run.mask)
     return origin
 
@@ -132,7 +132,7 @@ def _retrain_on_kept_inputs(run: Run, teacher: FrozenTeacher, mask: FeatureMask)
     mask.prepare(teacher, run.data)
     module = run.model.teacher_module("independent")
     assert mask.keep is not None
-    mask_layer(module.network, INPUT, mask.keep)
+    mask_layer(module.network, INPUT, mask.layer_mask())
     kept = digest({"key": teacher_key(run), "kept": mask.keep.tolist()})
     path, _ = _train_once(run, module, "retrained", kept)
     teacher.replace(path)

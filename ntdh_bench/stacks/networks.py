@@ -12,7 +12,7 @@ from torch.func import functional_call, vmap
 
 from ntdh_bench.batch import Inputs
 from ntdh_bench.errors import NotStackable, UserError
-from ntdh_bench.layers import ELEMENTWISE, INPUT, FeatureTap, change_layer, find_layer
+from ntdh_bench.layers import ELEMENTWISE, INPUT, FeatureTap, LayerMask, change_layer, find_layer
 from ntdh_bench.stacks.layers import OfParts, OverMembers, StackedConv2d, StackedLinear
 
 _POOLS = (
@@ -47,7 +47,7 @@ class NetworkStack(nn.Module):
         self._is_chain = chain is not None
         self._tapped = _Tapped(chain or _with_parameters(members), layers)
         self._masked: list[str] = []
-        self._keep: dict[str, Tensor] = {}  # while the networks run
+        self._masks: dict[str, LayerMask] = {}  # while the networks run
 
     @property
     def network(self) -> nn.Module:
@@ -56,32 +56,35 @@ class NetworkStack(nn.Module):
 
     def forward(self, inputs: Inputs) -> dict[str, Tensor]:
         """Return ``{"logits": (K, B, C), layer: (K, B, ...)}`` of inputs ``(K, B, ...)``."""
-        keep = {layer: self.get_buffer(f"keep{n}") for n, layer in enumerate(self._masked)}
-        if INPUT in keep:
+        masks = {
+            layer: LayerMask(*(self.get_buffer(f"{part}{n}") for part in LayerMask._fields))
+            for n, layer in enumerate(self._masked)
+        }
+        if INPUT in masks:
             assert isinstance(inputs, Tensor)
-            flat = inputs.flatten(2)
-            inputs = (flat * keep[INPUT].to(flat).unsqueeze(1)).view_as(inputs)
+            inputs = _masked(masks[INPUT], inputs.flatten(2)).view_as(inputs)
         outputs: dict[str, Tensor]
         if self._is_chain:
-            self._keep = keep
+            self._masks = masks
             outputs = self._tapped(inputs)
         else:
             tapped = self._tapped
             state = {**dict(tapped.named_parameters()), **dict(tapped.named_buffers())}
-            outputs = vmap(self._run_one)(state, keep, inputs)
-        self._keep = {}
+            outputs = vmap(self._run_one)(state, masks, inputs)
+        self._masks = {}
         return outputs
 
-    def mask(self, layer: str, keep: Tensor) -> None:
-        """Zero features of ``layer`` where ``keep``, bool ``(K, D)``, is false.
+    def mask(self, layer: str, mask: LayerMask) -> None:
+        """Mask the features of ``layer``, each member's by its row of ``(K, D)``.
 
         Raises:
             UserError: no such layer.
         """
         find_layer(self.network, layer)
         if layer != INPUT:
-            change_layer(self.network, layer, lambda features: self._zeroed(layer, features))
-        self.register_buffer(f"keep{len(self._masked)}", keep, persistent=False)
+            change_layer(self.network, layer, lambda f: _masked(self._masks[layer], f))
+        for part, values in zip(LayerMask._fields, mask, strict=True):
+            self.register_buffer(f"{part}{len(self._masked)}", values, persistent=False)
         self._masked.append(layer)
 
     def state_of(self, member: int) -> dict[str, Tensor]:
@@ -89,15 +92,11 @@ class NetworkStack(nn.Module):
         return {name: value[member] for name, value in self.network.state_dict().items()}
 
     def _run_one(
-        self, state: dict[str, Tensor], keep: dict[str, Tensor], inputs: Inputs
+        self, state: dict[str, Tensor], masks: dict[str, LayerMask], inputs: Inputs
     ) -> dict[str, Tensor]:
-        self._keep = keep
+        self._masks = masks
         outputs: dict[str, Tensor] = functional_call(self._tapped, state, (inputs,))
         return outputs
-
-    def _zeroed(self, layer: str, features: Tensor) -> Tensor:
-        keep = self._keep[layer].to(features).unsqueeze(-2)  # all samples of a batch
-        return features * keep[(..., *[None] * (features.dim() - keep.dim()))]
 
 
 class _Tapped(nn.Module):
@@ -110,6 +109,13 @@ class _Tapped(nn.Module):
 
     def forward(self, inputs: Inputs) -> dict[str, Tensor]:
         return self._tap(inputs)
+
+
+def _masked(mask: LayerMask, features: Tensor) -> Tensor:
+    """Return features ``(..., B, D, *spatial)`` under masks ``(..., D)``."""
+    scale, shift = (values.to(features).unsqueeze(-2) for values in mask)  # all of a batch
+    spatial = (..., *[None] * (features.dim() - scale.dim()))
+    return torch.addcmul(shift[spatial], features, scale[spatial])
 
 
 def _check(members: Sequence[nn.Module]) -> None:

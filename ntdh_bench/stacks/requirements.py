@@ -149,7 +149,7 @@ def _of_mask(mask: Any) -> str | None:
         return None if arguments.get("threshold") is None else "mask.threshold"
     if not is_among(mask, (_FEATURE_MASK,)):
         return f"mask {_name(mask)}"
-    return "mask.retrain" if arguments.get("retrain") else None
+    return "mask.fill: retrain" if arguments.get("fill") == "retrain" else None
 
 
 def _class_path(part: Any) -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ntdh_bench.batch import Inputs, PairedBatch, Split
 from ntdh_bench.contract import StackMember
-from ntdh_bench.layers import LOGITS
+from ntdh_bench.layers import LOGITS, LayerMask
 from ntdh_bench.stacks.data import of_members, one_of, together
 from ntdh_bench.stacks.networks import NetworkStack
 
@@ -59,11 +59,11 @@ class TeacherStack:
 
     def _mask(self, teachers: Sequence[StackMember]) -> None:
         for layer in dict.fromkeys(teacher.layer for teacher in teachers if teacher.layer):
-            masks = [teacher.keep for teacher in teachers if teacher.layer == layer]
-            (width,) = {len(mask) for mask in masks if mask is not None}
-            whole = torch.ones(width, dtype=torch.bool)
-            rows = [t.keep if t.layer == layer and t.keep is not None else whole for t in teachers]
-            self._networks.mask(layer, torch.stack(rows))
+            here = [t.mask if t.layer == layer else None for t in teachers]
+            (width,) = {len(mask.scale) for mask in here if mask is not None}
+            whole = LayerMask.zeroing(torch.ones(width, dtype=torch.bool))
+            parts = zip(*(mask or whole for mask in here), strict=True)
+            self._networks.mask(layer, LayerMask(*map(torch.stack, parts)))
 
     def to(self, device: torch.device) -> None:
         """Move the teachers to ``device``."""
@@ -209,5 +209,5 @@ def _network_key(member: StackMember) -> tuple[Hashable, ...]:
 
 
 def _mask_key(member: StackMember) -> tuple[str | None, bytes]:
-    keep = member.keep
-    return member.layer, b"" if keep is None else keep.cpu().numpy().tobytes()
+    parts = member.mask or ()
+    return member.layer, b"".join(values.cpu().numpy().tobytes() for values in parts)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ntdh_bench.batch import PairedBatch
-from ntdh_bench.layers import FeatureTap, mask_layer
+from ntdh_bench.layers import FeatureTap, LayerMask, mask_layer
 from ntdh_bench.masks import FeatureSaliency
 from ntdh_bench.models import AudioCNN, ImageCNN
 
@@ -69,7 +69,7 @@ def test_features_of_the_audio_teacher_are_ranked_and_masked(layer: str) -> None
     assert saliency.values.any()
     tap = FeatureTap(teacher, [layer])
     keep = saliency.values <= saliency.values.median()
-    handle = mask_layer(teacher, layer, keep)
+    handle = mask_layer(teacher, layer, LayerMask.zeroing(keep))
     assert not tap(batch["teacher"])[layer][:, ~keep].any()
     handle.remove()
     assert tap(batch["teacher"])[layer][:, ~keep].any()

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ntdh_bench.layers import FeatureTap, mask_layer
+from ntdh_bench.layers import FeatureTap, LayerMask, mask_layer
 from ntdh_bench.models import SeriesCNN
 from ntdh_bench.models.series import Windows
 from ntdh_bench.stacks.networks import NetworkStack
@@ -46,11 +46,11 @@ def test_a_stack_is_its_members_bit_for_bit(mask: str | None) -> None:
     keep = torch.rand(3, 32 if mask == "conv1" else 64) > 0.4
     stack = NetworkStack(members, LAYERS)
     if mask:
-        stack.mask(mask, keep)
+        stack.mask(mask, LayerMask.zeroing(keep))
     outputs = stack(inputs)
     outputs["logits"].square().sum().backward()
     for number, member in enumerate(members):
-        handle = mask_layer(member, mask, keep[number]) if mask else None
+        handle = mask_layer(member, mask, LayerMask.zeroing(keep[number])) if mask else None
         expected = FeatureTap(member, LAYERS)(inputs[number])
         expected["logits"].square().sum().backward()
         for name, value in expected.items():

@@ -22,7 +22,7 @@ from ntdh_bench.distillers.base import OneByOne
 from ntdh_bench.distillers.simkd import ReusedHead
 from ntdh_bench.errors import NotStackable
 from ntdh_bench.interventions import ShuffleTarget
-from ntdh_bench.layers import mask_layer
+from ntdh_bench.layers import LayerMask, mask_layer
 from ntdh_bench.masks import SampleMask
 from ntdh_bench.metrics import DEPENDENCE
 from ntdh_bench.models import DistillationModule, JointModule, TeacherModule
@@ -75,10 +75,10 @@ class Case:
         make: Callable[[], Distiller] | None,
         stream: int,
         sample_mask: SampleMask | None = None,
-        keep: Tensor | None = None,
+        mask: LayerMask | None = None,
         **settings: Any,
     ) -> None:
-        self.stream, self.mask, self.keep = stream, sample_mask, keep
+        self.stream, self.sample_mask, self.mask = stream, sample_mask, mask
         self.make, self.settings = make, settings
 
     def module(self) -> DistillationModule:
@@ -89,30 +89,32 @@ class Case:
         )  # fmt: skip
         torch.manual_seed(seed)
         module.frozen_teacher.hold(network(), network())
-        module.sample_mask = self.mask
+        module.sample_mask = self.sample_mask
         return module
 
     def alone(self, folder: Path, data: DoubleData, **trainer: Any) -> DistillationModule:
         module = self.module()
-        if self.keep is not None:
-            mask_layer(module.frozen_teacher.network, "hidden1", self.keep)
+        if self.mask is not None:
+            mask_layer(module.frozen_teacher.network, "hidden1", self.mask)
         quiet_trainer(folder, epochs=2, **trainer).fit(module, datamodule=data)
         return module
 
     def member(self) -> StackMember:
-        layer = None if self.keep is None else "hidden1"
-        return StackMember(self.module(), self.stream, layer, self.keep)
+        layer = None if self.mask is None else "hidden1"
+        return StackMember(self.module(), self.stream, layer, self.mask)
 
 
-def keep(seed: int) -> Tensor:
-    return torch.rand(8, generator=torch.Generator().manual_seed(seed)) < 0.6
+def removing(seed: int, fill: float = 0.0) -> LayerMask:
+    """A mask that removes some features of eight; ``fill`` stands in their place."""
+    keep = torch.rand(8, generator=torch.Generator().manual_seed(seed)) < 0.6
+    return LayerMask(keep.float() * (1 + fill), torch.full((8,), fill).masked_fill(keep, 0))
 
 
 def every_case() -> list[Case]:
     """All methods with every mask and without; controls with other weights; numbers that differ."""
     masks: list[dict[str, Any]] = [
         {},
-        {"keep": keep(0)},
+        {"mask": removing(0)},
         {"sample_mask": SampleMask(0.25, "most_divergent")},
         {"sample_mask": SampleMask(0.25, "random", seed=1)},
     ]
@@ -127,7 +129,8 @@ def every_case() -> list[Case]:
         for number, mask in enumerate(masks)
     ]
     cases += [Case(partial(KD, t, w), 1) for t, w in ((1.0, 1.0), (4.0, 0.5))]
-    cases += [Case(None, stream, keep=mask) for stream in (0, 1) for mask in (None, keep(1))]
+    cases += [Case(None, stream, mask=m) for stream in (0, 1) for m in (None, removing(1))]
+    cases += [Case(KD, 0, mask=removing(0, fill=0.25)), Case(DKD, 1, mask=removing(1, 0.25))]
     cases += [Case(KD, 0, SampleMask(0.25, score="kendall"))]
     return [*cases, Case(None, 1, task_weight=2.0), Case(None, 1, task_weight=0.5)]
 
@@ -187,7 +190,7 @@ def test_a_step_of_joint_teachers_waits_for_no_gpu(monkeypatch: pytest.MonkeyPat
 
 
 def test_members_are_measured_as_the_runs_alone(tmp_path: Path) -> None:
-    cases = [*every_case()[::6], Case(None, 0, keep=keep(1)), Case(None, 1, task_weight=2.0)]
+    cases = [*every_case()[::6], Case(None, 0, mask=removing(1)), Case(None, 1, task_weight=2.0)]
     cases += [Case(make, 1, intervention=ShuffleTarget(0.7)) for make in (None, KD)]
     stack = trained(cases, tmp_path)
     data = streams()
@@ -357,7 +360,7 @@ def test_students_with_their_teachers_heads(
     changes = {"optimizer": partial(AdamW, lr=0.01, weight_decay=0.1), "task_weight": 0.0}
     cases = [
         Case(Reusing, 0, **changes),
-        Case(partial(Reusing, 0.5), 1, keep=keep(0), **changes),
+        Case(partial(Reusing, 0.5), 1, mask=removing(0), **changes),
         Case(partial(Combined, [Reusing(), KD()]), 1, **changes),
     ][: 2 + (not recorded)]
     if recorded:

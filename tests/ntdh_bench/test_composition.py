@@ -106,6 +106,17 @@ def test_a_base_that_cannot_be_is_one_line(
     assert "sesame" not in str(raised.value)
 
 
+def test_what_older_runs_say_of_retraining_is_the_fill_of_their_mask(tmp_path: Path) -> None:
+    def mask(**given: Any) -> dict[str, Any]:
+        return {"mask": {"class_path": "FeatureMask", "init_args": given}}
+
+    old = write(tmp_path, trained=mask(ratio=0.5, retrain=True))
+    assert read_config(old) == mask(ratio=0.5, fill="retrain")
+    assert read_config(write(tmp_path, a=mask(retrain=False))) == mask(fill="zero")
+    over = write(tmp_path, b={"base": "trained", **mask(fill="mean")})
+    assert read_config(over) == mask(ratio=0.5, fill="mean")
+
+
 def test_configs_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Shipped ones from any folder; a file of the name that is there wins."""
     monkeypatch.chdir(tmp_path)

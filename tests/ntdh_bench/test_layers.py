@@ -7,6 +7,7 @@ from torch import nn
 from ntdh_bench.errors import UserError
 from ntdh_bench.layers import (
     FeatureTap,
+    LayerMask,
     features_layer,
     find_layer,
     layer_names,
@@ -59,7 +60,7 @@ def test_mask_zeroes_features_until_removed(layer: str, width: int) -> None:
     before = model(inputs)
     keep = torch.ones(width, dtype=torch.bool)
     keep[:2] = False
-    handle = mask_layer(model, layer, keep)
+    handle = mask_layer(model, layer, LayerMask.zeroing(keep))
     masked = model(inputs)
     assert not torch.equal(masked, before)
     if layer == "logits":
@@ -74,13 +75,13 @@ def test_mask_zeroes_features_until_removed(layer: str, width: int) -> None:
 def test_taps_see_masked_features_whatever_the_order() -> None:
     model = network()
     tap = FeatureTap(model, ["hidden1"])
-    mask_layer(model, "hidden1", torch.zeros(8, dtype=torch.bool))
+    mask_layer(model, "hidden1", LayerMask.zeroing(torch.zeros(8, dtype=torch.bool)))
     assert (tap(torch.randn(2, 12))["hidden1"] == 0).all()
 
 
 def test_channels_of_maps_are_masked() -> None:
     model = nn.Sequential(nn.Conv2d(2, 3, 1))
-    mask_layer(model, "0", torch.tensor([True, False, True]))
+    mask_layer(model, "0", LayerMask.zeroing(torch.tensor([True, False, True])))
     output = model(torch.randn(2, 2, 4, 5))
     assert (output[:, 1] == 0).all()
     assert (output[:, [0, 2]] != 0).any()
@@ -88,6 +89,6 @@ def test_channels_of_maps_are_masked() -> None:
 
 def test_mask_of_another_width() -> None:
     model = network()
-    mask_layer(model, "hidden1", torch.ones(9, dtype=torch.bool))
+    mask_layer(model, "hidden1", LayerMask.zeroing(torch.ones(9, dtype=torch.bool)))
     with pytest.raises(UserError, match="9 entries, but 'hidden1' has 8"):
         model(torch.randn(2, 12))

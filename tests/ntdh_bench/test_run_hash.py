@@ -55,6 +55,18 @@ def test_a_changed_default_changes_the_hashes_of_runs_that_rely_on_it() -> None:
     assert hash_of(class_weighting="2dpass") != hash_of(class_weighting="pmf")
 
 
+@pytest.mark.parametrize("name", ["FeatureMask", "ntdh_bench.masks.FeatureMask"])
+def test_a_fill_is_hashed_as_the_retraining_that_it_once_was(name: str) -> None:
+    def mask(**given: Any) -> dict[str, Any]:
+        return {"mask": {"class_path": name, "init_args": {"ratio": 0.5, **given}}}
+
+    assert run_hash(mask()) == run_hash(mask(fill="zero")) == digest(mask())
+    assert run_hash(mask(fill="retrain")) == digest(mask(retrain=True))
+    assert len({run_hash(mask(fill=fill)) for fill in ("zero", "rescale", "mean", "retrain")}) == 4
+    bare = {"mask": {"class_path": name}}
+    assert run_hash(bare) == digest(bare)
+
+
 def test_an_argument_of_the_trainer_that_is_null_is_one_left_out() -> None:
     given, left_out = {"trainer": {"devices": 1, "max_time": None}}, {"trainer": {"devices": 1}}
     assert run_hash(given) == run_hash(left_out)

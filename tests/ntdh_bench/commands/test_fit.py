@@ -162,7 +162,7 @@ def test_the_summary_says_that_a_student_is_still_learning(
 
 def test_a_teacher_retrained_on_kept_inputs(tmp_path: Path) -> None:
     plain = fit(tmp_path)
-    retrained = fit(tmp_path, "--mask.retrain", "true")
+    retrained = fit(tmp_path, "--mask.fill", "retrain")
     assert record_of(plain)["teacher_hash"] != record_of(retrained)["teacher_hash"]
     path = retrained / "checkpoints" / "last.ckpt"
     assert main(["test", "--ckpt_path", str(path)]) == 0

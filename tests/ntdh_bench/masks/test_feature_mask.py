@@ -12,9 +12,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ntdh_bench.batch import PairedBatch
-from ntdh_bench.errors import UserError
+from ntdh_bench.errors import FileError, UserError
+from ntdh_bench.layers import change_layer, mask_layer
 from ntdh_bench.masks import FeatureMask, FeatureSaliency, Removes
 from ntdh_bench.masks.base import keep_mask
+from ntdh_bench.masks.feature_mask import Fill
+from ntdh_bench.masks.permuted import layer_output
 from ntdh_bench.seeding import generator
 from tests.helpers import held
 from tests.typed import some
@@ -161,6 +164,95 @@ def test_random_is_seeded_and_needs_no_companion(cache: Path) -> None:
     assert not cache.exists()
 
 
+def masked_values(mask: FeatureMask, layer: str = "hidden1") -> tuple[Tensor, Tensor]:
+    """The features of all training samples without the mask, and under it."""
+    teacher = network(1)
+    batches = [batch["teacher"] for batch in Data().batches("train")]
+    before = torch.cat([layer_output(teacher, layer, inputs)[1] for inputs in batches])
+    seen: list[Tensor] = []
+    change_layer(teacher, layer, lambda values: seen.append(values) or values)
+    mask_layer(teacher, layer, mask.layer_mask())
+    for inputs in batches:
+        teacher(inputs)
+    return before, torch.cat(seen)
+
+
+@pytest.mark.parametrize("layer", ["hidden1", "input"])
+@pytest.mark.parametrize("ratio", [0, 0.4, 1])
+def test_means_stay_where_they_are_filled_in(ratio: float, layer: str) -> None:
+    mask = prepared(ratio, fill="mean", layer=layer)
+    before, after = masked_values(mask, layer)
+    removed = ~some(mask.keep)
+    torch.testing.assert_close(after.mean(0), before.mean(0))
+    assert torch.equal(after[:, ~removed], before[:, ~removed])
+    assert (after[:, removed] == before[:, removed].double().mean(0).float()).all()
+
+
+@pytest.mark.parametrize(("ratio", "factor"), [(0, 1.0), (0.25, 8 / 6), (0.4, 8 / 5), (1, None)])
+def test_what_is_kept_makes_up_for_what_is_removed(ratio: float, factor: float | None) -> None:
+    mask = prepared(ratio, "random", fill="rescale")
+    before, after = masked_values(mask)
+    removed = ~some(mask.keep)
+    assert not after[:, removed].any()
+    assert after.isfinite().all()
+    if factor is not None:
+        assert torch.equal(after[:, ~removed], before[:, ~removed] * factor)
+
+
+def test_zeros_are_filled_in_unless_told_otherwise() -> None:
+    mask = prepared(0.5)
+    before, after = masked_values(mask)
+    assert torch.equal(after, before * some(mask.keep))
+    assert mask.means is None
+
+
+def test_channels_of_maps_are_filled_with_their_mean_over_positions() -> None:
+    teacher = nn.Sequential()
+    teacher.add_module("conv", nn.Conv1d(1, 3, 2))
+    teacher.add_module("head", nn.Sequential(nn.Flatten(), nn.Linear(15, CLASSES)))
+
+    class Series(Data):
+        def batches(self, *args: Any, **settings: Any) -> Iterator[PairedBatch]:
+            for batch in super().batches(*args, **settings):
+                yield {**batch, "teacher": cast(Tensor, batch["teacher"]).unsqueeze(1)}
+
+    mask = FeatureMask(1, "random", layer="conv", fill="mean")
+    mask.prepare(held(teacher), cast(Any, Series()))
+    inputs = torch.cat([cast(Tensor, batch["teacher"]) for batch in Series().batches("train")])
+    expected = teacher.get_submodule("conv")(inputs).mean((0, 2))
+    torch.testing.assert_close(mask.layer_mask().shift, expected)
+    mask_layer(teacher, "conv", mask.layer_mask())
+    values = layer_output(teacher, "conv", inputs)[1]
+    torch.testing.assert_close(values, expected[:, None].expand(N, 3, 5))
+
+
+def test_members_of_a_stack_share_the_means() -> None:
+    first, second = prepared(0.5, fill="mean"), FeatureMask(0.25, fill="mean")
+    second.share(first)
+    alone = prepared(0.25, fill="mean")
+    for found, wanted in zip(second.layer_mask(), alone.layer_mask(), strict=True):
+        assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize("ratio", [0.25, 0.5])
+def test_algorithm_1_as_it_is_printed_is_the_reverse(ratio: float) -> None:
+    as_printed = prepared(ratio, saliency="literal")
+    assert torch.equal(some(as_printed.keep), some(prepared(ratio, "least_divergent").keep))
+    bottom = prepared(ratio, "least_divergent", saliency="literal")
+    assert torch.equal(some(bottom.keep), some(prepared(ratio).keep))
+    teacher, student = network(1), network(2)
+    plain = FeatureSaliency("hidden1").compute(teacher, student, Data().batches("train"))
+    permuted = plain.unmasked - plain.values  # the mean NCJSD without each feature
+    top = set(permuted.argsort(descending=True)[: round(ratio * WIDTH)].tolist())
+    assert set((~some(as_printed.keep)).nonzero().flatten().tolist()) == top
+
+
+def test_both_readings_share_a_saliency(cache: Path) -> None:
+    for reading in ("signed", "literal"):
+        prepared(0.5, saliency=reading)
+    assert len(list((cache / "saliency").glob("*.npz"))) == 1
+
+
 def test_draws_of_a_seed_are_independent() -> None:
     def kept(draw: int) -> Tensor:
         mask = FeatureMask(0.5, "random", seed=3, draw=draw)
@@ -197,8 +289,12 @@ def test_values_out_of_range_are_errors() -> None:
         FeatureMask(1.5)
     with pytest.raises(UserError, match=r"mask\.permutations is 0"):
         FeatureMask(0.5, permutations=0)
-    with pytest.raises(UserError, match=r"mask\.retrain is true, but mask\.layer is 'hidden1'"):
-        FeatureMask(0.5, retrain=True)
+    with pytest.raises(UserError, match=r"mask\.fill is 'ones': choose one of zero, rescale"):
+        FeatureMask(0.5, fill=cast(Any, "ones"))
+    with pytest.raises(UserError, match=r"mask\.saliency is 'printed': choose one of signed, lit"):
+        FeatureMask(0.5, saliency=cast(Any, "printed"))
+    with pytest.raises(UserError, match=r"mask\.fill is retrain, but mask\.layer is 'hidden1'"):
+        FeatureMask(0.5, fill="retrain")
 
 
 def test_the_saliency_is_computed_once(cache: Path) -> None:
@@ -268,11 +364,13 @@ def test_a_failing_run_leaves_the_network_as_it_was(tmp_path: Path) -> None:
     assert not module.hidden._forward_hooks
 
 
-@pytest.mark.parametrize("removes", ["most_divergent", "random"])
+@pytest.mark.parametrize(
+    ("removes", "fill"), [("most_divergent", "zero"), ("random", "rescale"), ("random", "mean")]
+)
 def test_the_mask_comes_from_the_checkpoint(
-    removes: Removes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    removes: Removes, fill: Fill, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, module = FeatureMask(0.5, removes), Module()
+    first, module = FeatureMask(0.5, removes, fill=fill), Module()
     run = trainer(tmp_path, first)
     run.fit(module, datamodule=Data())
     run.save_checkpoint(path := tmp_path / "run.ckpt")
@@ -280,14 +378,15 @@ def test_the_mask_comes_from_the_checkpoint(
 
     monkeypatch.setattr(FeatureMask, "prepare", None)  # calling it would fail
     for stage in ("fit", "test"):
-        second, module = FeatureMask(0.5, removes), Module()
+        second, module = FeatureMask(0.5, removes, fill=fill), Module()
         run = trainer(tmp_path, second, epochs=2)
         getattr(run, stage)(module, datamodule=Data(), ckpt_path=path, weights_only=True)
-        assert torch.equal(some(second.keep), some(first.keep))
+        for found, wanted in zip(second.layer_mask(), first.layer_mask(), strict=True):
+            assert torch.equal(found, wanted)
         assert (second.saliency is None) == (removes == "random")
         if second.saliency is not None and first.saliency is not None:
             assert torch.equal(second.saliency.values, first.saliency.values)
-        assert len(module.zeros[stage].pop()) == 4
+        assert len(module.zeros[stage].pop()) == (0 if fill == "mean" else 4)
 
 
 @pytest.mark.parametrize(
@@ -298,6 +397,8 @@ def test_the_mask_comes_from_the_checkpoint(
         ({"layer": "input"}, r"mask\.layer hidden1, but this run says input"),
         ({"seed": 3}, r"mask\.seed 0, but this run says 3"),
         ({"score": "mse"}, r"mask\.score ncjsd, but this run says mse"),
+        ({"fill": "mean"}, r"mask\.fill zero, but this run says mean"),
+        ({"saliency": "literal"}, r"mask\.saliency signed, but this run says literal"),
         ({"removes": "random", "draw": 2}, r"mask\.draw 1, but this run says 2"),
     ],
 )
@@ -308,17 +409,30 @@ def test_a_checkpoint_of_another_mask_is_an_error(settings: dict[str, Any], mess
         FeatureMask(**{"ratio": 0.5, **settings}).load_state_dict(state)
 
 
-def test_a_checkpoint_from_before_there_were_scores_and_draws() -> None:
+@pytest.mark.parametrize("fill", ["zero", "retrain"])
+def test_a_checkpoint_from_before_there_were_fills_scores_and_draws(fill: Fill) -> None:
     """What it holds, and how it names the score of the unmasked networks."""
-    first = prepared(0.5)
+    first = prepared(0.5, layer="input", fill=fill)
     state = first.state_dict()
-    del state["settings"]["score"], state["settings"]["draw"], state["saliency"]["score"]
+    for later in ("score", "draw", "fill", "saliency"):
+        del state["settings"][later]
+    state["settings"]["retrain"] = fill == "retrain"
+    del state["saliency"]["score"]
     state["saliency"]["ncjsd"] = state["saliency"].pop("unmasked")
-    second = FeatureMask(0.5)
+    second = FeatureMask(0.5, layer="input", fill=fill)
     second.load_state_dict(state)
+    with pytest.raises(UserError, match=f"mask.fill {fill}, but this run says rescale"):
+        FeatureMask(0.5, layer="input", fill="rescale").load_state_dict(state)
     assert torch.equal(some(second.keep), some(first.keep))
     assert some(second.saliency).unmasked == some(first.saliency).unmasked
     assert some(second.saliency).score == "ncjsd"
+
+
+def test_a_checkpoint_without_its_means_is_damaged() -> None:
+    state = prepared(0.5, fill="mean").state_dict()
+    for damage in (None, torch.zeros(3), "means"):
+        with pytest.raises(FileError, match="the checkpoint's mask is damaged"):
+            FeatureMask(0.5, fill="mean").load_state_dict({**state, "means": damage})
 
 
 def test_has_no_state_before_it_is_prepared() -> None:
@@ -334,8 +448,8 @@ def test_another_module_is_an_error(tmp_path: Path) -> None:
 
 
 def test_retraining_needs_a_prepared_mask(tmp_path: Path) -> None:
-    mask = FeatureMask(0.5, layer="input", retrain=True)
-    with pytest.raises(UserError, match=r"mask\.retrain needs the mask"):
+    mask = FeatureMask(0.5, layer="input", fill="retrain")
+    with pytest.raises(UserError, match=r"mask\.fill: retrain needs the mask"):
         trainer(tmp_path, mask).fit(Module(), datamodule=Data())
     mask.prepare(held(network(1), network(2)), cast(Any, Data()))
     trainer(tmp_path, mask).fit(Module(), datamodule=Data())

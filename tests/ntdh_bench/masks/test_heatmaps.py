@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from ntdh_bench.batch import PairedBatch
-from ntdh_bench.layers import mask_layer
+from ntdh_bench.layers import LayerMask, mask_layer
 from ntdh_bench.masks.heatmaps import (
     ClassMeans,
     are_images,
@@ -120,7 +120,7 @@ def test_colour_channels_share_a_pixel() -> None:
 def test_works_under_no_grad_and_on_a_masked_network() -> None:
     chain, keep = network(), torch.arange(8) > 2
     expected = gradient_maps(chain, images(), CLASSES, "hidden1", keep)
-    handle = mask_layer(chain, "hidden1", keep)
+    handle = mask_layer(chain, "hidden1", LayerMask.zeroing(keep))
     with torch.no_grad():
         assert torch.equal(gradient_maps(chain, images(), CLASSES), expected)
     handle.remove()

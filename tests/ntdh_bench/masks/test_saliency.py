@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ntdh_bench.batch import PairedBatch, both_inputs
 from ntdh_bench.divergence import flatten_dense, ncjsd
 from ntdh_bench.errors import UserError
-from ntdh_bench.layers import INPUT, find_layer, mask_layer
+from ntdh_bench.layers import INPUT, LayerMask, find_layer, mask_layer
 from ntdh_bench.masks import FeatureSaliency, Saliency
 from ntdh_bench.masks import permuted as permuted_module
 from ntdh_bench.masks.nontarget import FeatureScore
@@ -372,7 +372,7 @@ def test_does_not_touch_the_networks_modes_or_inputs() -> None:
 def test_a_mask_in_place_is_respected() -> None:
     """A hook on a container is invisible to the chain: the values must show it all the same."""
     teacher, student = mlps()
-    mask_layer(teacher, "hidden2", torch.arange(7) > 3)
+    mask_layer(teacher, "hidden2", LayerMask.zeroing(torch.arange(7) > 3))
     check("hidden1", teacher, student, make_batches(9))
 
 

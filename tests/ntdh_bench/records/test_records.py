@@ -298,6 +298,41 @@ def test_a_csv_from_before_the_late_gain_is_read(tmp_path: Path) -> None:
     assert read_rows(tmp_path / "fig8.csv") == ([row], [])
 
 
+def with_mask(name: str = "FeatureMask", **given: Any) -> dict[str, Any]:
+    mask = {"class_path": f"x.{name}", "init_args": {"ratio": 0.25, **given}}
+    return record(config={**identity(), "mask": mask})
+
+
+@pytest.mark.parametrize(
+    ("given", "columns"),
+    [
+        ({"retrain": False}, (False, "zero", 0, "signed")),
+        ({"retrain": True}, (True, "retrain", 0, "signed")),
+        ({"fill": "mean", "saliency": "literal"}, (False, "mean", 0, "literal")),
+        ({"retrain": False, "draw": 3}, (False, "zero", 3, "signed")),
+        ({"name": "SampleMask"}, (None, None, None, None)),
+    ],
+)
+def test_how_a_mask_fills_and_chooses(
+    given: dict[str, Any], columns: tuple[Any, ...], tmp_path: Path
+) -> None:
+    names = ("retrain", "fill", "draw", "saliency")
+    row = to_row(with_mask(**given), Place("fig8", "short"))
+    assert tuple(row[name] for name in names) == columns
+    write_rows(tmp_path / "fig8.csv", [row])
+    assert read_rows(tmp_path / "fig8.csv").rows == [row]
+
+
+@pytest.mark.parametrize("given", [{"retrain": False}, {"retrain": True}, {"name": "SampleMask"}])
+def test_rows_of_before_there_were_fills_say_what_their_masks_did(
+    given: dict[str, Any], tmp_path: Path
+) -> None:
+    row = to_row(with_mask(**given), Place("fig8", "short"))
+    older = {name: row[name] for name in row if name not in ("fill", "draw", "saliency")}
+    write_rows(tmp_path / "fig8.csv", [older])
+    assert read_rows(tmp_path / "fig8.csv").rows == [row]
+
+
 def test_the_threads_are_those_that_trained_the_student() -> None:
     shared = record(arm="without_kd", control_environment={"threads": 4})
     assert to_row(shared, Place("fig8", "short"))["threads"] == 4

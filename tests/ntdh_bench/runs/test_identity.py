@@ -13,7 +13,7 @@ from ntdh_bench.datasets import find_dataset
 from ntdh_bench.errors import UserError
 from ntdh_bench.records.identity import baseline_hash, config_hash
 from ntdh_bench.runs import Run
-from ntdh_bench.runs.identity import _without, check_resume
+from ntdh_bench.runs.identity import _without, check_resume, identify
 from ntdh_bench.runs.teacher import teacher_key
 from tests.helpers import flags
 
@@ -109,6 +109,23 @@ def test_the_class_weights_of_2dpass_are_part_of_its_identity(tmp_path: Path) ->
 
     assert arguments("2dpass")["class_weighting"] == "2dpass"
     assert "class_weighting" not in arguments("pmf")  # what the first records of 2DPASS had
+
+
+def test_feature_masks_are_as_the_first_records_have_them() -> None:
+    """`fill` was `retrain`; what came later and is left at its default is not there."""
+
+    def of_mask(**given: Any) -> Any:
+        arguments = {"ratio": 0.5, "score": "ncjsd", "draw": 0, "saliency": "signed", **given}
+        mask = {"class_path": "ntdh_bench.masks.FeatureMask", "init_args": arguments}
+        config = {
+            "seed_everything": 0, "trainer": {}, "model": {"class_path": "M"},
+            "data": {"class_path": "D", "init_args": {}}, "mask": mask,
+        }  # fmt: skip
+        return identify(config, {}, "real", "f")["mask"]["init_args"]
+
+    assert of_mask(fill="zero") == {"ratio": 0.5, "retrain": False}
+    assert of_mask(fill="retrain") == {"ratio": 0.5, "retrain": True}
+    assert of_mask(fill="mean", draw=2) == {"ratio": 0.5, "fill": "mean", "draw": 2}
 
 
 def test_a_resumed_run_keeps_its_settings(tmp_path: Path) -> None:

@@ -83,7 +83,8 @@ def every_run() -> list[list[str]]:
 
 def some_runs() -> list[list[str]]:
     """Every method and every mask once, and both controls."""
-    masks: list[list[str]] = [[], *FEATURE_MASKS, *SAMPLE_MASKS, [], [], []]
+    filled = [[*FEATURE_MASKS[0], "--mask.fill", fill] for fill in ("rescale", "mean")]
+    masks: list[list[str]] = [[], *FEATURE_MASKS, *SAMPLE_MASKS, *filled, []]
     words = [method(name) + mask for name, mask in zip(METHODS, masks, strict=True)]
     words += [CONTROLS[0], CONTROLS[1] + FEATURE_MASKS[0]]
     return [settings(*each, seed=number % 2) for number, each in enumerate(words)]

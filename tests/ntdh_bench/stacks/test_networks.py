@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ntdh_bench.errors import NotStackable, UserError
-from ntdh_bench.layers import INPUT, LOGITS, FeatureTap, mask_layer
+from ntdh_bench.layers import INPUT, LOGITS, FeatureTap, LayerMask, mask_layer
 from ntdh_bench.models import (
     AudioCNN,
     ConcatFusion,
@@ -104,11 +104,12 @@ def test_each_member_has_a_mask_of_its_own(kind: str, layer: str) -> None:
     taps = [FeatureTap(member, ["hidden1"]) for member in networks(factory)]
     size = inputs[0, 0].numel() if layer == INPUT else taps[0](inputs[0])["hidden1"].shape[1]
     keep = torch.rand(MEMBERS, size) < 0.6
+    mask = LayerMask(keep * torch.rand(MEMBERS, size), torch.rand(MEMBERS, size) * ~keep)
     stack = NetworkStack(members, ["hidden1"])
-    stack.mask(layer, keep)
+    stack.mask(layer, mask)
     outputs = stack(inputs)
     for number, member in enumerate(members):
-        mask_layer(member, layer, keep[number])
+        mask_layer(member, layer, LayerMask(mask.scale[number], mask.shift[number]))
         wanted = FeatureTap(member, ["hidden1"])(inputs[number])
         for name, value in wanted.items():
             torch.testing.assert_close(outputs[name][number], value, rtol=1e-12, atol=1e-12)
@@ -128,11 +129,11 @@ def test_networks_of_both_modalities(
     stack = NetworkStack(members, ["hidden2"])
     width = stack(inputs)["hidden2"].shape[2]
     keep = torch.rand(MEMBERS, width) < 0.6
-    stack.mask("hidden2", keep)
+    stack.mask("hidden2", LayerMask.zeroing(keep))
     outputs = stack(inputs)
     assert not outputs["hidden2"].masked_select(~keep.unsqueeze(1)).any()
     for number, member in enumerate(members):
-        mask_layer(member, "hidden2", keep[number])
+        mask_layer(member, "hidden2", LayerMask.zeroing(keep[number]))
         own = {name: value[number] for name, value in inputs.items()}
         for name, value in FeatureTap(member, ["hidden2"])(own).items():
             torch.testing.assert_close(outputs[name][number], value, rtol=1e-12, atol=1e-12)
@@ -143,9 +144,9 @@ def test_networks_of_both_modalities(
 
 def test_masks_move_with_the_stack() -> None:
     stack = NetworkStack(networks(perceptron))
-    stack.mask("hidden1", torch.ones(MEMBERS, 5, dtype=torch.bool))
+    stack.mask("hidden1", LayerMask.zeroing(torch.ones(MEMBERS, 5)))
     stack.to("meta")
-    assert [buffer.device.type for buffer in stack.buffers()] == ["meta"]
+    assert [buffer.device.type for buffer in stack.buffers()] == ["meta", "meta"]
 
 
 def with_hook() -> nn.Module:

@@ -176,7 +176,7 @@ def test_members_may_not_differ_in(changes: dict[str, Any]) -> None:
         ({"trainer__max_time": "00:00:01:00"}, "trainer.max_time"),
         ({"trainer__profiler": "simple"}, "trainer.profiler"),
         ({"trainer__fast_dev_run": True}, "trainer.fast_dev_run"),
-        ({"mask": mask(layer="input", retrain=True)}, "mask.retrain"),
+        ({"mask": mask(layer="input", fill="retrain")}, "mask.fill: retrain"),
         ({"mask": mask("own.Blur")}, "mask Blur"),
         ({"mask": mask("SampleMask", score="kendall", threshold=0.0)}, "mask.threshold"),
     ],
