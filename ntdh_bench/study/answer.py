@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from ntdh_bench.report import wording
 from ntdh_bench.report.effects import FAILS, HOLDS, INCONCLUSIVE, NO_EFFECT, OUT_OF_SCOPE
-from ntdh_bench.study.results import Primary
+from ntdh_bench.study.results import Guide, Primary, Study
 
 NOT_RUN = "not run"
 _VERBS = {
@@ -19,6 +20,13 @@ _VERBS = {
     INCONCLUSIVE: ("is inconclusive", "are inconclusive"),
     OUT_OF_SCOPE: ("is out of scope", "are out of scope"),
     NOT_RUN: ("was not run", "were not run"),
+}
+
+
+_GROUPS = {
+    "Interventions on what the teacher says": ("P1", "P2", "P3"),
+    "Random masks": ("P4", "P5"),
+    "The paper's masks": ("P6", "P7"),
 }
 
 
@@ -47,6 +55,56 @@ def answer(claims: Sequence[Primary]) -> Answer:
         if (ids := [name for name, own in found.items() if own == verdict])
     ]
     return Answer(*_reading(found), f"{'; '.join(said)}.")
+
+
+def in_short(study: Study) -> list[str]:
+    """Return all that the study says in five lines, as Markdown, each number with its gates."""
+    said = answer(study.claims)
+    first = " ".join(filter(None, [f"**{said.short}.**", said.reading, said.verdicts]))
+    claims = {claim.id: claim for claim in study.claims}
+    groups = [
+        f"**{title}.** {'. '.join(_told(claims[name]) for name in names)}."
+        for title, names in _GROUPS.items()
+    ]
+    return [f"{first} {counted(study.claims)}", *groups, f"**What to do.** {_advised(study.guide)}"]
+
+
+def counted(claims: Sequence[Primary]) -> str:
+    """Say over how many data sets the answer goes."""
+    found = [data for claim in claims for part in claim.parts for data in part.sets]
+    run = {data.dataset for data in found if data.effect}
+    counts = {data.dataset for data in found if data.counts}
+    within = {data.dataset for data in found if data.within}
+    return (
+        f"The unit is the data set. Real ones that were run: {len(run)}; that pass the gates of a "
+        f"claim: {len(counts)}; that also lie within both assumptions of the hypothesis: "
+        f"{len(within)}."
+    )
+
+
+def _told(claim: Primary) -> str:
+    """Return the verdict on a claim with its numbers, or why there is none."""
+    decided = claim.overall
+    if decided.p_holm is None:
+        why = f" ({decided.reason})" if decided.reason not in ("", decided.verdict) else ""
+        return f"{claim.id} {_VERBS[decided.verdict][0]}{why}"
+    means = [f"{part.name} {wording.pooled(part.summary)}".strip() for part in claim.parts]
+    return (
+        f"{claim.id} {_VERBS[decided.verdict][0]}: {', '.join(means)} {claim.unit} over the "
+        f"{decided.n} data sets that pass its gates, Holm p {wording.p_value(decided.p_holm)}"
+    )
+
+
+def _advised(guide: Guide) -> str:
+    if not guide.methods:
+        return "No method was run on real data."
+    best, sets = guide.methods[0], len({line.dataset for line in guide.lines})
+    return (
+        f"Of {len(guide.methods)} methods on {sets} data sets, {best.method} gains most over the "
+        f"student without KD, {wording.estimate(best.gain)} points over {best.gain.n} data sets "
+        f"(the best of many, partly by luck); it helped in {best.helped} and harmed in "
+        f"{best.harmed} of {best.lines} settings. {' '.join(guide.advice)}"
+    ).strip()
 
 
 def _reading(found: Mapping[str, str]) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from ntdh_bench.report.elements import (
     verdict_badge,
 )
 from ntdh_bench.report.html import Html, el, join
-from ntdh_bench.study.answer import answer
+from ntdh_bench.study.answer import answer, counted
 from ntdh_bench.study.drawings import INTERVENTIONS, dose_curves, forests
 from ntdh_bench.study.guide_page import guide_section
 from ntdh_bench.study.results import (
@@ -53,6 +53,7 @@ _VERDICTS = (
     f"{MIN_SETS} data sets of {MIN_SEEDS} seeds lies reliably on its side of 0, or on the other "
     f"(Holm over all of them); it shows no effect if the mean lies reliably within ±{MARGIN:g}."
 )
+_PLANNED = "How verdicts are read was fixed before the runs (plan.md)."
 _FIRST = "P1"  # the claim whose forest plot is on the first screen
 _SIGNS = {True: "✓", False: "✗", None: "?"}
 
@@ -98,7 +99,7 @@ def _opening(study: Study) -> Html:
                 class_="headline",
             ),
             el("ol", *lines, class_="verdicts"),
-            el("p", _counted(study.claims), class_="note"),
+            el("p", f"{counted(study.claims)} {_PLANNED}", class_="note"),
         ),
         _first_forest(study.claims),
         class_="opening",
@@ -108,18 +109,6 @@ def _opening(study: Study) -> Html:
 def _name(claim: Primary) -> Html:
     """Return a claim's id, as a link to what it rests on if that is anything."""
     return el("a", claim.id, href=f"#{claim.id}") if _settings(claim) else el("b", claim.id)
-
-
-def _counted(claims: Sequence[Primary]) -> str:
-    """Say over how many data sets the answer goes."""
-    run = {s.dataset for c in claims for part in c.parts for s in part.sets if s.effect}
-    counts = {s.dataset for c in claims for part in c.parts for s in part.sets if s.counts}
-    within = {s.dataset for c in claims for part in c.parts for s in part.sets if s.within}
-    return (
-        f"The unit is the data set. Real ones that were run: {len(run)}; that pass the gates of a "
-        f"claim: {len(counts)}; that also lie within both assumptions of the hypothesis: "
-        f"{len(within)}. How verdicts are read was fixed before the runs (plan.md)."
-    )
 
 
 def _first_forest(claims: Sequence[Primary]) -> Html:
