@@ -41,13 +41,14 @@ def guide_section(guide: Guide) -> Html:
 
 
 def _settings_table(lines: Sequence[GuideLine]) -> Html:
-    names = ("data set", "protocol", "teacher sees", "lead of the teacher", "gain of KD",
+    names = ("data set", "protocol", "teacher sees", "teacher's lead", "gain of KD",
              "best method", "its gain", "helped", "hurt", "methods")  # fmt: skip
     groups = by_key(lines, lambda line: (line.dataset, line.protocol, line.teacher))
     table = el(
         "table",
         el("thead", heads(names, 3)),
         el("tbody", *(_setting(own) for own in groups.values())),
+        class_="dense",
     )
     return scroll(table, "Gains by data set and direction")
 

@@ -12,6 +12,7 @@ from ntdh_bench.report.effects import Pooled
 from ntdh_bench.report.gates import Gate
 from ntdh_bench.report.statistics import Estimate
 from ntdh_bench.report.tables import markdown_rows, plain
+from ntdh_bench.study.answer import in_short
 from ntdh_bench.study.results import (
     ASSUMPTIONS,
     COUNTING,
@@ -57,6 +58,7 @@ def markdown(study: Study) -> str:
     """Return the study as Markdown."""
     parts = [
         "# The study",
+        "\n".join(f"- {line}" for line in in_short(study)),
         RULES,
         "## Primary claims",
         _claims(study.claims),

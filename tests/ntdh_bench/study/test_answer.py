@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from ntdh_bench.study.answer import Answer, answer
+from ntdh_bench.study.answer import Answer, answer, in_short
 from ntdh_bench.study.results import Decision, Primary
-from tests.ntdh_bench.study.studies import empty_study, full_study
+from tests.ntdh_bench.study.studies import empty_study, full_study, partial_study
 
 
 def claims(**verdicts: str) -> list[Primary]:
@@ -45,3 +45,31 @@ def test_an_answer_names_every_verdict() -> None:
 
 def test_nothing_run_is_no_answer() -> None:
     assert answer(empty_study().claims) == Answer("Not tested yet", "", "No primary claim was run.")
+
+
+def test_five_lines_have_every_number_with_its_gates() -> None:
+    study = full_study()
+    lines = in_short(study)
+    assert len(lines) == 5
+    assert lines[0].startswith("**No: a symptom.** Wrong non-target detail harms")
+    assert "pass the gates of a claim: 6; that also lie within both assumptions" in lines[0]
+    pooled = study.claims[2].parts[1].summary
+    assert pooled is not None
+    shown = f"aligned minus uniform {pooled.value:.2f} [{pooled.low:.2f}, {pooled.high:.2f}]"
+    assert f"{shown} points per unit of dose over the 6 data sets that pass its gates" in lines[1]
+    assert "P5 is inconclusive (2 data sets count, a verdict needs 5)" in lines[2]
+    assert "P7 was not run." in lines[3]
+    best = study.guide.methods[0]
+    assert f"it helped in {best.helped} and harmed in {best.harmed} of {best.lines}" in lines[4]
+    assert study.guide.advice[0] in lines[4]
+
+
+def test_what_was_not_run_says_so() -> None:
+    lines = in_short(empty_study())
+    assert lines[0].startswith("**Not tested yet.** No primary claim was run.")
+    assert lines[2] == "**Random masks.** P4 was not run. P5 was not run."
+    assert lines[4] == "**What to do.** No method was run on real data."
+    assert (
+        "P1 is inconclusive (1 data set counts, a verdict needs 5)."
+        in (in_short(partial_study())[1])
+    )
