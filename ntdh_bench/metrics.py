@@ -24,6 +24,7 @@ DIVERGENCES: dict[str, Callable[[Comparison], Tensor]] = {
     "ncjsd": Comparison.ncjsd,
     "kl": Comparison.kl,
     "tckl": Comparison.tckl,
+    "tckl_size": lambda pair: pair.tckl().abs(),
     "tckl_binary": partial(Comparison.tckl, binary=True),
     "nckl": Comparison.nckl,
 }

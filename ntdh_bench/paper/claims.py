@@ -175,7 +175,7 @@ def _eq18() -> list[Claim]:
 def _eq25() -> list[Claim]:
     depends = "the verdict depends on which TCKL is meant: see also the claim with the other"
     readings = (
-        ("", "tckl", "TCKL of Eq. 19, whose mean may be negative, so by its size"),
+        ("", "tckl_size", "TCKL of Eq. 19, which may be negative, so by its size in each sample"),
         (".two_way", "tckl_binary", "TCKL is the two-way divergence (target, any other), as in "
          "Eq. 17"),
     )  # fmt: skip

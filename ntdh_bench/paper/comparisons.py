@@ -87,14 +87,15 @@ def bound_slack(target: str) -> Measure:
 
 
 def ratio_slack(factor: float, target: str) -> Measure:
-    """Return the measure NCKL - factor |TCKL|: TCKL of Eq. 19 may be negative.
+    """Return the measure NCKL - factor |TCKL|.
 
-    ``target`` is ``tckl``, of Eq. 19, or ``tckl_binary``, of two-way distributions.
+    ``target`` is ``tckl_size``, the mean size of Eq. 19, which may be negative and would cancel
+    between samples, or ``tckl_binary``, of two-way distributions.
     """
 
     def measure(row: Row) -> float | None:
         nckl, tckl = row["last_test_nckl"], row[f"last_test_{target}"]
-        return None if nckl is None or tckl is None else float(nckl - factor * abs(tckl))
+        return None if nckl is None or tckl is None else float(nckl - factor * tckl)
 
     return measure
 

@@ -354,14 +354,14 @@ _TWO_WAY = (
     "sample by construction."
 )
 _BOTH = (
-    "TCKL without more is the two-way form of Eq. 17. The mean of the single term of Eq. 19 may be "
-    "negative or near 0, so its size is taken. Verdicts depend on which of the two is meant."
+    "TCKL without more is the two-way form of Eq. 17. The single term of Eq. 19 may be negative, "
+    "so its size is taken in each sample. Verdicts depend on which of the two is meant."
 )
 _BOUND = grouped(
     "last_test_kl", "kl_bound", "last_test_tckl_binary", "last_test_nckl", by=("gap", "arm")
 )
 _RATIO = grouped(
-    "last_test_nckl", "last_test_tckl_binary", "last_test_tckl", "nckl_over_tckl",
+    "last_test_nckl", "last_test_tckl_binary", "last_test_tckl_size", "nckl_over_tckl",
     "nckl_over_single_tckl", "classes_less_1",
     by=("classes", "teacher_parameters", "student_parameters", "arm"),
 )  # fmt: skip

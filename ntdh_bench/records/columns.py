@@ -20,7 +20,9 @@ SPLITS = ("val", "test")
 #: The arms of a student that is trained with the cross entropy alone, of weight 1, another one
 #: below it, or a larger one.
 CONTROLS = ("without_kd", "equal_task", "matched")
-_LATER_METRICS = ("tcjsd_binary", "mi_teacher_student", "mi_student_label", "cka_logits", "cka")
+_LATER_METRICS = (
+    "tcjsd_binary", "tckl_size", "mi_teacher_student", "mi_student_label", "cka_logits", "cka",
+)  # fmt: skip
 #: The metrics of this package's modules that every row has room for; others follow them.
 METRICS = (
     "accuracy", "teacher_accuracy", "miou", "teacher_miou", "tcjsd", "ncjsd", "kl", "tckl",
@@ -85,7 +87,7 @@ _METRIC_RANGES = {
     "tcjsd": (0.0, math.log(2)), "tcjsd_binary": (0.0, math.log(2)),
     "ncjsd": (0.0, math.log(2)), "kl": _POSITIVE,
     "tckl": (-1 / math.e, _MAX_FLOAT),  # one term: p log(p / q)
-    "tckl_binary": _POSITIVE, "nckl": _POSITIVE,
+    "tckl_binary": _POSITIVE, "tckl_size": _POSITIVE, "nckl": _POSITIVE,
     "mi_teacher_student": _POSITIVE, "mi_student_label": _POSITIVE, "cka": _SHARE,
     "cka_logits": _SHARE,
 }  # fmt: skip

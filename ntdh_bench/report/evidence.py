@@ -163,7 +163,7 @@ def derived(row: Row, controls: Controls) -> Row:
     """Return a row with columns computed from it and from its control."""
     gains = {control: controls.gain(row, over=control) for control in _compared(row)}
     tckl, nckl = row["last_test_tckl_binary"], row["last_test_nckl"]
-    single = row["last_test_tckl"]
+    single = row["last_test_tckl_size"]
     measured = tckl is not None and nckl is not None
     return {
         **row,
@@ -175,7 +175,7 @@ def derived(row: Row, controls: Controls) -> Row:
         "parameters": row["student_parameters"] or row["teacher_parameters"],
         "kl_bound": tckl + nckl if measured else None,
         "nckl_over_tckl": nckl / tckl if measured and tckl > 0 else None,
-        "nckl_over_single_tckl": nckl / abs(single) if nckl is not None and single else None,
+        "nckl_over_single_tckl": nckl / single if nckl is not None and single else None,
         "classes_less_1": row["classes"] - 1.0 if row["classes"] else None,
     }
 

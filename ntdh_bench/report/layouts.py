@@ -70,7 +70,7 @@ QUANTITIES = {
     "ncjsd_before": Quantity("NCJSD before", NATS),
     "tcjsd_before": Quantity("TCJSD before", NATS),
     "kl_bound": Quantity("TCKL + NCKL", NATS),
-    "last_test_tckl": Quantity("TCKL of Eq. 19", NATS),
+    "last_test_tckl_size": Quantity("|TCKL| of Eq. 19", NATS),
     "nckl_over_tckl": Quantity("NCKL / TCKL", RATIO),
     "nckl_over_single_tckl": Quantity("NCKL / |TCKL of Eq. 19|", RATIO),
     "classes_less_1": Quantity("C - 1", RATIO),

@@ -19,7 +19,8 @@ from tests.benchmarks.test_distillers import compare
 pytestmark = pytest.mark.benchmark
 DIVERGENCES: dict[str, Callable[..., Tensor]] = {
     "tcjsd": tcjsd, "ncjsd": ncjsd, "kl": lambda teacher, student, _: kl(teacher, student),
-    "tckl": tckl, "tckl_binary": partial(tckl, binary=True), "nckl": nckl,
+    "tckl": tckl, "tckl_size": lambda *rows: tckl(*rows).abs(),
+    "tckl_binary": partial(tckl, binary=True), "nckl": nckl,
 }  # fmt: skip
 
 

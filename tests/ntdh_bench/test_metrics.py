@@ -169,6 +169,7 @@ def test_sharing_the_softmax_changes_no_bit() -> None:
     rows = teacher[5:], student[5:], target[5:]
     alone = {
         "tcjsd": tcjsd(*rows), "ncjsd": ncjsd(*rows), "kl": kl(*rows[:2]), "tckl": tckl(*rows),
+        "tckl_size": tckl(*rows).abs(),
         "tckl_binary": tckl(*rows, binary=True), "nckl": nckl(*rows),
         "tcjsd_binary": tcjsd(*rows, binary=True),
     }  # fmt: skip

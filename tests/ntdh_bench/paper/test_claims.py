@@ -224,14 +224,14 @@ def test_the_true_mask_highlights_the_middle(true: float, verdict: str) -> None:
 
 @pytest.mark.parametrize(
     ("single", "two_way", "verdicts"),
-    [(0.1, 0.3, ("holds", "fails")), (-0.3, 0.1, ("fails", "holds"))],
+    [(0.1, 0.3, ("holds", "fails")), (0.3, 0.1, ("fails", "holds"))],
 )
 def test_the_ratio_of_both_kinds_of_target_divergence(
     single: float, two_way: float, verdicts: tuple[str, str]
 ) -> None:
     rows = [
         row("eq25", seed, classes=c, last_test_nckl=0.2 * (c - 1) + NOISE[seed],
-            last_test_tckl=single, last_test_tckl_binary=two_way)
+            last_test_tckl=0.0, last_test_tckl_size=single, last_test_tckl_binary=two_way)
         for c in (3, 4, 6, 8, 10)
         for seed in range(6)
     ]  # fmt: skip

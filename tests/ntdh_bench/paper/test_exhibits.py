@@ -191,7 +191,7 @@ def test_eq25_draws_both_readings_of_the_target_divergence() -> None:
     assert set(curves) == {"NCKL / TCKL, two-way", "NCKL / |TCKL|, Eq. 19", "C - 1"}
     row = rows[0]
     assert curves["NCKL / |TCKL|, Eq. 19"].y[0].mean == pytest.approx(
-        row["last_test_nckl"] / abs(row["last_test_tckl"])
+        row["last_test_nckl"] / row["last_test_tckl_size"]
     )
     assert "which of the two" in exhibit.note
 

@@ -126,6 +126,7 @@ def _metrics(row: Row) -> Row:
         "ncjsd": ncjsd,
         "kl": tckl + 0.4 * nckl,
         "tckl": tckl,
+        "tckl_size": abs(tckl),
         "tckl_binary": tckl + 0.01,
         "nckl": nckl,
     }

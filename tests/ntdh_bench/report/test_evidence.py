@@ -131,9 +131,13 @@ def test_what_is_measured_of_a_map_goes_with_its_run(tmp_path: Path) -> None:
 
 
 def test_both_ratios_of_non_target_to_target_divergence() -> None:
-    row = make_row() | {"last_test_nckl": 0.6, "last_test_tckl": -0.2, "last_test_tckl_binary": 0.3}
+    row = make_row() | {
+        "last_test_nckl": 0.6,
+        "last_test_tckl_size": 0.2,
+        "last_test_tckl_binary": 0.3,
+    }
     found = evidence.derived(row, Controls([]))
     assert found["nckl_over_tckl"] == pytest.approx(2)
     assert found["nckl_over_single_tckl"] == pytest.approx(3)
-    none = evidence.derived({**row, "last_test_tckl": None}, Controls([]))
+    none = evidence.derived({**row, "last_test_tckl_size": None}, Controls([]))
     assert none["nckl_over_single_tckl"] is None
