@@ -8,17 +8,15 @@ claims. Real data decide; simulated ones are a rehearsal of the same rules.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeAlias
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from ntdh_bench.records.columns import Row
 from ntdh_bench.study import doses, masks
-from ntdh_bench.study.results import Primary, SettingEffect, Sign
+from ntdh_bench.study.results import Part, Primary, Sign
 from ntdh_bench.study.sets import part
-from ntdh_bench.study.settings import Setting, settings
+from ntdh_bench.study.settings import EffectOf, Setting, settings
 from ntdh_bench.study.verdicts import Tested, verdicts
-
-EffectOf: TypeAlias = Callable[[Setting], SettingEffect | None]
 
 
 class Claim(NamedTuple):
@@ -43,7 +41,7 @@ CLAIMS = (
     Claim(
         "P1", "The gain falls as the non-target divergence alone is raised",
         "Slope of the gain in the share of samples whose non-target log-probabilities are shuffled",
-        "points per unit of dose", -1, (doses.EXPERIMENT,), {"": doses.slope_of_shuffling},
+        "points per unit of dose", -1, (doses.EXPERIMENT,), {"": doses.slope(doses.SHUFFLE, 1)},
     ),
     Claim(
         "P2", "It does not fall as much as the target divergence is raised by as much",
@@ -59,7 +57,7 @@ CLAIMS = (
         "Slope of the gain in the dose of alignment with the student, and the same minus that of "
         "the dose of the uniform distribution",
         "points per unit of dose", 1, (doses.EXPERIMENT,),
-        {"aligned": doses.slope_of_alignment, "aligned minus uniform": doses.more_than_uniform},
+        {"aligned": doses.slope(doses.ALIGN, -1), "aligned minus uniform": doses.more_than_uniform},
     ),
     Claim(
         "P4", "Over random masks, NCJSD predicts the gain given the teacher's accuracy",
@@ -101,9 +99,18 @@ def primary_claims(rows: Sequence[Row], source: str = "real") -> tuple[Primary, 
     )
 
 
-def _tested(claim: Claim, found: Sequence[Setting]) -> Tested:
-    parts = {
-        name: [effect for setting in found if (effect := effect_of(setting))]
-        for name, effect_of in claim.parts.items()
-    }
-    return Tested(claim.sign, tuple(part(name, of, claim.sign) for name, of in parts.items()))
+def secondary(rows: Iterable[Row]) -> tuple[Part, ...]:
+    """Return the slope under each intervention over real data sets: descriptive, uncorrected."""
+    real = [row for row in rows if row["source"] == "real"]
+    run = settings(real, (doses.EXPERIMENT,))
+    found = (_part(name, doses.slope(name), run, 1) for name in doses.INTERVENTIONS)
+    return tuple(part for part in found if part.sets)
+
+
+def _tested(claim: Claim, run: Sequence[Setting]) -> Tested:
+    parts = (_part(name, effect_of, run, claim.sign) for name, effect_of in claim.parts.items())
+    return Tested(claim.sign, tuple(parts))
+
+
+def _part(name: str, effect_of: EffectOf, run: Sequence[Setting], sign: Sign) -> Part:
+    return part(name, [effect for setting in run if (effect := effect_of(setting))], sign)

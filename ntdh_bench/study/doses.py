@@ -10,14 +10,17 @@ import numpy as np
 from ntdh_bench.report.effects import dose_slope, seed_mean, slopes
 from ntdh_bench.report.gates import Gate
 from ntdh_bench.report.statistics import Array
-from ntdh_bench.study.results import SettingEffect, worst
-from ntdh_bench.study.settings import GAIN, NCJSD, TCJSD, Block, Setting, block, moved
+from ntdh_bench.study.results import SettingEffect, Sign, worst
+from ntdh_bench.study.settings import GAIN, NCJSD, TCJSD, Block, EffectOf, Setting, block, moved
 
 EXPERIMENT = "interventions"
-SHUFFLE, ALIGN, UNIFORM = "ShuffleNontarget", "AlignNontarget", "UniformNontarget"
+SHUFFLE, ALIGN, UNIFORM, OF_CLASS = (
+    "ShuffleNontarget", "AlignNontarget", "UniformNontarget", "ClassNontarget",
+)  # fmt: skip
 #: They raise the target divergence, and leave the other and the teacher's accuracy. ``ShiftTarget``
 #: is none of them: it makes a weak teacher right.
 TARGET = ("ShuffleTarget", "ScaleTarget")
+INTERVENTIONS = (SHUFFLE, ALIGN, UNIFORM, OF_CLASS, *TARGET, "ShiftTarget")
 #: In nats: what an intervention leaves exactly as it was moves by less.
 STILL = 1e-4
 #: The teacher as it is, and two doses, of which a slope is told.
@@ -114,17 +117,27 @@ def _target_moved(found: Response) -> Gate:
 # -- what claims ask -----------------------------------------------------------------------------
 
 
-def slope_of_shuffling(setting: Setting) -> SettingEffect | None:
-    """Return the slope of the gain in the share of shuffled samples (P1)."""
-    found = responses(setting, [SHUFFLE]).get(SHUFFLE)
-    if found is None:
-        return None
-    change = found.change(found.ncjsd)
-    return setting.effect(
-        dose_slope(found.gain, found.doses.tolist()),
-        (moved(change), found.teacher),
-        {"NCJSD moved": float(change.mean())},
-    )
+def slope(name: str, sign: Sign | None = None) -> EffectOf:
+    """Return what measures the slope of the gain from no dose, 0, to the largest, 1 (P1, P3).
+
+    Args:
+        name: of the intervention.
+        sign: which way it is to move NCJSD; None: either, or not at all.
+    """
+
+    def effect(setting: Setting) -> SettingEffect | None:
+        found = responses(setting, [name]).get(name)
+        if found is None:
+            return None
+        ncjsd, tcjsd = found.change(found.ncjsd), found.change(found.tcjsd)
+        own = (found.teacher,) if sign is None else (moved(sign * ncjsd), found.teacher)
+        return setting.effect(
+            dose_slope(found.gain, (found.doses / found.doses.max()).tolist()),
+            own,
+            {"NCJSD moved": float(ncjsd.mean()), "TCJSD moved": float(tcjsd.mean())},
+        )
+
+    return effect
 
 
 def less_under_target(setting: Setting) -> SettingEffect | None:
@@ -140,10 +153,10 @@ def less_under_target(setting: Setting) -> SettingEffect | None:
     if own is None or not target:
         return None
     target = [r for r in target if r.teacher.passed and _target_moved(r).passed] or target
-    change, slope = own.change(own.ncjsd), own.per_nat(own.ncjsd)
+    change, steep = own.change(own.ncjsd), own.per_nat(own.ncjsd)
     changes, others = zip(*((r.change(r.tcjsd), r.per_nat(r.tcjsd)) for r in target), strict=True)
     shared = [min(abs(change.mean()), abs(other.mean())) for other in changes]
-    more = [nats * (slope - other) for nats, other in zip(shared, others, strict=True)]
+    more = [nats * (steep - other) for nats, other in zip(shared, others, strict=True)]
     return setting.effect(
         seed_mean(np.mean(more, axis=0), len(own.doses)),
         (
@@ -154,22 +167,9 @@ def less_under_target(setting: Setting) -> SettingEffect | None:
             "NCJSD moved": float(change.mean()),
             "TCJSD moved": float(np.mean(changes)),
             "shared": float(np.mean(shared)),
-            "points per nat of NCJSD": float(slope.mean()),
+            "points per nat of NCJSD": float(steep.mean()),
             "points per nat of TCJSD": float(np.mean(others)),
         },
-    )
-
-
-def slope_of_alignment(setting: Setting) -> SettingEffect | None:
-    """Return the slope of the gain in the dose of alignment with the student (P3)."""
-    found = responses(setting, [ALIGN]).get(ALIGN)
-    if found is None:
-        return None
-    change = found.change(found.ncjsd)
-    return setting.effect(
-        dose_slope(found.gain, found.doses.tolist()),
-        (moved(-change), found.teacher),
-        {"NCJSD moved": float(change.mean())},
     )
 
 
@@ -184,14 +184,14 @@ def more_than_uniform(setting: Setting) -> SettingEffect | None:
     shared = set(found[ALIGN].doses) & set(found[UNIFORM].doses)
     align, uniform = (found[name].at(shared) for name in (ALIGN, UNIFORM))
     change = align.change(align.ncjsd)
-    slope, other = slopes(align.gain, align.doses), slopes(uniform.gain, uniform.doses)
+    aligned, other = slopes(align.gain, align.doses), slopes(uniform.gain, uniform.doses)
     return setting.effect(
-        seed_mean(slope - other, len(align.doses)),
+        seed_mean(aligned - other, len(align.doses)),
         (moved(-change), worst((align.teacher, uniform.teacher))),
         {
             "NCJSD moved": float(change.mean()),
             "NCJSD moved by the uniform one": float(uniform.change(uniform.ncjsd).mean()),
-            "slope aligned": float(slope.mean()),
+            "slope aligned": float(aligned.mean()),
             "slope uniform": float(other.mean()),
         },
     )

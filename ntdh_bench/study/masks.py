@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from ntdh_bench.records.columns import Row
@@ -19,6 +17,7 @@ from ntdh_bench.study.settings import (
     TCJSD,
     Block,
     Cell,
+    EffectOf,
     Setting,
     block,
     moved,
@@ -30,6 +29,7 @@ RANDOM = "random_masks"
 TABLES = ("table2", "table3", "table_pairs")
 #: Fewer random masks tell no slope beside two others.
 MIN_CELLS = 10
+_OF_MASK = ("mask", "ratio")  # the last part of axes
 _REMOVES = {"T": "most_divergent", "R": "random", "F": "least_divergent", None: None}
 
 
@@ -98,7 +98,7 @@ def _label(row: Row) -> Cell:
 # -- the paper's masks ---------------------------------------------------------------------------
 
 
-def difference(first: str, second: str | None) -> Callable[[Setting], SettingEffect | None]:
+def difference(first: str, second: str | None) -> EffectOf:
     """Return what measures how much better students are under one mask than under another.
 
     The mean over methods and ratios at which both masks leave the teacher's accuracy as it is; over
@@ -118,10 +118,10 @@ def difference(first: str, second: str | None) -> Callable[[Setting], SettingEff
 
 def _difference(setting: Setting, first: str | None, second: str | None) -> SettingEffect | None:
     masked = [row for row in setting.distilled if row["mask"] in (None, "feature")]
-    found = block(masked, lambda row: (row["method"], row["removes"], row["ratio"]), (SCORE, NCJSD))
+    found = block(masked, _in_table, (SCORE, NCJSD))
     pairs = [
-        ((method, first, ratio), (method, second, ratio if second else None))
-        for method, removes, ratio in found.runs
+        ((*method, first, ratio), (*method, second, ratio if second else None))
+        for *method, removes, ratio in found.runs
         if removes == first
     ]
     pairs = [pair for pair in pairs if pair[1] in found.runs]
@@ -141,3 +141,9 @@ def _difference(setting: Setting, first: str | None, second: str | None) -> Sett
         (moved(-lead(NCJSD)), setting.teacher_gate(changed)),
         {"NCJSD lower by": float(-lead(NCJSD).mean())},
     )
+
+
+def _in_table(row: Row) -> Cell:
+    """Return where a run lies: labels that do not tell its mask, then what the mask removes."""
+    others = [axis for axis in sorted(row["cell"]) if axis.rpartition(".")[2] not in _OF_MASK]
+    return (*(row["cell"][axis] for axis in others), row["removes"], row["ratio"])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ntdh_bench.errors import UserError
 from ntdh_bench.records.columns import Row
+from ntdh_bench.report.cells import MixedRuns
 from ntdh_bench.report.studies import Added
 from ntdh_bench.study import texts
-from ntdh_bench.study.claims import primary_claims
+from ntdh_bench.study.claims import primary_claims, secondary
 from ntdh_bench.study.curves import dose_curves
 from ntdh_bench.study.drawings import readme_figure
 from ntdh_bench.study.guide import make_guide
@@ -18,8 +20,17 @@ from ntdh_bench.study.sensitivity import sensitivities
 
 
 def add(rows: Sequence[Row]) -> Added:
-    """Return the files of the study of these rows."""
-    study = make_study(rows)
+    """Return the files of the study of these rows, and what the page opens on.
+
+    Raises:
+        UserError: two runs of a seed stand where one should.
+    """
+    try:
+        study = make_study(rows)
+    except MixedRuns as error:
+        raise UserError(
+            f"the study: {error}: give the experiment an axis that the study knows, or another name"
+        ) from None
     files = {
         "study.md": texts.markdown(study),
         "study.csv": texts.claims_csv(study),
@@ -42,4 +53,5 @@ def make_study(rows: Sequence[Row]) -> Study:
         sensitivity=sensitivities(rows),
         rivals=(),
         power=powers(claims),
+        secondary=secondary(rows),
     )

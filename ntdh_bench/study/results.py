@@ -418,6 +418,8 @@ class Study:
         sensitivity: of the sign of effects to specification.
         rivals: other theories on the same cells.
         power: of each claim's parts.
+        secondary: the slope of the gain, from no dose to the largest, of each intervention; they
+            decide nothing.
     """
 
     claims: tuple[Primary, ...]
@@ -427,6 +429,7 @@ class Study:
     sensitivity: tuple[Sensitivity, ...]
     rivals: tuple[Rival, ...]
     power: tuple[Power, ...]
+    secondary: tuple[Part, ...] = ()
 
 
 def _share(values: Iterable[bool | None]) -> float | None:

@@ -74,6 +74,10 @@ class Setting:
         return gates.teacher(rows, self.rows)
 
 
+#: What an effect is in a setting; None where it was not run.
+EffectOf: TypeAlias = Callable[[Setting], SettingEffect | None]
+
+
 def settings(rows: Iterable[Row], experiments: Sequence[str]) -> list[Setting]:
     """Return the settings of experiments, or of those whose exhibits they are part of, by name.
 

@@ -11,7 +11,7 @@ from ntdh_bench.report import wording
 from ntdh_bench.report.effects import Pooled
 from ntdh_bench.report.gates import Gate
 from ntdh_bench.report.statistics import Estimate
-from ntdh_bench.report.tables import markdown_rows, plain
+from ntdh_bench.report.tables import fixed, markdown_rows, plain
 from ntdh_bench.study.answer import in_short
 from ntdh_bench.study.results import (
     ASSUMPTIONS,
@@ -64,7 +64,7 @@ def markdown(study: Study) -> str:
         _claims(study.claims),
         *(_claim(claim) for claim in study.claims if _is_run(claim)),
         *_section("Power", _power(study.power)),
-        *_section("Dose-response", _curves(study.curves)),
+        *_section("Interventions, secondary", _secondary(study.secondary)),
         *(_sensitivity(found) for found in study.sensitivity),
         *_section("Rival theories", _rivals(study.rivals)),
         *_section("What to do with it", _guide(study.guide)),
@@ -146,18 +146,28 @@ def _power(found: Iterable[Power]) -> str:
     return markdown_rows(head, lines) if lines else ""
 
 
-def _curves(curves: Iterable[DoseCurve]) -> str:
-    head = ("data set", "source", "intervention", "dose", "gain", "NCJSD", "TCJSD", "teacher (%)")
-    lines = [
-        (
-            curve.dataset, curve.source, curve.intervention, f"{point.dose:g}",
-            _estimate(point.gain), _estimate(point.ncjsd, 3), _estimate(point.tcjsd, 3),
-            _estimate(point.teacher, 1),
+def _secondary(parts: Iterable[Part]) -> str:
+    head = ("intervention", "slope [95 %]", "data sets", "above 0", "below 0", "NCJSD", "TCJSD")
+    lines = []
+    for part in parts:
+        sets = [found for found in part.sets if found.counts]
+        above = sum(found.low is not None and found.low > 0 for found in sets)
+        below = sum(found.high is not None and found.high < 0 for found in sets)
+        moved = [_range(sets, name) for name in ("NCJSD moved", "TCJSD moved")]
+        lines.append(
+            (part.name, _pooled(part.summary), str(len(sets)), str(above), str(below), *moved)
         )
-        for curve in curves
-        for point in curve.points
-    ]  # fmt: skip
-    return markdown_rows(head, lines) if lines else ""
+    note = (
+        "Points from no dose to the largest; a data set lies above 0 if its interval does. Where "
+        "divergences moved: least and most, in nats. Uncorrected: they decide nothing. Every dose "
+        "is in study_curves.csv."
+    )
+    return f"{markdown_rows(head, lines)}\n\n{note}" if lines else ""
+
+
+def _range(sets: Iterable[SetEffect], name: str) -> str:
+    found = [dict(setting.measured)[name] for of in sets for setting in of.settings]
+    return f"{fixed(min(found), 3)} to {fixed(max(found), 3)}" if found else "–"
 
 
 def _estimate(found: Estimate | None, digits: int = 2) -> str:

@@ -331,6 +331,17 @@ def test_ratios_that_damage_the_teacher_are_left_out() -> None:
     assert some(broken.parts[0].sets[0].value) == pytest.approx(1.5, abs=0.2)
 
 
+def test_masks_are_compared_within_all_else_that_tells_runs_apart() -> None:
+    rows = mask_table({"none": 0.0, "T": 1.5, "R": 0.7, "F": 0.0})
+    kept = [{**row, "cell": {**row["cell"], "fill": "zero"}} for row in rows]
+    other = [
+        {**row, "run": f"{row['run']} b", "cell": {**row["cell"], "fill": "mean"}} for row in rows
+    ]
+    found = part("P7", kept + other)
+    assert {some(each.effect).cells for each in found.sets} == {12}
+    assert some(found.summary).value == some(part("P7", rows).summary).value
+
+
 def test_masks_that_raise_the_divergence_they_should_lower_do_not_count() -> None:
     points = {"none": 0.0, "T": 1.5, "R": 0.7, "F": 0.0}
     found = claim("P6", mask_table(points, ncjsd={"T": 0.04, "R": 0.0, "F": -0.04}))

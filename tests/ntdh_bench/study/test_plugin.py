@@ -7,12 +7,14 @@ import math
 import numpy as np
 import pytest
 
+from ntdh_bench.errors import UserError
 from ntdh_bench.report.statistics import mean_ci, t_quantile
 from ntdh_bench.report.studies import studies
 from ntdh_bench.study.plugin import add, make_study
 from ntdh_bench.study.power import POWER
 from tests.ntdh_bench.study.rows import (
     ALIGN,
+    SCALE_TARGET,
     SETS,
     SHUFFLE,
     UNIFORM,
@@ -50,7 +52,7 @@ def test_everything_run_is_in_the_files() -> None:
     ]
     found = add(rows).files
     text = found["study.md"]
-    for part in ("### P1. ", "aligned minus uniform:", "## Power", "## Dose-response",
+    for part in ("### P1. ", "aligned minus uniform:", "## Power", "## Interventions, secondary",
                  "## Rehearsal on simulated data", "## What to do with it"):  # fmt: skip
         assert part in text
     assert "| toy |" not in text.partition("## Power")[0]  # simulated data decide nothing
@@ -87,3 +89,25 @@ def test_power_is_that_of_the_test() -> None:
     assert (t > limit).mean() == pytest.approx(POWER, abs=0.01)
     assert math.isfinite(some(found.effect))
     assert study.power[-1].effect is None
+
+
+def test_secondary_slopes_are_those_of_every_intervention_from_no_dose_to_the_largest() -> None:
+    rows = interventions({SHUFFLE: -2.0, SCALE_TARGET: 3.0})
+    for row in rows:
+        if row["intervention"] == SCALE_TARGET:
+            row["last_test_teacher_score"] += 0.1  # damaged: shown, and does not count
+    found = make_study(rows).secondary
+    assert [part.name for part in found] == [SHUFFLE, SCALE_TARGET]
+    assert some(found[0].summary).value == pytest.approx(-2.0, abs=0.2)
+    assert found[1].summary is None
+    assert some(found[1].sets[0].value) == pytest.approx(3.0, abs=0.3)
+    text = add(rows).files["study.md"]
+    assert f"| {SHUFFLE} | -2." in text or f"| {SHUFFLE} | -1.9" in text
+    assert f"| {SCALE_TARGET} | – | 0 | 0 | 0 | – | – |" in text
+
+
+def test_runs_that_cannot_be_told_apart_are_one_line() -> None:
+    rows = interventions({SHUFFLE: -2.0}, ["wiki"])
+    other = [{**row, "run": f"{row['run']} b"} for row in rows]
+    with pytest.raises(UserError, match=r"the study: runs .* stand in one place"):
+        add([*rows, *other])
