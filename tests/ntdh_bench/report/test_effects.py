@@ -206,8 +206,9 @@ def test_equal_variances_pool_to_the_mean_with_its_t_interval() -> None:
     assert found.between**2 == pytest.approx(np.var(values, ddof=1) - 0.01)
 
 
-def test_one_data_set_is_not_pooled() -> None:
-    assert effects.pool([effect(1.0, 0.1)]) is None
+@pytest.mark.parametrize("values", [[], [1.0], [0.3, 0.3]])
+def test_one_data_set_is_not_pooled_nor_some_that_are_alike(values: list[float]) -> None:
+    assert effects.pool([effect(value, 0.1) for value in values]) is None
 
 
 def test_one_more_data_set_lies_in_the_prediction_interval() -> None:
