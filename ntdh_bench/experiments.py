@@ -21,6 +21,7 @@ An experiment is a YAML file, ``configs/sweeps/<name>.yaml``::
           mask.init_args.ratio: [0.25, 0.5]      # dotted key -> values
         exclude:
           - {method: KD, mask.init_args.ratio: 0.5}
+        protocols: [mnist]          # for which the grid is; if not given, for all
 
 Overrides map dotted keys to values, and ``config`` to a file. The files come first, in the order
 base, protocol, grid, axes, merged so that another ``class_path`` replaces the old arguments; then
@@ -65,7 +66,7 @@ _KEYS = {
 }  # fmt: skip
 # Names become columns of records and names of files.
 _NAME, _NAME_WORDS = r"\w[\w.+ -]{0,79}", "letters, digits, _, -, ., + and spaces, at most 80"
-_GRID_KEYS = {"overrides", "axes", "exclude"}
+_GRID_KEYS = {"overrides", "axes", "exclude", "protocols"}
 TRIAL = "smoke"
 MAX_RUNS = 20_000  # of an experiment, what is excluded counted
 _MAX_VALUES = 10_000_000  # of all configs and exclusions, before they are merged
@@ -236,8 +237,8 @@ def _expand(
     base = with_files(
         {} if command == "fit" else {"command": command}, spec.get("base"), path, "base"
     )
-    for protocol in protocols.values():
-        for grid in spec["grids"]:
+    for protocol, grid in product(protocols.values(), spec["grids"]):
+        if protocol.name in _protocols_of(grid, protocols, path):
             common = [
                 protocol.overrides,
                 expect(grid.get("overrides"), dict, path, "grids.overrides"),
@@ -334,6 +335,14 @@ def _left_out(config: Config, key: str) -> bool:
             return False
         value = value[part]
     return False
+
+
+def _protocols_of(
+    grid: Mapping[str, Any], protocols: Mapping[str, Protocol], path: Path
+) -> list[str]:
+    """Return the protocols that a grid is for."""
+    given = expect(grid.get("protocols"), list, path, "grids.protocols") or protocols
+    return [_choice(name, list(protocols), path, "grids.protocols") for name in given]
 
 
 def _axis(name: str, values: Any, path: Path) -> dict[str, Config]:

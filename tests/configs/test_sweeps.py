@@ -134,6 +134,34 @@ def test_every_specification_has_both_doses_and_the_main_one_is_that_of_the_stud
     assert main < {run.hash for run in found["interventions"].runs}
 
 
+def test_a_main_protocol_weighs_the_cross_entropy_by_1() -> None:
+    """Other weights are those of protocols whose names say so, with a control of their own.
+
+    But of Algorithm 1 alone, of a trial, and of what varies the weights.
+    """
+    others = ("fig10", "smoke", "sensitivity")
+    weights: dict[str, set[tuple[float, float]]] = {}
+    controls: dict[str, set[float]] = {}
+    for experiment in EXPERIMENTS:
+        for run in experiment.runs if experiment.name not in others else ():
+            model = run.config["model"]["init_args"]
+            if "distiller" not in model or "SimKD" in str(model["distiller"]):
+                continue
+            pair = model["task_weight"], model["distill_weight"]
+            if model["distiller"]:
+                weights.setdefault(run.protocol, set()).add(pair)
+            elif pair[0] < 1:
+                controls.setdefault(run.protocol, set()).add(pair[0])
+    named = {name: pairs for name, pairs in weights.items() if pairs != {(1.0, 1.0)}}
+    assert len(weights) > 2 * len(named) > 0
+    for name, pairs in named.items():
+        ((task, distill),) = pairs
+        assert name.endswith(("_authors", "_convex"))
+        assert task + distill == 1
+        assert controls.get(name) == ({task} if task else None)
+    assert controls.keys() <= named.keys()
+
+
 def test_random_masks_are_as_they_were_drawn() -> None:
     (experiment,) = (found for found in EXPERIMENTS if found.name == "random_masks")
     drawn: dict[str, set[tuple[float, int]]] = {}

@@ -88,6 +88,13 @@ def test_excluded_combinations(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_grid_may_be_for_some_protocols_alone(tmp_path: Path) -> None:
+    grids = [{"axes": {"a": [1]}}, {"axes": {"a": [2]}, "protocols": ["q"]}]
+    protocols = {"p": {"seeds": 1}, "q": {"seeds": 1, "overrides": {"b": 3}}}
+    runs = experiment(tmp_path, grids=grids, protocols=protocols).runs
+    assert [(run.protocol, run.labels["a"]) for run in runs] == [("p", "1"), ("q", "1"), ("q", "2")]
+
+
 def test_shipped_configs_are_found_by_name(tmp_path: Path) -> None:
     axes = {"mask": {"none": {}, "R": {"config": "overlays/sample_mask"}}}
     runs = experiment(tmp_path, base="mnist_dkd", grids=[{"axes": axes}]).runs
@@ -221,6 +228,8 @@ def test_a_missing_data_set_has_no_runs(tmp_path: Path) -> None:
             "two grids have the cell without axes, but other settings (model): give one an axis",
         ),
         ({"grids": [{"axis": {}}]}, "unknown key grids.axis"),
+        ({"grids": [{"protocols": ["p"]}]}, "grids.protocols is 'p': choose from long"),
+        ({"grids": [{"protocols": "long"}]}, "grids.protocols is text: give a list"),
         ({"grids": [{"axes": {"base": ["a.yaml"]}}]}, "base is no setting of runs: name files as"),
         ({"grids": [{"axes": {"a": [1]}, "exclude": [{"a": 2}]}]}, "exclude names a 2"),
         ({"grids": [{"overrides": {"trainer.max_epochs.x": 1}}]}, "nothing can be set below it"),
