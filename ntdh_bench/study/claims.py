@@ -61,7 +61,7 @@ CLAIMS = (
     ),
     Claim(
         "P4", "Over random masks, NCJSD predicts the gain given the teacher's accuracy",
-        "Partial slope of the gain in NCJSD before distillation",
+        "Partial slope of the gain in NCJSD before distillation, given TCJSD and the accuracy",
         "points per standard deviation", -1, (masks.RANDOM,), {"": masks.slope_of_ncjsd},
         "Masks that change the teacher's accuracy by more than 3 points are left out",
     ),

@@ -37,12 +37,17 @@ _REMOVES = {"T": "most_divergent", "R": "random", "F": "least_divergent", None: 
 
 
 def slope_of_ncjsd(setting: Setting) -> SettingEffect | None:
-    """Return the slope of the gain in NCJSD over random masks, given the teacher (P4)."""
+    """Return the slope of the gain in NCJSD over random masks, given TCJSD and the teacher (P4).
+
+    Accuracy is measured on few rows: alone it does not hold constant what makes a teacher better,
+    and NCJSD takes the credit (``results/study/nulls.md``).
+    """
     found = _random(setting)
     if found is None:
         return None
     ncjsd = found.values(NCJSD)
-    slope = cell_slopes(found.values(GAIN), np.stack([ncjsd, found.values(teacher)]))
+    predictors = np.stack([ncjsd, found.values(TCJSD), found.values(teacher)])
+    slope = cell_slopes(found.values(GAIN), predictors, [[1, 0, 0]])
     return setting.effect(
         slope[0] if slope else None,
         (moved(spread(ncjsd)), setting.teacher_gate(found.rows)),
