@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Sequence
 from html import escape
-from itertools import cycle
+from itertools import accumulate, cycle
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -224,6 +224,7 @@ def draw_forest(
     x_label: str,
     name: str,
     limits: tuple[float, float] | None = None,
+    title: str = "",
 ) -> str:
     """Return a forest plot: points with intervals, hollow if they do not count, and diamonds.
 
@@ -232,9 +233,10 @@ def draw_forest(
         x_label: what the values are.
         name: of the drawing, unique on a page.
         limits: of the values; by default all intervals fit but those of summaries, which are cut.
+        title: of the drawing.
     """
     with rc_context(_STYLE):
-        figure = _figure(_WIDTH, 0.7 + 0.32 * len(lines))
+        figure = _figure(_WIDTH, 0.7 + 0.32 * len(lines) + 0.2 * bool(title))
         axes = figure.subplots()
         axes.axvline(0, color=_QUIET, linewidth=0.8)
         for y, line in enumerate(lines):
@@ -242,6 +244,7 @@ def draw_forest(
         axes.set(
             xlim=limits or _reach(lines), ylim=(len(lines) - 0.5, -0.75), xlabel=x_label, yticks=[]
         )
+        axes.set_title(title)
         axes.spines["left"].set_visible(False)
         axes.grid(axis="x")
         return _svg(figure, name)
@@ -425,23 +428,23 @@ def _draw_bar(axes: Axes, start: float, end: float, y: float, colour: str, width
 def side_by_side(drawings: Sequence[str], title: str, columns: int = 2) -> str:
     """Return drawings as one SVG file, ``columns`` in a row, on white."""
     sizes = [_size(drawing) for drawing in drawings]
-    width, height = max(w for w, _ in sizes), max(h for _, h in sizes)
-    across = min(columns, len(drawings))
-    down = -(-len(drawings) // across)
+    across, width = min(columns, len(drawings)), max(w for w, _ in sizes)
+    rows = [sizes[i : i + across] for i in range(0, len(sizes), across)]
+    tops = [0.0, *accumulate(max(h for _, h in row) for row in rows)]
     parts = [
         drawing.replace(
             "<svg",
-            f'<svg x="{i % across * width:g}" y="{i // across * height:g}" '
+            f'<svg x="{i % across * width:g}" y="{tops[i // across]:g}" '
             f'width="{w:g}" height="{h:g}"',
             1,
         )
         for i, (drawing, (w, h)) in enumerate(zip(drawings, sizes, strict=True))
     ]
-    box = f"{across * width:g} {down * height:g}"
+    box = f"{across * width:g} {tops[-1]:g}"
     return (
         '<?xml version="1.0" encoding="utf-8"?>\n'
         '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        f'width="{across * width:g}pt" height="{down * height:g}pt" viewBox="0 0 {box}" '
+        f'width="{across * width:g}pt" height="{tops[-1]:g}pt" viewBox="0 0 {box}" '
         f'role="img">\n<title>{escape(title)}</title>\n'
         f'<rect width="100%" height="100%" fill="white"/>\n{"".join(parts)}</svg>\n'
     )

@@ -27,7 +27,7 @@ INTERVENTIONS: Mapping[str, tuple[str, str]] = {
     "UniformNontarget": ("Non-target classes made uniform", _WEIGHT),
     "ClassNontarget": ("Non-target classes as in the class mean", _SHARE),
     "ShuffleTarget": ("Lead of the target exchanged", _SHARE),
-    "ScaleTarget": ("Lead of the target multiplied or divided", "factor"),
+    "ScaleTarget": ("Lead of the target multiplied or divided", "factor (0: as it is)"),
     "ShiftTarget": ("Log-odds of the target shifted up or down", "shift (nats)"),
 }
 
@@ -64,11 +64,14 @@ def dose_curves(curves: Sequence[DoseCurve], source: str) -> list[Drawing]:
 
 def readme_figure(study: Study) -> str | None:
     """Return the first claim's forest plot beside the curves it rests on; None before any run."""
-    drawn = [d for claim in study.claims[:1] for d in forests(claim)]
-    drawn += dose_curves(study.curves, "real")[:1]
-    if not drawn:
+    claim = study.claims[0]
+    if not any(found.effect for found in claim.parts[0].sets):
         return None
-    return side_by_side([svg for _, svg in drawn], drawn[0].label)
+    title = f"{claim.id}. Gain against dose, over data sets"
+    curves = dose_curves(study.curves, "real")
+    drawn = [*curves[:1], *curves[-1:]]
+    forest = _forest(claim, claim.parts[0], "study", title)
+    return side_by_side([forest, *(svg for _, svg in drawn)], _label(claim, claim.parts[0]))
 
 
 # -- forest plots --------------------------------------------------------------------------------
@@ -78,13 +81,13 @@ def _label(claim: Primary, part: Part) -> str:
     return f"{claim.id}{f', {part.name}' if part.name else ''}: {claim.statement}"
 
 
-def _forest(claim: Primary, part: Part, name: str) -> str:
+def _forest(claim: Primary, part: Part, name: str, title: str = "") -> str:
     lines = [line for found in part.sets if (line := _set_line(found))]
     lines += _summary_line("all that count", part.summary)
     lines += _summary_line("of these, within both assumptions", part.within)
     expected = "below" if claim.sign < 0 else "above"
     part_of = f"{part.name}: " if part.name else ""
-    return draw_forest(lines, f"{part_of}{claim.unit}; claimed {expected} 0", name)
+    return draw_forest(lines, f"{part_of}{claim.unit}; claimed {expected} 0", name, title=title)
 
 
 def _set_line(found: SetEffect) -> ForestLine | None:

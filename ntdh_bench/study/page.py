@@ -240,7 +240,8 @@ def _gate(gate: gates.Gate | None) -> Html:
     if gate is None:
         return el("td", "–", class_="none")
     kind = {True: "holds", False: "fails", None: "none"}[gate.passed]
-    return el("td", el("span", _SIGNS[gate.passed], class_=kind), f" {gate.shown}")
+    sign = el("span", _SIGNS[gate.passed], class_=kind)
+    return el("td", sign, f" {gate.shown}", class_="text gate")
 
 
 # -- gates ---------------------------------------------------------------------------------------

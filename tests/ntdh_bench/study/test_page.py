@@ -144,7 +144,9 @@ def test_part_of_a_study_is_not_decided() -> None:
     assert "nan" not in text.lower()
 
 
-def test_the_figure_of_the_readme_has_the_forest_plot_and_a_curve() -> None:
-    root = ElementTree.fromstring(readme_figure(full_study()) or "")
-    assert len(root.findall("{http://www.w3.org/2000/svg}svg")) == 2
+def test_the_figure_of_the_readme_has_the_forest_plot_a_curve_and_its_key() -> None:
+    text = readme_figure(full_study()) or ""
+    assert len(ElementTree.fromstring(text).findall("{http://www.w3.org/2000/svg}svg")) == 3
+    assert "P1. Gain against dose, over data sets" in text
+    assert "Non-target classes shuffled" in text
     assert readme_figure(empty_study()) is None
