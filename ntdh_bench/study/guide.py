@@ -18,6 +18,9 @@ from ntdh_bench.study.results import MIN_SETS, Guide, GuideLine, GuideMethod, Gu
 #: Experiments of methods whose cross entropy weighs 1, unless a method has it otherwise (SimKD);
 #: and those, with what is part of their exhibits, whose main protocols alone count.
 METHODS, TABLES = ("methods", "directions"), ("table2", "table3", "table_pairs")
+_EXPERIMENTS = (*METHODS, *TABLES)
+# What tells lines of one method apart: how students are trained, and by which teacher.
+_HASHES = ("objective_hash", "pair_hash")
 LEVEL = 0.05
 _GAIN, _GAIN_EQUAL = points("gain"), points("gain_over_equal_task")
 _TEACHER, _STUDENT = points("last_test_teacher_score"), points("last_test_score")
@@ -26,8 +29,12 @@ _TEACHER, _STUDENT = points("last_test_teacher_score"), points("last_test_score"
 def make_guide(rows: Iterable[Row]) -> Guide:
     """Return the guide of the runs on real data."""
     kd = [row for row in rows if row["source"] == "real" and row["arm"] == "kd"]
-    groups = by_key([row for row in kd if untouched(row) and _is_main(row)], _place)
-    lines = [_line(groups[key]) for key in sorted(groups)]
+    main = [row for row in kd if untouched(row) and _is_main(row)]
+    main.sort(key=lambda row: _EXPERIMENTS.index(row["part_of"]))
+    # Experiments share runs: the first that has one counts it.
+    unique = {(row["run"], row["protocol"]): row for row in reversed(main)}
+    groups = by_key(reversed(unique.values()), lambda row: (*_names(row), *map(row.get, _HASHES)))
+    lines = [_line(groups[key]) for key in sorted(groups, key=repr)]
     known = tuple(line for line in lines if line)
     by_method = by_key(known, lambda line: line.method)
     methods = sorted(map(_method, by_method.values()), key=lambda of: -of.gain.mean)
@@ -39,9 +46,9 @@ def _is_main(row: Row) -> bool:
     return row["part_of"] in METHODS or of_table
 
 
-def _place(row: Row) -> tuple[str, str, str, str]:
+def _names(row: Row) -> tuple[str, str, str]:
     method = row["cell"].get("method") or row["method"]
-    return str(row["dataset"]), str(row["protocol"]), str(row["experiment"]), str(method)
+    return str(row["dataset"]), str(row["protocol"]), str(method)
 
 
 # -- lines ---------------------------------------------------------------------------------------
@@ -51,8 +58,8 @@ def _line(rows: Sequence[Row]) -> GuideLine | None:
     gain, equal = _mean(rows, _GAIN), _mean(rows, _GAIN_EQUAL)
     if gain is None:
         return None
-    dataset, protocol, experiment, method = _place(rows[0])
-    source = str(rows[0]["source"])
+    dataset, protocol, method = _names(rows[0])
+    source, experiment = str(rows[0]["source"]), str(rows[0]["experiment"])
     teacher = "both" if rows[0]["teacher_inputs"] == "both" else "one modality"
     known = [estimate for estimate in (gain, equal) if estimate]
     return GuideLine(

@@ -60,6 +60,21 @@ def test_it_helped_or_harmed_only_where_intervals_say_so(
     assert (of.helped, of.harmed, of.lines) == (0, 6 * (helped is False), 6)
 
 
+def test_runs_that_experiments_share_count_once_and_other_teachers_apart() -> None:
+    rows = methods({"KD": lambda lead: 1.0}, LEADS)
+    again = [{**row, "experiment": "directions", "part_of": "directions"} for row in rows]
+    half = [row for row in rows if row["seed"] < 3]
+    found = make_guide(again + half)
+    assert found.lines == make_guide(rows).lines
+    assert {(line.gain.n, line.experiment) for line in found.lines} == {(6, "methods")}
+    joint = [
+        {**row, "run": f"{row['run']} j", "experiment": "table_pairs", "part_of": "table_pairs",
+         "pair_hash": f"{row['pair_hash']} j"}
+        for row in rows
+    ]  # fmt: skip
+    assert len(make_guide(rows + joint).lines) == 2 * len(found.lines)
+
+
 def test_methods_are_means_over_data_sets_not_over_directions() -> None:
     leads = {**dict.fromkeys(SETS, 0.0), "wiki_reverse": 1.0}
     rows = methods({"A": lambda lead: 6.0 * lead, "B": lambda lead: -1.0}, leads)
