@@ -34,6 +34,7 @@ from ntdh_bench.study.results import (
     SettingEffect,
     Study,
 )
+from ntdh_bench.study.texts import SECONDARY_HEAD, SECONDARY_NOTE, secondary_lines
 
 QUESTION = (
     "A network on one modality teaches a network on another. Is it their divergence over the "
@@ -71,7 +72,7 @@ def front(study: Study, files: Sequence[str] = ()) -> Html:
         _opening(study),
         _claims(study),
         _gates(study.claims),
-        _curves(study.curves),
+        _curves(study),
         _sensitivity(study.sensitivity),
         _rivals(study.rivals),
         guide_section(study.guide),
@@ -285,8 +286,8 @@ def _passes(claim: Primary, name: str) -> str:
 # -- beside the claims ---------------------------------------------------------------------------
 
 
-def _curves(curves: Sequence[DoseCurve]) -> Html:
-    drawn = [labelled(svg, label) for label, svg in dose_curves(curves, "real")]
+def _curves(study: Study) -> Html:
+    drawn = [labelled(svg, label) for label, svg in dose_curves(study.curves, "real")]
     if not drawn:
         return Html()
     *panels, key = drawn
@@ -300,8 +301,20 @@ def _curves(curves: Sequence[DoseCurve]) -> Html:
             "before distillation.",
         ),
         el("figure", el("div", *panels, class_="panels three"), el("div", key, class_="panels")),
-        el("details", el("summary", "Numbers"), _curves_table(curves)),
+        _secondary(study.secondary),
+        el("details", el("summary", "Numbers"), _curves_table(study.curves)),
     )
+
+
+def _secondary(parts: Sequence[Part]) -> Html:
+    lines = [
+        el("tr", el("th", name, scope="row"), *(el("td", text) for text in rest))
+        for name, *rest in secondary_lines(parts)
+    ]
+    if not lines:
+        return Html()
+    table = el("table", el("thead", heads(SECONDARY_HEAD, 1)), el("tbody", *lines))
+    return join(scroll(table, "Slopes"), el("p", SECONDARY_NOTE, class_="note"))
 
 
 def _curves_table(curves: Sequence[DoseCurve]) -> Html:

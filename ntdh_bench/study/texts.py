@@ -41,6 +41,13 @@ RULES = (
     f"± {MARGIN:g} (two one-sided tests). Each claim is judged again over the data sets within "
     f"Assumptions 1 and 2 ({' and '.join(ASSUMPTIONS)})."
 )
+SECONDARY_HEAD = (
+    "intervention", "slope [95 %]", "data sets", "above 0", "below 0", "NCJSD", "TCJSD",
+)  # fmt: skip
+SECONDARY_NOTE = (
+    "Points from no dose to the largest; a data set lies above 0 if its interval does. Where "
+    "divergences moved: least and most, in nats. Uncorrected: they decide nothing."
+)
 _GATES = (*COUNTING, *ASSUMPTIONS)
 _AGREES = {True: "yes", False: "no", None: "–"}
 _SIGNS = {True: "✓", False: "✗", None: "?"}
@@ -146,23 +153,23 @@ def _power(found: Iterable[Power]) -> str:
     return markdown_rows(head, lines) if lines else ""
 
 
-def _secondary(parts: Iterable[Part]) -> str:
-    head = ("intervention", "slope [95 %]", "data sets", "above 0", "below 0", "NCJSD", "TCJSD")
+def secondary_lines(parts: Iterable[Part]) -> list[tuple[str, ...]]:
+    """Return a line an intervention, under :data:`SECONDARY_HEAD`."""
     lines = []
     for part in parts:
         sets = [found for found in part.sets if found.counts]
         above = sum(found.low is not None and found.low > 0 for found in sets)
         below = sum(found.high is not None and found.high < 0 for found in sets)
         moved = [_range(sets, name) for name in ("NCJSD moved", "TCJSD moved")]
-        lines.append(
-            (part.name, _pooled(part.summary), str(len(sets)), str(above), str(below), *moved)
-        )
-    note = (
-        "Points from no dose to the largest; a data set lies above 0 if its interval does. Where "
-        "divergences moved: least and most, in nats. Uncorrected: they decide nothing. Every dose "
-        "is in study_curves.csv."
-    )
-    return f"{markdown_rows(head, lines)}\n\n{note}" if lines else ""
+        mean = wording.pooled(part.summary)
+        lines.append((part.name, mean, str(len(sets)), str(above), str(below), *moved))
+    return lines
+
+
+def _secondary(parts: Iterable[Part]) -> str:
+    lines = secondary_lines(parts)
+    note = f"{SECONDARY_NOTE} Every dose is in study_curves.csv."
+    return f"{markdown_rows(SECONDARY_HEAD, lines)}\n\n{note}" if lines else ""
 
 
 def _range(sets: Iterable[SetEffect], name: str) -> str:

@@ -70,6 +70,7 @@ def full_study() -> Study:
                claims[0].parts[0].summary, "as in MFH"),
          Rival("Alignment", "CKA", 1, (), None)),
         (Power("P1", "points per unit of dose", 6, 0.9), Power("P7", "points", 0, None)),
+        (replace(claims[0].parts[0], name="shuffled <&>"), Part("not run", (), None, None)),
     )  # fmt: skip
 
 
@@ -124,7 +125,7 @@ def _set(
 ) -> SetEffect:
     settings = tuple(
         SettingEffect(dataset, protocol, _effect(sign, rng), _gates(counts, within),
-                      (("ncjsd moved", 0.2),))
+                      (("NCJSD moved", 0.2), ("TCJSD moved", -0.001)))
         for protocol in (dataset, f"{dataset}_reverse")
     )  # fmt: skip
     return SetEffect(dataset, _effect(sign, rng), 0.03, counts, counts and within, settings)

@@ -107,6 +107,7 @@ def test_doses_sensitivity_rivals_and_guide_are_shown(full: Html) -> None:
     text = " ".join(Page(full).text)
     assert "Non-target classes shuffled" in text
     assert "Mine<&>" in text  # an intervention of a plug-in
+    assert re.search(r"shuffled <&> -\d\.\d+ \[[^]]+\] 6 0 \d 0.200 to 0.200", text)
     assert "1 of 2 specifications agree in sign" in text
     assert "share of <general> features" in text
     assert "KD: distil if the teacher leads the student by more than 2.5 points" in text
