@@ -98,6 +98,7 @@ HYPOTHESIS, H_TESTS = (
     "tests/ntdh_bench/report/test_hypothesis.py",
 )
 PAIRING, PAIR_TESTS = "ntdh_bench/report/pairing.py", "tests/ntdh_bench/report/test_pairing.py"
+DEPENDENCE_TESTS = "tests/ntdh_bench/test_dependence.py"
 BOTH_TESTS = "tests/models/test_multimodal.py"
 RANKS, RANK_TESTS = "ntdh_bench/report/ranks.py", "tests/ntdh_bench/report/test_ranks.py"
 OVERVIEW, OVER_TESTS = "ntdh_bench/report/overview.py", "tests/ntdh_bench/report/test_overview.py"
@@ -503,6 +504,15 @@ MUTANTS = (
     Mutant("an import takes runs of other experiments", TRANSFER,
            "if not isinstance(run, str) or run not in runs:", "if not isinstance(run, str):",
            TRANSFER_TESTS),
+    Mutant("CKA of features that are not centred", "ntdh_bench/dependence.py",
+           "products - sums.mT * sums / count", "products - 0 * sums / count", DEPENDENCE_TESTS),
+    Mutant("rounding of constant features counts", "ntdh_bench/dependence.py",
+           "_CONSTANT = 1e-12", "_CONSTANT = -1", DEPENDENCE_TESTS),
+    Mutant("joint counts of another member", "ntdh_bench/dependence.py",
+           "second + starts", "second + 0 * starts", DEPENDENCE_TESTS),
+    Mutant("features of ignored samples count", "ntdh_bench/metrics.py",
+           "(values[target != ignore_index] for values in features)", "features",
+           "tests/ntdh_bench/test_metrics.py"),
     # -- teachers of both modalities
     Mutant("outputs kept though one of both modalities changes", "datamodules/paired.py",
            "return dataset.teacher_fixed and dataset.student_fixed",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchmetrics import Metric
 
 from ntdh_bench import dependence
@@ -67,6 +69,29 @@ def test_cka_of_many_rows_is_summed_in_parts(monkeypatch: pytest.MonkeyPatch) ->
     assert value(LinearCKA((5, 9)), (first, second)) == pytest.approx(
         gram_cka(first, second), rel=1e-10
     )
+
+
+class Largest(TorchDispatchMode):
+    """Notes how many values the largest result in float64 has."""
+
+    values = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if isinstance(found, Tensor) and found.dtype == torch.float64:
+            self.values = max(self.values, found.numel())
+        return found
+
+
+@pytest.mark.parametrize("shape", [(2000, 20), (5, 400, 20)], ids=["dense", "members"])
+def test_little_is_held_in_float64_at_once(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dependence, "_VALUES", 1 << 14)
+    features = torch.zeros(shape)
+    with Largest() as largest:
+        moments(features, features)
+    assert largest.values <= 1 << 14 < 41 * math.prod(shape[:-1])
 
 
 @pytest.mark.parametrize("constant", [0.0, 1e4 / 3, -0.1])
