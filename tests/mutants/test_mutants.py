@@ -72,6 +72,8 @@ I_TESTS = "tests/ntdh_bench/interventions/test_interventions.py"
 TAU_TESTS = "tests/ntdh_bench/test_rank_correlation.py"
 SAMPLE_TESTS = "tests/ntdh_bench/masks/test_sample_mask.py"
 MODULE, M_TESTS = "models/distillation.py", "tests/models/test_distillation.py"
+ESTIMATE = "ntdh_bench/sweep/estimate.py"
+ESTIMATE_TESTS = "tests/ntdh_bench/sweep/test_estimate.py"
 STACK, STACK_TESTS = "models/stacks.py", "tests/models/test_stacks.py"
 SEGMENTATION, SEG_TESTS = "ntdh_bench/segmentation.py", "tests/ntdh_bench/test_segmentation.py"
 FUSED, FUSED_TESTS = "models/losses.py", "tests/models/test_losses.py"
@@ -524,6 +526,22 @@ MUTANTS = (
     Mutant("students that are not shared by teachers of both", "ntdh_bench/records/identity.py",
            '"teacher_epochs", "teacher_inputs", "teacher_fusion",', '"teacher_epochs",',
            BOTH_TESTS),
+    # -- joint teachers of other distances; what dry runs go by
+    Mutant("teachers of other distances from the cache", "ntdh_bench/runs/teacher.py",
+           '    "teacher_dist_weight", "teacher_dist",\n', "",
+           "tests/ntdh_bench/runs/test_teacher.py"),
+    Mutant("a distance of a stack that is not weighed", STACK,
+           "task + self.dist_weight.to(task) * distances", "task + distances", STACK_TESTS),
+    Mutant("a distance that weighs the wrong way", "models/joint.py",
+           "task + self.dist_weight * distilled", "task + distilled / self.dist_weight",
+           "tests/models/test_teacher_joint.py"),
+    Mutant("estimates from runs of another size", ESTIMATE,
+           "return None if isinstance(value, float) else value", "return None", ESTIMATE_TESTS),
+    Mutant("estimates that do not count epochs", ESTIMATE,
+           "means[kind] * epochs", "means[kind]", ESTIMATE_TESTS),
+    Mutant("target divergences that cancel between samples", "ntdh_bench/metrics.py",
+           "lambda pair: pair.tckl().abs()", "lambda pair: pair.tckl()",
+           "tests/ntdh_bench/test_metrics.py"),
     Mutant("simulated files below that become real", f"{PAIRS}layouts.py",
            "    refuse_mixed(folder, folder / name)\n", "", PUB_TESTS),
     Mutant("a prepared set that is replaced", f"{PAIRS}published.py",
