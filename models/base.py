@@ -20,7 +20,7 @@ from ntdh_bench.contract import BenchModule
 from ntdh_bench.divergence import promote
 from ntdh_bench.errors import UserError
 from ntdh_bench.layers import LOGITS, features_layer, run_tapped
-from ntdh_bench.metrics import DEPENDENCE, pair_metrics, update_pair
+from ntdh_bench.metrics import DEPENDENCE, RowChoice, pair_metrics, update_pair
 from ntdh_bench.networks import device_of, evaluating, to_device
 from ntdh_bench.seeding import derive_seed, seeded
 from ntdh_bench.segmentation import MeanIoU
@@ -466,6 +466,7 @@ class TrainableModule(BenchModule):
         target: Tensor,
         batch: PairedBatch,
         features: Sequence[Tensor] = (),
+        keep: RowChoice | None = None,
     ) -> None:
         """Add a batch to the metrics of a teacher and a student, and log them.
 
@@ -477,11 +478,12 @@ class TrainableModule(BenchModule):
             batch: its points, or what its scenes hide, are measured as well.
             features: of the teacher, ``(N, D)``, and of the student, ``(N, E)``, where such are
                 compared.
+            keep: chooses the rows whose divergences are measured, all if not given.
         """
         metrics = dict(cast(nn.ModuleDict, self.metrics[split]).items())
         if self.trainer.state.fn == TrainerFn.FITTING:
             metrics = {name: metric for name, metric in metrics.items() if name not in DEPENDENCE}
-        update_pair(metrics, teacher, student, target, batch, self.ignore_index, features)
+        update_pair(metrics, teacher, student, target, batch, self.ignore_index, features, keep)
         named: Any = {f"{split}/{name}": metric for name, metric in metrics.items()}
         self.log_dict(named, on_step=False, on_epoch=True)
 
@@ -491,12 +493,13 @@ class TrainableModule(BenchModule):
         teacher: Mapping[str, Tensor],
         student: Mapping[str, Tensor],
         batch: PairedBatch,
+        keep: RowChoice | None = None,
     ) -> None:
         """Do :meth:`log_pair` with outputs by layer: the logits, and what is ``compared``."""
         pair = zip((teacher, student), self.compared.layers, strict=False)
         features = [outputs[layer] for outputs, layer in pair]
         logits = teacher[LOGITS], student[LOGITS]
-        self.log_pair(split, *logits, batch["target"], batch, features)
+        self.log_pair(split, *logits, batch["target"], batch, features, keep)
 
     def on_test_epoch_end(self) -> None:
         """Keep the IoU of each class (Lightning hook); every process takes part in the sum."""

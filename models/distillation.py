@@ -309,7 +309,11 @@ class DistillationModule(TrainableModule):
         """Measure teacher, student and their divergences on a batch."""
         teacher = self.frozen_teacher.outputs(batch, split, self.data)
         student = run_tapped(self.student, self.compared.layers[1:], batch["student"])
-        self.log_outputs(split, teacher, student, batch)
+        keep = None
+        if self.distiller is None and self.sample_mask is not None:
+            first = int(batch["index"][0])
+            keep = partial(self.sample_mask.keep_measured, split=split, first=first)
+        self.log_outputs(split, teacher, student, batch, keep)
 
 
 def _check_control(task_weight: float) -> None:

@@ -349,6 +349,7 @@ class DistillationStack(ModuleStack):
         super().__init__([runs[run] for run in kept])
         self._first_run = torch.tensor(kept)
         self._groups = _groups([runs[run] for run in kept])
+        self._masked = _masked_controls(runs)
         distillers = [group.distiller for group in self._groups]
         self._compared = compared_features(first.frozen_teacher.network, first.student, batch)
         layers = [layer for distiller in distillers for layer in distiller.student_layers]
@@ -477,11 +478,37 @@ class DistillationStack(ModuleStack):
         rows[measure] = student.argmax(2) == target
         rows[f"teacher_{measure}"] = teacher.argmax(2) == target
         rows["count"] = counted
-        sums = {n: v.where(counted, 0).sum(1, dtype=torch.float64) for n, v in rows.items()}
+        rows["kept"] = kept = counted & self._kept_rows(teacher, student, target, batch, split)
+        sums = {
+            name: values.where(kept if name in DIVERGENCES else counted, 0).sum(
+                1, dtype=torch.float64
+            )
+            for name, values in rows.items()
+        }
         if self.trainer.state.fn != TrainerFn.FITTING:
             sums |= self._dependence(teachers, students, target, counted)
         for name, value in sums.items():
             self._sums[name] = self._sums.get(name, 0) + value
+
+    def _kept_rows(
+        self,
+        teacher: Tensor,
+        student: Tensor,
+        target: Tensor,
+        batch: PairedBatch,
+        split: EvaluatedSplit,
+    ) -> Tensor:
+        """Return the rows of each run whose divergences are measured, bool ``(R, B)``."""
+        kept = torch.ones_like(target, dtype=torch.bool)
+        for runs, masks in self._masked:
+            first = batch["index"][self.stream_of[self.student_of[runs]], 0].tolist()
+            rows = SampleMask.keep_measured_of_members(
+                masks, teacher[runs], student[runs], target[runs], split, first
+            )
+            own = torch.tensor(runs, device=rows.device).unsqueeze(1)
+            kept[runs] = False
+            kept[own, rows] = True
+        return kept
 
     def _dependence(
         self,
@@ -520,15 +547,19 @@ class DistillationStack(ModuleStack):
         self._measured("test")
 
     def _measured(self, split: EvaluatedSplit) -> None:
-        count = self._sums.pop("count")
+        count, kept = self._sums.pop("count"), self._sums.pop("kept")
         computed: dict[str, Callable[[Tensor], Tensor]] = {
             MI_TEACHER: mutual_information,
             MI_LABEL: mutual_information,
             CKA_LOGITS: partial(linear_cka, width=self.num_classes),
             CKA: partial(linear_cka, width=next(iter(self._compared.widths), 0)),
         }
+
+        def mean(name: str, total: Tensor) -> Tensor:
+            return total / (kept if name in DIVERGENCES else count)
+
         found = {
-            name: (computed[name](total) if name in computed else total / count).cpu()
+            name: (computed[name](total) if name in computed else mean(name, total)).cpu()
             for name, total in self._sums.items()
         }
         measure = self.streams[0].metric
@@ -612,6 +643,17 @@ def _groups(modules: Sequence[Any]) -> list[_Group]:
             groups.append(_Group(one, slice(start, start + len(group)), masks))
         start += len(group)
     return groups
+
+
+def _masked_controls(modules: Sequence[Any]) -> list[tuple[list[int], list[SampleMask]]]:
+    """Return the runs without KD that have a sample mask, with their masks, by kinds of masks."""
+    kinds: dict[Hashable, tuple[list[int], list[SampleMask]]] = {}
+    for run, module in enumerate(modules):
+        if module.distiller is None and module.sample_mask is not None:
+            runs, masks = kinds.setdefault(module.sample_mask.stack_key, ([], []))
+            runs.append(run)
+            masks.append(module.sample_mask)
+    return list(kinds.values())
 
 
 def _adapt(modules: Sequence[Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from ntdh_bench.batch import Modality, TeacherInputs
+from ntdh_bench.batch import Modality, Split, TeacherInputs
 from ntdh_bench.errors import NotStackable
 from ntdh_bench.frozen_teacher import FrozenTeacher, TeacherKind
 from ntdh_bench.layers import LayerMask
@@ -92,6 +92,16 @@ class RowMask(Protocol):
         batch_idx: int,
     ) -> Tensor:
         """Return the positions of the rows that stay."""
+
+    def keep_measured(
+        self,
+        logits_teacher: Tensor,
+        logits_student: Tensor,
+        target: Tensor,
+        split: Split,
+        first: int,
+    ) -> Tensor:
+        """Return the positions of the rows that would stay of a batch that is measured."""
 
 
 @runtime_checkable

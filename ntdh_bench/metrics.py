@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, cast, get_args
+from typing import Any, TypeAlias, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,9 @@ DIVERGENCES: dict[str, Callable[[Comparison], Tensor]] = {
     "tckl_binary": partial(Comparison.tckl, binary=True),
     "nckl": Comparison.nckl,
 }
+
+#: From logits of teacher and student ``(N, C)`` and targets ``(N,)`` to some of the rows, int64.
+RowChoice: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 MI_TEACHER, MI_LABEL = "mi_teacher_student", "mi_student_label"
 CKA, CKA_LOGITS = "cka", "cka_logits"
@@ -227,6 +230,7 @@ def update_pair(
     batch: PairedBatch,
     ignore_index: int = 255,
     features: Sequence[Tensor] = (),
+    keep: RowChoice | None = None,
 ) -> None:
     """Add a batch to what :func:`pair_metrics` returned.
 
@@ -239,10 +243,16 @@ def update_pair(
         ignore_index: target value that is left out.
         features: of the teacher, ``(N, D)``, and of the student, ``(N, E)``, where there is a
             ``cka``.
+        keep: chooses the rows whose divergences are measured, all if not given.
     """
     teacher_rows, labels = flatten_dense(teacher, target, ignore_index)
     student_rows, _ = flatten_dense(student, target, ignore_index)
-    pair = Comparison(teacher_rows, student_rows, labels)
+    rows = teacher_rows, student_rows, labels
+    if keep is None:
+        pair = Comparison(*rows)
+    else:
+        kept = keep(*rows)
+        pair = Comparison(*(values[kept] for values in rows))
     classes = student.argmax(dim=1)
     compared: dict[str, Callable[[], Iterable[Tensor]]] = {
         MI_TEACHER: lambda: (teacher_rows.argmax(dim=1), student_rows.argmax(dim=1)),

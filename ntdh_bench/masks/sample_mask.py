@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Literal, TypeAlias, get_args
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from ntdh_bench.batch import Split
 from ntdh_bench.contract import Distilling
 from ntdh_bench.divergence import ncjsd
 from ntdh_bench.errors import NotStackable, UserError
@@ -27,6 +28,11 @@ class SampleMask(Mask):
     NCJSD, or how little the two agree on the order of the classes (Kendall's tau-b of the logits,
     negated). The task loss keeps all rows. Where no row is left the distillation term is 0.
 
+    Of a student without KD the mask changes nothing but what is measured: its divergences are those
+    of the rows that the mask would leave of each batch of validation or test data, so that they say
+    how far teacher and student are apart *before* distilling with this mask. Whatever counts right
+    answers counts all rows.
+
     ``score: kendall`` with ``threshold: 0`` is the on-the-fly selection distillation of C2KD (Huo
     et al., "C2KD: Bridging the Modality Gap for Cross-Modal Knowledge Distillation", CVPR 2024), on
     the networks' own logits instead of those of proxies. As many rows as do not agree better than
@@ -35,7 +41,8 @@ class SampleMask(Mask):
     Args:
         ratio: part of the rows that is removed, in [0, 1]: ``round(ratio * N)``, halves to even.
         removes: ``most_divergent`` (the paper's True mask), ``least_divergent`` (False) or
-            ``random``, drawn from (seed, epoch, batch).
+            ``random``, drawn from (seed, epoch, batch); where it is measured, from (seed, split,
+            first sample of the batch).
         seed: of random masks, linked to the run's seed by the command line.
         score: ``ncjsd``, or ``kendall``.
         threshold: tau-b in [-1, 1] that a row must exceed, instead of ``ratio``; of ``kendall``.
@@ -110,12 +117,38 @@ class SampleMask(Mask):
             epoch: current epoch.
             batch_idx: number of the batch in the epoch.
         """
+        stream = self._stream(epoch, batch_idx)
+        return self._left(logits_teacher, logits_student, target, stream)
+
+    @torch.no_grad()
+    def keep_measured(
+        self,
+        logits_teacher: Tensor,
+        logits_student: Tensor,
+        target: Tensor,
+        split: Split,
+        first: int,
+    ) -> Tensor:
+        """Return the rows that it would leave of a batch that is measured: int64 ``(kept,)``.
+
+        Args:
+            logits_teacher: ``(N, C)``, as those of :meth:`keep_rows`.
+            logits_student: ``(N, C)``.
+            target: int64 ``(N,)``.
+            split: the batch's.
+            first: index of its first sample.
+        """
+        stream = self._stream_measured(split, first)
+        return self._left(logits_teacher, logits_student, target, stream)
+
+    def _left(
+        self, teacher: Tensor, student: Tensor, target: Tensor, stream: torch.Generator
+    ) -> Tensor:
         if self.removes == "random" and self.threshold is None:
             divergence = torch.zeros(len(target), device=target.device)
         else:
-            divergence = self._divergence(logits_teacher, logits_student, target)
+            divergence = self._divergence(teacher, student, target)
         removed = self._removed(divergence)
-        stream = self._stream(epoch, batch_idx)
         return keep_mask(divergence, removed, self.removes, stream).nonzero().squeeze(1)
 
     def _divergence(self, teacher: Tensor, student: Tensor, target: Tensor) -> Tensor:
@@ -150,9 +183,46 @@ class SampleMask(Mask):
             epoch: current epoch.
             batch_idx: number of the batch in the epoch.
         """
+        streams = {member.seed: member._stream(epoch, batch_idx) for member in members}
+        return SampleMask._left_of_members(members, logits_teacher, logits_student, target, streams)
+
+    @staticmethod
+    @torch.no_grad()
+    def keep_measured_of_members(
+        members: Sequence[SampleMask],
+        logits_teacher: Tensor,
+        logits_student: Tensor,
+        target: Tensor,
+        split: Split,
+        first: Sequence[int],
+    ) -> Tensor:
+        """Return what :meth:`keep_measured` does for each member of a stack: int64 ``(K, kept)``.
+
+        Args:
+            members: K masks of one :attr:`stack_key`; those of one seed have one batch.
+            logits_teacher: ``(K, N, C)``.
+            logits_student: ``(K, N, C)``.
+            target: int64 ``(K, N)``, none of them ignored.
+            split: the batches'.
+            first: index of the first sample of each member's batch.
+        """
+        streams = {
+            member.seed: member._stream_measured(split, sample)
+            for member, sample in zip(members, first, strict=True)
+        }
+        return SampleMask._left_of_members(members, logits_teacher, logits_student, target, streams)
+
+    @staticmethod
+    def _left_of_members(
+        members: Sequence[SampleMask],
+        logits_teacher: Tensor,
+        logits_student: Tensor,
+        target: Tensor,
+        streams: Mapping[int, torch.Generator],
+    ) -> Tensor:
+        """Return the rows that stay ``(K, kept)``; random ones by the stream of each seed."""
         mask, count = members[0], target.shape[1]
         if mask.removes == "random":
-            streams = {member.seed: member._stream(epoch, batch_idx) for member in members}
             orders = {s: torch.randperm(count, generator=stream) for s, stream in streams.items()}
             order = torch.stack([orders[member.seed] for member in members]).to(target.device)
         else:
@@ -165,6 +235,9 @@ class SampleMask(Mask):
     def _stream(self, epoch: int, batch_idx: int) -> torch.Generator:
         """Return what the rows that a batch loses at random are drawn from."""
         return generator(self.seed, "sample_mask", epoch, batch_idx)
+
+    def _stream_measured(self, split: Split, first: int) -> torch.Generator:
+        return generator(self.seed, f"sample_mask/{split}", first)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Hand the mask to the module, which applies it in its training step (Lightning hook)."""

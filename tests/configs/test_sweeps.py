@@ -12,6 +12,7 @@ import yaml
 from ntdh_bench.cli import main
 from ntdh_bench.composition import read_config
 from ntdh_bench.experiments import Experiment, Run, load_shipped
+from ntdh_bench.records.identity import place
 from tests.helpers import small_and_simulated
 
 EXPERIMENTS = load_shipped()
@@ -160,6 +161,18 @@ def test_a_main_protocol_weighs_the_cross_entropy_by_1() -> None:
         assert task + distill == 1
         assert controls.get(name) == ({task} if task else None)
     assert controls.keys() <= named.keys()
+
+
+@pytest.mark.parametrize("name", ["fig11a", "fig11b", "fig11b_dkd"])
+def test_every_sample_mask_has_a_control(name: str) -> None:
+    """Measured on the rows that it leaves, before distillation."""
+    (experiment,) = (found for found in EXPERIMENTS if found.name == name)
+    kept: dict[bool, set[Any]] = {True: set(), False: set()}
+    for run in experiment.runs:
+        where = place(name, run)
+        distils = run.config["model"]["init_args"]["distiller"] is not None
+        kept[distils].add((run.protocol, run.seed, where.pair_hash, where.mask_hash))
+    assert kept[True] == kept[False]
 
 
 def test_random_masks_are_as_they_were_drawn() -> None:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ from ntdh_bench.distillers import (
 from ntdh_bench.divergence import ncjsd
 from ntdh_bench.errors import UserError
 from ntdh_bench.layers import AVERAGED_LOGITS, LOGITS
-from ntdh_bench.masks import Mask, SampleMask
+from ntdh_bench.masks import Mask, Removes, SampleMask
 from ntdh_bench.models import DistillationModule, JointModule, TeacherModule
 from ntdh_bench.models.dense import averaged, kept_outputs
 from ntdh_bench.paper.authors import AuthorsPKT
@@ -329,6 +329,31 @@ def test_every_method_trains_with_a_sample_mask(
     expected = {"val/miou", "val/teacher_miou", "val/tcjsd", "val/ncjsd", "val/kl"}
     assert expected <= set(trainer.callback_metrics)
     assert "val/accuracy" not in trainer.callback_metrics
+
+
+def test_a_control_is_measured_on_the_pixels_that_its_sample_mask_leaves(
+    teacher: Path, tmp_path: Path
+) -> None:
+    owner = module(None)
+    owner.frozen_teacher.load(teacher)
+    found = {}
+    for removes in (None, *get_args(Removes)):
+        mask = None if removes is None else [SampleMask(0.5, removes)]
+        trainer = quiet_trainer(tmp_path, callbacks=mask)
+        (found[removes],) = trainer.test(owner, datamodule=Streets(batch_size=2), verbose=False)
+    rows, ready = [], Streets(batch_size=2)
+    ready.setup("test")
+    for batch in ready.batches("test"):
+        counted = batch["target"] != IGNORED
+        logits = owner.frozen_teacher.network(batch["teacher"]), owner(batch["student"])
+        teacher_rows, student_rows = (values.movedim(1, -1)[counted] for values in logits)
+        values = ncjsd(teacher_rows, student_rows, batch["target"][counted]).sort().values
+        rows.append(values[: len(values) - round(0.5 * len(values))])
+    expected = float(torch.cat(rows).double().mean())
+    assert found["most_divergent"]["test/ncjsd"] == pytest.approx(expected, rel=1e-6)
+    assert len({metrics["test/ncjsd"] for metrics in found.values()}) == 4
+    for name in ("test/miou", "test/teacher_miou"):
+        assert len({metrics[name] for metrics in found.values()}) == 1
 
 
 def test_the_teachers_head_labels_pixels(teacher: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -13,10 +13,11 @@ from torch.nn.functional import cross_entropy
 from ntdh_bench.datamodules.synthetic import SyntheticDataModule
 from ntdh_bench.distillers import AT, CRD, KD, OFA, SP, VID, Combined, Distiller, FitNet, SimKD
 from ntdh_bench.distillers.functional import kd
+from ntdh_bench.divergence import ncjsd
 from ntdh_bench.errors import UserError
-from ntdh_bench.layers import LOGITS, FeatureTap, mask_layer, run_tapped
-from ntdh_bench.masks import FeatureMask, SampleMask
-from ntdh_bench.metrics import DEPENDENCE
+from ntdh_bench.layers import LOGITS, FeatureTap, LayerMask, mask_layer, run_tapped
+from ntdh_bench.masks import FeatureMask, Removes, SampleMask
+from ntdh_bench.metrics import DEPENDENCE, DIVERGENCES
 from ntdh_bench.models import DistillationModule, MLPClassifier, TeacherModule
 from tests.dependence import gram_cka, information
 from tests.fake_gpu import GPU, fake_gpu, moved, moved_batch
@@ -390,7 +391,7 @@ def test_what_the_heads_take_is_compared_of_the_teacher_as_it_teaches(
     module.frozen_teacher.release()
     network = module.frozen_teacher.network
     keep = some(mask[0].keep)
-    handle = mask_layer(network, "hidden1", keep)
+    handle = mask_layer(network, "hidden1", LayerMask.zeroing(keep))
     batch = next(data.batches("test", batch_size=1000))
     layers = "head, input", "head.head, input" if make is SimKD else "head, input"
     with torch.no_grad():
@@ -463,6 +464,34 @@ def test_sample_mask_drops_rows_of_the_distillation_term(
     trainer.fit(module, datamodule=data)
     whole = [len(batch["target"]) for batch in data.batches("train")]
     assert sorted(rows) == sorted(n - round(ratio * n) for n in whole)
+
+
+@pytest.mark.parametrize("removes", get_args(Removes))
+def test_a_control_is_measured_on_the_rows_that_its_sample_mask_leaves(
+    removes: Removes, teacher: Path, data: SyntheticDataModule, tmp_path: Path
+) -> None:
+    """Its divergences are: whatever counts right answers counts all, and so do runs with KD."""
+
+    def measured(distiller: Distiller | None, mask: SampleMask | None) -> dict[str, float]:
+        module = distillation(teacher, distiller)
+        trainer = quiet_trainer(tmp_path, callbacks=[mask] if mask else None)
+        (found,) = trainer.validate(module, datamodule=data, verbose=False)
+        return {name.removeprefix("val/"): value for name, value in found.items()}
+
+    mask, whole = SampleMask(0.25, removes, seed=4), measured(None, None)
+    found = measured(None, mask)
+    module, rows = distillation(teacher, None), []
+    for batch in data.batches("val"):
+        logits = module.frozen_teacher.network(batch["teacher"]), module(batch["student"])
+        values, count = ncjsd(*logits, batch["target"]), len(batch["target"])
+        order = values.argsort(descending=removes == "most_divergent")
+        kept = order[round(0.25 * count) :]
+        if removes == "random":
+            kept = mask.keep_measured(*logits, batch["target"], "val", int(batch["index"][0]))
+        rows.append(values[kept])
+    assert found["ncjsd"] == pytest.approx(float(torch.cat(rows).double().mean()), rel=1e-6)
+    assert {name for name in whole if found[name] != whole[name]} == set(DIVERGENCES)
+    assert measured(KD(), mask) == measured(KD(), None) == whole
 
 
 def test_a_distiller_of_a_user(teacher: Path, data: SyntheticDataModule, tmp_path: Path) -> None:

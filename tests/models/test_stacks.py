@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ from ntdh_bench.distillers.simkd import ReusedHead
 from ntdh_bench.errors import NotStackable
 from ntdh_bench.interventions import ShuffleTarget
 from ntdh_bench.layers import LayerMask, mask_layer
-from ntdh_bench.masks import SampleMask
+from ntdh_bench.masks import Removes, SampleMask
 from ntdh_bench.metrics import DEPENDENCE
 from ntdh_bench.models import DistillationModule, JointModule, TeacherModule
 from ntdh_bench.models.stacks import DistillationStack
@@ -192,6 +192,9 @@ def test_a_step_of_joint_teachers_waits_for_no_gpu(monkeypatch: pytest.MonkeyPat
 def test_members_are_measured_as_the_runs_alone(tmp_path: Path) -> None:
     cases = [*every_case()[::6], Case(None, 0, mask=removing(1)), Case(None, 1, task_weight=2.0)]
     cases += [Case(make, 1, intervention=ShuffleTarget(0.7)) for make in (None, KD)]
+    removed: tuple[Removes, ...] = get_args(Removes)
+    cases += [Case(None, n, SampleMask(0.25, r, seed=n)) for n in (0, 1) for r in removed]
+    cases += [Case(None, 1, SampleMask(0.5), mask=removing(1))]
     stack = trained(cases, tmp_path)
     data = streams()
     trainer = quiet_trainer(tmp_path)
@@ -206,6 +209,9 @@ def test_members_are_measured_as_the_runs_alone(tmp_path: Path) -> None:
             values = {name: float(value[run]) for name, value in stack.measured[split].items()}
             assert set(DEPENDENCE) <= values.keys()
             assert values == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    ncjsd = stack.measured["val"]["ncjsd"][-7:-1].view(2, 3)  # by what is removed, as `removed`
+    assert (ncjsd[:, 0] < ncjsd[:, 2]).all()
+    assert (ncjsd[:, 2] < ncjsd[:, 1]).all()
 
 
 def test_other_optimisers_and_accumulated_gradients(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import torch
 from scipy.stats import kendalltau
 from torch import Tensor
 
+from ntdh_bench.batch import Split
 from ntdh_bench.divergence import ncjsd
 from ntdh_bench.errors import NotStackable, UserError
 from ntdh_bench.masks import Mask, Removes, SampleMask
@@ -47,6 +48,32 @@ def test_random_depends_on_seed_epoch_and_batch_alone() -> None:
     before = torch.random.get_rng_state()
     kept(0, 0, 0)
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize("removes", ["most_divergent", "least_divergent"])
+def test_rows_are_ranked_alike_where_they_are_measured(removes: Removes) -> None:
+    mask = SampleMask(0.25, removes)
+    assert torch.equal(mask.keep_measured(*rows(), "val", 3), mask.keep_rows(*rows(), 0, 0))
+
+
+def test_random_rows_that_are_measured_depend_on_seed_split_and_sample_alone() -> None:
+    keys: list[tuple[int, Split, int]] = [
+        (0, "val", 0),
+        (1, "val", 0),
+        (0, "test", 0),
+        (0, "val", 9),
+    ]
+
+    def kept(seed: int, split: Split, first: int) -> list[int]:
+        found: list[int] = (
+            SampleMask(0.5, "random", seed).keep_measured(*rows(), split, first).tolist()
+        )
+        return found
+
+    assert kept(*keys[0]) == kept(*keys[0]) == sorted(kept(*keys[0]))
+    assert {len(kept(*key)) for key in keys} == {10}
+    assert len({tuple(kept(*key)) for key in keys}) == 4
+    assert kept(*keys[0]) != SampleMask(0.5, "random").keep_rows(*rows(), 0, 0).tolist()
 
 
 @pytest.mark.parametrize("removes", ["most_divergent", "least_divergent", "random"])

@@ -87,6 +87,7 @@ def some_runs() -> list[list[str]]:
     masks: list[list[str]] = [[], *FEATURE_MASKS, *SAMPLE_MASKS, *filled, []]
     words = [method(name) + mask for name, mask in zip(METHODS, masks, strict=True)]
     words += [CONTROLS[0], CONTROLS[1] + FEATURE_MASKS[0]]
+    words += [CONTROLS[0] + mask for mask in SAMPLE_MASKS]
     return [settings(*each, seed=number % 2) for number, each in enumerate(words)]
 
 
