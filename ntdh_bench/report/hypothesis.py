@@ -47,7 +47,7 @@ REFERENCE = "reference"
 # What sets a stratum apart, and what moves the divergence within one.
 _STRATUM = ("dataset", "method", "source", "protocol", "objective_hash")
 _CELL = ("pair_hash", "mask_hash")
-_MASK = ("mask", "removes", "ratio", "layer", "retrain")
+_MASK = ("mask", "removes", "ratio", "layer", "fill", "draw", "saliency")
 _MEASURED = ("gain", "ncjsd", "tcjsd", "teacher_score")
 
 Key: TypeAlias = tuple[object, ...]
@@ -293,7 +293,14 @@ def _mask_label(row: Row) -> str:
         return f"no mask of {row['layer']}" if row["layer"] else "no mask"
     ratio = "" if row["ratio"] is None else f" {row['ratio']:g}"
     layer = f" of {row['layer']}" if row["layer"] else ""
-    return f"{row['removes'] or row['mask']}{ratio}{layer}"
+    return ", ".join([f"{row['removes'] or row['mask']}{ratio}{layer}", *_mask_details(row)])
+
+
+def _mask_details(row: Row) -> list[str]:
+    """Return what of a mask is not as in the paper, in words."""
+    found = [f"fill {row['fill']}"] if row["fill"] not in (None, "zero") else []
+    found += ["saliency as printed"] if row["saliency"] == "literal" else []
+    return [*found, *([f"draw {row['draw']}"] if row["draw"] else [])]
 
 
 # -- correlations --------------------------------------------------------------------------------
@@ -402,7 +409,7 @@ def _families(cells: Cells, firsts: Firsts) -> tuple[Family, ...]:
 
 
 def _masked_family(row: Row) -> Key:
-    return tuple(row[name] for name in ("pair_hash", "mask", "layer", "retrain"))
+    return tuple(row[name] for name in ("pair_hash", "mask", "layer", "fill", "saliency"))
 
 
 def _family(label: str, cells: Cells) -> Family:
@@ -416,9 +423,9 @@ def _masked_labels(rows: Sequence[Row]) -> list[str]:
     labels = []
     for row, words in zip(rows, told, strict=True):
         place = f" of {row['layer']}" if row["layer"] else ""
-        anew = ["trained anew"] if row["retrain"] else []
+        details = _mask_details({**row, "draw": None})
         labels.append(
-            ", ".join([_teachers(row), *in_words(words), f"{row['mask']} masks{place}", *anew])
+            ", ".join([_teachers(row), *in_words(words), f"{row['mask']} masks{place}", *details])
         )
     return labels
 
