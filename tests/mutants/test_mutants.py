@@ -105,7 +105,28 @@ BOTH_TESTS = "tests/models/test_multimodal.py"
 RANKS, RANK_TESTS = "ntdh_bench/report/ranks.py", "tests/ntdh_bench/report/test_ranks.py"
 OVERVIEW, OVER_TESTS = "ntdh_bench/report/overview.py", "tests/ntdh_bench/report/test_overview.py"
 
+STUDY, STUDY_TESTS = "ntdh_bench/study/", "tests/ntdh_bench/study/test_claims.py"
 MUTANTS = (
+    # -- the study
+    Mutant("study sets that fail a gate", f"{STUDY}results.py",
+           "if gate.name in COUNTING)", "if gate.name in ())", STUDY_TESTS),
+    Mutant("study verdicts of four sets", f"{STUDY}verdicts.py",
+           "if n >= MIN_SETS:", "if n >= 4:", STUDY_TESTS),
+    Mutant("study sets averaged with what does not count", f"{STUDY}sets.py",
+           "in counted or settings if", "in settings if", STUDY_TESTS),
+    Mutant("study slopes in the dose, not the divergence", f"{STUDY}doses.py",
+           "slopes(self.gain, divergence.mean(axis=1))", "slopes(self.gain, self.doses)",
+           STUDY_TESTS),
+    Mutant("study divergences that are extrapolated", f"{STUDY}doses.py",
+           "min(abs(change.mean()), abs(other.mean()))",
+           "max(abs(change.mean()), abs(other.mean()))", STUDY_TESTS),
+    Mutant("study masks that damage the teacher", f"{STUDY}masks.py",
+           "if sound.issuperset(pair)] or pairs", "if pair] or pairs", STUDY_TESTS),
+    Mutant("study spread that noise alone has", f"{STUDY}masks.py",
+           "(values.sum(axis=1, keepdims=True) - values)", "(values + 0 * values)", STUDY_TESTS),
+    Mutant("study guide of masked teachers", f"{STUDY}guide.py",
+           "if untouched(row) and _is_main(row)]", "if _is_main(row)]",
+           "tests/ntdh_bench/study/test_guide.py"),
     # -- interventions
     Mutant("shuffled with the target", "ntdh_bench/interventions/functional.py",
            "return columns + (columns >= target[:, None])",
