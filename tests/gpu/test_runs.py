@@ -63,8 +63,12 @@ def test_every_method_ends_where_the_cpu_does(method: str, tmp_path: Path) -> No
 
 
 def test_a_stack_ends_where_its_runs_do(tmp_path: Path) -> None:
+    """All methods, with joint teachers of several distances."""
+    dists = [], ["--model.teacher_dist", "ncjsd"], ["--model.teacher_dist_weight", "0.1"]
     runs = [
-        test_stacks.settings(*test_stacks.method(method), *ONE_GPU, seed=number % 2)
+        test_stacks.settings(
+            *test_stacks.method(method), *dists[number % 3], *ONE_GPU, seed=number % 2
+        )
         for number, method in enumerate(test_stacks.METHODS)
     ]
     stacked = test_stacks.together(runs, tmp_path / "stack")

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.optim import SGD
 
+from ntdh_bench.distillers.mutual import Distance
 from ntdh_bench.errors import UserError
 from ntdh_bench.masks import FeatureMask
 from ntdh_bench.models import DistillationModule, JointModule, MLPClassifier, TeacherModule
@@ -67,12 +68,15 @@ def test_a_distilled_step_waits_for_nothing(
     take_steps(module, forbidden, monkeypatch)
 
 
-@pytest.mark.parametrize("networks", [1, 2])
+@pytest.mark.parametrize("dist", [None, "kl", "ncjsd"])
 def test_a_teachers_step_waits_for_nothing(
-    networks: int, forbidden: Any, monkeypatch: pytest.MonkeyPatch
+    dist: Distance | None, forbidden: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kind: Any = TeacherModule if networks == 1 else JointModule
-    module = kind(*[mlp] * networks, 10, optimizer=slow)
+    module: TeacherModule | JointModule = (
+        JointModule(mlp, mlp, 10, optimizer=slow, dist=dist)
+        if dist
+        else TeacherModule(mlp, 10, optimizer=slow)
+    )
     take_steps(module, forbidden, monkeypatch)
 
 
