@@ -26,7 +26,7 @@ from ntdh_bench.report.contrasts import (
     trend,
 )
 from ntdh_bench.report.pairing import Controls, split
-from ntdh_bench.report.papers import Part, Values, part
+from ntdh_bench.report.papers import Part, Values, one, part
 from ntdh_bench.report.statistics import spearman
 
 # The axes of the paper's figures; a trend needs a run at every value.
@@ -146,13 +146,40 @@ def order(ratios: Sequence[float], **where: Any) -> tuple[Part, ...]:
     return (part("T - R", lead(TRUE, RANDOM)), part("R - F", lead(RANDOM, FALSE)))
 
 
-def mask_effect(removes: str, ratios: Sequence[float], **where: Any) -> Contrast:
-    """Return what a mask changes about NCJSD before distillation, averaged over ratios."""
-    ncjsd = before("ncjsd")
-    base = without_kd(ncjsd, removes=None, ratio=None, **where)
-    return average(
-        minus(without_kd(ncjsd, removes=removes, ratio=r, **where), base) for r in ratios
+def pooled_order(ratios: Sequence[float], methods: Sequence[str]) -> tuple[Part, ...]:
+    """Return the two parts of T > R > F, averaged over methods and ratios."""
+    found = [order(ratios, method=method) for method in methods]
+    return tuple(
+        part(parts[0].name, average(each.contrast for each in parts))
+        for parts in zip(*found, strict=True)
     )
+
+
+def mask_effect(
+    removes: str | None, ratios: Sequence[float], over: str | None = None, **where: Any
+) -> Contrast:
+    """Return NCJSD before distillation with a mask minus that with another, averaged over ratios.
+
+    A mask is what it removes; None: no mask.
+    """
+
+    def at(mask: str | None, ratio: float) -> Contrast:
+        share = ratio if mask else None
+        return without_kd(before("ncjsd"), removes=mask, ratio=share, **where)
+
+    return average(minus(at(removes, ratio), at(over, ratio)) for ratio in ratios)
+
+
+def farther(
+    near: str | None, far: str | None, ratios: Sequence[float], **where: Any
+) -> tuple[Part, ...]:
+    """Return what must have moved: NCJSD with the mask ``far`` exceeds that with ``near``."""
+    return one(mask_effect(far, ratios, near, **where))
+
+
+def order_moved(ratios: Sequence[float], **where: Any) -> tuple[Part, ...]:
+    """Return what must have moved for T > R > F to be a matter of NCJSD: T below R below F."""
+    return farther(TRUE, RANDOM, ratios, **where) + farther(RANDOM, FALSE, ratios, **where)
 
 
 def log(measure: Measure) -> Measure:

@@ -172,10 +172,11 @@ def _inputs(content: Content) -> tuple[str, ...]:
 
 def _tests(claims: Sequence[Result], hypothesis: Hypothesis) -> dict[str, Output]:
     texts = {
-        "claims.csv": wording.dataclass_csv(Result, claims),
+        "claims.csv": wording.claims_csv(claims),
         "claims.md": wording.claims_markdown(claims),
         "hypothesis.csv": wording.strata_csv(hypothesis.strata),
         "hypothesis.md": wording.hypothesis_markdown(hypothesis),
+        "hypothesis_sets.csv": wording.sets_csv(hypothesis.summaries),
         "hypothesis_points.csv": wording.dataclass_csv(Point, hypothesis.points),
     }
     return {name: Output(text, (check.ALL,)) for name, text in texts.items()}

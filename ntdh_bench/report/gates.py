@@ -44,9 +44,14 @@ def failed(gates: Iterable[Gate]) -> list[Gate]:
     return [gate for gate in gates if gate.passed is False]
 
 
+def weakest(gates: Iterable[Gate]) -> Gate:
+    """Return the gate that decides of several of one name: a failed one, then an unknown one."""
+    return min(gates, key=lambda gate: {False: 0, None: 1, True: 2}[gate.passed])
+
+
 def untouched(row: Row) -> bool:
     """Return whether a row's teacher is as it was trained: no mask, no intervention."""
-    return not row["mask"] and not row.get("intervention")
+    return not row["mask"] and not row["intervention"]
 
 
 def capacity(rows: Iterable[Row]) -> Gate:
@@ -75,7 +80,8 @@ def strength(rows: Iterable[Row]) -> Gate:
 def teacher(changed: Iterable[Row], rows: Iterable[Row]) -> Gate:
     """Check that masks and interventions leave the teacher within 3 points on test data.
 
-    Over seeds; of several masks, the one that changes it most. Without any the gate is passed.
+    Over seeds; of several masks, the one that changes it most. What leaves the teacher as it is
+    passes.
 
     Args:
         changed: rows whose teachers count.
@@ -86,8 +92,9 @@ def teacher(changed: Iterable[Row], rows: Iterable[Row]) -> Gate:
         for row in rows
         if untouched(row) and row["last_test_teacher_score"] is not None
     }
-    touched = [row for row in changed if not untouched(row)]
-    if not touched:
+    counted = list(changed)
+    touched = [row for row in counted if not untouched(row)]
+    if counted and not touched:
         return Gate("teacher", True, "untouched")
     column = "last_test_teacher_score"
     changes = [
@@ -102,13 +109,13 @@ def teacher(changed: Iterable[Row], rows: Iterable[Row]) -> Gate:
 
 
 def converged(rows: Iterable[Row]) -> Gate:
-    """Check that students without KD gain less than 0.5 points over the last fifth of the epochs.
+    """Check that what trains alone gains less than 0.5 points over the last fifth of its epochs.
 
     Over seeds; of several settings, the one that still gains most.
     """
-    alone = [row for row in rows if row["arm"] == "without_kd"]
+    alone = [row for row in rows if row["arm"] in ("without_kd", "single")]
     gains = [
-        [row.get("late_gain") for row in own]
+        [row["late_gain"] for row in own]
         for own in by_key(alone, lambda row: _values(row, _SETTING)).values()
     ]
     means = [100 * mean for mean in _means(gains)]

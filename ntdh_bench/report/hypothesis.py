@@ -1,104 +1,90 @@
 """The hypothesis test: does a smaller non-target divergence go with a larger gain from KD?
 
-A stratum is a data set, source, protocol and objective: the student, the distiller with all of its
-arguments, and how they are trained. Its cells differ in what moves the divergence (the data, such
-as their gap, the teacher, the mask); each has the divergence between the (masked) teacher and the
-student *before* distillation, since distilling itself lowers it, and the gain over the same student
-without KD. Both are averaged over seeds, and rank correlations run over the cells. Intervals come
-from resampling whole seeds, the same resamples for every statistic of a stratum: they hold training
-noise, not the choice of cells. Strata of one data set share its controls, seeds and divergences, so
-the summary first makes one value of them, and only data sets count as independent.
+A stratum is a data set, source, protocol and objective (the student, the distiller with all of its
+arguments, and how they are trained), and one thing that moves the divergence in it: teachers of one
+student, masks of one teacher, or an intervention on one teacher's output. Cells that are moved in
+different ways answer different questions, and are never mixed.
+
+Each cell has the divergence between the teacher and the student *before* distillation, since
+distilling itself lowers it, and the gain over the same student without KD. What is measured is the
+slope of the gain over cells, in points for one standard deviation of the divergence within the
+stratum: divergences of different data sets are not comparable, and are never compared.
+
+Strata are shown, not judged: they share controls, seeds and divergences. All those of a data set
+are made one effect first, and the verdict is on the random-effects mean over data sets, apart for
+each thing that moves the divergence. It needs five real data sets.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
 from ntdh_bench.records.columns import Row, by_key
+from ntdh_bench.report import gates
 from ntdh_bench.report.cells import in_words, told_apart
-from ntdh_bench.report.pairing import Controls, split
-from ntdh_bench.report.statistics import (
-    Array,
-    partial_spearman,
-    random_effects,
-    resampled_means,
-    seed_counts,
-    spearman,
+from ntdh_bench.report.effects import (
+    INCONCLUSIVE,
+    Decision,
+    Effect,
+    Pooled,
+    average,
+    cell_slopes,
+    decide,
+    pool,
+    sides,
 )
+from ntdh_bench.report.gates import Gate, untouched
+from ntdh_bench.report.pairing import Controls, split
+from ntdh_bench.report.statistics import Array
 
-MIN_CELLS = 4  # the variance of a rank correlation, 1.06 / (cells - 3), needs as many
-MIN_SEEDS = 2
-SUMMARY_SEEDS = 3  # a stratum of two seeds, such as a smoke test's, says too little for a summary
-VERDICT_SEEDS = 5  # as in the claims ledger
-VERDICT_DATASETS = 3
+MIN_SEEDS = 3  # of a stratum that counts in a summary: a smoke test says too little
+MIN_SETS = 5
+MARGIN = 0.5  # points for a standard deviation: what counts as no effect
 QUANTITIES = ("ncjsd", "tcjsd", "difference", "partial")
+REFERENCE = "tcjsd"  # the hypothesis says nothing of it alone
 
-SUPPORTS, NOT_SPECIFIC, CONTRADICTS, INCONCLUSIVE, TOO_FEW = (
-    "supports", "not specific", "contradicts", "inconclusive", "too few",
-)  # fmt: skip
-REFERENCE = "reference"
-
-# What sets a stratum apart, and what moves the divergence within one.
+TEACHERS, RANDOM_MASKS = "teachers", "random masks"
+# What sets a stratum apart, aside from what moves the divergence, and what tells cells apart.
 _STRATUM = ("dataset", "method", "source", "protocol", "objective_hash")
 _CELL = ("pair_hash", "mask_hash")
-_MASK = ("mask", "removes", "ratio", "layer", "fill", "draw", "saliency")
+_CHANGE = ("mask", "removes", "ratio", "draw", "intervention", "dose")
+_WHERE = ("layer", "fill", "saliency")
 _MEASURED = ("gain", "ncjsd", "tcjsd", "teacher_score")
+_VARIES = 1e-6  # nats, or a share: what differs less is equal but for rounding
 
 Key: TypeAlias = tuple[object, ...]
+# The key of a stratum: that of its objective, and of what moves the divergence.
+Pair: TypeAlias = tuple[Key, Key]
+Group = TypeVar("Group", bound=Key)
 Cells: TypeAlias = Mapping[Key, Mapping[int, Mapping[str, float]]]  # cell -> seed -> measured
-Firsts: TypeAlias = Mapping[Key, Row]  # cell -> one of its rows, whose settings are those of all
-
-
-@dataclass(frozen=True)
-class Correlation:
-    """A rank correlation in [-1, 1], or a difference of two, with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Family:
-    """Cells of a stratum that vary one thing: the masks of one teacher and gap, or the teachers.
-
-    Pooled, families may hide each other's trends. Attributes as those of a stratum.
-    """
-
-    label: str
-    cells: int
-    seeds: int
-    ncjsd: Correlation | None
-    tcjsd: Correlation | None
 
 
 @dataclass(frozen=True)
 class Stratum:
-    """A data set, source, protocol and objective, and the correlations over its cells.
+    """Cells of one data set, protocol and objective, moved in one way, and their slopes.
 
     Attributes:
-        label: data set, method and protocol, and what else sets the stratum apart.
-        cells: number of cells, each averaged over seeds.
+        label: data set, method and protocol, what moves the divergence, and what else sets the
+            stratum apart.
+        moved: what moves the divergence: ``teachers``, ``random masks``, ``feature masks``,
+            ``sample masks``, or the class of an intervention.
+        cells: their number.
         unclear: cells left out, as two runs of one seed in them cannot be told apart.
         seeds: number of distinct seeds.
         split: ``val``, or ``test`` where there is no validation split: of the divergences.
-        ncjsd: rho(NCJSD before distillation, gain). The hypothesis says negative.
-        tcjsd: rho(TCJSD before distillation, gain).
-        difference: rho(NCJSD) - rho(TCJSD), on the same resamples; negative if NCJSD decides.
-        partial: rho(NCJSD, gain) given the (masked) teacher's accuracy.
-        verdict: ``supports``: ``ncjsd`` lies wholly below 0, and TCJSD does not predict better;
-            ``not specific``: it does, ``difference`` lying wholly above 0; ``contradicts``:
-            ``ncjsd`` lies wholly above 0; ``inconclusive``: none of these, or fewer than five
-            seeds; ``too few``: cells or seeds for any correlation.
-        families: its cells by what they vary, where that is more than one thing; descriptive.
+        ncjsd: slope of the gain in NCJSD. The hypothesis says negative.
+        tcjsd: in TCJSD.
+        difference: slope in NCJSD less that in TCJSD, each given the other and the teacher's
+            accuracy; negative if NCJSD decides.
+        partial: in NCJSD, given the accuracy of the teacher as distilled.
+        gates: what is known of its assumptions and convergence.
 
-    A correlation is None with too few cells or seeds, or where one side does not vary.
+    A slope is None with too few cells or seeds, or where one side does not vary by itself.
     """
 
     label: str
@@ -106,52 +92,67 @@ class Stratum:
     method: str
     source: str
     protocol: str
+    moved: str
     cells: int
     unclear: int
     seeds: int
     split: str
-    ncjsd: Correlation | None
-    tcjsd: Correlation | None
-    difference: Correlation | None
-    partial: Correlation | None
-    verdict: str
-    families: tuple[Family, ...] = ()
+    ncjsd: Effect | None
+    tcjsd: Effect | None
+    difference: Effect | None
+    partial: Effect | None
+    gates: tuple[Gate, ...]
+
+    @property
+    def counts(self) -> bool:
+        """Whether it counts in a summary: enough seeds, of students not known to learn on."""
+        return self.seeds >= MIN_SEEDS and self._gate("converged") is not False
+
+    @property
+    def within(self) -> bool:
+        """Whether it is known to lie within both assumptions of the hypothesis."""
+        return bool(self._gate("capacity") and self._gate("strength"))
+
+    def _gate(self, name: str) -> bool | None:
+        return next((gate.passed for gate in self.gates if gate.name == name), None)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A random-effects summary of one correlation over the data sets of a source.
+    """One slope over the data sets of a source, the divergence moved in one way.
 
     Attributes:
         quantity: one of :data:`QUANTITIES`.
         source: ``real`` or ``simulated``.
-        datasets: their number, which counts; the strata of each were made one value first.
-        strata: how many strata they have in all.
-        value: mean over data sets, in [-1, 1] (a difference: in [-2, 2]).
-        low: lower end of its 95 % interval; None with one data set.
-        high: upper end.
-        p: two-sided; None with one data set.
-        between: standard deviation of the true values between data sets (correlations: Fisher's
-            z).
-        verdict: as for a stratum, ``too few`` with fewer than three data sets; ``reference`` for
-            ``tcjsd``, which the hypothesis leaves open.
+        moved: what moves the divergence.
+        strata: how many there are in all data sets.
+        sets: the effect in each data set, by name: its strata made one value.
+        pooled: their random-effects mean; None with one data set.
+        within: that over the data sets within both assumptions; None with fewer than two.
+        decision: on the claim "below 0", corrected for all such claims; None with fewer than five
+            data sets, on simulated data, and for ``tcjsd``.
     """
 
     quantity: str
     source: str
-    datasets: int
+    moved: str
     strata: int
-    value: float
-    low: float | None
-    high: float | None
-    p: float | None
-    between: float
-    verdict: str
+    sets: Mapping[str, Effect]
+    pooled: Pooled | None
+    within: Pooled | None
+    decision: Decision | None = None
+
+    @property
+    def verdict(self) -> str:
+        """The verdict; nothing is said of ``tcjsd``."""
+        if self.decision is None:
+            return "reference" if self.quantity == REFERENCE else INCONCLUSIVE
+        return self.decision.verdict
 
 
 @dataclass(frozen=True)
 class Point:
-    """A cell of a stratum for the descriptive scatter: means over seeds.
+    """A cell of a stratum: means over seeds.
 
     Attributes:
         stratum: label of its stratum.
@@ -159,7 +160,7 @@ class Point:
         ncjsd: before distillation, in nats.
         tcjsd: before distillation, in nats.
         gain: in points of accuracy, or of mIoU.
-        teacher_accuracy: of the (masked) teacher, per cent, or its mIoU.
+        teacher_accuracy: of the teacher as distilled, per cent, or its mIoU.
         seeds: their number.
     """
 
@@ -168,6 +169,7 @@ class Point:
     method: str
     source: str
     protocol: str
+    moved: str
     cell: str
     ncjsd: float
     tcjsd: float
@@ -178,7 +180,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """The whole test: strata, summaries over them, and the cells as points."""
+    """The whole test: strata, summaries over data sets, and the cells as points."""
 
     strata: list[Stratum]
     summaries: list[Summary]
@@ -192,22 +194,22 @@ def test_hypothesis(rows: Sequence[Row]) -> Hypothesis:
     """
     unique = list({row["run"]: row for row in rows}.values())
     controls = Controls(unique)
-    own = [row for row in unique if row["arm"] == "kd" and _is_tested(row)]
-    by_stratum = by_key(own, lambda row: tuple(row[column] for column in _STRATUM))
-    found = {key: _cells(members, controls) for key, members in by_stratum.items()}
+    alone = by_key((row for row in unique if row["arm"] == "without_kd"), _setting)
+    members = _members([row for row in unique if row["arm"] == "kd" and _is_tested(row)])
+    found = {key: _cells(own, controls) for key, own in members.items()}
     # One cell has nothing to go with.
     kept = {
-        key: by_stratum[key] for key, (cells, unclear) in found.items() if unclear or len(cells) > 1
+        key: members[key] for key, (cells, unclear) in found.items() if unclear or len(cells) > 1
     }
     labels = _labels(kept)
     strata, points = [], []
-    for key, members in kept.items():
+    for key, own in kept.items():
         cells, unclear = found[key]
-        firsts = {_cell_of(row): row for row in reversed(members)}
-        stratum = _stratum(members[0], cells, unclear, labels[key], firsts)
-        strata.append((stratum, cells))
-        points += _points(stratum, cells, firsts)
-    return Hypothesis([stratum for stratum, _ in strata], _summaries(strata), points)
+        without = [row for setting in by_key(own, _setting) for row in alone.get(setting, ())]
+        stratum = _stratum(own, without, cells, unclear, labels[key], str(key[1][0]))
+        strata.append(stratum)
+        points += _points(stratum, cells, own)
+    return Hypothesis(strata, _summaries(strata), points)
 
 
 def _is_tested(row: Row) -> bool:
@@ -219,18 +221,95 @@ def _is_tested(row: Row) -> bool:
     return bool(row["method"] != "WeightedKL" and row["teacher_inputs"] != "both")
 
 
-def _labels(strata: Mapping[Key, Sequence[Row]]) -> dict[Key, str]:
+# -- strata --------------------------------------------------------------------------------------
+
+
+def _members(rows: Iterable[Row]) -> dict[Pair, list[Row]]:
+    """Return the rows of every stratum.
+
+    Teachers are compared where they teach one student: one good by chance without KD gains less,
+    and diverges less as well. The teacher as it is stands beside those that are changed; but random
+    masks are draws of one kind, of which it is none.
+    """
+    found: dict[Pair, list[Row]] = {}
+    for objective, own in by_key(rows, lambda row: _values(row, _STRATUM)).items():
+        plain = [row for row in own if untouched(row)]
+        for student, alike in _by_student(plain).items():
+            found[objective, (TEACHERS, student)] = alike
+        touched = by_key((row for row in own if not untouched(row)), _moved)
+        for (name, pair, *where), changed in touched.items():
+            alike = [row for row in plain if row["pair_hash"] == pair and name != RANDOM_MASKS]
+            found[objective, (name, pair, *where)] = alike + changed
+    return found
+
+
+def _by_student(rows: Sequence[Row]) -> dict[Key, list[Row]]:
+    """Return rows by the student that is taught: without KD it is the same, seed by seed."""
+    last = {row["pair_hash"]: row for row in sorted(rows, key=lambda row: int(row["seed"]))}
+    students = {pair: (row["seed"], row["baseline_hash"]) for pair, row in last.items()}
+    return by_key(rows, lambda row: students[row["pair_hash"]])
+
+
+def _moved(row: Row) -> Key:
+    """Return what moves the divergence of a row whose teacher is changed, and where it does so."""
+    name = row["intervention"]
+    if not name:
+        drawn = row["removes"] == "random" and row["draw"]  # 0: the one beside T and F
+        name = RANDOM_MASKS if drawn else f"{row['mask']} masks"
+    where = (row[column] for column in _WHERE)
+    return (name, row["pair_hash"], *where)
+
+
+def _stratum(
+    rows: Sequence[Row], without: Sequence[Row], cells: Cells, unclear: int, label: str, moved: str
+) -> Stratum:
+    first = rows[0]
+    return Stratum(
+        label=label,
+        dataset=first["dataset"],
+        method=first["method"],
+        source=first["source"],
+        protocol=first["protocol"],
+        moved=moved,
+        cells=len(cells),
+        unclear=unclear,
+        seeds=len(_seeds(cells)),
+        split=split(first),
+        **_slopes(cells),
+        gates=(gates.capacity(rows), gates.strength(without), gates.converged(without)),
+    )
+
+
+def _labels(strata: Mapping[Pair, Sequence[Row]]) -> dict[Pair, str]:
     """Name strata by data set, method and protocol, and by what tells each from its like."""
-    alike: dict[Key, list[Key]] = defaultdict(list)
-    for key in strata:
-        alike[key[:-1]].append(key)
+    of_objective: dict[Key, list[Row]] = defaultdict(list)
+    for (objective, _), rows in strata.items():
+        of_objective[objective] += rows
+    heads = {key: f"{key[0]} {key[1]}, {key[3]}" for key in of_objective}
+    named = _told(of_objective, heads, lambda key: f"objective {key[-1]}")
+    heads_of = {key: f"{named[key[0]]}, {key[1][0]}" for key in strata}
+    changed = {k: [r for r in rows if not untouched(r)] or rows for k, rows in strata.items()}
+    return _told(changed, heads_of, lambda key: f"{key[1][1]}")
+
+
+def _told(
+    groups: Mapping[Group, Sequence[Row]],
+    heads: Mapping[Group, str],
+    otherwise: Callable[[Group], str],
+) -> dict[Group, str]:
+    """Name groups of rows by their heads, and those of one head by what tells them apart.
+
+    ``otherwise`` names what no setting tells apart.
+    """
     labels = {}
-    for (dataset, method, _, protocol), keys in alike.items():
-        for key, told in zip(keys, told_apart([strata[key] for key in keys]), strict=True):
-            labels[key] = ", ".join([f"{dataset} {method}, {protocol}", *in_words(told)])
+    for head in dict.fromkeys(heads.values()):
+        alike = [key for key in groups if heads[key] == head]
+        told = told_apart([groups[key] for key in alike], leave_out=_CHANGE)
+        for key, words in zip(alike, told, strict=True):
+            labels[key] = ", ".join([head, *in_words(words)])
     counts = Counter(labels.values())
     return {
-        key: f"{label}, objective {key[-1]}" if counts[label] > 1 else label
+        key: f"{label}, {otherwise(key)}" if counts[label] > 1 else label
         for key, label in labels.items()
     }
 
@@ -246,7 +325,7 @@ def _cells(rows: Iterable[Row], controls: Controls) -> tuple[Cells, int]:
     cells: dict[Key, dict[int, dict[str, float]]] = defaultdict(dict)
     unclear: set[Key] = set()
     for row in rows:
-        key = _cell_of(row)
+        key = _values(row, _CELL)
         values = {name: controls.before(row, name) for name in _MEASURED[1:]}
         values["gain"] = controls.gain(row)
         there = {name: value for name, value in values.items() if value is not None}
@@ -258,29 +337,36 @@ def _cells(rows: Iterable[Row], controls: Controls) -> tuple[Cells, int]:
     return clear, len(unclear)
 
 
-def _cell_of(row: Row) -> Key:
-    return tuple(row[name] for name in _CELL)
+def _values(row: Row, columns: Iterable[str]) -> Key:
+    return tuple(row[name] for name in columns)
+
+
+def _setting(row: Row) -> Key:
+    return _values(row, ("dataset", "source", "protocol", "pair_hash"))
 
 
 def _seeds(cells: Cells) -> list[int]:
     return sorted({seed for values in cells.values() for seed in values})
 
 
-def _table(cells: Cells, name: str, seeds: Sequence[int]) -> Array:
+def _table(cells: Cells, name: str) -> Array:
     """Return ``(cells, seeds)`` of a measured value, NaN where there is no run."""
     return np.array(
-        [[values[s][name] if s in values else np.nan for s in seeds] for values in cells.values()]
+        [
+            [values[s][name] if s in values else np.nan for s in _seeds(cells)]
+            for values in cells.values()
+        ]
     )
 
 
-def _points(stratum: Stratum, cells: Cells, firsts: Firsts) -> list[Point]:
-    seeds = _seeds(cells)
-    means = {name: np.nanmean(_table(cells, name, seeds), axis=1) for name in _MEASURED if cells}
-    told = told_apart([[firsts[key]] for key in cells], leave_out=_MASK)
+def _points(stratum: Stratum, cells: Cells, rows: Sequence[Row]) -> list[Point]:
+    firsts = {_values(row, _CELL): row for row in reversed(rows)}
+    means = {name: np.nanmean(_table(cells, name), axis=1) for name in _MEASURED if cells}
+    told = told_apart([[firsts[key]] for key in cells], leave_out=(*_CHANGE, *_WHERE))
     return [
         Point(
             stratum.label, stratum.dataset, stratum.method, stratum.source, stratum.protocol,
-            ", ".join([*in_words(told[i]), _mask_label(firsts[key])]),
+            stratum.moved, ", ".join([*in_words(told[i]), _change_label(firsts[key])]),
             float(means["ncjsd"][i]), float(means["tcjsd"][i]),
             100 * float(means["gain"][i]), 100 * float(means["teacher_score"][i]), len(values),
         )
@@ -288,11 +374,13 @@ def _points(stratum: Stratum, cells: Cells, firsts: Firsts) -> list[Point]:
     ]  # fmt: skip
 
 
-def _mask_label(row: Row) -> str:
-    if not row["mask"]:
-        return f"no mask of {row['layer']}" if row["layer"] else "no mask"
-    ratio = "" if row["ratio"] is None else f" {row['ratio']:g}"
+def _change_label(row: Row) -> str:
+    if row["intervention"]:
+        return f"{row['intervention']} {row['dose']:g}"
     layer = f" of {row['layer']}" if row["layer"] else ""
+    if not row["mask"]:
+        return f"no mask{layer}"
+    ratio = "" if row["ratio"] is None else f" {row['ratio']:g}"
     return ", ".join([f"{row['removes'] or row['mask']}{ratio}{layer}", *_mask_details(row)])
 
 
@@ -303,214 +391,72 @@ def _mask_details(row: Row) -> list[str]:
     return [*found, *([f"draw {row['draw']}"] if row["draw"] else [])]
 
 
-# -- correlations --------------------------------------------------------------------------------
+# -- slopes --------------------------------------------------------------------------------------
 
 
-def _stratum(first: Row, cells: Cells, unclear: int, label: str, firsts: Firsts) -> Stratum:
-    found = _correlations(cells)
-    return Stratum(
-        label=label,
-        dataset=first["dataset"],
-        method=first["method"],
-        source=first["source"],
-        protocol=first["protocol"],
-        cells=len(cells),
-        unclear=unclear,
-        seeds=len(_seeds(cells)),
-        split=split(first),
-        **found,
-        verdict=_stratum_verdict(cells, found),
-        families=_families(cells, firsts),
-    )
-
-
-def _enough(cells: Cells) -> bool:
-    return len(cells) >= MIN_CELLS and len(_seeds(cells)) >= MIN_SEEDS
-
-
-def _stratum_verdict(cells: Cells, found: Mapping[str, Correlation | None]) -> str:
-    if not _enough(cells):
-        return TOO_FEW
-    rho, difference = found["ncjsd"], found["difference"]
-    if rho is None or len(_seeds(cells)) < VERDICT_SEEDS:
-        return INCONCLUSIVE
-    return _specific(_verdict(rho.low, rho.high), difference.low if difference else None)
-
-
-def _correlations(cells: Cells) -> dict[str, Correlation | None]:
-    """Return every quantity with its percentile interval over resamples of whole seeds."""
-    if not _enough(cells):
+def _slopes(cells: Cells) -> dict[str, Effect | None]:
+    """Return every quantity of :data:`QUANTITIES`."""
+    if not cells:
         return dict.fromkeys(QUANTITIES)
-    samples = _resampled(cells, _seeds(cells))
-    return {name: _interval(values) for name, values in samples.items()}
+    gain = 100 * _table(cells, "gain")
+    n, t, accuracy = (_table(cells, name) for name in _MEASURED[1:])
+    return {
+        "ncjsd": _slope(gain, [n], [1]),
+        "tcjsd": _slope(gain, [t], [1]),
+        "difference": _slope(gain, [n, t, accuracy], [1, -1, 0]),
+        "partial": _slope(gain, [n, accuracy], [1, 0]),
+    }
 
 
-def _resampled(cells: Cells, seeds: Sequence[int]) -> dict[str, Array]:
-    """Return every quantity ``(R,)`` in the sample itself and in resamples of whole ``seeds``.
-
-    It is NaN in resamples in which a cell has no run, or in which it is not defined.
-    """
-    counts = seed_counts(len(seeds))
-    gain, ncjsd, tcjsd, accuracy = (
-        resampled_means(_table(cells, name, seeds), counts) for name in _MEASURED
-    )
-    whole = ~np.isnan(gain).any(axis=1)
-    n, t, partial = (np.full(len(counts), np.nan) for _ in range(3))
-    n[whole], t[whole] = spearman(ncjsd[whole], gain[whole]), spearman(tcjsd[whole], gain[whole])
-    partial[whole] = partial_spearman(ncjsd[whole], gain[whole], accuracy[whole])
-    return {"ncjsd": n, "tcjsd": t, "difference": n - t, "partial": partial}
-
-
-def _interval(values: Array) -> Correlation | None:
-    """Return the sample's own value (the first) with the percentiles of the resamples."""
-    resampled = values[1:][~np.isnan(values[1:])]
-    if np.isnan(values[0]) or not resampled.size:
+def _slope(gain: Array, predictors: list[Array], contrast: list[int]) -> Effect | None:
+    if not all(_varies(predictor) for predictor in predictors):
         return None
-    low, high = np.percentile(resampled, [2.5, 97.5])
-    return Correlation(float(values[0]), float(low), float(high))
+    found = cell_slopes(gain, np.stack(predictors), [contrast])
+    return found[0] if found else None
 
 
-def _verdict(low: float | None, high: float | None) -> str:
-    if high is not None and high < 0:
-        return SUPPORTS
-    return CONTRADICTS if low is not None and low > 0 else INCONCLUSIVE
+def _varies(predictor: Array) -> bool:
+    """Return whether a predictor differs over cells: what is left alone by design does not."""
+    return bool(np.nanmax(np.abs(predictor - np.nanmean(predictor, axis=0))) > _VARIES)
 
 
-def _specific(verdict: str, difference: float | None) -> str:
-    """Qualify a verdict by the lower end of rho(NCJSD) - rho(TCJSD)."""
-    better = difference is not None and difference > 0
-    return NOT_SPECIFIC if verdict == SUPPORTS and better else verdict
+# -- summaries over data sets --------------------------------------------------------------------
 
 
-# -- families of cells ---------------------------------------------------------------------------
+def _summaries(strata: Sequence[Stratum]) -> list[Summary]:
+    counted = [stratum for stratum in strata if stratum.counts]
+    kinds = by_key(counted, lambda stratum: (stratum.source, stratum.moved))
+    every = [
+        summary
+        for (source, moved), own in sorted(kinds.items())
+        for quantity in QUANTITIES
+        if (summary := _summary(quantity, source, moved, own))
+    ]
+    judged = [summary for summary in every if _is_judged(summary)]
+    claims = [sides(pooled, MARGIN, -1) for summary in judged if (pooled := summary.pooled)]
+    decisions = dict(zip(map(id, judged), decide(claims), strict=True))
+    return [replace(summary, decision=decisions.get(id(summary))) for summary in every]
 
 
-def _families(cells: Cells, firsts: Firsts) -> tuple[Family, ...]:
-    """Return the cells by family; none where there is but one.
-
-    A family is the masks of one kind between one pair of data and teacher, with that pair unmasked;
-    the other unmasked cells of a kind of teacher are one, over data and teachers.
-    """
-    masked = {_masked_family(row): row for key in cells if (row := firsts[key])["mask"]}
-    labels = dict(zip(masked, _masked_labels(list(masked.values())), strict=True))
-    families: dict[str, dict[Key, Mapping[int, Mapping[str, float]]]] = defaultdict(dict)
-    for key in cells:
-        row = firsts[key]
-        own = [
-            label
-            for family, label in labels.items()
-            if family == _masked_family(row) or (not row["mask"] and family[0] == row["pair_hash"])
-        ]
-        for label in own or [f"{_teachers(row)}, no mask"]:
-            families[label][key] = cells[key]
-    if len(families) < 2:
-        return ()
-    return tuple(_family(label, families[label]) for label in sorted(families))
+def _is_judged(summary: Summary) -> bool:
+    enough = len(summary.sets) >= MIN_SETS and summary.source == "real"
+    return enough and summary.quantity != REFERENCE
 
 
-def _masked_family(row: Row) -> Key:
-    return tuple(row[name] for name in ("pair_hash", "mask", "layer", "fill", "saliency"))
-
-
-def _family(label: str, cells: Cells) -> Family:
-    found = _correlations(cells)
-    return Family(label, len(cells), len(_seeds(cells)), found["ncjsd"], found["tcjsd"])
-
-
-def _masked_labels(rows: Sequence[Row]) -> list[str]:
-    """Name families of masks, one row each, by teacher, mask and what else tells them apart."""
-    told = told_apart([[row] for row in rows], leave_out=(*_MASK, "unimodal", "teacher"))
-    labels = []
-    for row, words in zip(rows, told, strict=True):
-        place = f" of {row['layer']}" if row["layer"] else ""
-        details = _mask_details({**row, "draw": None})
-        labels.append(
-            ", ".join([_teachers(row), *in_words(words), f"{row['mask']} masks{place}", *details])
-        )
-    return labels
-
-
-def _teachers(row: Row) -> str:
-    kind = f"{row['teacher']} teachers" if row["teacher"] else "teachers"
-    return f"unimodal, {kind}" if row["unimodal"] else kind
-
-
-# -- summary over data sets ----------------------------------------------------------------------
-
-
-def _summaries(strata: Sequence[tuple[Stratum, Cells]]) -> list[Summary]:
-    found = []
-    for source in sorted({stratum.source for stratum, _ in strata}):
-        by_quantity = {name: summarise(name, strata, source) for name in QUANTITIES}
-        rho, difference = by_quantity["ncjsd"], by_quantity["difference"]
-        if rho and difference:
-            verdict = _specific(rho.verdict, difference.low)
-            by_quantity["ncjsd"] = replace(rho, verdict=verdict)
-        found += [summary for summary in by_quantity.values() if summary is not None]
-    return found
-
-
-def summarise(
-    quantity: str, strata: Iterable[tuple[Stratum, Cells]], source: str
-) -> Summary | None:
-    """Summarise a quantity over the data sets of a source; None if no stratum has it.
-
-    Correlations are averaged as Fisher's z, differences as they are. Strata of fewer than three
-    seeds are left out.
-    """
-    by_dataset: dict[str, list[Cells]] = defaultdict(list)
-    for stratum, cells in strata:
-        there = stratum.source == source and getattr(stratum, quantity) is not None
-        if there and stratum.seeds >= SUMMARY_SEEDS:
-            by_dataset[stratum.dataset].append(cells)
-    if not by_dataset:
+def _summary(quantity: str, source: str, moved: str, strata: Sequence[Stratum]) -> Summary | None:
+    """Summarise a quantity over the data sets of some strata; None if no stratum has it."""
+    having = [stratum for stratum in strata if getattr(stratum, quantity)]
+    if not having:
         return None
-    effects = [_dataset_effect(quantity, members) for members in by_dataset.values()]
-    means, variances = zip(*effects, strict=True)
-    mean = random_effects(means, variances)
-    value, low, high = mean.mean, mean.low, mean.high
-    if quantity != "difference":
-        value, low, high = math.tanh(value), _tanh(low), _tanh(high)
-    verdict = _verdict(low, high) if len(effects) >= VERDICT_DATASETS else TOO_FEW
-    verdict = REFERENCE if quantity == "tcjsd" else verdict
-    number = sum(map(len, by_dataset.values()))
+    sets = _by_set(quantity, having)
+    within = _by_set(quantity, [stratum for stratum in having if stratum.within])
     return Summary(
-        quantity, source, mean.n, number, value, low, high, mean.p, mean.between, verdict
-    )
+        quantity, source, moved, len(having), sets,
+        pool(list(sets.values())), pool(list(within.values())),
+    )  # fmt: skip
 
 
-def _dataset_effect(quantity: str, strata: Sequence[Cells]) -> tuple[float, float]:
-    """Return the mean over a data set's strata (of a correlation: Fisher's z), and its variance.
-
-    The variance is that of the mean itself, every stratum on the same resamples of the data set's
-    seeds, so that it does not shrink with the number of methods. A correlation adds the mean over
-    strata of a rank correlation's variance over cells, 1.06 / (cells - 3) (Fieller et al. 1957).
-    """
-    seeds = sorted({seed for cells in strata for seed in _seeds(cells)})
-    resampled = [_resampled(cells, seeds)[quantity] for cells in strata]
-    # Two values closer than a step of the finest rank correlation cannot be told apart.
-    variance = float(min(_step(len(cells)) for cells in strata) ** 2)
-    if quantity != "difference":
-        resampled = [_fisher_z(r, len(c)) for r, c in zip(resampled, strata, strict=True)]
-        variance = float(np.mean([1.06 / (len(cells) - 3) for cells in strata]))
-    samples = np.stack(resampled)
-    there = ~np.isnan(samples).all(axis=0)
-    means = np.nanmean(samples[:, there], axis=0)
-    noise = float(means[1:].var()) * len(seeds) / (len(seeds) - 1)  # resamples of n vary by n - 1
-    return float(means[0]), variance + noise
-
-
-def _step(cells: int) -> float:
-    """Return the smallest change of a rank correlation over ``cells`` cells."""
-    return 6 / (cells * (cells**2 - 1))
-
-
-def _tanh(z: float | None) -> float | None:
-    return None if z is None else math.tanh(z)
-
-
-def _fisher_z(rho: Array, cells: int) -> Array:
-    """Return Fisher's z; a perfect order counts as halfway to the next value below it."""
-    largest = 1 - _step(cells)
-    z: Array = np.arctanh(np.clip(rho, -largest, largest))
-    return z
+def _by_set(quantity: str, strata: Sequence[Stratum]) -> dict[str, Effect]:
+    """Return the effect in each data set: all its strata made one."""
+    own = by_key(strata, lambda stratum: stratum.dataset)
+    return {name: average([getattr(s, quantity) for s in own[name]]) for name in sorted(own)}

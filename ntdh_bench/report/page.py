@@ -6,10 +6,11 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
+from statistics import fmean
 
 from ntdh_bench import __version__
 from ntdh_bench.experiments import Experiment
-from ntdh_bench.records.columns import Row
+from ntdh_bench.records.columns import Row, by_key
 from ntdh_bench.report import figures, wording
 from ntdh_bench.report.cells import headings, varying
 from ntdh_bench.report.claims import VERDICTS, Result
@@ -25,7 +26,7 @@ from ntdh_bench.report.elements import (
 )
 from ntdh_bench.report.evidence import Evidence
 from ntdh_bench.report.html import Html, el, join
-from ntdh_bench.report.hypothesis import Hypothesis, Point, Stratum
+from ntdh_bench.report.hypothesis import Hypothesis, Point, Stratum, Summary
 from ntdh_bench.report.papers import Paper
 from ntdh_bench.report.tables import NOT_RUN, Cell, Line, Table
 
@@ -42,7 +43,6 @@ SECTIONS = {
     "records": "Records",
 }
 _FOLDER = Path(__file__).parent
-_MAX_GROUPS = 18  # of points in one panel; of more, those of a data set go together
 
 
 def render(
@@ -210,12 +210,13 @@ def _index_entry(content: Content) -> Html:
 def _claims(claims: Sequence[Result], anchors: Mapping[str, str]) -> Html:
     explanation = el(
         "p",
-        "Every claim of the paper, tested on records: paired over seeds, p corrected within an "
-        "exhibit (Holm). A claim holds if its corrected p is below 0.05, and fails only if the "
-        "95 % interval lies wholly against it; with fewer than five seeds it stays inconclusive. "
-        f"{wording.N_NOTE}",
+        "Every claim of the paper, tested on records: paired over seeds. It holds, or fails, if "
+        "the corrected p of that is below 0.05, and with fewer than five seeds it stays "
+        "inconclusive; a difference in accuracy shown to be less than half a point is no effect. "
+        "Identities hold by construction and are no evidence. "
+        f"{wording.FAMILY_NOTE} {wording.GATES_NOTE} {wording.N_NOTE}",
     )
-    head = ("verdict", "claim", "data", "n", "effect [95 %]", "Holm p", "in the paper")
+    head = ("verdict", "claim", "data", "n", "effect [95 %]", "Holm p", "gates", "in the paper")
     table = el(
         "table",
         el("thead", heads(head, len(head))),
@@ -251,7 +252,9 @@ def _filters(claims: Sequence[Result]) -> Html:
 def _claim(result: Result, anchor: str) -> Html:
     p = f"p before correction: {wording.p_value(result.p)}" if result.p is not None else ""
     claimed = f"Claimed: {result.claimed}" if result.claimed else ""
-    shown = [el("p", text) for text in (result.test, claimed, p, result.note) if text]
+    passed = ", ".join(wording.gate(gate) for gate in result.gates if gate.passed)
+    lines = (result.test, claimed, p, passed and f"Gates: {passed}", result.note)
+    shown = [el("p", text) for text in lines if text]
     shown.append(el("p", el("a", "Go to the exhibit", href=f"#{anchor}")))
     protocol = el("div", result.protocol) if result.protocol else ""
     data = join(badge(result.source) if result.source else "–", protocol)
@@ -274,6 +277,7 @@ def _claim(result: Result, anchor: str) -> Html:
         el("td", str(result.n)),
         el("td", wording.effect(result), data_value=sort_value(result.effect)),
         el("td", wording.p_value(result.p_corrected), data_value=sort_value(result.p_corrected)),
+        el("td", wording.open_gates(result.gates), class_="text"),
         el("td", result.published or "–", class_="text"),
         data_verdict=result.verdict,
         data_source=result.source or "",
@@ -293,64 +297,72 @@ def _anchor(result: Result, exhibits: Collection[str]) -> str:
 def _hypothesis(found: Hypothesis) -> Html:
     explanation = el(
         "p",
-        "A stratum is a data set, source, protocol and objective: student, distiller and how they "
-        "are trained. Over its cells (data, teacher, mask), each averaged over seeds, the "
-        "divergence between the masked teacher and the student before distillation is ranked "
-        "against the gain over the same student without KD. "
-        "Intervals come from resampling whole seeds. The summary is a random-effects mean over "
-        f"data sets. {wording.VERDICTS_NOTE}",
+        "A stratum is a data set, source, protocol and objective (student, distiller and how they "
+        "are trained), and one thing that moves the divergence between teacher and student before "
+        "distillation. Over its cells the gain over the same student without KD is regressed on "
+        f"that divergence. {wording.HYPOTHESIS_NOTE}",
     )
     if not found.strata:
         return join(explanation, el("p", "No stratum has runs yet."))
-    drawings = [*_forests(found), *_scatters(found.points)]
+    drawings = [*_forests(found.summaries), *_scatters(found.points)]
+    files = ("hypothesis.md", "hypothesis.csv", "hypothesis_sets.csv", "hypothesis_points.csv")
     return join(
         explanation,
+        _summaries(found.summaries),
         el("div", *map(Html, drawings), class_="panels"),
         el("p", "The scatter pools strata and is descriptive only.", class_="note"),
         _strata(found.strata),
-        _families(found),
-        file_links(("hypothesis.md", "hypothesis.csv", "hypothesis_points.csv")),
+        file_links(files),
     )
 
 
-def _forests(found: Hypothesis) -> list[Html]:
-    """Return a forest plot of rho(NCJSD, gain) for each source."""
+def _summaries(summaries: Iterable[Summary]) -> Html:
+    lines = []
+    for summary in summaries:
+        source, *cells, _ = wording.summary_line(summary)
+        shown = [el("td", text, class_="text" if n < 2 else None) for n, text in enumerate(cells)]
+        verdict = el("td", verdict_badge(summary.verdict), class_="text")
+        lines.append(el("tr", el("td", badge(source), class_="text"), *shown, verdict))
+    head = heads(wording.SUMMARY_HEAD, 3, sortable=False)
+    table = el("table", el("thead", head), el("tbody", *lines))
+    return scroll(table, "Slopes over data sets")
+
+
+def _forests(summaries: Iterable[Summary]) -> list[Html]:
+    """Return a forest plot of the slope in NCJSD over data sets for each thing that moves it."""
     drawings = []
-    for source in ("real", "simulated"):
+    for number, summary in enumerate(s for s in summaries if s.quantity == "ncjsd"):
         lines = [
-            figures.ForestLine(s.label, s.ncjsd.value, s.ncjsd.low, s.ncjsd.high, "counts")
-            for s in found.strata
-            if s.source == source and s.ncjsd
+            figures.ForestLine(name, effect.value, *effect.interval(), "counts")
+            for name, effect in summary.sets.items()
         ]
-        lines += [
-            figures.ForestLine("summary", s.value, s.low, s.high, "summary")
-            for s in found.summaries
-            if s.source == source and s.quantity == "ncjsd"
-        ]
-        if lines:
-            label = f"{wording.QUANTITY_NAMES['ncjsd']}, {source} data; the hypothesis says < 0"
-            drawing = figures.draw_forest(lines, label, f"forest-{source}", (-1.05, 1.05))
-            drawings.append(labelled(drawing, label))
+        if mean := summary.pooled:
+            lines.append(figures.ForestLine("mean", mean.value, mean.low, mean.high, "summary"))
+        label = (
+            f"Moved by {summary.moved}, {summary.source} data: points of gain for one standard "
+            "deviation of NCJSD"
+        )
+        drawing = figures.draw_forest(lines, label, f"forest-{number}")
+        drawings.append(labelled(drawing, label))
     return drawings
 
 
 def _scatters(points: Sequence[Point]) -> list[Html]:
+    """Return the cells of each source, from the mean of their stratum: nothing else compares."""
     drawings = []
     for source in ("real", "simulated"):
-        own = [point for point in points if point.source == source]
-        few = len({(point.dataset, point.method) for point in own}) <= _MAX_GROUPS
+        strata = by_key((p for p in points if p.source == source), lambda point: point.stratum)
         groups: dict[str, tuple[list[float], list[float]]] = {}
-        for point in own:
-            name = f"{point.dataset}, {point.method}" if few else point.dataset
-            x, y = groups.setdefault(name, ([], []))
-            x.append(point.ncjsd)
-            y.append(point.gain)
+        for own in strata.values():
+            x, y = groups.setdefault(own[0].dataset, ([], []))
+            x += _centred([point.ncjsd for point in own])
+            y += _centred([point.gain for point in own])
         if groups:
             title = f"Cells of all strata, {source} data"
             drawing = figures.draw_scatter(
                 [(name, x, y) for name, (x, y) in groups.items()],
-                "NCJSD before distillation (nats)",
-                "gain (points)",
+                "NCJSD before distillation (nats from the stratum's mean)",
+                "gain (points from the stratum's mean)",
                 title,
                 f"scatter-{source}",
             )
@@ -358,8 +370,12 @@ def _scatters(points: Sequence[Point]) -> list[Html]:
     return drawings
 
 
+def _centred(values: Sequence[float]) -> list[float]:
+    return [value - fmean(values) for value in values]
+
+
 def _strata(strata: Iterable[Stratum]) -> Html:
-    names = ("stratum", "data", "cells", "seeds", *wording.QUANTITY_NAMES.values(), "verdict")
+    names = ("stratum", "data", "cells", "seeds", *wording.QUANTITY_NAMES.values(), "gates")
     lines = []
     for stratum in strata:
         found = [getattr(stratum, quantity) for quantity in wording.QUANTITY_NAMES]
@@ -371,36 +387,14 @@ def _strata(strata: Iterable[Stratum]) -> Html:
                 el("td", wording.cells(stratum), data_value=stratum.cells),
                 el("td", str(stratum.seeds)),
                 *(
-                    el("td", wording.correlation(c), data_value=sort_value(c.value if c else None))
-                    for c in found
+                    el("td", wording.slope(e), data_value=sort_value(e.value if e else None))
+                    for e in found
                 ),
-                el("td", verdict_badge(stratum.verdict), data_value=stratum.verdict),
+                el("td", wording.open_gates(stratum.gates), class_="text"),
             )
         )
     table = el("table", el("thead", heads(names, 1)), el("tbody", *lines))
     return scroll(table, "Strata of the hypothesis test")
-
-
-def _families(found: Hypothesis) -> Html:
-    families = wording.families(found)
-    if not families:
-        return Html()
-    head = heads(wording.FAMILY_HEAD, len(wording.FAMILY_HEAD), sortable=False)
-    lines = [
-        el(
-            "tr",
-            el("th", label, scope="row"),
-            el("td", badge(source)),
-            *(el("td", t) for t in rest),
-        )
-        for label, source, *rest in families
-    ]
-    table = el("table", el("thead", head), el("tbody", *lines))
-    return join(
-        el("h3", "By family"),
-        el("p", wording.FAMILIES_NOTE, class_="note"),
-        scroll(table, "Families of cells"),
-    )
 
 
 # -- exhibits ------------------------------------------------------------------------------------

@@ -24,8 +24,13 @@ from ntdh_bench.report.overview import Overview, overview
 
 #: Units of effects; any other text will do as well.
 POINTS, NATS, PER_CENT, RHO = "accuracy points", "nats", "per cent", "rank correlation"
+SLOPE = "accuracy points a standard deviation"
 
 Values: TypeAlias = Callable[[Sequence[Row]], BySeed]
+
+Assumption: TypeAlias = Literal["capacity", "strength", "converged"]
+#: What a test must meet, of :mod:`ntdh_bench.report.gates`, whatever it compares.
+ASSUMPTIONS: tuple[Assumption, ...] = ("capacity", "strength", "converged")
 
 #: What tables of whole experiments show.
 SHOWN = (
@@ -120,15 +125,22 @@ def not_above(margin: float) -> Region:
 
 
 class Part(NamedTuple):
-    """One comparison of a claim, and how it becomes one number a seed."""
+    """One comparison of a claim, and how it becomes one number a seed.
+
+    Attributes:
+        name: of the part.
+        values: what makes a number a seed of rows.
+        contrast: whose cells it compares; empty: it looks at all rows.
+    """
 
     name: str
     values: Values
+    contrast: Contrast = ()
 
 
 def part(name: str, contrast: Contrast, over: Reduction | None = None) -> Part:
     """Return the part that evaluates a contrast."""
-    return Part(name, lambda rows: evaluate(contrast, rows, over))
+    return Part(name, lambda rows: evaluate(contrast, rows, over), contrast)
 
 
 def one(contrast: Contrast, over: Reduction | None = None) -> tuple[Part, ...]:
@@ -152,6 +164,10 @@ class Claim:
         at_least: how many of them must, for "most"; None: all.
         note: how the claim was read.
         partial: what of the grid is missing, in words, if that lets nothing be decided.
+        under: assumptions that the claim is made under, and must meet to be tested.
+        moved: what must have moved for the test to say anything: contrasts of NCJSD before
+            distillation, each > 0 if it moved as intended; their teachers must be undamaged.
+        identity: why no run could contradict it; empty for a claim that one could.
     """
 
     id: str
@@ -165,6 +181,9 @@ class Claim:
     at_least: int | None = None
     note: str = ""
     partial: Callable[[Sequence[Row]], str] = lambda rows: ""
+    under: tuple[Assumption, ...] = ASSUMPTIONS
+    moved: tuple[Part, ...] = ()
+    identity: str = ""
 
     @property
     def exhibit(self) -> str:

@@ -165,18 +165,6 @@ def spearman(x: ArrayLike, y: ArrayLike) -> Array:
     return _pearson(tied_ranks(x), tied_ranks(y))
 
 
-def partial_spearman(x: ArrayLike, y: ArrayLike, given: ArrayLike) -> Array:
-    """Return the rank correlation of x and y given a third variable, along the last axis.
-
-    NaN where one is constant, or where the third explains one of them wholly.
-    """
-    a, b, c = tied_ranks(x), tied_ranks(y), tied_ranks(given)
-    ab, ac, bc = _pearson(a, b), _pearson(a, c), _pearson(b, c)
-    rest = (1 - ac**2) * (1 - bc**2)
-    explained = rest <= _ROUNDING
-    return np.where(explained, np.nan, (ab - ac * bc) / np.sqrt(np.where(explained, 1.0, rest)))
-
-
 def tied_ranks(values: ArrayLike) -> Array:
     """Return ranks; values that differ by rounding alone, which machines do differently, tie."""
     from scipy.stats import rankdata
@@ -194,33 +182,7 @@ def _pearson(x: Array, y: Array) -> Array:
     return np.where(constant, np.nan, (x * y).sum(-1) / np.where(constant, 1.0, scale))
 
 
-# -- bootstrap and summary -----------------------------------------------------------------------
-
-
-def seed_counts(seeds: int, resamples: int = 2000, seed: int = 0) -> Array:
-    """Return how often each seed is drawn in each resample of whole seeds, ``(R, seeds)``.
-
-    Row 0 is the sample itself: every seed once.
-    """
-    draws = np.random.default_rng(seed).multinomial(seeds, [1 / seeds] * seeds, size=resamples)
-    return np.vstack([np.ones(seeds), draws]).astype(float)
-
-
-def resampled_means(values: ArrayLike, counts: Array) -> Array:
-    """Return the mean of each cell in each resample.
-
-    Args:
-        values: ``(cells, seeds)``, NaN where a cell has no run with that seed.
-        counts: ``(R, seeds)`` of :func:`seed_counts`; use the same for all statistics.
-
-    Returns:
-        ``(R, cells)``; NaN where no drawn seed has a run in the cell.
-    """
-    x = np.asarray(values, dtype=float)
-    there = ~np.isnan(x)
-    runs = counts @ there.T.astype(float)
-    sums = counts @ np.where(there, x, 0.0).T
-    return np.where(runs > 0, sums / np.where(runs > 0, runs, 1.0), np.nan)
+# -- summary -------------------------------------------------------------------------------------
 
 
 def random_effects(

@@ -99,6 +99,7 @@ HYPOTHESIS, H_TESTS = (
     "ntdh_bench/report/hypothesis.py",
     "tests/ntdh_bench/report/test_hypothesis.py",
 )
+CLAIMS, CLAIM_TESTS = "ntdh_bench/report/claims.py", "tests/ntdh_bench/report/test_claims.py"
 PAIRING, PAIR_TESTS = "ntdh_bench/report/pairing.py", "tests/ntdh_bench/report/test_pairing.py"
 DEPENDENCE_TESTS = "tests/ntdh_bench/test_dependence.py"
 BOTH_TESTS = "tests/models/test_multimodal.py"
@@ -455,9 +456,15 @@ MUTANTS = (
     Mutant("all parts as if one would do", STATISTICS,
            "sorted(ps)[count - 1]", "sorted(ps)[0]", STAT_TESTS),
     Mutant("support where the hypothesis says the opposite", HYPOTHESIS,
-           "if high is not None and high < 0:", "if low is not None and low > 0:", H_TESTS),
-    Mutant("the difference of correlations turned round", HYPOTHESIS,
-           '"difference": n - t,', '"difference": t - n,', H_TESTS),
+           "sides(pooled, MARGIN, -1)", "sides(pooled, MARGIN, 1)", H_TESTS),
+    Mutant("the difference of slopes turned round", HYPOTHESIS,
+           "[n, t, accuracy], [1, -1, 0]", "[n, t, accuracy], [-1, 1, 0]", H_TESTS),
+    Mutant("the teacher as it is among random masks", HYPOTHESIS,
+           " and name != RANDOM_MASKS", "", H_TESTS),
+    Mutant("one part against all as if alone", CLAIMS,
+           "refuting = every - needed + 1", "refuting = every", CLAIM_TESTS),
+    Mutant("what a gate stops stands", CLAIMS,
+           "if not failed or ", "if failed or ", CLAIM_TESTS),
     Mutant("weight adjustment in the strata", HYPOTHESIS,
            'row["method"] != "WeightedKL" and ', "", H_TESTS),
     Mutant("a gain that is a sum", PAIRING,

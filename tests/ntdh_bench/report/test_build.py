@@ -195,16 +195,22 @@ def test_the_page_opens_on_what_a_study_puts_in_front(
 
 def test_claims_and_strata_are_written(built: Path) -> None:
     claims = list(csv.DictReader((built / "claims.csv").open(newline="")))
-    assert {"holds", "not run"} <= {line["verdict"] for line in claims}
+    assert {"holds", "not run", "identity"} <= {line["verdict"] for line in claims}
+    assert {line["family"] for line in claims} == {"secondary"}
+    gates = {line["gate_manipulation"].partition(":")[0] for line in claims}
+    assert {"", "passed", "unknown"} <= gates
     assert "| ✓ holds |" in (built / "claims.md").read_text()
     strata = list(csv.DictReader((built / "hypothesis.csv").open(newline="")))
-    supported = [line for line in strata if line["verdict"] == "supports"]
-    assert supported  # by construction
-    assert all(float(line["ncjsd_rho"]) < 0 for line in supported)
-    text = (built / "hypothesis.md").read_text()
-    assert "## By family" in text
-    assert "| joint teachers, gap 0.5, feature masks of input | 28 | 5 |" in text
-    assert "By family" in (built / "index.html").read_text()
+    masked = [line for line in strata if line["moved"] == "feature masks" and line["ncjsd_slope"]]
+    assert len(masked) > 5
+    assert all(float(line["ncjsd_high"]) < 0 for line in masked)  # by construction
+    text, page = ((built / name).read_text() for name in ("hypothesis.md", "index.html"))
+    label = "synthetic KD, synthetic_converged, feature masks, gap 0.5"
+    assert f"| {label} | simulated | 28 | 5 |" in text
+    assert label in page
+    assert "Moved by feature masks, real data" in page
+    effects = list(csv.DictReader((built / "hypothesis_sets.csv").open(newline="")))
+    assert {"synthetic", "mnist"} <= {line["dataset"] for line in effects}
 
 
 def test_a_build_repeats_itself(results: Path) -> None:

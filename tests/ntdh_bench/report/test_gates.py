@@ -63,7 +63,7 @@ def test_a_mask_may_not_damage_the_teacher() -> None:
     assert gates.teacher(found, found) == Gate("teacher", False, "-4.0 points")
     assert gates.teacher([row for row in found if not row["mask"]], found).passed is True
     alone = [row for row in found if row["mask"]]
-    assert gates.teacher(alone, alone) == Gate("teacher", None)
+    assert gates.teacher(alone, alone) == gates.teacher([], found) == Gate("teacher", None)
 
 
 def test_an_intervention_may_not_damage_it_either() -> None:
@@ -103,3 +103,4 @@ def test_the_divergence_must_be_seen_to_move_as_intended(
 def test_what_is_unknown_has_not_failed() -> None:
     found = [Gate("capacity", None), Gate("strength", False, "x"), Gate("teacher", True)]
     assert gates.failed(found) == [found[1]]
+    assert [gates.weakest(found), gates.weakest(found[::2])] == [found[1], found[0]]

@@ -94,47 +94,6 @@ def test_values_that_differ_by_rounding_tie() -> None:
 
 def test_nothing_correlates_with_a_constant() -> None:
     assert math.isnan(statistics.spearman([1.0, 1.0, 1.0], [1.0, 2.0, 3.0]))
-    assert math.isnan(statistics.partial_spearman([1, 2, 3, 4], [2, 1, 4, 3], [5, 5, 5, 5]))
-
-
-def test_partial_correlation_is_that_of_the_residuals() -> None:
-    generator = np.random.default_rng(3)
-    z = generator.normal(size=12)
-    x, y = z + generator.normal(size=12), -z + generator.normal(size=12)
-
-    def residual(values: np.ndarray) -> np.ndarray:
-        design = np.stack([np.ones(12), stats.rankdata(z)], axis=1)
-        ranks = stats.rankdata(values)
-        return ranks - design @ np.linalg.lstsq(design, ranks, rcond=None)[0]
-
-    expected = stats.pearsonr(residual(x), residual(y)).statistic
-    assert statistics.partial_spearman(x, y, z) == pytest.approx(expected)
-
-
-def test_a_third_variable_may_explain_everything() -> None:
-    x = [1.0, 2.0, 3.0, 4.0]
-    assert math.isnan(statistics.partial_spearman(x, [4.0, 1.0, 3.0, 2.0], x))
-
-
-def test_resamples_are_of_whole_seeds_and_repeatable() -> None:
-    counts = statistics.seed_counts(4, resamples=100, seed=1)
-    assert counts.shape == (101, 4)
-    assert (counts[0] == 1).all()
-    assert (counts.sum(axis=1) == 4).all()
-    assert len(np.unique(counts, axis=0)) > 20
-    assert (counts == statistics.seed_counts(4, resamples=100, seed=1)).all()
-
-
-def test_resampled_means_are_those_of_a_loop_with_missing_runs() -> None:
-    values = np.array([[1.0, 2.0, 4.0], [5.0, np.nan, 9.0], [np.nan, np.nan, 3.0]])
-    counts = statistics.seed_counts(3, resamples=30)
-    found = statistics.resampled_means(values, counts)
-    for row, times in zip(found, counts, strict=True):
-        drawn = [seed for seed in range(3) for _ in range(int(times[seed]))]
-        for cell, mean in zip(values, row, strict=True):
-            there = [cell[seed] for seed in drawn if not np.isnan(cell[seed])]
-            assert (mean == pytest.approx(np.mean(there))) if there else np.isnan(mean)
-    assert np.isnan(found).any()
 
 
 def test_equal_variances_give_the_t_interval_of_the_effects() -> None:
