@@ -3,6 +3,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from ntdh_bench.experiments import load_shipped
 from ntdh_bench.records.collecting import orphans
 from ntdh_bench.records.columns import COLUMNS
@@ -26,17 +28,28 @@ def test_the_runs_of_committed_records_are_still_those_of_their_experiments() ->
     assert rows > 4000
 
 
-def test_the_readme_quotes_the_results() -> None:
-    """Every quoted line stands in the file that it is said to come from."""
+def test_the_readme_has_the_study_in_five_lines_and_one_figure() -> None:
+    """The lines are those of the study as it stands: after new runs, copy them again."""
     readme = Path("README.md").read_text()
-    quotes = re.findall(r"<!-- from (\S+) -->\n(.*?)<!-- end -->", readme, re.DOTALL)
-    assert len(quotes) >= 2
-    for path, quote in quotes:
-        lines = Path(path).read_text().splitlines()
-        assert quote.strip()
-        assert [line for line in quote.splitlines() if line and line not in lines] == []
-    for path in re.findall(r"\]\((results/[^)#]+)\)", readme):
-        assert Path(path).exists(), path
+    results = readme[readme.index("\n## Results") : readme.index("\n## Limits")]
+    ((path, quote),) = re.findall(r"<!-- from (\S+) -->\n(.*?)<!-- end -->", results, re.DOTALL)
+    study = [line for line in Path(path).read_text().splitlines() if line.startswith("- ")]
+    assert quote.split("\n") == ["", *study[:5], "", ""]
+    assert len(re.findall(r"!\[[^]]+\]\(results/[^)]+\)", results)) == 1
+
+
+@pytest.mark.parametrize("name", ["README.md", "results/README.md", "results/first_runs.md"])
+def test_links_to_results_lead_somewhere(name: str) -> None:
+    links = re.findall(r"\]\(([^):#]+)\)", Path(name).read_text())
+    assert links
+    assert [link for link in links if not (Path(name).parent / link).exists()] == []
+
+
+def test_intervals_in_sentences_are_those_of_the_results() -> None:
+    found = re.findall(r"-?\d+\.\d+ \[[^\]]+\]", Path("results/first_runs.md").read_text())
+    assert found
+    files = [path.read_text() for path in Path("results").glob("*.md") if "runs" not in path.name]
+    assert [interval for interval in found if not any(interval in text for text in files)] == []
 
 
 def test_every_column_is_described() -> None:
