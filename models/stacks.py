@@ -24,7 +24,7 @@ from ntdh_bench.divergence import Comparison, promote
 from ntdh_bench.errors import NotStackable
 from ntdh_bench.layers import LOGITS
 from ntdh_bench.masks import SampleMask
-from ntdh_bench.metrics import CKA, CKA_LOGITS, DIVERGENCES, MI_LABEL, MI_TEACHER
+from ntdh_bench.metrics import CKA, CKA_LOGITS, DIVERGENCES, MI_PAIR, MI_STUDENT, MI_TEACHER
 from ntdh_bench.seeding import global_states
 from ntdh_bench.stacks.data import StackedData, of_members
 from ntdh_bench.stacks.graphs import StepGraph, cuda_graph
@@ -524,8 +524,9 @@ class DistillationStack(ModuleStack):
 
         first, second = (logits.argmax(2) for logits in pair(LOGITS, LOGITS))
         found = {
-            MI_TEACHER: joint_counts(first, second, self.num_classes, counted),
-            MI_LABEL: joint_counts(second, target, self.num_classes, counted),
+            MI_PAIR: joint_counts(first, second, self.num_classes, counted),
+            MI_STUDENT: joint_counts(second, target, self.num_classes, counted),
+            MI_TEACHER: joint_counts(first, target, self.num_classes, counted),
             CKA_LOGITS: moments(*pair(LOGITS, LOGITS), counted),
         }
         if layers := self._compared.layers:
@@ -549,8 +550,7 @@ class DistillationStack(ModuleStack):
     def _measured(self, split: EvaluatedSplit) -> None:
         count, kept = self._sums.pop("count"), self._sums.pop("kept")
         computed: dict[str, Callable[[Tensor], Tensor]] = {
-            MI_TEACHER: mutual_information,
-            MI_LABEL: mutual_information,
+            **dict.fromkeys((MI_PAIR, MI_STUDENT, MI_TEACHER), mutual_information),
             CKA_LOGITS: partial(linear_cka, width=self.num_classes),
             CKA: partial(linear_cka, width=next(iter(self._compared.widths), 0)),
         }

@@ -32,10 +32,10 @@ DIVERGENCES: dict[str, Callable[[Comparison], Tensor]] = {
 #: From logits of teacher and student ``(N, C)`` and targets ``(N,)`` to some of the rows, int64.
 RowChoice: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 
-MI_TEACHER, MI_LABEL = "mi_teacher_student", "mi_student_label"
+MI_PAIR, MI_STUDENT, MI_TEACHER = "mi_teacher_student", "mi_student_label", "mi_teacher_label"
 CKA, CKA_LOGITS = "cka", "cka_logits"
 #: what is measured of networks that are trained, and not after every epoch of their training
-DEPENDENCE = (MI_TEACHER, MI_LABEL, CKA_LOGITS, CKA)
+DEPENDENCE = (MI_PAIR, MI_STUDENT, MI_TEACHER, CKA_LOGITS, CKA)
 
 POINTS = "point_miou"
 _SCORES = get_args(CompletionScore)
@@ -190,11 +190,11 @@ def pair_metrics(
 
     ``accuracy`` or ``miou`` of the student, the same of the teacher (``teacher_...``), the
     divergences from teacher to student, and how much one tells of the other: the mutual information
-    of the classes that teacher and student choose (``mi_teacher_student``) and of the student's and
-    the label (``mi_student_label``), and the linear CKA of their logits (``cka_logits``) and of the
-    features before their last layers (``cka``). Rows are samples, pixels or voxels. To be made in a
-    LightningModule's ``setup``, one set for validation and one for test, and updated by
-    :func:`update_pair`.
+    of the classes that teacher and student choose (``mi_teacher_student``) and of each one's and
+    the label (``mi_student_label``, ``mi_teacher_label``), and the linear CKA of their logits
+    (``cka_logits``) and of the features before their last layers (``cka``). Rows are samples,
+    pixels or voxels. To be made in a LightningModule's ``setup``, one set for validation and one
+    for test, and updated by :func:`update_pair`.
 
     Args:
         data: names the measure (``metric``), the classes that are not evaluated, and how completion
@@ -214,7 +214,9 @@ def pair_metrics(
         scores = [Completion(score, data.ignore_index, data.protocol) for score in _SCORES]
         metrics |= dict(zip(COMPLETION, scores, strict=True))
     metrics |= {name: RowMean() for name in DIVERGENCES}
-    metrics |= {name: MutualInformation(data.num_classes) for name in (MI_TEACHER, MI_LABEL)}
+    metrics |= {
+        name: MutualInformation(data.num_classes) for name in (MI_PAIR, MI_STUDENT, MI_TEACHER)
+    }
     metrics[CKA_LOGITS] = LinearCKA((data.num_classes, data.num_classes))
     if widths:
         metrics[CKA] = LinearCKA(widths)
@@ -255,8 +257,9 @@ def update_pair(
         pair = Comparison(*(values[kept] for values in rows))
     classes = student.argmax(dim=1)
     compared: dict[str, Callable[[], Iterable[Tensor]]] = {
-        MI_TEACHER: lambda: (teacher_rows.argmax(dim=1), student_rows.argmax(dim=1)),
-        MI_LABEL: lambda: (student_rows.argmax(dim=1), labels),
+        MI_PAIR: lambda: (teacher_rows.argmax(dim=1), student_rows.argmax(dim=1)),
+        MI_STUDENT: lambda: (student_rows.argmax(dim=1), labels),
+        MI_TEACHER: lambda: (teacher_rows.argmax(dim=1), labels),
         CKA_LOGITS: lambda: (teacher_rows, student_rows),
         CKA: lambda: (values[target != ignore_index] for values in features),
     }

@@ -21,7 +21,8 @@ SPLITS = ("val", "test")
 #: below it, or a larger one.
 CONTROLS = ("without_kd", "equal_task", "matched")
 _LATER_METRICS = (
-    "tcjsd_binary", "tckl_size", "mi_teacher_student", "mi_student_label", "cka_logits", "cka",
+    "tcjsd_binary", "tckl_size", "mi_teacher_student", "mi_student_label", "mi_teacher_label",
+    "cka_logits", "cka",
 )  # fmt: skip
 #: The metrics of this package's modules that every row has room for; others follow them.
 METRICS = (
@@ -88,8 +89,8 @@ _METRIC_RANGES = {
     "ncjsd": (0.0, math.log(2)), "kl": _POSITIVE,
     "tckl": (-1 / math.e, _MAX_FLOAT),  # one term: p log(p / q)
     "tckl_binary": _POSITIVE, "tckl_size": _POSITIVE, "nckl": _POSITIVE,
-    "mi_teacher_student": _POSITIVE, "mi_student_label": _POSITIVE, "cka": _SHARE,
-    "cka_logits": _SHARE,
+    "mi_teacher_student": _POSITIVE, "mi_student_label": _POSITIVE, "mi_teacher_label": _POSITIVE,
+    "cka": _SHARE, "cka_logits": _SHARE,
 }  # fmt: skip
 # The range of columns of numbers, ends included; of others any finite number will do.
 _RANGES: dict[str, tuple[float, float]] = {

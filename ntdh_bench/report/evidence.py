@@ -25,6 +25,12 @@ Maps = dict[str, dict[int, Image]]
 #: What is measured of a heat map, by name.
 OfMaps = Mapping[str, Callable[[Image], float]]
 
+#: What is known of a run's pair before distillation, in columns ``<metric>_before``.
+BEFORE = (
+    "ncjsd", "tcjsd", "mi_teacher_student", "mi_student_label", "mi_teacher_label", "cka",
+    "cka_logits",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -170,8 +176,7 @@ def derived(row: Row, controls: Controls) -> Row:
         "gain": gains.get("without_kd"),
         "gain_over_equal_task": gains.get("equal_task"),
         "gain_over_matched": gains.get("matched"),
-        "ncjsd_before": controls.before(row, "ncjsd") if gains else None,
-        "tcjsd_before": controls.before(row, "tcjsd") if gains else None,
+        **{f"{of}_before": controls.before(row, of) if gains else None for of in BEFORE},
         "parameters": row["student_parameters"] or row["teacher_parameters"],
         "kl_bound": tckl + nckl if measured else None,
         "nckl_over_tckl": nckl / tckl if measured and tckl > 0 else None,

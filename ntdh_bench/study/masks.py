@@ -42,7 +42,7 @@ def slope_of_ncjsd(setting: Setting) -> SettingEffect | None:
     Accuracy is measured on few rows: alone it does not hold constant what makes a teacher better,
     and NCJSD takes the credit (``results/study/nulls.md``).
     """
-    found = _random(setting)
+    found = random_masks(setting)
     if found is None:
         return None
     ncjsd = found.values(NCJSD)
@@ -57,7 +57,7 @@ def slope_of_ncjsd(setting: Setting) -> SettingEffect | None:
 
 def more_than_tcjsd(setting: Setting) -> SettingEffect | None:
     """Return the slope of the gain in NCJSD minus that in TCJSD, given the teacher (P5)."""
-    found = _random(setting)
+    found = random_masks(setting)
     if found is None:
         return None
     ncjsd, tcjsd = found.values(NCJSD), found.values(TCJSD)
@@ -87,10 +87,15 @@ def spread(values: Array) -> Array:
     return apart
 
 
-def _random(setting: Setting) -> Block | None:
-    """Return the random masks that leave the teacher's accuracy as it is, all if these are few."""
+def random_masks(setting: Setting, *measures: Measure) -> Block | None:
+    """Return the random masks that leave the teacher's accuracy as it is, all if these are few.
+
+    Args:
+        setting: whose.
+        measures: that their runs have beside gain, divergences and the teacher's accuracy.
+    """
     rows = [row for row in setting.distilled if row["method"] == "KD" and not untouched(row)]
-    found = block(rows, _label, (GAIN, NCJSD, TCJSD, teacher))
+    found = block(rows, _label, (GAIN, NCJSD, TCJSD, teacher, *measures))
     sound = found.sound(setting)
     kept = found.only(sound) if len(sound) >= MIN_CELLS else found
     return kept if len(kept.runs) > 1 else None

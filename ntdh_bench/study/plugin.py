@@ -16,6 +16,7 @@ from ntdh_bench.study.guide import make_guide
 from ntdh_bench.study.page import front
 from ntdh_bench.study.power import powers
 from ntdh_bench.study.results import Study
+from ntdh_bench.study.rivals import rivals
 from ntdh_bench.study.sensitivity import sensitivities
 
 
@@ -51,7 +52,7 @@ def make_study(rows: Sequence[Row]) -> Study:
         curves=dose_curves(rows),
         guide=make_guide(rows),
         sensitivity=sensitivities(rows),
-        rivals=(),
+        rivals=rivals(rows),
         power=powers(claims),
         secondary=secondary(rows),
     )

@@ -114,7 +114,7 @@ def test_the_data_choose_the_measure(metric: Measure, kind: type) -> None:
     names = list(pair_metrics(data(metric)))
     assert names[:2] == [metric, f"teacher_{metric}"]
     assert set(names) <= set(METRICS)
-    assert len(names) == 2 + len(DIVERGENCES) + 3
+    assert len(names) == 2 + len(DIVERGENCES) + 4
     assert list(pair_metrics(data(metric), widths=(3, 5))) == [*names, CKA]
 
 
@@ -193,12 +193,13 @@ def test_what_networks_tell_of_each_other_leaves_out_what_is_ignored() -> None:
     cases: dict[str, tuple[Any, tuple[Tensor, ...]]] = {
         "mi_teacher_student": (MutualInformation(4), tuple(chosen)),
         "mi_student_label": (MutualInformation(4), (chosen[1], target[kept])),
+        "mi_teacher_label": (MutualInformation(4), (chosen[0], target[kept])),
         "cka_logits": (LinearCKA((4, 4)), (teacher[kept], student[kept])),
         "cka": (LinearCKA((3, 5)), tuple(x[kept] for x in features)),
     }
     assert tuple(cases) == DEPENDENCE
     found = {name: float(cast(Any, metrics[name]).compute()) for name in cases}
-    assert len(set(found.values())) == 4
+    assert len(set(found.values())) == 5
     for name, (metric, pair) in cases.items():
         metric.update(*pair)
         assert found[name] == float(metric.compute())
