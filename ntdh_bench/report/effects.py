@@ -344,8 +344,9 @@ def pool(effects: Sequence[Effect]) -> Pooled | None:
     A random-effects mean after Hartung and Knapp (2001) with equal weights: Student's t over data
     sets. Weights of inverse variance would be closer if variances were known and effects alike.
     Here the noise of data sets differs by a factor of ten, and those near 100 % have little noise
-    because they have little to gain: intervals with weights, in simulations of the study, held the
-    mean in 88 to 93 % of cases, these in 95 %.
+    because they have little to gain: in simulated studies, intervals with weights hold the mean in
+    89 to 99 % of cases, and in 38 to 63 % where effects are as large as the noise; these in 94 %
+    or more, and in 92 to 95 (``results/study/nulls.csv``).
     """
     values = np.array([effect.value for effect in effects])
     if len(effects) < 2 or _is_constant(values):
