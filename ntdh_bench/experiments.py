@@ -248,20 +248,27 @@ def _expand(
                 _check_settings(changed, path)
                 config = pin(changed)
                 labels = {a: label for a, label in labels.items() if not _left_out(config, a)}
-                _check_mask(config, labels, path)
+                _check_joint(config, labels, path)
                 for seed in protocol.seeds:
                     yield protocol.name, seed, labels, {**config, "seed_everything": seed}
 
 
-def _check_mask(config: Config, labels: Mapping[str, str], path: Path) -> None:
-    """Refuse a feature mask on a teacher that is trained alone: the run would fail."""
+def _check_joint(config: Config, labels: Mapping[str, str], path: Path) -> None:
+    """Refuse what needs a joint pair where the teacher is trained alone: the run would fail."""
     mask, model = (arguments_of(config.get(name)) for name in ("mask", "model"))
+    if model.get("teacher") != "independent":
+        return
+    cell = ", ".join(f"{axis}={label}" for axis, label in labels.items()) or "every run"
     masked = same_class(_class_path(config.get("mask")), _FEATURE_MASK)
-    if masked and mask.get("removes") != "random" and model.get("teacher") == "independent":
-        cell = ", ".join(f"{axis}={label}" for axis, label in labels.items()) or "every run"
+    if masked and mask.get("removes") != "random":
         raise UserError(
             f"{path}: {cell}: a FeatureMask needs the jointly trained pair; set "
             "model.init_args.teacher: joint (or mask.init_args.removes: random), or exclude it"
+        )
+    if model.get("teacher_dist", "kl") != "kl" or model.get("teacher_dist_weight", 1) != 1:
+        raise UserError(
+            f"{path}: {cell}: teacher_dist and teacher_dist_weight are of a jointly trained pair; "
+            "set model.init_args.teacher: joint, or exclude it"
         )
 
 

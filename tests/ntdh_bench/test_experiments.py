@@ -132,6 +132,20 @@ def test_a_mask_that_needs_a_pair_is_refused_before_anything_runs(
     assert runs("independent", "random") == runs("joint", "most_divergent") == 2
 
 
+@pytest.mark.parametrize("changed", [{"teacher_dist": "ncjsd"}, {"teacher_dist_weight": 0.1}])
+def test_a_distance_of_a_teacher_trained_alone_is_refused(
+    changed: dict[str, Any], tmp_path: Path
+) -> None:
+    def runs(teacher: str, **given: Any) -> int:
+        overrides = {f"model.init_args.{n}": v for n, v in {"teacher": teacher, **given}.items()}
+        grids = [{"axes": {"teacher": {"other": overrides}}}]
+        return len(experiment(tmp_path, grids=grids).runs)
+
+    assert runs("joint", **changed) == runs("independent", teacher_dist_weight=1) == 2
+    with pytest.raises(UserError, match="teacher=other: teacher_dist and teacher_dist_weight are"):
+        runs("independent", **changed)
+
+
 def test_the_rows_of_2dpass_are_those_of_pmf_s_weights() -> None:
     for name in ("table4_small", "fig13a"):
         experiment = load_experiment(find_experiment(name))
