@@ -25,6 +25,7 @@ from ntdh_bench.report.elements import (
     verdict_badge,
 )
 from ntdh_bench.report.evidence import Evidence
+from ntdh_bench.report.gates import failed
 from ntdh_bench.report.html import Html, el, join
 from ntdh_bench.report.hypothesis import Hypothesis, Point, Stratum, Summary
 from ntdh_bench.report.papers import Paper
@@ -216,7 +217,7 @@ def _claims(claims: Sequence[Result], anchors: Mapping[str, str]) -> Html:
         "Identities hold by construction and are no evidence. "
         f"{wording.FAMILY_NOTE} {wording.GATES_NOTE} {wording.N_NOTE}",
     )
-    head = ("verdict", "claim", "data", "n", "effect [95 %]", "Holm p", "gates", "in the paper")
+    head = ("verdict", "claim", "data", "n", "effect [95 %]", "Holm p", "in the paper")
     table = el(
         "table",
         el("thead", heads(head, len(head))),
@@ -252,8 +253,8 @@ def _filters(claims: Sequence[Result]) -> Html:
 def _claim(result: Result, anchor: str) -> Html:
     p = f"p before correction: {wording.p_value(result.p)}" if result.p is not None else ""
     claimed = f"Claimed: {result.claimed}" if result.claimed else ""
-    passed = ", ".join(wording.gate(gate) for gate in result.gates if gate.passed)
-    lines = (result.test, claimed, p, passed and f"Gates: {passed}", result.note)
+    gates = ", ".join(map(wording.gate, result.gates))
+    lines = (result.test, claimed, p, gates and f"Gates: {gates}", result.note)
     shown = [el("p", text) for text in lines if text]
     shown.append(el("p", el("a", "Go to the exhibit", href=f"#{anchor}")))
     protocol = el("div", result.protocol) if result.protocol else ""
@@ -263,6 +264,7 @@ def _claim(result: Result, anchor: str) -> Html:
         el(
             "td",
             verdict_badge(result.verdict),
+            *(el("div", f"✗ {gate.name}", class_="note") for gate in failed(result.gates)),
             class_="text",
             data_value=VERDICTS.index(result.verdict),
         ),
@@ -277,7 +279,6 @@ def _claim(result: Result, anchor: str) -> Html:
         el("td", str(result.n)),
         el("td", wording.effect(result), data_value=sort_value(result.effect)),
         el("td", wording.p_value(result.p_corrected), data_value=sort_value(result.p_corrected)),
-        el("td", wording.open_gates(result.gates), class_="text"),
         el("td", result.published or "–", class_="text"),
         data_verdict=result.verdict,
         data_source=result.source or "",
@@ -319,11 +320,13 @@ def _hypothesis(found: Hypothesis) -> Html:
 def _summaries(summaries: Iterable[Summary]) -> Html:
     lines = []
     for summary in summaries:
-        source, *cells, _ = wording.summary_line(summary)
+        verdict, source, *cells = wording.summary_line(summary)
+        badges = [
+            el("td", found, class_="text") for found in (verdict_badge(verdict), badge(source))
+        ]
         shown = [el("td", text, class_="text" if n < 2 else None) for n, text in enumerate(cells)]
-        verdict = el("td", verdict_badge(summary.verdict), class_="text")
-        lines.append(el("tr", el("td", badge(source), class_="text"), *shown, verdict))
-    head = heads(wording.SUMMARY_HEAD, 3, sortable=False)
+        lines.append(el("tr", *badges, *shown))
+    head = heads(wording.SUMMARY_HEAD, 4, sortable=False)
     table = el("table", el("thead", head), el("tbody", *lines))
     return scroll(table, "Slopes over data sets")
 
@@ -338,10 +341,7 @@ def _forests(summaries: Iterable[Summary]) -> list[Html]:
         ]
         if mean := summary.pooled:
             lines.append(figures.ForestLine("mean", mean.value, mean.low, mean.high, "summary"))
-        label = (
-            f"Moved by {summary.moved}, {summary.source} data: points of gain for one standard "
-            "deviation of NCJSD"
-        )
+        label = f"{summary.moved}, {summary.source} data: points for 1 SD of NCJSD"
         drawing = figures.draw_forest(lines, label, f"forest-{number}")
         drawings.append(labelled(drawing, label))
     return drawings

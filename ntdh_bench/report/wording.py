@@ -35,7 +35,8 @@ GATES_NOTE = (
 )
 HYPOTHESIS_NOTE = (
     "A slope is in accuracy points for one standard deviation of the divergence within its "
-    "stratum, over cells, which are its units, seeds being averaged. Strata are "
+    "stratum, over cells, which are its units, seeds being averaged; given accuracy: that of the "
+    "teacher is held constant (of a difference, also the other divergence). Strata are "
     "shown, not judged: those of one data set share controls and seeds. The verdict is on the "
     "random-effects mean over data sets (Hartung-Knapp), apart for each thing that moves the "
     f"divergence, and needs {MIN_SETS} real data sets; p is corrected for all of these verdicts "
@@ -48,14 +49,14 @@ VERDICT_SIGNS = {
     "identity": "=", "not run": "–",
 }  # fmt: skip
 QUANTITY_NAMES = {
-    "ncjsd": "slope in NCJSD",
-    "tcjsd": "slope in TCJSD",
-    "difference": "slope in NCJSD − slope in TCJSD, given the teacher's accuracy",
-    "partial": "slope in NCJSD given the teacher's accuracy",
+    "ncjsd": "NCJSD",
+    "tcjsd": "TCJSD",
+    "difference": "NCJSD − TCJSD, given accuracy",
+    "partial": "NCJSD, given accuracy",
 }
 SUMMARY_HEAD = (
-    "source", "moved by", "quantity", "data sets", "strata", "mean [95 %]",
-    "within both assumptions", "p", "Holm p", "verdict",
+    "verdict", "source", "moved by", "slope in", "data sets", "strata", "mean [95 %]",
+    "within both assumptions", "p", "Holm p",
 )  # fmt: skip
 _UNITS = {
     "accuracy points": ("points", 2), "per cent": ("%", 1), "rank correlation": ("ρ", 2),
@@ -132,29 +133,33 @@ def summary_sentence(summary: Summary) -> str:
     """Return a summary over data sets in a sentence."""
     number = len(summary.sets)
     datasets = f"{number} data sets" if number != 1 else "one data set"
-    only = slope(next(iter(summary.sets.values())))
-    value = pooled(summary.pooled) if summary.pooled else only
     return (
-        f"{QUANTITY_NAMES[summary.quantity]}, moved by {summary.moved} = {value} points over "
-        f"{datasets}: {summary.verdict}"
+        f"Slope in {QUANTITY_NAMES[summary.quantity]} (moved by {summary.moved}) = "
+        f"{_mean(summary)} points over {datasets}: {summary.verdict}"
     )
+
+
+def _mean(summary: Summary) -> str:
+    """Return the mean over data sets, or the effect in the only one."""
+    if summary.pooled is None:
+        return slope(next(iter(summary.sets.values())))
+    return pooled(summary.pooled)
 
 
 def summary_line(summary: Summary) -> tuple[str, ...]:
     """Return the cells of a summary's line, as :data:`SUMMARY_HEAD` names them."""
-    within = summary.within
-    decision = summary.decision
+    within, decision = summary.within, summary.decision
     return (
+        summary.verdict,
         summary.source,
         summary.moved,
         QUANTITY_NAMES[summary.quantity],
         str(len(summary.sets)),
         str(summary.strata),
-        pooled(summary.pooled),
+        _mean(summary),
         f"{pooled(within)} ({within.n})" if within else "–",
         p_value(decision.p if decision else None),
         p_value(decision.p_holm if decision else None),
-        summary.verdict,
     )
 
 

@@ -208,7 +208,8 @@ def test_claims_and_strata_are_written(built: Path) -> None:
     label = "synthetic KD, synthetic_converged, feature masks, gap 0.5"
     assert f"| {label} | simulated | 28 | 5 |" in text
     assert label in page
-    assert "Moved by feature masks, real data" in page
+    assert "feature masks, real data: points for 1 SD of NCJSD" in page
+    assert "| inconclusive | real | feature masks | NCJSD |" in text
     effects = list(csv.DictReader((built / "hypothesis_sets.csv").open(newline="")))
     assert {"synthetic", "mnist"} <= {line["dataset"] for line in effects}
 
