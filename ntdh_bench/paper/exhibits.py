@@ -366,6 +366,8 @@ _RATIO = grouped(
     by=("classes", "teacher_parameters", "student_parameters", "arm"),
 )  # fmt: skip
 
+_WITH_CONTROLS = ("fig3", "table2", "table3", "table3_features")
+
 _EXHIBITS = (
     Exhibit("table1", "Table I", "Capacity and strength of the two modalities", "table1",
             table=strength_table, also="fig3",
@@ -441,7 +443,7 @@ _EXHIBITS = (
             table=grouped(*SHOWN, by=("gap", "teacher_parameters", "arm"))),
     Exhibit("controls", "Extra", "KD against the task loss alone, of other weights", None,
             table=grouped(*SHOWN, by=("dataset", "gap", "classes", "method", "arm")),
-            having={"arm": ("equal_task", "matched"), "experiment": ("fig3", "table2", "table3")},
+            having={"arm": ("equal_task", "matched"), "experiment": _WITH_CONTROLS},
             keep={"mask": None, "arm": ("kd", *CONTROLS)},
             note="Students without KD. Equal task: with the task weight of the KD run, below 1. "
                  "Matched: raised to the sum of both weights. A gain over w/o KD that matched has "

@@ -81,8 +81,9 @@ def _impossible(paired: Iterable[Row]) -> list[str]:
 
 
 def _unconverged(rows: Sequence[Row]) -> list[str]:
-    gate = converged(rows)
-    return [f"Not converged: students without KD, {gate.shown}."] if gate.passed is False else []
+    gates = {name: converged(rows, (control,)) for control, name in GAINS.values()}
+    late = [f"{name} ({gate.shown})" for name, gate in gates.items() if gate.passed is False]
+    return [f"Not converged: {_listed(late)}."] if late else []
 
 
 def _listed(values: Iterable[object]) -> str:

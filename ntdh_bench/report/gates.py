@@ -108,12 +108,16 @@ def teacher(changed: Iterable[Row], rows: Iterable[Row]) -> Gate:
     return _within("teacher", _means(changes), TEACHER)
 
 
-def converged(rows: Iterable[Row]) -> Gate:
+def converged(rows: Iterable[Row], arms: Sequence[str] = ("without_kd", "single")) -> Gate:
     """Check that what trains alone gains less than 0.5 points over the last fifth of its epochs.
 
     Over seeds; of several settings, the one that still gains most.
+
+    Args:
+        rows: among which they are looked up.
+        arms: that train alone.
     """
-    alone = [row for row in rows if row["arm"] in ("without_kd", "single")]
+    alone = [row for row in rows if row["arm"] in arms]
     gains = [
         [row["late_gain"] for row in own]
         for own in by_key(alone, lambda row: _values(row, _SETTING)).values()

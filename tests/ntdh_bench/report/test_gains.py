@@ -89,12 +89,15 @@ def test_an_untrained_student_is_no_control() -> None:
 
 
 def test_controls_that_still_learn_are_named() -> None:
-    rows = [{**row, "late_gain": 0.004} for row in runs(1.0, 1.0, "without_kd")]
+    rows = [{**row, "late_gain": 0.004} for row in runs(0.5, 1.0, "without_kd", "equal_task")]
     assert remarks(rows) == ""
     (table,) = grouped(*SHOWN, by=("arm",))(rows)
     assert table.columns[-1].name == "late gain (points)"
     slow = [{**row, "late_gain": 0.012} for row in rows]
-    assert remarks(slow) == "Not converged: students without KD, +1.20 points late."
+    late = "w/o KD (+1.20 points late), equal task (+1.20 points late)"
+    assert remarks(slow) == f"Not converged: {late}."
+    half = [row if row["arm"] == "equal_task" else {**row, "late_gain": 0.0} for row in slow]
+    assert remarks(half) == "Not converged: equal task (+1.20 points late)."
 
 
 def test_the_overview_says_what_lacks() -> None:
