@@ -18,7 +18,7 @@ each thing that moves the divergence. It needs five real data sets.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
 
@@ -55,6 +55,7 @@ _CELL = ("pair_hash", "mask_hash")
 _CHANGE = ("mask", "removes", "ratio", "draw", "intervention", "dose")
 _WHERE = ("layer", "fill", "saliency")
 _MEASURED = ("gain", "ncjsd", "tcjsd", "teacher_score")
+_EQUAL_TASK = "gain_over_equal_task"  # shown beside it: within a mask's cells their slopes are one
 _VARIES = 1e-6  # nats, or a share: what differs less is equal but for rounding
 
 Key: TypeAlias = tuple[object, ...]
@@ -159,7 +160,8 @@ class Point:
         cell: what it is, such as ``gap 0.5, most_divergent 0.25 of input``.
         ncjsd: before distillation, in nats.
         tcjsd: before distillation, in nats.
-        gain: in points of accuracy, or of mIoU.
+        gain: over w/o KD, in points of accuracy, or of mIoU.
+        gain_over_equal_task: over the control of the run's own task weight, if it is there.
         teacher_accuracy: of the teacher as distilled, per cent, or its mIoU.
         seeds: their number.
     """
@@ -174,6 +176,7 @@ class Point:
     ncjsd: float
     tcjsd: float
     gain: float
+    gain_over_equal_task: float | None
     teacher_accuracy: float
     seeds: int
 
@@ -328,8 +331,9 @@ def _cells(rows: Iterable[Row], controls: Controls) -> tuple[Cells, int]:
         key = _values(row, _CELL)
         values = {name: controls.before(row, name) for name in _MEASURED[1:]}
         values["gain"] = controls.gain(row)
+        values[_EQUAL_TASK] = controls.gain(row, over="equal_task")
         there = {name: value for name, value in values.items() if value is not None}
-        if len(there) == len(_MEASURED):
+        if there.keys() >= set(_MEASURED):
             if row["seed"] in cells[key]:
                 unclear.add(key)
             cells[key][row["seed"]] = there
@@ -368,10 +372,16 @@ def _points(stratum: Stratum, cells: Cells, rows: Sequence[Row]) -> list[Point]:
             stratum.label, stratum.dataset, stratum.method, stratum.source, stratum.protocol,
             stratum.moved, ", ".join([*in_words(told[i]), _change_label(firsts[key])]),
             float(means["ncjsd"][i]), float(means["tcjsd"][i]),
-            100 * float(means["gain"][i]), 100 * float(means["teacher_score"][i]), len(values),
+            100 * float(means["gain"][i]), _over_equal_task(values.values()),
+            100 * float(means["teacher_score"][i]), len(values),
         )
         for i, (key, values) in enumerate(cells.items())
     ]  # fmt: skip
+
+
+def _over_equal_task(by_seed: Collection[Mapping[str, float]]) -> float | None:
+    gains = [values[_EQUAL_TASK] for values in by_seed if _EQUAL_TASK in values]
+    return 100 * float(np.mean(gains)) if len(gains) == len(by_seed) else None
 
 
 def _change_label(row: Row) -> str:

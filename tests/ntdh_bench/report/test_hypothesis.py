@@ -419,3 +419,21 @@ def test_the_assumptions_delimit_a_second_mean() -> None:
     summary = over_sets(rows)
     assert (len(summary.sets), some(summary.within).n, some(summary.pooled).n) == (6, 4, 6)
     assert over_sets(sets(-0.05)).within is None  # unknown is not within
+
+
+def test_points_have_the_gain_over_both_controls() -> None:
+    rows = noisy(3, -0.2)
+    one = hypothesis.test_hypothesis(rows).points
+    assert one
+    assert all(point.gain_over_equal_task == point.gain for point in one)
+    halved = [{**row, "task_weight": 0.5} if row["arm"] == "kd" else row for row in rows]
+    alone = hypothesis.test_hypothesis(halved).points
+    assert [point.gain for point in alone] == [point.gain for point in one]
+    assert all(point.gain_over_equal_task is None for point in alone)
+    equal = [
+        {**row, "arm": "equal_task", "task_weight": 0.5, "last_test_score": 0.55}
+        for row in rows
+        if row["arm"] == "without_kd"
+    ]
+    for point in hypothesis.test_hypothesis([*halved, *equal]).points:
+        assert point.gain_over_equal_task == pytest.approx(point.gain + 5)
