@@ -56,7 +56,7 @@ from ntdh_bench.composition import (
 )
 from ntdh_bench.datasets import dataset_names
 from ntdh_bench.errors import UserError
-from ntdh_bench.run_hash import pin, run_hash
+from ntdh_bench.run_hash import pin, run_hashes
 
 COMMANDS = ("fit", "saliency")
 MAX_SEED = 2**32 - 1  # of NumPy's generator
@@ -188,12 +188,8 @@ def load_experiment(path: Path, overrides: Mapping[str, Any] | None = None) -> E
     runs: tuple[Run, ...] = ()
     if not missing:
         _check_size(spec, protocols, path)
-        expanded = (
-            Run(run_hash(config), protocol, seed, labels, config)
-            for protocol, seed, labels, config in _expand(spec, protocols, overrides or {}, path)
-        )
         unique: dict[tuple[str, str], Run] = {}
-        for run in expanded:
+        for run in _expand(spec, protocols, overrides or {}, path):
             unique.setdefault((run.protocol, run.hash), run)
         runs = tuple(unique.values())
         _check_cells(runs, path)
@@ -232,7 +228,7 @@ def _expand(
     protocols: Mapping[str, Protocol],
     overrides: Mapping[str, Any],
     path: Path,
-) -> Iterator[tuple[str, int, dict[str, str], Config]]:
+) -> Iterator[Run]:
     command = spec.get("command", "fit")
     base = with_files(
         {} if command == "fit" else {"command": command}, spec.get("base"), path, "base"
@@ -249,8 +245,11 @@ def _expand(
                 config = pin(changed)
                 labels = {a: label for a, label in labels.items() if not _left_out(config, a)}
                 _check_joint(config, labels, path)
-                for seed in protocol.seeds:
-                    yield protocol.name, seed, labels, {**config, "seed_everything": seed}
+                hashes = run_hashes(config, protocol.seeds)
+                for seed, name in zip(protocol.seeds, hashes, strict=True):
+                    yield Run(
+                        name, protocol.name, seed, labels, {**config, "seed_everything": seed}
+                    )
 
 
 def _check_joint(config: Config, labels: Mapping[str, str], path: Path) -> None:

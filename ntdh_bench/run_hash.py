@@ -9,7 +9,7 @@ their hashes stay, and runs that leave it to the default get new ones.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,6 +80,12 @@ def run_hash(config: Config) -> str:
     1 and 1.0 are the same value, and a Trainer's argument that is null is one left out.
     """
     return digest(canonical(config))
+
+
+def run_hashes(config: Config, seeds: Iterable[int]) -> list[str]:
+    """Return :func:`run_hash` of a config with each of the seeds, in a fraction of the time."""
+    form = canonical(config)
+    return [digest({**form, "seed_everything": seed}) for seed in seeds]
 
 
 def canonical(config: Config) -> Config:

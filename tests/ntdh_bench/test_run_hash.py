@@ -8,7 +8,7 @@ import pytest
 
 from ntdh_bench import run_hash as run_hash_module
 from ntdh_bench.cache import digest
-from ntdh_bench.run_hash import pin, run_hash
+from ntdh_bench.run_hash import pin, run_hash, run_hashes
 from tests.third_party import forget_code
 
 
@@ -42,6 +42,12 @@ def test_hashes_are_stable() -> None:
     same = {"data": {"gap": 0.5}, "trainer": {"max_epochs": 2.0}}
     assert run_hash(config) == run_hash(same) == "9f68b7d86809e655"
     assert run_hash({**config, "seed_everything": 1}) != run_hash(config)
+
+
+def test_the_hashes_of_seeds_are_those_of_their_configs() -> None:
+    config = {"trainer": {"max_epochs": 2.0}, "mask": {"class_path": "FeatureMask"}}
+    seeds = (3, 0)
+    assert run_hashes(config, seeds) == [run_hash({**config, "seed_everything": n}) for n in seeds]
 
 
 def test_a_changed_default_changes_the_hashes_of_runs_that_rely_on_it() -> None:
