@@ -328,7 +328,7 @@ _QUANTITIES = {
     "ncjsd": "slope of the gain in NCJSD before distillation",
     "difference": "slope of the gain in NCJSD less that in TCJSD, each given the other and the "
     "teacher's accuracy",
-    "partial": "slope of the gain in NCJSD given the accuracy of the teacher as distilled",
+    "partial": "slope of the gain in NCJSD, given TCJSD and the teacher's accuracy",
 }
 
 

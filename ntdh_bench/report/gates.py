@@ -18,6 +18,7 @@ from ntdh_bench.report.statistics import p_greater
 CAPACITY = 0.05  # as a share of the smaller network
 STRENGTH = 3.0  # points
 TEACHER = 3.0  # points
+MOVED = 0.005  # nats
 LEVEL = 0.05
 
 # Rows of one setting of data and teacher, seeds aside.
@@ -129,17 +130,20 @@ def converged(rows: Iterable[Row], arms: Sequence[str] = ("without_kd", "single"
 
 
 def manipulation(changes: Sequence[float]) -> Gate:
-    """Check that the divergence moved as intended: one-sided t test over seeds, at 5 %.
+    """Check that the divergence moved as intended: by 0.005 nats or more, and beyond chance.
+
+    The latter by a one-sided t test over seeds, at 5 %.
 
     Args:
-        changes: of NCJSD before distillation in nats, one a seed, > 0 where it moved as intended;
-            with fewer than two the gate is unknown.
+        changes: of a divergence before distillation in nats, one a seed, > 0 as intended; with
+            fewer than two the gate is unknown.
     """
     if len(changes) < 2:
         return Gate("manipulation", None)
     mean = sum(changes) / len(changes)
     direction = "as intended" if mean > 0 else "against the intention"
-    return Gate("manipulation", p_greater(changes) < LEVEL, f"{abs(mean):.3f} nats {direction}")
+    passed = mean >= MOVED and p_greater(changes) < LEVEL
+    return Gate("manipulation", passed, f"{abs(mean):.3f} nats {direction}")
 
 
 def _within(name: str, points: Sequence[float], margin: float) -> Gate:

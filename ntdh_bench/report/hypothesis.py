@@ -82,7 +82,8 @@ class Stratum:
         tcjsd: in TCJSD.
         difference: slope in NCJSD less that in TCJSD, each given the other and the teacher's
             accuracy; negative if NCJSD decides.
-        partial: in NCJSD, given the accuracy of the teacher as distilled.
+        partial: in NCJSD, given TCJSD and the accuracy of the teacher as distilled, which alone is
+            measured too roughly to be held constant.
         gates: what is known of its assumptions and convergence.
 
     A slope is None with too few cells or seeds, or where one side does not vary by itself.
@@ -414,7 +415,7 @@ def _slopes(cells: Cells) -> dict[str, Effect | None]:
         "ncjsd": _slope(gain, [n], [1]),
         "tcjsd": _slope(gain, [t], [1]),
         "difference": _slope(gain, [n, t, accuracy], [1, -1, 0]),
-        "partial": _slope(gain, [n, accuracy], [1, 0]),
+        "partial": _slope(gain, [n, t, accuracy], [1, 0, 0]),
     }
 
 

@@ -35,9 +35,9 @@ GATES_NOTE = (
 )
 HYPOTHESIS_NOTE = (
     "A slope is in accuracy points for one standard deviation of the divergence within its "
-    "stratum, over cells, which are its units, seeds being averaged; given accuracy: that of the "
-    "teacher is held constant (of a difference, also the other divergence). Strata are "
-    "shown, not judged: those of one data set share controls and seeds. The verdict is on the "
+    "stratum, over cells, which are its units, seeds being averaged; what is given is held "
+    "constant, accuracy being the teacher's (in a difference, also the other divergence). Strata "
+    "are shown, not judged: those of one data set share controls and seeds. The verdict is on the "
     "random-effects mean over data sets (Hartung-Knapp), apart for each thing that moves the "
     f"divergence, and needs {MIN_SETS} real data sets; p is corrected for all of these verdicts "
     "(Holm). Strata of fewer than three seeds, or of students that still learn, do not count. "
@@ -52,7 +52,7 @@ QUANTITY_NAMES = {
     "ncjsd": "NCJSD",
     "tcjsd": "TCJSD",
     "difference": "NCJSD − TCJSD, given accuracy",
-    "partial": "NCJSD, given accuracy",
+    "partial": "NCJSD, given TCJSD and accuracy",
 }
 SUMMARY_HEAD = (
     "verdict", "source", "moved by", "slope in", "data sets", "strata", "mean [95 %]",

@@ -90,6 +90,7 @@ def test_students_that_still_learn_have_not_converged() -> None:
     [
         ([0.02, 0.03, 0.025], True, "0.025 nats as intended"),
         ([0.1, -0.08, 0.01], False, "0.010 nats as intended"),  # may be chance
+        ([0.004, 0.0041, 0.0042], False, "0.004 nats as intended"),  # surely, but hardly
         ([-0.02, -0.03, -0.025], False, "0.025 nats against the intention"),
         ([0.02], None, ""),
     ],
