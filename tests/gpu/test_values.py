@@ -24,12 +24,14 @@ from ntdh_bench.interventions import (
     Source,
     UniformNontarget,
 )
-from ntdh_bench.masks import SampleMask
+from ntdh_bench.layers import mask_layer
+from ntdh_bench.masks import FeatureMask, SampleMask
 from ntdh_bench.masks.base import Removes
+from ntdh_bench.masks.feature_mask import Fill
 from ntdh_bench.masks.saliency import FeatureSaliency
 from ntdh_bench.seeding import uniform
 from tests.gpu.device import GPU, begun, mnist, needs_gpu
-from tests.helpers import CLASSES, methods, network, small_data
+from tests.helpers import CLASSES, FEATURES, held, methods, network, small_data
 from tests.typed import some
 
 pytestmark = needs_gpu
@@ -140,6 +142,23 @@ def test_saliency(layer: str) -> None:
     there = algorithm.compute(*(net.to(GPU) for net in pair), data.batches("train"))
     assert some(there).unmasked == pytest.approx(here.unmasked, rel=1e-5)
     torch.testing.assert_close(there.values, here.values, rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("layer", ["input", "hidden1"])
+@pytest.mark.parametrize("fill", ["rescale", "mean"])
+def test_removed_features_are_filled_alike(fill: Fill, layer: str) -> None:
+    data = small_data()
+    torch.manual_seed(0)
+    teacher, inputs = network(), values(0, ROWS, FEATURES)
+    logits = []
+    for device in (torch.device("cpu"), GPU):
+        begun(data)
+        mask = FeatureMask(0.5, "random", layer, fill=fill)
+        mask.prepare(held(teacher.to(device)), data)
+        handle = mask_layer(teacher, layer, mask.layer_mask())
+        logits.append(teacher(inputs.to(device)).cpu())
+        handle.remove()
+    torch.testing.assert_close(*logits, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("intervention", INTERVENTIONS, ids=lambda i: type(i).__name__)
