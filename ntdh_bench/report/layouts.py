@@ -366,7 +366,8 @@ def cell_panels(rows: Sequence[Row]) -> tuple[PanelSpec, ...]:
 
     Over the axis with most numbers; a line for every combination of the others, in panels of their
     own if they are more than :data:`MAX_LINES`. Cells without a value of the first axis are levels.
-    There is no figure without such an axis, or of more than :data:`MAX_PANELS` panels.
+    There is no figure without such an axis, of more than :data:`MAX_PANELS` panels, or of more than
+    :data:`MAX_LINES` lines that each have a panel of their own: nothing can be compared there.
     """
     names = varying(rows)
     numbers = {name: _numbers(name, rows) for name in names}
@@ -385,7 +386,8 @@ def cell_panels(rows: Sequence[Row]) -> tuple[PanelSpec, ...]:
     columns = [column for column in _own_columns(rows) if not column.startswith(f"{_LAST}iou_")]
     if any(row["last_test_score"] is not None for row in rows):
         columns = ["last_test_score", *columns]
-    if len(columns) * len(panels) > MAX_PANELS:
+    lone = len(panels) == len(cells) > MAX_LINES
+    if lone or len(columns) * len(panels) > MAX_PANELS:
         return ()
     short = headings(names)
     return tuple(

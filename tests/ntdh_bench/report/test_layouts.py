@@ -206,6 +206,17 @@ def test_an_own_experiment_has_a_panel_for_each_metric_and_combination() -> None
     assert len(cell_panels([*many, {**many[0], "cell": {"a": "2"}}])) == 0
 
 
+@pytest.mark.parametrize(("methods", "panels"), [(6, 1), (7, 0)])
+def test_lines_that_each_had_a_panel_of_their_own_are_no_figure(methods: int, panels: int) -> None:
+    rows = [
+        {**row, "cell": {"method": f"m{method}", "dose": f"{dose}"}}
+        for method in range(methods)
+        for dose in (0.25, 0.5, 1)
+        for row in rows_of()
+    ]
+    assert len(cell_panels(rows)) == panels
+
+
 def test_cells_without_the_value_of_an_axis_are_levels() -> None:
     rows = [row for row in crossed() if row["cell"].get(LR) == "0.1"]
     (spec,) = cell_panels(rows)
