@@ -78,6 +78,7 @@ def _svg(figure: Figure, name: str) -> str:
         (r" font-family: [^;\"]*;", ""),
         (r' (width|height)="[\d.]+pt"', ""),  # the page, or the file, says how large
         (r"<svg ([^>]*)>", f'<svg \\1 font-family="{_FONTS}" stroke-linejoin="round">'),
+        (r'(<image\b[^>]*?) id="[^"]*"', r"\1"),  # equal images would share it
         (r'id="', f'id="{name}-'),
         (r'(url\(#|href="#)', rf"\1{name}-"),
     ):

@@ -52,6 +52,7 @@ DRAWINGS = {
     "panel": lambda name: draw_panel(make_panel(), name),
     "even": lambda name: draw_panel(make_panel(even=True), name),
     "maps": lambda name: draw_maps([("T", np.eye(4)), ("F", np.zeros((4, 4)))], name),
+    "wide maps": lambda name: draw_maps([("T", np.ones((2, 6))), ("F", np.ones((2, 6)))], name),
     "forest": lambda name: draw_forest(FOREST, "points", name),
     "doses": lambda name: draw_doses([DOSES], "shuffle <&>", "share", name),
     "key": lambda name: draw_key(["mnist", "wiki <&>"], name),
