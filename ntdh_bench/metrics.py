@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias, cast, get_args
 
@@ -256,22 +256,26 @@ def update_pair(
         kept = keep(*rows)
         pair = Comparison(*(values[kept] for values in rows))
     classes = student.argmax(dim=1)
-    compared: dict[str, Callable[[], Iterable[Tensor]]] = {
-        MI_PAIR: lambda: (teacher_rows.argmax(dim=1), student_rows.argmax(dim=1)),
-        MI_STUDENT: lambda: (student_rows.argmax(dim=1), labels),
-        MI_TEACHER: lambda: (teacher_rows.argmax(dim=1), labels),
-        CKA_LOGITS: lambda: (teacher_rows, student_rows),
-        CKA: lambda: (values[target != ignore_index] for values in features),
-    }
     for name, metric in metrics.items():
         update = cast(Metric, metric).update
         if name in DIVERGENCES:
             update(DIVERGENCES[name](pair))
-        elif name in compared:
-            update(*compared[name]())
+        elif name == CKA:
+            update(*(values[target != ignore_index] for values in features))
+        elif name in DEPENDENCE:
+            update(*_compared(name, *rows))
         elif name == POINTS:
             update(classes.flatten()[batch["points"]["pixel"]], batch["points"]["target"])
         elif name in COMPLETION:
             update(classes, target, batch["occluded"])
         else:
             update(teacher if name.startswith("teacher_") else student, target)
+
+
+def _compared(name: str, teacher: Tensor, student: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what one of :data:`DEPENDENCE` compares of rows: logits ``(N, C)``, or labels."""
+    if name == CKA_LOGITS:
+        return teacher, student
+    first, second = teacher.argmax(dim=1), student.argmax(dim=1)
+    pairs = {MI_PAIR: (first, second), MI_STUDENT: (second, labels), MI_TEACHER: (first, labels)}
+    return pairs[name]

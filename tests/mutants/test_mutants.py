@@ -548,7 +548,7 @@ MUTANTS = (
     Mutant("joint counts of another member", "ntdh_bench/dependence.py",
            "second + starts", "second + 0 * starts", DEPENDENCE_TESTS),
     Mutant("features of ignored samples count", "ntdh_bench/metrics.py",
-           "(values[target != ignore_index] for values in features)", "features",
+           "values[target != ignore_index] for values in features", "values for values in features",
            "tests/ntdh_bench/test_metrics.py"),
     # -- teachers of both modalities
     Mutant("outputs kept though one of both modalities changes", "datamodules/paired.py",
