@@ -121,7 +121,7 @@ def _first_forest(claims: Sequence[Primary]) -> Html:
         return el("div", el("p", badge("not run"), " ", how), class_="card")
     note = (
         "A line a data set, with its 95 % interval over seeds; hollow: a gate fails, and it does "
-        "not count. Diamonds: means over data sets, with theirs."
+        "not count. Diamonds: means over data sets, with their intervals."
     )
     return el(
         "figure",
