@@ -13,6 +13,7 @@ from typing import Any, cast
 import pytest
 
 from ntdh_bench.report.build import build
+from ntdh_bench.report.claims import VERDICTS
 from ntdh_bench.report.studies import Added
 from ntdh_bench.study.page import front
 from tests.ntdh_bench.study.studies import full_study
@@ -113,7 +114,7 @@ def test_the_page_works(built: Path, tmp_path: Path, width: int) -> None:
     shutil.copy(built / "index.html", tmp_path)
     found = visit(tmp_path / "index.html", _FRAME, width)
     assert found["width"] <= width
-    order = ["holds", "fails", "inconclusive", "not run"]
+    order = list(VERDICTS)
     assert found["up"] == sorted(found["before"], key=order.index)
     assert found["down"] == sorted(found["before"], key=order.index, reverse=True)
     assert found["sort"] == "descending"
