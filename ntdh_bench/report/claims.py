@@ -31,15 +31,9 @@ from typing import Literal
 from ntdh_bench.records.columns import Row
 from ntdh_bench.report import effects, gates
 from ntdh_bench.report.cells import select
-from ntdh_bench.report.effects import Sides, decide
+from ntdh_bench.report.effects import MARGIN, MIN_SETS, NOT_RUN, Sides, decide
 from ntdh_bench.report.gates import Gate
-from ntdh_bench.report.hypothesis import (
-    MARGIN,
-    MIN_SETS,
-    Hypothesis,
-    Summary,
-    test_hypothesis,
-)
+from ntdh_bench.report.hypothesis import Hypothesis, Summary, test_hypothesis
 from ntdh_bench.report.papers import (
     NEGATIVE,
     POINTS,
@@ -55,10 +49,9 @@ from ntdh_bench.report.papers import (
 from ntdh_bench.report.statistics import Estimate, mean_ci, p_at_least, p_between, p_greater
 
 MIN_SEEDS = 5
-NEGLIGIBLE = 0.5  # points of accuracy
 HOLDS, FAILS, NO_EFFECT = effects.HOLDS, effects.FAILS, effects.NO_EFFECT
 INCONCLUSIVE, OUT_OF_SCOPE = effects.INCONCLUSIVE, effects.OUT_OF_SCOPE
-IDENTITY, NOT_RUN = "identity", "not run"
+IDENTITY = "identity"
 VERDICTS = (HOLDS, FAILS, NO_EFFECT, INCONCLUSIVE, OUT_OF_SCOPE, IDENTITY, NOT_RUN)
 AGREE, CONTRADICT = "agree", "contradict"
 
@@ -208,7 +201,7 @@ def _test(name: str, values: Sequence[float], claim: Claim) -> _Tested:
     if claim.region.refuted_above is not None and fails < (1 - effects.LEVEL) / 2:
         holds = 1.0  # the region reaches into what refutes it: that comes first
     difference = claim.unit == POINTS and claim.region in (POSITIVE, NEGATIVE)
-    within = p_between(values, -NEGLIGIBLE, NEGLIGIBLE) if difference else 1.0
+    within = p_between(values, -MARGIN, MARGIN) if difference else 1.0
     return _Tested(name, estimate, Sides(holds, fails, within))
 
 

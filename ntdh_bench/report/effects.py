@@ -27,7 +27,10 @@ from ntdh_bench.report.statistics import (
 HOLDS, FAILS, NO_EFFECT, INCONCLUSIVE, OUT_OF_SCOPE = (
     "holds", "fails", "no effect", "inconclusive", "out of scope",
 )  # fmt: skip
+NOT_RUN = "not run"
 LEVEL = 0.95
+MIN_SETS = 5  # fewer data sets decide nothing
+MARGIN = 0.5  # effects within it, of whatever unit, are none (two one-sided tests)
 MIN_SEEDS = 2
 MIN_FREEDOM = 3  # of the residuals of a regression over cells
 _DRAWS = 4999  # of a permutation test: p of 0.05 is known to within 0.006
@@ -107,12 +110,6 @@ class Pooled:
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
         """Return the interval of the mean."""
         half = t_quantile((1 + level) / 2, self.n - 1) * self.error
-        return self.value - half, self.value + half
-
-    def prediction(self, level: float = LEVEL) -> tuple[float, float]:
-        """Return where the effect of one more data set lies (t, n - 2; n at least 3)."""
-        spread = math.hypot(self.error, self.between)
-        half = t_quantile((1 + level) / 2, self.n - 2) * spread
         return self.value - half, self.value + half
 
     def _p_below(self, bound: float) -> float:
@@ -241,6 +238,8 @@ def average(effects: Sequence[Effect]) -> Effect:
     """
     if not effects:
         raise ValueError("an average needs at least one effect")
+    if len(effects) == 1:
+        return effects[0]
     return Effect(
         float(np.mean([effect.value for effect in effects])),
         float(np.mean([math.sqrt(effect.variance) for effect in effects])) ** 2,
@@ -352,6 +351,8 @@ def pool(effects: Sequence[Effect]) -> Pooled | None:
     if len(effects) < 2 or _is_constant(values):
         return None
     spread = float(values.var(ddof=1))
+    if not spread:  # what is too small to be squared
+        return None
     noise = float(np.mean([effect.variance for effect in effects]))
     between = math.sqrt(max(0.0, spread - noise))
     return Pooled(float(values.mean()), math.sqrt(spread / values.size), between, values.size)

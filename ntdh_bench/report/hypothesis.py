@@ -29,6 +29,8 @@ from ntdh_bench.report import gates
 from ntdh_bench.report.cells import in_words, told_apart
 from ntdh_bench.report.effects import (
     INCONCLUSIVE,
+    MARGIN,
+    MIN_SETS,
     Decision,
     Effect,
     Pooled,
@@ -43,8 +45,6 @@ from ntdh_bench.report.pairing import Controls, split
 from ntdh_bench.report.statistics import Array
 
 MIN_SEEDS = 3  # of a stratum that counts in a summary: a smoke test says too little
-MIN_SETS = 5
-MARGIN = 0.5  # points for a standard deviation: what counts as no effect
 QUANTITIES = ("ncjsd", "tcjsd", "difference", "partial")
 REFERENCE = "tcjsd"  # the hypothesis says nothing of it alone
 

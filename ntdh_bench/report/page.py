@@ -15,6 +15,7 @@ from ntdh_bench.report import figures, wording
 from ntdh_bench.report.cells import headings, varying
 from ntdh_bench.report.claims import VERDICTS, Result
 from ntdh_bench.report.contents import Content, Variant
+from ntdh_bench.report.effects import NOT_RUN
 from ntdh_bench.report.elements import (
     badge,
     file_links,
@@ -29,7 +30,7 @@ from ntdh_bench.report.gates import failed
 from ntdh_bench.report.html import Html, el, join
 from ntdh_bench.report.hypothesis import Hypothesis, Point, Stratum, Summary
 from ntdh_bench.report.papers import Paper
-from ntdh_bench.report.tables import NOT_RUN, Cell, Line, Table
+from ntdh_bench.report.tables import Cell, Line, Table
 
 TITLE = "Does non-target divergence decide cross-modal distillation?"
 SECTIONS = {

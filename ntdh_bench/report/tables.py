@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, Literal, NamedTuple
 
+from ntdh_bench.report.effects import NOT_RUN
 from ntdh_bench.report.statistics import Estimate
 
-NOT_RUN = "not run"
 _HOW_MANY = "whose number is in brackets"
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from ntdh_bench.records.columns import Row
 from ntdh_bench.report.claims import Result
-from ntdh_bench.report.effects import Effect, Pooled
+from ntdh_bench.report.effects import MIN_SETS, Effect, Pooled
 from ntdh_bench.report.gates import Gate
-from ntdh_bench.report.hypothesis import MIN_SETS, Hypothesis, Stratum, Summary
+from ntdh_bench.report.hypothesis import Hypothesis, Stratum, Summary
 from ntdh_bench.report.papers import ASSUMPTIONS
 from ntdh_bench.report.statistics import Estimate
 from ntdh_bench.report.tables import fixed, markdown_rows, plain

@@ -9,10 +9,17 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from ntdh_bench.report import wording
-from ntdh_bench.report.effects import FAILS, HOLDS, INCONCLUSIVE, NO_EFFECT, OUT_OF_SCOPE
+from ntdh_bench.report.effects import (
+    FAILS,
+    HOLDS,
+    INCONCLUSIVE,
+    MARGIN,
+    NO_EFFECT,
+    NOT_RUN,
+    OUT_OF_SCOPE,
+)
 from ntdh_bench.study.results import Guide, Primary, Study
 
-NOT_RUN = "not run"
 _VERBS = {
     HOLDS: ("holds", "hold"),
     FAILS: ("fails", "fail"),
@@ -98,13 +105,24 @@ def _told(claim: Primary) -> str:
 def _advised(guide: Guide) -> str:
     if not guide.methods:
         return "No method was run on real data."
-    best, sets = guide.methods[0], len({line.dataset for line in guide.lines})
+    return " ".join([_best(guide), *guide.advice])
+
+
+def _best(guide: Guide) -> str:
+    """Name the method of the largest mean, of those that were run on the same data sets: on all."""
+    sets = len({line.dataset for line in guide.lines})
+    on_all = [of for of in guide.methods if of.gain.n == sets]
+    if not on_all:
+        return f"No method was run on all {sets} data sets."
+    best = on_all[0]
+    certain = best.gain.low is not None and best.gain.low > 0
     return (
-        f"Of {len(guide.methods)} methods on {sets} data sets, {best.method} gains most over the "
-        f"student without KD, {wording.estimate(best.gain)} points over {best.gain.n} data sets "
-        f"(the best of many, partly by luck); it helped in {best.helped} and harmed in "
-        f"{best.harmed} of {best.lines} settings. {' '.join(guide.advice)}"
-    ).strip()
+        f"Of the {len(on_all)} methods that were run on all {sets} data sets, {best.method} has "
+        "the largest mean gain over the student without KD, "
+        f"{wording.estimate(best.gain)} points (the best of many, partly by luck"
+        f"{'' if certain else '; the interval holds 0'}); it helped in {best.helped} and harmed in "
+        f"{best.harmed} of {best.lines} settings."
+    )
 
 
 def _reading(found: Mapping[str, str]) -> tuple[str, str]:
@@ -120,7 +138,10 @@ def _reading(found: Mapping[str, str]) -> tuple[str, str]:
             "what decides, and is not it."
         )
     if (raised, lowered) == (NO_EFFECT, NO_EFFECT):
-        return "No", "What the teacher says of the non-target classes does not matter."
+        return "No", (
+            "Wrong non-target detail, and right detail in its place, change the gain by less than "
+            f"{MARGIN:g} points on average."
+        )
     return "Not decided", ""
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ntdh_bench.report.effects import dose_slope, seed_mean, slopes
-from ntdh_bench.report.gates import Gate
+from ntdh_bench.report.gates import Gate, weakest
 from ntdh_bench.report.statistics import Array
-from ntdh_bench.study.results import SettingEffect, Sign, worst
+from ntdh_bench.study.results import SettingEffect, Sign
 from ntdh_bench.study.settings import GAIN, NCJSD, TCJSD, Block, EffectOf, Setting, block, moved
 
 EXPERIMENT = "interventions"
@@ -160,8 +160,8 @@ def less_under_target(setting: Setting) -> SettingEffect | None:
     return setting.effect(
         seed_mean(np.mean(more, axis=0), len(own.doses)),
         (
-            worst((moved(change), *map(_target_moved, target))),
-            worst(r.teacher for r in (own, *target)),
+            weakest((moved(change), *map(_target_moved, target))),
+            weakest(r.teacher for r in (own, *target)),
         ),
         {
             "NCJSD moved": float(change.mean()),
@@ -187,7 +187,7 @@ def more_than_uniform(setting: Setting) -> SettingEffect | None:
     aligned, other = slopes(align.gain, align.doses), slopes(uniform.gain, uniform.doses)
     return setting.effect(
         seed_mean(aligned - other, len(align.doses)),
-        (moved(-change), worst((align.teacher, uniform.teacher))),
+        (moved(-change), weakest((align.teacher, uniform.teacher))),
         {
             "NCJSD moved": float(change.mean()),
             "NCJSD moved by the uniform one": float(uniform.change(uniform.ncjsd).mean()),

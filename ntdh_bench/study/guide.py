@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from ntdh_bench.records.columns import Row, by_key
 from ntdh_bench.report.contrasts import Measure, points
+from ntdh_bench.report.effects import MIN_SETS
 from ntdh_bench.report.gates import untouched
 from ntdh_bench.report.statistics import Array, Estimate, holm, mean_ci
-from ntdh_bench.study.results import MIN_SETS, Guide, GuideLine, GuideMethod, GuideRule
+from ntdh_bench.study.results import Guide, GuideLine, GuideMethod, GuideRule
 
 #: Experiments of methods whose cross entropy weighs 1, unless a method has it otherwise (SimKD);
 #: and those, with what is part of their exhibits, whose main protocols alone count.

@@ -7,9 +7,9 @@ import numpy as np
 from ntdh_bench.records.columns import Row
 from ntdh_bench.report.contrasts import Measure
 from ntdh_bench.report.effects import cell_slopes, seed_mean
-from ntdh_bench.report.gates import untouched
+from ntdh_bench.report.gates import untouched, weakest
 from ntdh_bench.report.statistics import Array
-from ntdh_bench.study.results import SettingEffect, worst
+from ntdh_bench.study.results import SettingEffect
 from ntdh_bench.study.settings import (
     GAIN,
     NCJSD,
@@ -66,7 +66,7 @@ def more_than_tcjsd(setting: Setting) -> SettingEffect | None:
     spreads = spread(ncjsd), spread(tcjsd)
     return setting.effect(
         slopes[0] if slopes else None,
-        (worst(map(moved, spreads)), setting.teacher_gate(found.rows)),
+        (weakest(map(moved, spreads)), setting.teacher_gate(found.rows)),
         {"NCJSD moved": float(spreads[0].mean()), "TCJSD moved": float(spreads[1].mean())},
     )
 

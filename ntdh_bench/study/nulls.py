@@ -12,6 +12,7 @@ from ntdh_bench.report.effects import (
     HOLDS,
     INCONCLUSIVE,
     LEVEL,
+    MARGIN,
     NO_EFFECT,
     Effect,
     Pooled,
@@ -21,7 +22,6 @@ from ntdh_bench.report.effects import (
 from ntdh_bench.report.statistics import Array, random_effects, spearman, t_quantile
 from ntdh_bench.report.tables import markdown_rows
 from ntdh_bench.study import worlds
-from ntdh_bench.study.results import MARGIN
 from ntdh_bench.study.worlds import (
     ALIKE,
     CELLS,

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from ntdh_bench.records.details import MAX_LATE_GAIN
 from ntdh_bench.report import gates, wording
+from ntdh_bench.report.effects import MARGIN, MIN_SETS
 from ntdh_bench.report.elements import (
     badge,
     file_links,
@@ -22,9 +23,7 @@ from ntdh_bench.study.guide_page import guide_section
 from ntdh_bench.study.results import (
     ASSUMPTIONS,
     COUNTING,
-    MARGIN,
     MIN_SEEDS,
-    MIN_SETS,
     DoseCurve,
     Part,
     Power,

@@ -13,26 +13,19 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from ntdh_bench.report.effects import Effect, Pooled
-from ntdh_bench.report.gates import Gate
+from ntdh_bench.report.gates import Gate, weakest
 from ntdh_bench.report.statistics import Estimate
 
 #: Names of the gates that a setting must pass to count, and of those of the two assumptions.
 COUNTING = ("manipulation", "teacher", "converged")
 ASSUMPTIONS = ("capacity", "strength")
-#: Fewer seeds do not count, and fewer data sets decide nothing.
-MIN_SEEDS, MIN_SETS = 5, 5
-#: Effects within it, of whatever unit, are none (two one-sided tests).
-MARGIN = 0.5
+#: Fewer seeds do not count.
+MIN_SEEDS = 5
 
 Sign: TypeAlias = Literal[-1, 1]
 
 
 # -- effects -------------------------------------------------------------------------------------
-
-
-def worst(gates: Iterable[Gate]) -> Gate:
-    """Return the first gate that is not passed, else one that is unknown, else one that is."""
-    return min(gates, key=lambda gate: {False: 0, None: 1, True: 2}[gate.passed])
 
 
 @dataclass(frozen=True)
@@ -110,7 +103,7 @@ class SetEffect:
         """Each gate of the setting that comes off worst: not passed, else unknown, else passed."""
         names = (*COUNTING, *ASSUMPTIONS)
         found = [[g for s in self.settings for g in s.gates if g.name == name] for name in names]
-        return tuple(worst(same) for same in found if same)
+        return tuple(weakest(same) for same in found if same)
 
 
 @dataclass(frozen=True)
@@ -325,9 +318,10 @@ class Guide:
             return found
         least = min(rule.p_holm for rule in self.rules)
         return (
-            f"How far the teacher leads the student does not tell when to distil: of "
-            f"{len(self.rules)} methods, for none do lead and gain rank alike over settings "
-            f"(smallest Holm p {least:.2g}).",
+            f"No rule for when to distil is supported: of {len(self.rules)} methods, for none do "
+            f"the teacher's lead and the gain rank alike beyond chance, over "
+            f"{max(rule.lines for rule in self.rules)} settings at most (smallest Holm p "
+            f"{least:.2g}); so few can miss one.",
         )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ntdh_bench.report import wording
-from ntdh_bench.report.effects import Pooled
+from ntdh_bench.report.effects import MARGIN, MIN_SETS, Pooled
 from ntdh_bench.report.gates import Gate
 from ntdh_bench.report.statistics import Estimate
 from ntdh_bench.report.tables import fixed, markdown_rows, plain
@@ -16,9 +16,7 @@ from ntdh_bench.study.answer import in_short
 from ntdh_bench.study.results import (
     ASSUMPTIONS,
     COUNTING,
-    MARGIN,
     MIN_SEEDS,
-    MIN_SETS,
     Decision,
     DoseCurve,
     Guide,

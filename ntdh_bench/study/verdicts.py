@@ -7,20 +7,17 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from ntdh_bench.report import effects
-from ntdh_bench.report.effects import INCONCLUSIVE, OUT_OF_SCOPE, Sides
+from ntdh_bench.report.effects import INCONCLUSIVE, MARGIN, MIN_SETS, NOT_RUN, OUT_OF_SCOPE, Sides
 from ntdh_bench.study.results import (
     ASSUMPTIONS,
     COUNTING,
-    MARGIN,
     MIN_SEEDS,
-    MIN_SETS,
     Decision,
     Part,
     SetEffect,
     Sign,
 )
 
-NOT_RUN = "not run"
 # Of a claim that is not tested: the family is as large as it was planned.
 _NOTHING = Sides(1.0, 1.0, 1.0)
 
@@ -53,7 +50,10 @@ def verdicts(family: Sequence[Tested], within: bool = False) -> list[Decision]:
 
 def _sides(claim: Tested, within: bool) -> Sides:
     means = [part.within if within else part.summary for part in claim.parts]
-    return effects.every([effects.sides(mean, MARGIN, claim.sign) for mean in means if mean])
+    # Without a mean, of data sets that are all alike, nothing is said: of no part, so of no claim.
+    return effects.every(
+        [effects.sides(mean, MARGIN, claim.sign) if mean else _NOTHING for mean in means]
+    )
 
 
 def _undecided(parts: Sequence[Part], within: bool) -> Decision | None:

@@ -192,6 +192,11 @@ def test_an_average_is_as_uncertain_as_its_parts_if_they_depend_on_each_other() 
         effects.average([])
 
 
+def test_the_average_of_one_effect_is_that_effect() -> None:
+    certain = Effect(1.0, 0.1, 1.0, 0.0002, 10, 5, 9)
+    assert effects.average([certain]) is certain
+
+
 def test_equal_variances_pool_to_the_mean_with_its_t_interval() -> None:
     values = [0.1, 1.9, -0.6, 1.2, 0.7]
     found = some(effects.pool([effect(value, 0.01) for value in values]))
@@ -206,15 +211,9 @@ def test_equal_variances_pool_to_the_mean_with_its_t_interval() -> None:
     assert found.between**2 == pytest.approx(np.var(values, ddof=1) - 0.01)
 
 
-@pytest.mark.parametrize("values", [[], [1.0], [0.3, 0.3]])
+@pytest.mark.parametrize("values", [[], [1.0], [0.3, 0.3], [0.0, 0.0], [1e-200, 2e-200]])
 def test_one_data_set_is_not_pooled_nor_some_that_are_alike(values: list[float]) -> None:
     assert effects.pool([effect(value, 0.1) for value in values]) is None
-
-
-def test_one_more_data_set_lies_in_the_prediction_interval() -> None:
-    pooled = Pooled(1.0, 0.3, 0.4, 6)
-    half = stats.t.ppf(0.975, 4) * 0.5
-    assert pooled.prediction() == pytest.approx((1 - half, 1 + half))
 
 
 # -- verdicts ------------------------------------------------------------------------------------

@@ -190,7 +190,12 @@ def _guide(rng: np.random.Generator) -> Guide:
 def _method(lines: list[GuideLine]) -> GuideMethod:
     told = [line.helped for line in lines]
     return GuideMethod(
-        lines[0].method, _estimate(1.0), None, told.count(True), told.count(False), len(lines)
+        lines[0].method,
+        _estimate(1.0, n=len(SETS)),
+        None,
+        told.count(True),
+        told.count(False),
+        len(lines),
     )
 
 

@@ -73,3 +73,16 @@ def test_what_was_not_run_says_so() -> None:
         "P1 is inconclusive (1 data set counts, a verdict needs 5)."
         in (in_short(partial_study())[1])
     )
+
+
+def test_the_best_method_is_told_among_those_of_the_same_data_sets() -> None:
+    study = full_study()
+    lucky, fair, *rest = study.guide.methods
+    lucky = replace(lucky, gain=replace(lucky.gain, mean=9.0, n=3))  # on three easy ones
+    fair = replace(fair, gain=replace(fair.gain, low=-0.1))
+    guide = replace(study.guide, methods=(lucky, fair, *rest))
+    line = in_short(replace(study, guide=guide))[4]
+    assert f"Of the 3 methods that were run on all 8 data sets, {fair.method} has" in line
+    assert "partly by luck; the interval holds 0)" in line
+    alone = replace(guide, methods=(lucky,))
+    assert "No method was run on all 8 data sets." in in_short(replace(study, guide=alone))[4]

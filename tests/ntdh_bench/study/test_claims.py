@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from ntdh_bench.records.columns import Row
+from ntdh_bench.report.effects import Effect, pool
 from ntdh_bench.report.statistics import mean_ci
+from ntdh_bench.study import verdicts
 from ntdh_bench.study.claims import CLAIMS, primary_claims
-from ntdh_bench.study.results import Part, Primary
+from ntdh_bench.study.results import Part, Primary, SetEffect
 from tests.ntdh_bench.study.rows import (
     ALIGN,
     MOVES,
@@ -265,6 +268,19 @@ def test_alignment_must_help_and_by_more_than_the_uniform_one(
     assert [some(of.summary).value for of in found.parts] == pytest.approx(
         [align, align - uniform], abs=0.2
     )
+
+
+def test_a_part_without_a_mean_lets_no_claim_hold() -> None:
+    effect = Effect(1.0, 0.01, 0.99, 0.01, 10, 5, 9)
+    alike = tuple(SetEffect(name, effect, 0.01, True, True, ()) for name in SETS)
+    clear = pool([replace(effect, value=1 + 0.01 * i) for i in range(len(SETS))])
+    holds, nothing = Part("a", alike, clear, clear), Part("b", alike, None, None)
+    both, one = verdicts.Tested(1, (holds, holds)), verdicts.Tested(1, (holds, nothing))
+    for within in (False, True):
+        found = verdicts.verdicts([both, one], within)
+        assert [decision.verdict for decision in found] == ["holds", "inconclusive"]
+    none = verdicts.Tested(1, (nothing,))
+    assert verdicts.verdicts([none])[0].verdict == "inconclusive"
 
 
 def test_a_claim_of_two_parts_of_which_one_was_not_run() -> None:

@@ -98,7 +98,7 @@ def test_no_rule_where_the_lead_does_not_tell_or_tells_the_opposite() -> None:
     random = np.random.default_rng(1)
     nothing = make_guide(methods({"KD": lambda lead: random.normal(0, 2)}, BOTH))
     assert [rule.threshold for rule in nothing.rules] == [None]
-    assert "does not tell when to distil: of 1 methods, for none" in nothing.advice[0]
+    assert "No rule for when to distil is supported: of 1 methods" in nothing.advice[0]
     opposite = make_guide(methods({"KD": lambda lead: -0.3 * lead}, BOTH))
     assert [(rule.threshold, rule.rho < 0) for rule in opposite.rules] == [(None, True)]
     few = make_guide(methods({"KD": lambda lead: 0.3 * lead}, dict(list(LEADS.items())[:4])))
