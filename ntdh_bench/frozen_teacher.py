@@ -88,8 +88,13 @@ class FrozenTeacher:
         """Return a new teacher with its initial weights."""
         return self._build["teacher"]()
 
-    def load(self, path: str | Path) -> None:
-        """Load the networks from a checkpoint of TeacherModule or JointModule.
+    def load(self, path: str | Path, with_reference: bool = True) -> None:
+        """Load the networks from a checkpoint of TeacherModule or JointModule, or of :meth:`save`.
+
+        Args:
+            path: of the file.
+            with_reference: whether an intervention that asks for the student trained without KD
+                takes that of the file, if there is one: it is that of the run that saved it.
 
         Raises:
             UserError: the file is damaged, belongs to another network, or holds no joint pair
@@ -107,7 +112,8 @@ class FrozenTeacher:
         for name, network in networks.items():
             load_network(network, weights, name if joint else "network", str(path))
         self.hold(**networks)
-        if any(name.startswith("reference.") for name in weights):
+        kept = any(name.startswith("reference.") for name in weights)
+        if kept and with_reference and self.needs_reference:
             self._refer_to(weights, "reference", str(path))
 
     def hold(self, teacher: nn.Module, companion: nn.Module | None = None) -> None:
@@ -154,7 +160,7 @@ class FrozenTeacher:
             data: the data module in use, the same until :meth:`release`.
 
         Raises:
-            UserError: the intervention cannot be had on such data, or lacks its reference.
+            UserError: see :meth:`bind`.
         """
         if self._outputs is None:
             device = batch["target"].device
@@ -175,6 +181,15 @@ class FrozenTeacher:
             there = move_data_to_device(batch, device)
             yield outputs(there, split)[LOGITS], there["target"]
 
+    def check(self, data: PairedData) -> None:
+        """Refuse data on which the intervention is not defined, before the teacher is trained.
+
+        Raises:
+            UserError: it is not.
+        """
+        if self.intervention is not None:
+            self.intervention.check(data)
+
     def bind(self, rows: SplitRows, data: PairedData) -> None:
         """Tell the intervention of the run.
 
@@ -183,9 +198,11 @@ class FrozenTeacher:
             data: the data module in use.
 
         Raises:
-            UserError: it needs the student trained without KD, and there is none.
+            UserError: it is not defined on such data, or needs the student trained without KD, and
+                there is none.
         """
         assert self.intervention is not None
+        self.check(data)
         if self.needs_reference and self.reference is None:
             raise UserError(
                 f"{type(self.intervention).__name__} needs the student trained without KD: "

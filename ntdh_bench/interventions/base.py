@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from ntdh_bench.batch import PairedBatch, Split
+from ntdh_bench.batch import PairedBatch, PairedData, Split
 from ntdh_bench.errors import UserError
 from ntdh_bench.layers import LOGITS
 from ntdh_bench.ranges import check_within
@@ -77,6 +77,27 @@ class Intervention(ABC):
 
     _source: Source | None = None
 
+    def check(self, data: PairedData) -> None:
+        """Refuse data on which it is not defined.
+
+        Args:
+            data: set up.
+
+        Raises:
+            UserError: too few classes, or targets of positions where it needs one a sample.
+        """
+        name = type(self).__name__
+        if data.num_classes < self.least_classes:
+            raise UserError(
+                f"{name} needs at least {self.least_classes} classes, but {data.name} has "
+                f"{data.num_classes}: remove model.intervention"
+            )
+        if not self.dense and next(data.batches("train", batch_size=1))["target"].dim() > 1:
+            raise UserError(
+                f"{name} exchanges samples, but each position of {data.name} has a target of its "
+                "own: choose another model.intervention"
+            )
+
     def bind(self, source: Source) -> None:
         """Tell it of the run, before it is used."""
         self._source = source
@@ -103,13 +124,8 @@ class Intervention(ABC):
 
     @torch.no_grad()
     def __call__(self, logits: Tensor, batch: PairedBatch, split: Split) -> Tensor:
-        """Return the changed logits of a batch of ``split``, ``(B, C, *spatial)``.
-
-        Raises:
-            UserError: too few classes, or targets of positions where it needs one a sample.
-        """
+        """Return the changed logits of a batch of ``split``, ``(B, C, *spatial)``."""
         target, source = batch["target"], self.source
-        self._check(logits, target)
         counted = target != source.ignore_index
         reference = None
         if self.needs_reference:
@@ -130,19 +146,6 @@ class Intervention(ABC):
         result = logits.movedim(1, -1).to(changed.dtype, copy=True)
         result[counted] = changed
         return result.movedim(-1, 1)
-
-    def _check(self, logits: Tensor, target: Tensor) -> None:
-        name, classes = type(self).__name__, logits.shape[1]
-        if classes < self.least_classes:
-            raise UserError(
-                f"{name} needs at least {self.least_classes} classes, but the data have {classes}: "
-                "remove model.intervention"
-            )
-        if target.dim() > 1 and not self.dense:
-            raise UserError(
-                f"{name} exchanges samples, but each position has a target of its own here: choose "
-                "another model.intervention"
-            )
 
 
 class SharedIntervention(Intervention):

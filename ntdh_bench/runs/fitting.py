@@ -56,7 +56,8 @@ def fit(run: Run, *, record: bool = True, share_control: bool = False) -> dict[s
 
 def _give_teacher(run: Run, teacher: FrozenTeacher) -> str:
     """Load or train the teacher, and keep a copy in the run's folder; returns its origin."""
-    if isinstance(run.mask, FeatureMask):  # before minutes are spent on the teacher
+    teacher.check(run.data)  # before minutes are spent on the teacher
+    if isinstance(run.mask, FeatureMask):
         run.mask.check_module(run.model)
         run.mask.check(teacher, run.data)
     origin = prepare_teacher(run, teacher)

@@ -31,8 +31,9 @@ def map_divergence(run: Run) -> tuple[dict[str, Any], list[Path]]:
         A record with the maps, and what was written: the numbers first, then the figures.
 
     Raises:
-        UserError: the config has no teacher, or another mask than a FeatureMask (dense tasks: or a
-            SampleMask); or targets are volumes, which cannot be drawn.
+        UserError: the config has no teacher, an intervention on it, or another mask than a
+            FeatureMask (dense tasks: or a SampleMask); or targets are volumes, which cannot be
+            drawn.
     """
     with running(run):
         started = time.monotonic()
@@ -40,6 +41,11 @@ def map_divergence(run: Run) -> tuple[dict[str, Any], list[Path]]:
         if (pair := run.described.frozen_teacher) is None:
             raise UserError(
                 "saliency needs a teacher: give a config whose model is DistillationModule"
+            )
+        if pair.intervention is not None:
+            raise UserError(
+                "saliency shows the networks as they are trained, but model.intervention changes "
+                "what the teacher says: leave it out"
             )
         dense = not isinstance(run.mask, FeatureMask) and _is_dense(run)
         mask = _mask_of(run, pair, dense)

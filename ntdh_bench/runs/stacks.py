@@ -221,7 +221,7 @@ def _give_teachers(members: Sequence[_Member], folder: Path) -> float:
     sources: dict[Path, list[_Member]] = {}
     for member in members:
         try:
-            _check_mask(member.run)
+            _check_teacher(member.run)
             sources.setdefault(_teacher_file(member.run), []).append(member)
         except UserError as error:
             member.failure = error
@@ -244,7 +244,8 @@ def _give_teachers(members: Sequence[_Member], folder: Path) -> float:
     return earlier
 
 
-def _check_mask(run: Run) -> None:
+def _check_teacher(run: Run) -> None:
+    run.model.frozen_teacher.check(run.data)
     if isinstance(run.mask, FeatureMask):
         run.mask.check(run.model.frozen_teacher, run.data)
 
@@ -257,7 +258,7 @@ def _load(path: Path, members: Sequence[_Member]) -> None:
     """Load a teacher once for all runs that it teaches; they fail if it cannot be had."""
     first, *others = [member.run.model.frozen_teacher for member in members]
     try:
-        first.load(path)
+        first.load(path, with_reference=False)
     except UserError as error:
         for member in members:
             member.failure = error
@@ -283,6 +284,8 @@ def _give_references(members: Sequence[_Member], folder: Path) -> None:
     for path, group in asking.items():
         for member in group:
             member.failure = failures.get(path)
+            if path not in missing:
+                member.run.from_cache["reference"] = origin(path)
         for member in _left(group):
             member.run.model.frozen_teacher.refer_to(path)
 

@@ -34,7 +34,7 @@ _ORIGINS = {
 }
 _PARTS = {
     "teacher": "teacher", "retrained": "retrained teacher", "control": "student",
-    "saliency": "Algorithm 1",
+    "reference": "reference", "saliency": "Algorithm 1",
 }  # fmt: skip
 
 
@@ -151,11 +151,16 @@ def _origin_notes(run: Run, teacher: str | None) -> dict[str, str]:
 def _comparable(without: dict[str, Any], record: dict[str, Any]) -> dict[str, float]:
     """Return the measures without KD; the divergences only if they are from the same teacher."""
     metrics: dict[str, float] = without["metrics"]["last"]["test"]
-    same_mask = without["config"]["mask"] == record["config"]["mask"]
-    if same_mask and without["teacher_hash"] == record["teacher_hash"]:
+    if without["teacher_hash"] == record["teacher_hash"] and _between(without) == _between(record):
         return metrics
     own = ("accuracy", "miou", "point_miou", "completion_")
     return {name: value for name, value in metrics.items() if name.startswith(own)}
+
+
+def _between(record: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return what lies between a record's teacher and its student: mask and intervention."""
+    settings = record["config"]
+    return settings["mask"], settings["model"].get("init_args", {}).get("intervention")
 
 
 def _saved_files(folder: Path) -> dict[str, str]:

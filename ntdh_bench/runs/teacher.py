@@ -63,7 +63,8 @@ def load_pair(run: Run, teacher: FrozenTeacher) -> str:
     """
     given = saved_teacher(run)
     if given:
-        teacher.load(given)
+        resumed = run.checkpoint is not None  # a new run has a student, and a seed, of its own
+        teacher.load(given, with_reference=resumed)
     if teacher.needs_reference and teacher.reference is None:
         module = run.model.reference_module()
         teacher.refer_to(_train_once(run, module, "reference", reference_key(run))[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -271,18 +272,23 @@ def test_refused() -> None:
         ShiftTarget(-1)
     with pytest.raises(UserError, match=r"model.intervention.factor is 0.5"):
         ScaleTarget(0.5)
-    two = {
-        "teacher": torch.zeros(N, 2),
-        "student": torch.zeros(N, 2),
-        "target": torch.zeros(N).long(),
-    }
-    with pytest.raises(UserError, match="ShuffleNontarget needs at least 3 classes, but the data"):
-        changed(ShuffleNontarget(0.5), two)
-    dense = PairedBatch(
-        teacher=torch.zeros(2, C, 3), student=torch.zeros(2, C, 3),
-        target=torch.zeros(2, 3).long(), index=torch.arange(2),
-    )  # fmt: skip
-    intervention = ShuffleTarget(0.5)
-    intervention.bind(Source(0, 255, lambda split: iter(())))
-    with pytest.raises(UserError, match="each position has a target of its own here"):
-        intervention(torch.zeros(2, C, 3), dense, "train")
+
+
+def data_of(classes: int, target: Tensor) -> Any:
+    batches = lambda split, batch_size: iter([{"target": target}])  # noqa: E731
+    return SimpleNamespace(num_classes=classes, name="numbers", batches=batches)
+
+
+def test_data_on_which_it_is_not_defined() -> None:
+    two, dense = data_of(2, torch.zeros(1).long()), data_of(C, torch.zeros(1, 3, 4).long())
+    for intervention in every(0.5):
+        if isinstance(intervention, NONTARGET):
+            with pytest.raises(UserError, match="needs at least 3 classes, but numbers has 2: rem"):
+                intervention.check(two)
+        else:
+            intervention.check(two)
+        if isinstance(intervention, ShuffleTarget):
+            with pytest.raises(UserError, match="each position of numbers has a target of its own"):
+                intervention.check(dense)
+        else:
+            intervention.check(dense)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,10 @@ from ntdh_bench.errors import UserError
 from ntdh_bench.records.identity import Place, arm, place_of
 from ntdh_bench.records.rows import to_row
 from ntdh_bench.report.pairing import Controls, scored
-from ntdh_bench.runs import Run, fit, measure
+from ntdh_bench.runs import Run, fit, map_divergence, measure
 from ntdh_bench.runs.session import quiet_lightning
 from ntdh_bench.runs.stacks import fit_stack
+from ntdh_bench.runs.summary import print_fit
 
 CHANGES = (
     [],
@@ -121,6 +124,90 @@ def test_the_reference_is_the_student_without_kd(tmp_path: Path) -> None:
     trained = read_checkpoint(control.last_checkpoint)["state_dict"]
     for name, value in reference.items():
         assert torch.equal(trained[f"student.{name}"], value)
+
+
+def test_a_given_teacher_brings_no_reference_of_another_run(tmp_path: Path) -> None:
+    """That of a run with another seed is not the student that this one would be without KD."""
+    first, other = (run_of(pairs(*ALIGN, seed=n), tmp_path / str(n)) for n in range(2))
+    with quiet_lightning():
+        fit(first)
+        fit(other)
+        given = ["--model.teacher_checkpoint", str(first.folder / "teacher.ckpt")]
+        taught = run_of(pairs(*ALIGN, *given, seed=1), tmp_path / "taught")
+        fit(taught)
+        stacked = run_of(pairs(*ALIGN, *given, seed=1), tmp_path / "stack" / "runs")
+        fit_stack([stacked], tmp_path / "stack")
+    expected = other.model.frozen_teacher.reference.state_dict()
+    for run in (taught, stacked):
+        assert run.model.frozen_teacher.hash == first.model.frozen_teacher.hash
+        reference = run.model.frozen_teacher.reference.state_dict()
+        assert all(torch.equal(reference[name], value) for name, value in expected.items())
+
+
+def test_a_kept_teacher_can_be_given_to_a_run_that_asks_for_no_reference(tmp_path: Path) -> None:
+    run, small = run_of(pairs(*ALIGN), tmp_path / "run"), ["--model.student_network.hidden", "[9]"]
+    with quiet_lightning():
+        fit(run)
+        given = ["--model.teacher_checkpoint", str(run.folder / "teacher.ckpt")]
+        teacher = ["--model.teacher", "independent", *given]
+        other = run_of(pairs(*small, *teacher), tmp_path / "other")
+        fit(other)
+    assert other.model.frozen_teacher.reference is None
+
+
+def test_what_came_from_the_cache_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = []
+    for name in ("first", "again"):
+        run = run_of(pairs(*ALIGN), tmp_path / name)
+        with quiet_lightning():
+            records.append(fit(run))
+        print_fit(run, records[-1])
+    assert records[1]["from_cache"].keys() == {"teacher", "reference"}
+    assert "/reference-" in capsys.readouterr().out
+    (stacked,) = together([pairs(*ALIGN)], tmp_path / "stack")
+    assert stacked["from_cache"] == records[1]["from_cache"]
+
+
+def test_divergences_from_another_output_are_not_set_beside(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = []
+    for change in ([], SHUFFLE):
+        with quiet_lightning():
+            fit(run_of(pairs(*WITHOUT_KD), tmp_path / "control"))
+            run = run_of(pairs(*change), tmp_path / "kd")
+            record = fit(run)
+        print_fit(run, record)
+        found = capsys.readouterr().out.splitlines()
+        shown.append(next(line for line in found if "student without KD" in line))
+        shutil.rmtree(run.folder)
+    assert shown[0].count("0.") == 2  # TCJSD and NCJSD
+    assert shown[1].count(" - ") == 2
+
+
+@pytest.mark.parametrize("stacked", [False, True], ids=["alone", "stacked"])
+def test_two_classes_are_refused_before_the_teacher_is_trained(
+    stacked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NTDH_CACHE", str(tmp_path / "cache"))
+    words = pairs(*SHUFFLE, "--data", "SyntheticDataModule", "--data.n_classes", "2")
+    words += ["--model.teacher", "independent"]
+    match = "ShuffleNontarget needs at least 3 classes, but synthetic has 2: remove"
+    if stacked:
+        (found,) = together([words], tmp_path / "stack")
+        assert re.search(match, str(found))
+    else:
+        with pytest.raises(UserError, match=match):
+            alone(words, tmp_path / "run")
+    assert not list((tmp_path / "cache").glob("teachers/*"))
+
+
+def test_saliency_is_of_the_untouched_teacher(tmp_path: Path) -> None:
+    run = Run.parse("saliency", pairs(*SHUFFLE), folder=tmp_path)
+    with quiet_lightning(), pytest.raises(UserError, match=r"model\.intervention .* leave it out"):
+        map_divergence(run)
 
 
 @pytest.mark.parametrize("beside", [True, False], ids=["kept with the run", "from the cache"])
