@@ -136,21 +136,32 @@ class DistillationModule(TrainableModule):
         self.student = build_network(student_network, seed, "student")
         self.distiller = distiller
         self.sample_mask: RowMask | None = None
-        self.frozen_teacher: FrozenTeacher = FrozenTeacher(
-            teacher,
-            partial(build_network, teacher_network, seed, "teacher"),
-            partial(build_network, student_network, seed, "companion"),
-            distiller.teacher_layers if distiller else [],
-            intervention,
-            partial(build_network, student_network, seed, "student"),
-            seed,
-        )
+        self.frozen_teacher: FrozenTeacher = self._untrained_teacher(teacher, intervention)
         self._distiller_sizes: list[int] = []
-        if distiller is not None:
-            untrained = self.frozen_teacher.untrained()
-            FeatureTap(untrained, distiller.teacher_layers).close()  # they are there
-            distiller.adapt(self.student, untrained, seed)
-        self._student_tap = FeatureTap(self.student, distiller.student_layers if distiller else [])
+        self._student_tap = self._tapped_student()
+
+    def _untrained_teacher(
+        self, kind: TeacherKind, intervention: Intervention | None
+    ) -> FrozenTeacher:
+        of_student = partial(build_network, self.student_network, self.seed)
+        return FrozenTeacher(
+            kind,
+            partial(build_network, self.teacher_network, self.seed, "teacher"),
+            partial(of_student, "companion"),
+            self.distiller.teacher_layers if self.distiller else [],
+            intervention,
+            partial(of_student, "student"),
+            self.seed,
+        )
+
+    def _tapped_student(self) -> FeatureTap:
+        """Return the student with its layers tapped, as the distiller changes it."""
+        if self.distiller is None:
+            return FeatureTap(self.student, [])
+        untrained = self.frozen_teacher.untrained()
+        FeatureTap(untrained, self.distiller.teacher_layers).close()  # they are there
+        self.distiller.adapt(self.student, untrained, self.seed)
+        return FeatureTap(self.student, self.distiller.student_layers)
 
     def teacher_module(self, kind: TeacherKind) -> TeacherModule | JointModule:
         """Return the untrained module whose training gives a frozen teacher of this kind."""

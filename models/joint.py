@@ -62,8 +62,8 @@ class JointModule(TrainableModule):
     ) -> None:
         super().__init__(num_classes, optimizer, scheduler, seed, ignore_index, class_weights)
         self.remember_settings()
-        check_at_least("dist_weight", dist_weight, 0)
-        check_choice("dist", dist, get_args(Distance))
+        check_at_least("model.dist_weight", dist_weight, 0)
+        check_choice("model.dist", dist, get_args(Distance))
         self.dist_weight: float = dist_weight
         self.dist: Distance = dist
         self.teacher_inputs = teacher_inputs

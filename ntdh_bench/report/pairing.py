@@ -11,6 +11,7 @@ run with that very teacher and mask.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import isclose
 
 from ntdh_bench.records.columns import CHECKPOINTS, CONTROLS, SPLITS, Row, by_key
 
@@ -19,7 +20,7 @@ _STUDENT = ("baseline_hash", "protocol", "source", "data_fingerprint")
 _TEACHER = ("teacher_hash", "mask_hash")
 _PLACE = ("experiment", "protocol", "source", "dataset", "seed")
 # Two rows of one student alone, trained with one weight, have these in common.
-_TRAINED = ("baseline_hash", "data_fingerprint", "task_weight")
+_TRAINED = ("baseline_hash", "data_fingerprint")
 Key = tuple[object, ...]
 
 
@@ -108,7 +109,7 @@ class Controls:
         place = self._by_place.get(_key(row, _PLACE), [])
         beside = [control for control in place if _is_beside(row, control)]
         for candidates in (same, beside):
-            found = [c for c in candidates if _weighed(c, "task_weight") == weight]
+            found = [c for c in candidates if isclose(_weighed(c, "task_weight"), weight)]
             if found:
                 return found[0] if len({_key(c, _TRAINED) for c in found}) == 1 else None
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isclose
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +110,9 @@ def _controls(run: Run) -> dict[str, dict[str, Any] | None]:
     found = find_controls(run.folder.parent, run.identity)
     controls = {_STUDENT["without_kd"]: found.get(1.0)}
     weight = task_weight(run.identity["model"]["init_args"])
-    if weight and weight != 1:
-        controls[f"student without KD, task weight {weight:g}"] = found.get(weight)
+    if weight and weight != 1:  # 1 - 0.9 is not quite 0.1
+        equal = next((record for other, record in found.items() if isclose(other, weight)), None)
+        controls[f"student without KD, task weight {weight:g}"] = equal
     return controls
 
 

@@ -276,8 +276,8 @@ def test_without_dist_two_networks_train_side_by_side(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "refusal"),
     [
-        ({"dist_weight": -1.0}, "dist_weight is -1.0: it must be at least 0"),
-        ({"dist": "mse"}, "dist is 'mse': choose one of kl, ncjsd"),
+        ({"dist_weight": -1.0}, "model.dist_weight is -1.0: it must be at least 0"),
+        ({"dist": "mse"}, "model.dist is 'mse': choose one of kl, ncjsd"),
     ],
 )
 def test_a_dist_that_there_is_not_is_refused(settings: dict[str, Any], refusal: str) -> None:

@@ -135,6 +135,17 @@ def test_the_equal_task_control_has_the_runs_own_task_weight() -> None:
     assert controls.student(own, "equal_task") is without
 
 
+def test_weights_are_equal_but_for_their_rounding() -> None:
+    """A run of lambda 0.9, beside controls whose weights are written out."""
+    run = beside("KD", task_weight=1 - 0.9, distill_weight=0.2, last_test_score=0.72)
+    equal = beside("equal_task", task_weight=0.1, last_test_score=0.65)
+    matched = beside("equal_task", task_weight=0.3)
+    controls = Controls([equal, matched])
+    assert controls.gain(run, over="equal_task") == pytest.approx(0.07)
+    assert controls.student(run, "matched") is matched
+    assert Controls([equal, {**equal, "task_weight": 1 - 0.9}]).student(run, "equal_task") is equal
+
+
 def test_without_validation_data_the_test_split_serves_and_is_named() -> None:
     run = row("kd", last_val_score=None)
     control = row("without_kd", last_val_score=None, last_test_ncjsd=0.3)
