@@ -71,6 +71,9 @@ def build(results: Path, store: Path) -> Report:
     hypothesis = test_hypothesis(found.tested)
     claims = ledger(found.tested, known, hypothesis)
     added = [study(found.tested) for study in studies()]
+    left_out = [problem for a in added for problem in a.left_out]
+    found.problems.extend(left_out)
+    found.conflicts.extend(left_out)
     outputs = {
         **{name: output for content in exhibits for name, output in _exhibit(content).items()},
         **_tests(claims, hypothesis),

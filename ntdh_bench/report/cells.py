@@ -21,7 +21,18 @@ class Axis(str):
 
 
 class MixedRuns(ValueError):
-    """Two runs of a seed stand where one should: a mean would be of different things."""
+    """Two runs of a seed stand where one should: a mean would be of different things.
+
+    Attributes:
+        rows: both.
+    """
+
+    def __init__(self, first: Row, row: Row) -> None:
+        super().__init__(
+            f"runs {first['run']} and {row['run']} of seed {row['seed']} stand in one place, and "
+            f"differ in {differing([first, row])}"
+        )
+        self.rows = first, row
 
 
 def one_run(first: Row, row: Row) -> None:
@@ -31,10 +42,7 @@ def one_run(first: Row, row: Row) -> None:
         MixedRuns: naming both, and in what they differ.
     """
     if row["run"] != first["run"]:
-        raise MixedRuns(
-            f"runs {first['run']} and {row['run']} of seed {row['seed']} stand in one place, and "
-            f"differ in {differing([first, row])}"
-        )
+        raise MixedRuns(first, row)
 
 
 def value_of(row: Row, name: str) -> Any:

@@ -23,10 +23,12 @@ class Added:
     Attributes:
         files: name in the results folder to text.
         front: what the page opens on; None: nothing.
+        left_out: runs that cannot be told apart, a line each.
     """
 
     files: Mapping[str, str]
     front: Html | None = None
+    left_out: Sequence[str] = ()
 
 
 StudyOf: TypeAlias = Callable[[Sequence[Row]], Added]

@@ -100,6 +100,7 @@ def _opening(study: Study) -> Html:
             ),
             el("ol", *lines, class_="verdicts"),
             el("p", f"{counted(study.claims)} {_PLANNED}", class_="note"),
+            *(el("p", line, class_="note") for line in study.left_out),
         ),
         _first_forest(study.claims),
         class_="opening",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from ntdh_bench.errors import UserError
 from ntdh_bench.records.columns import Row
 from ntdh_bench.report.cells import MixedRuns
 from ntdh_bench.report.studies import Added
@@ -21,17 +21,8 @@ from ntdh_bench.study.sensitivity import sensitivities
 
 
 def add(rows: Sequence[Row]) -> Added:
-    """Return the files of the study of these rows, and what the page opens on.
-
-    Raises:
-        UserError: two runs of a seed stand where one should.
-    """
-    try:
-        study = make_study(rows)
-    except MixedRuns as error:
-        raise UserError(
-            f"the study: {error}: give the experiment an axis that the study knows, or another name"
-        ) from None
+    """Return the files of the study of these rows, and what the page opens on."""
+    study = _unmixed(rows)
     files = {
         "study.md": texts.markdown(study),
         "study.csv": texts.claims_csv(study),
@@ -40,7 +31,26 @@ def add(rows: Sequence[Row]) -> Added:
     }
     drawing = readme_figure(study)
     figures = {"figures/study.svg": drawing} if drawing else {}
-    return Added(files | figures, front(study, tuple(files)))
+    return Added(files | figures, front(study, tuple(files)), study.left_out)
+
+
+def _unmixed(rows: Sequence[Row]) -> Study:
+    """Return the study without the protocols in which two runs of a seed stand in one place."""
+    kept, left_out = list(rows), []
+    while True:
+        try:
+            return replace(make_study(kept), left_out=tuple(left_out))
+        except MixedRuns as error:
+            mixed = {_place(row) for row in error.rows}
+            kept = [row for row in kept if _place(row) not in mixed]
+            left_out += [
+                f"the study: {experiment}, protocol {protocol}: {error}: left out"
+                for experiment, protocol in sorted(mixed)
+            ]
+
+
+def _place(row: Row) -> tuple[str, str]:
+    return str(row["experiment"]), str(row["protocol"])
 
 
 def make_study(rows: Sequence[Row]) -> Study:

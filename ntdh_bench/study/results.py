@@ -414,6 +414,7 @@ class Study:
         power: of each claim's parts.
         secondary: the slope of the gain, from no dose to the largest, of each intervention; they
             decide nothing.
+        left_out: runs that cannot be told apart, a line each.
     """
 
     claims: tuple[Primary, ...]
@@ -424,6 +425,7 @@ class Study:
     rivals: tuple[Rival, ...]
     power: tuple[Power, ...]
     secondary: tuple[Part, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 def _share(values: Iterable[bool | None]) -> float | None:

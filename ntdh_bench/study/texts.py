@@ -64,6 +64,7 @@ def markdown(study: Study) -> str:
     parts = [
         "# The study",
         "\n".join(f"- {line}" for line in in_short(study)),
+        "\n".join(f"- {line}" for line in study.left_out),
         RULES,
         "## Primary claims",
         _claims(study.claims),

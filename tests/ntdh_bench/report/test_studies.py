@@ -58,6 +58,15 @@ def test_a_study_adds_its_files_of_all_rows(toy: Path, tmp_path: Path) -> None:
     assert check(results, store) == [f"{results / 'toy.md'} was edited"]
 
 
+def test_what_a_study_leaves_out_is_a_conflict(toy: Path, tmp_path: Path) -> None:
+    toy.write_text(TOY.replace(' runs"}', ' runs"}, left_out=["toy: left out"]'))
+    results = tmp_path / "results"
+    write_results(results, [make_row(experiment="mine", protocol="p")])
+    report = build(results, tmp_path / "no-store")
+    assert report.evidence.conflicts == ["toy: left out"]
+    assert "toy: left out" in (results / "index.html").read_text()
+
+
 def test_what_cannot_be_imported_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = EntryPoint("x", "no_such_package:add", STUDIES)
     monkeypatch.setattr(plugins, "entry_points", lambda group: (entry,))

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import math
 
 import numpy as np
 import pytest
 
-from ntdh_bench.errors import UserError
 from ntdh_bench.report.statistics import mean_ci, t_quantile
 from ntdh_bench.report.studies import studies
 from ntdh_bench.study.plugin import add, make_study
@@ -106,8 +106,15 @@ def test_secondary_slopes_are_those_of_every_intervention_from_no_dose_to_the_la
     assert f"| {SCALE_TARGET} | – | 0 | 0 | 0 | – | – |" in text
 
 
-def test_runs_that_cannot_be_told_apart_are_one_line() -> None:
-    rows = interventions({SHUFFLE: -2.0}, ["wiki"])
-    other = [{**row, "run": f"{row['run']} b"} for row in rows]
-    with pytest.raises(UserError, match=r"the study: runs .* stand in one place"):
-        add([*rows, *other])
+def test_runs_that_cannot_be_told_apart_leave_their_protocol_out() -> None:
+    rows = interventions({SHUFFLE: -2.0}, ["wiki", "bdgp"])
+    other = [{**row, "run": f"{row['run']} b"} for row in rows if row["protocol"] == "wiki"]
+    found = add([*rows, *other])
+    (line,) = found.left_out
+    assert line.startswith("the study: interventions, protocol wiki: runs ")
+    assert line.endswith(": left out")
+    assert line in found.files["study.md"]
+    front = html.unescape(str(found.front))
+    assert line in front
+    assert {of["dataset"] for of in lines(found.files["study.csv"])} == {"", "bdgp"}
+    assert add(rows).left_out == ()
