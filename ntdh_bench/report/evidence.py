@@ -27,8 +27,8 @@ OfMaps = Mapping[str, Callable[[Image], float]]
 
 #: What is known of a run's pair before distillation, in columns ``<metric>_before``.
 BEFORE = (
-    "ncjsd", "tcjsd", "mi_teacher_student", "mi_student_label", "mi_teacher_label", "cka",
-    "cka_logits",
+    "ncjsd", "tcjsd", "tcjsd_binary", "mi_teacher_student", "mi_student_label", "mi_teacher_label",
+    "cka", "cka_logits",
 )  # fmt: skip
 
 

@@ -11,7 +11,17 @@ from ntdh_bench.report.effects import dose_slope, seed_mean, slopes
 from ntdh_bench.report.gates import Gate, weakest
 from ntdh_bench.report.statistics import Array
 from ntdh_bench.study.results import SettingEffect, Sign
-from ntdh_bench.study.settings import GAIN, NCJSD, TCJSD, Block, EffectOf, Setting, block, moved
+from ntdh_bench.study.settings import (
+    GAIN,
+    NCJSD,
+    TCJSD,
+    TWO_WAY,
+    Block,
+    EffectOf,
+    Setting,
+    block,
+    moved,
+)
 
 EXPERIMENT = "interventions"
 SHUFFLE, ALIGN, UNIFORM, OF_CLASS = (
@@ -37,6 +47,7 @@ class Response:
         gain: ``(doses, seeds)``, in points.
         ncjsd: likewise, before distillation, in nats.
         tcjsd: likewise.
+        two_way: TCJSD of two-way distributions; NaN where a record has none.
         teacher: the gate of the teacher over these doses.
     """
 
@@ -44,6 +55,7 @@ class Response:
     gain: Array
     ncjsd: Array
     tcjsd: Array
+    two_way: Array
     teacher: Gate
 
     def change(self, divergence: Array) -> Array:
@@ -54,9 +66,8 @@ class Response:
     def at(self, doses: Collection[float]) -> Response:
         """Return the response at some of the doses."""
         kept = np.isin(self.doses, list(doses))
-        return Response(
-            self.doses[kept], self.gain[kept], self.ncjsd[kept], self.tcjsd[kept], self.teacher
-        )
+        measured = (each[kept] for each in (self.gain, self.ncjsd, self.tcjsd, self.two_way))
+        return Response(self.doses[kept], *measured, self.teacher)
 
     def per_nat(self, divergence: Array) -> Array:
         """Return the slope of the gain in a divergence that the doses move, by seed.
@@ -90,10 +101,10 @@ def _response(setting: Setting, found: Block, name: str) -> Response:
     sound = own.sound(setting) if name in TARGET else list(own.runs)
     kept = own.only(sound) if len(sound) >= MIN_DOSES else own
     doses = np.array([dose for _, dose in kept.runs])
-    gain, ncjsd, tcjsd = map(kept.values, _MEASURES)
+    gain, ncjsd, tcjsd, two_way = map(kept.values, (*_MEASURES, TWO_WAY))
     accuracy = setting.teacher_gate(kept.rows)
     gate = accuracy if name in TARGET else _still(tcjsd, accuracy.shown)
-    return Response(doses, gain, ncjsd, tcjsd, gate)
+    return Response(doses, gain, ncjsd, tcjsd, two_way, gate)
 
 
 def _still(tcjsd: Array, accuracy: str) -> Gate:
@@ -129,12 +140,16 @@ def slope(name: str, sign: Sign | None = None) -> EffectOf:
         found = responses(setting, [name]).get(name)
         if found is None:
             return None
-        ncjsd, tcjsd = found.change(found.ncjsd), found.change(found.tcjsd)
+        ncjsd, tcjsd, two_way = map(found.change, (found.ncjsd, found.tcjsd, found.two_way))
         own = (found.teacher,) if sign is None else (moved(sign * ncjsd), found.teacher)
         return setting.effect(
             dose_slope(found.gain, (found.doses / found.doses.max()).tolist()),
             own,
-            {"NCJSD moved": float(ncjsd.mean()), "TCJSD moved": float(tcjsd.mean())},
+            {
+                "NCJSD moved": float(ncjsd.mean()),
+                "TCJSD moved": float(tcjsd.mean()),
+                "two-way TCJSD moved": float(two_way.mean()),
+            },
         )
 
     return effect
@@ -166,6 +181,7 @@ def less_under_target(setting: Setting) -> SettingEffect | None:
         {
             "NCJSD moved": float(change.mean()),
             "TCJSD moved": float(np.mean(changes)),
+            "two-way TCJSD moved": float(np.mean([r.change(r.two_way) for r in target])),
             "shared": float(np.mean(shared)),
             "points per nat of NCJSD": float(steep.mean()),
             "points per nat of TCJSD": float(np.mean(others)),

@@ -350,9 +350,6 @@ def _sensitivity(found: Sequence[Sensitivity]) -> Html:
 
 
 def _specifications(found: Sensitivity) -> Html:
-    told = [s for s in found.specifications if s.agrees is not None]
-    agree = sum(bool(s.agrees) for s in told)
-    share = f"{agree} of {len(told)} specifications agree in sign" if told else "none can be told"
     lines = [
         el(
             "tr",
@@ -367,7 +364,7 @@ def _specifications(found: Sensitivity) -> Html:
     table = el("table", el("thead", heads(names, 1)), el("tbody", *lines))
     primary = f", {wording.number(found.primary)} as specified" if found.primary is not None else ""
     return join(
-        el("p", f"{found.effect}{primary}: ", el("b", share), "."),
+        el("p", f"{found.effect}{primary}: ", el("b", found.agreement), "."),
         el("details", el("summary", "Specifications"), scroll(table, found.effect)),
     )
 

@@ -8,7 +8,6 @@ divergences in nats, intervals of 95 %.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -357,9 +356,12 @@ class Sensitivity:
     specifications: tuple[Specification, ...]
 
     @property
-    def share(self) -> float | None:
-        """Share of the specifications that agree in sign; None if none can be told."""
-        return _share(s.agrees for s in self.specifications)
+    def agreement(self) -> str:
+        """How many of the specifications agree in sign, in words."""
+        told = [s.agrees for s in self.specifications if s.agrees is not None]
+        if not told:
+            return "none can be told"
+        return f"{sum(told)} of {len(told)} specifications agree in sign (by chance half would)"
 
 
 @dataclass(frozen=True)
@@ -426,8 +428,3 @@ class Study:
     power: tuple[Power, ...]
     secondary: tuple[Part, ...] = ()
     left_out: tuple[str, ...] = ()
-
-
-def _share(values: Iterable[bool | None]) -> float | None:
-    told = [value for value in values if value is not None]
-    return sum(told) / len(told) if told else None

@@ -27,6 +27,8 @@ GAIN = points("gain_over_equal_task")
 SCORE = points("last_test_score")
 #: Before distillation, on validation data, in nats.
 NCJSD, TCJSD = column("ncjsd_before"), column("tcjsd_before")
+#: That of the distributions over target and all else, of which TCJSD is one term; in later records.
+TWO_WAY = column("tcjsd_binary_before")
 # Of cells that fewer runs have, a sweep is not done.
 _SHARE_OF_SEEDS = 0.5
 

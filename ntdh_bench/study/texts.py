@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -41,10 +42,13 @@ RULES = (
 )
 SECONDARY_HEAD = (
     "intervention", "slope [95 %]", "data sets", "above 0", "below 0", "NCJSD", "TCJSD",
+    "two-way TCJSD",
 )  # fmt: skip
 SECONDARY_NOTE = (
-    "Points from no dose to the largest; a data set lies above 0 if its interval does. Where "
-    "divergences moved: least and most, in nats. Uncorrected: they decide nothing."
+    "Points from no dose to the largest, over data sets that pass the gates but for manipulation; "
+    "one lies above 0 if its interval does. Where divergences moved: least and most, in nats; "
+    "TCJSD is one term of its two-way form, that of the target against all else, and may fall as "
+    "that rises. Uncorrected: they decide nothing."
 )
 _GATES = (*COUNTING, *ASSUMPTIONS)
 _AGREES = {True: "yes", False: "no", None: "–"}
@@ -104,7 +108,8 @@ def _claims(claims: Iterable[Primary]) -> str:
 def _effects(claim: Primary, parts: Iterable[Part]) -> str:
     """Return the means of a claim's parts, its unit after the last."""
     said = [f"{part.name}: " * bool(part.name) + _pooled(part.summary) for part in parts]
-    return f"{'; '.join(said)} {claim.unit}" if _is_run(claim) else "–"
+    known = any(part.summary for part in claim.parts)
+    return f"{'; '.join(said)} {claim.unit}" if known else "–"
 
 
 def _pooled(found: Pooled | None) -> str:
@@ -159,7 +164,7 @@ def secondary_lines(parts: Iterable[Part]) -> list[tuple[str, ...]]:
         sets = [found for found in part.sets if found.counts]
         above = sum(found.low is not None and found.low > 0 for found in sets)
         below = sum(found.high is not None and found.high < 0 for found in sets)
-        moved = [_range(sets, name) for name in ("NCJSD moved", "TCJSD moved")]
+        moved = [_range(sets, f"{name} moved") for name in SECONDARY_HEAD[5:]]
         mean = wording.pooled(part.summary)
         lines.append((part.name, mean, str(len(sets)), str(above), str(below), *moved))
     return lines
@@ -172,7 +177,9 @@ def _secondary(parts: Iterable[Part]) -> str:
 
 
 def _range(sets: Iterable[SetEffect], name: str) -> str:
-    found = [dict(setting.measured)[name] for of in sets for setting in of.settings]
+    counted = [setting for of in sets for setting in of.settings if setting.counts]
+    every = (dict(setting.measured).get(name, math.nan) for setting in counted)
+    found = [value for value in every if not math.isnan(value)]
     return f"{fixed(min(found), 3)} to {fixed(max(found), 3)}" if found else "–"
 
 
@@ -183,13 +190,12 @@ def _estimate(found: Estimate | None, digits: int = 2) -> str:
 
 
 def _sensitivity(found: Sensitivity) -> str:
-    share = "–" if found.share is None else f"{found.share:.0%}"
     head = ("specification", "data sets", "effect", "agrees in sign")
     lines = [
         (s.name, str(s.sets), wording.number(s.value), _AGREES[s.agrees])
         for s in found.specifications
     ]
-    primary = f"Primary: {wording.number(found.primary)}; {share} of the others agree in sign."
+    primary = f"As specified: {wording.number(found.primary)}; {found.agreement}."
     return "\n\n".join([f"## Sensitivity: {found.effect}", primary, markdown_rows(head, lines)])
 
 

@@ -103,7 +103,20 @@ def test_secondary_slopes_are_those_of_every_intervention_from_no_dose_to_the_la
     assert some(found[1].sets[0].value) == pytest.approx(3.0, abs=0.3)
     text = add(rows).files["study.md"]
     assert f"| {SHUFFLE} | -2." in text or f"| {SHUFFLE} | -1.9" in text
-    assert f"| {SCALE_TARGET} | – | 0 | 0 | 0 | – | – |" in text
+    assert f"| {SCALE_TARGET} | – | 0 | 0 | 0 | – | – | – |" in text
+
+
+def test_how_far_the_two_way_divergence_moved_is_shown_where_it_is_known_and_counts() -> None:
+    rows = interventions({SCALE_TARGET: -3.0})
+    for row in rows:
+        if row["dataset"] == "wiki":  # does not count
+            row["late_gain"] = 0.1
+        moved = 1.0 if row["dataset"] == "wiki" else 0.05
+        row["tcjsd_binary_before"] = 0.2 + moved * (row["dose"] or 0) / 16
+    assert "| 0.200 to 0.200 | 0.050 to 0.050 |" in add(rows).files["study.md"]
+    for row in rows:
+        row["tcjsd_binary_before"] = None  # earlier records
+    assert "| 0.200 to 0.200 | – |" in add(rows).files["study.md"]
 
 
 def test_runs_that_cannot_be_told_apart_leave_their_protocol_out() -> None:

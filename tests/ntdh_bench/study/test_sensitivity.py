@@ -43,7 +43,7 @@ def test_the_share_counts_signs_that_are_those_of_the_main_specification() -> No
         "T 1": (2, True), "T 4": (2, False), "authors": (2, True),
         "main, best epoch on validation data": (2, False),  # nothing: no sign
     }  # fmt: skip
-    assert found.share == 0.5
+    assert found.agreement.startswith("2 of 4 specifications agree in sign")
     assert found.specifications[1].value == pytest.approx(0.5, abs=0.1)
 
 
@@ -60,5 +60,5 @@ def test_partial_runs_and_none() -> None:
     untouched = [row for row in rows if not row["intervention"]]
     assert sensitivities(untouched) == ()
     (found,) = sensitivities([row for row in rows if row["cell"]["specification"] != "main"])
-    assert (found.primary, found.share) == (None, None)
+    assert (found.primary, found.agreement) == (None, "none can be told")
     assert [s.agrees for s in found.specifications] == [None]
