@@ -66,8 +66,8 @@ class Response:
     def at(self, doses: Collection[float]) -> Response:
         """Return the response at some of the doses."""
         kept = np.isin(self.doses, list(doses))
-        measured = (each[kept] for each in (self.gain, self.ncjsd, self.tcjsd, self.two_way))
-        return Response(self.doses[kept], *measured, self.teacher)
+        arrays = self.doses, self.gain, self.ncjsd, self.tcjsd, self.two_way
+        return Response(*(each[kept] for each in arrays), teacher=self.teacher)
 
     def per_nat(self, divergence: Array) -> Array:
         """Return the slope of the gain in a divergence that the doses move, by seed.

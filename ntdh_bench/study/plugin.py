@@ -36,7 +36,8 @@ def add(rows: Sequence[Row]) -> Added:
 
 def _unmixed(rows: Sequence[Row]) -> Study:
     """Return the study without the protocols in which two runs of a seed stand in one place."""
-    kept, left_out = list(rows), []
+    kept = list(rows)
+    left_out: list[str] = []
     while True:
         try:
             return replace(make_study(kept), left_out=tuple(left_out))
