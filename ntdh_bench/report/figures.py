@@ -95,6 +95,9 @@ def _figure(width: float, height: float) -> Figure:
 # -- lines and points ----------------------------------------------------------------------------
 
 
+_HALF_LINE = 30  # characters of a label that two columns hold
+
+
 def draw_panel(panel: Panel, name: str) -> str:
     """Return a panel as SVG: means with bands of their 95 % intervals, or points.
 
@@ -104,7 +107,8 @@ def draw_panel(panel: Panel, name: str) -> str:
     """
     with rc_context(_STYLE):
         entries = len(panel.curves) + len(panel.levels)
-        columns = 2 if max(map(len, _labels(panel))) > 9 else 4
+        longest = max(map(len, _labels(panel)))
+        columns = 4 if longest <= 9 else 2 if longest <= _HALF_LINE else 1
         legend = _LEGEND_LINE * -(-entries // columns) if entries > 1 else 0
         figure = _figure(_WIDTH, _HEIGHT + legend)
         axes = figure.subplots()

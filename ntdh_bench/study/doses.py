@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -66,8 +66,14 @@ class Response:
     def at(self, doses: Collection[float]) -> Response:
         """Return the response at some of the doses."""
         kept = np.isin(self.doses, list(doses))
-        arrays = self.doses, self.gain, self.ncjsd, self.tcjsd, self.two_way
-        return Response(*(each[kept] for each in arrays), teacher=self.teacher)
+        return replace(
+            self,
+            doses=self.doses[kept],
+            gain=self.gain[kept],
+            ncjsd=self.ncjsd[kept],
+            tcjsd=self.tcjsd[kept],
+            two_way=self.two_way[kept],
+        )
 
     def per_nat(self, divergence: Array) -> Array:
         """Return the slope of the gain in a divergence that the doses move, by seed.

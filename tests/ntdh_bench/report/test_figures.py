@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -59,6 +60,14 @@ DRAWINGS = {
     "ranks": lambda name: draw_ranks(RANKING, name),
     "scatter": lambda name: draw_scatter([("mnist", [0.1, 0.2], [1, -1])], "x", "y", "title", name),
 }
+
+
+@pytest.mark.filterwarnings("error:constrained_layout not applied")
+def test_long_labels_leave_room_for_the_axes() -> None:
+    panel = make_panel()
+    label = "alpha 1.0, beta 1.0, layer hidden1, removes F, least divergent"
+    curves = tuple(curve._replace(label=label) for curve in panel.curves)
+    assert label in texts(draw_panel(replace(panel, curves=curves), "long"))
 
 
 @pytest.mark.parametrize("kind", DRAWINGS)
