@@ -66,8 +66,11 @@ DRAWINGS = {
 def test_long_labels_leave_room_for_the_axes() -> None:
     panel = make_panel()
     label = "alpha 1.0, beta 1.0, layer hidden1, removes F, least divergent"
-    curves = tuple(curve._replace(label=label) for curve in panel.curves)
-    assert label in texts(draw_panel(replace(panel, curves=curves), "long"))
+    curves, levels = (
+        tuple(curve._replace(label=label) for curve in of) for of in (panel.curves, panel.levels)
+    )
+    svg = draw_panel(replace(panel, curves=curves, levels=levels), "long")
+    assert label in texts(svg)
 
 
 @pytest.mark.parametrize("kind", DRAWINGS)
