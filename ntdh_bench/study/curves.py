@@ -9,15 +9,16 @@ import numpy as np
 from ntdh_bench.records.columns import Row, by_key
 from ntdh_bench.report.contrasts import Measure
 from ntdh_bench.report.statistics import Estimate, mean_ci
-from ntdh_bench.study.doses import EXPERIMENT
+from ntdh_bench.study.doses import EXPERIMENT, dosed
 from ntdh_bench.study.results import DoseCurve, DosePoint
 from ntdh_bench.study.settings import GAIN, NCJSD, TCJSD, Setting, settings, teacher
 
 
 def dose_curves(rows: Iterable[Row]) -> tuple[DoseCurve, ...]:
-    """Return a curve a data set and intervention, real data first."""
+    """Return a curve a data set and intervention, real data first; none without a whole run."""
     by_set = by_key(settings(rows, (EXPERIMENT,)), lambda s: (s.source, s.dataset))
-    return tuple(curve for key in sorted(by_set) for curve in _curves(by_set[key]))
+    found = (curve for key in sorted(by_set) for curve in _curves(by_set[key]))
+    return tuple(curve for curve in found if curve.points)
 
 
 def _curves(of_set: Sequence[Setting]) -> list[DoseCurve]:
@@ -29,13 +30,10 @@ def _curves(of_set: Sequence[Setting]) -> list[DoseCurve]:
 def _curve(of_set: Sequence[Setting], name: str) -> DoseCurve:
     """Return the curve over the settings in which the intervention was run."""
     own = [s for s in of_set if any(row["intervention"] == name for row in s.distilled)]
-    at: dict[float, list[list[Row]]] = {}  # dose to the runs of each setting
+    at: dict[float, list[Sequence[Row]]] = {}  # dose to the runs of each setting, of the same seeds
     for setting in own:
-        kd = [row for row in setting.distilled if row["method"] == "KD"]
-        cells = by_key(kd, lambda row: (row["intervention"], row["dose"] or 0.0))
-        for (intervention, dose), found in cells.items():
-            if intervention in (None, name):
-                at.setdefault(dose, []).append(found)
+        for (_, dose), found in dosed(setting, [name]).runs.items():
+            at.setdefault(dose, []).append(found)
     points = tuple(
         DosePoint(
             dose, *(_over_seeds(at[dose], measure) for measure in (GAIN, NCJSD, TCJSD, teacher))

@@ -83,14 +83,19 @@ class Response:
         return slopes(self.gain, divergence.mean(axis=1))
 
 
-def responses(setting: Setting, names: Collection[str]) -> dict[str, Response]:
-    """Return the responses to those of the interventions that were run, over the same seeds."""
+def dosed(setting: Setting, names: Collection[str]) -> Block:
+    """Return the runs of KD under interventions and from the teacher as it is, by name and dose."""
     rows = [
         row
         for row in setting.distilled
         if row["method"] == "KD" and not row["mask"] and row["intervention"] in (None, *names)
     ]
-    found = block(rows, lambda row: (row["intervention"], row["dose"] or 0.0), _MEASURES)
+    return block(rows, lambda row: (row["intervention"], row["dose"] or 0.0), _MEASURES)
+
+
+def responses(setting: Setting, names: Collection[str]) -> dict[str, Response]:
+    """Return the responses to those of the interventions that were run, over the same seeds."""
+    found = dosed(setting, names)
     run = {name for name, _ in found.runs}
     return {name: _response(setting, found, name) for name in names if {None, name} <= run}
 

@@ -44,5 +44,16 @@ def test_what_was_not_run_or_has_no_control_has_no_curve() -> None:
     alone = [row for row in rows if row["arm"] == "kd"]
     for row in alone:
         row |= {"gain_over_equal_task": None, "ncjsd_before": None, "tcjsd_before": None}
-    (curve,) = dose_curves(alone)
-    assert {(point.gain, point.ncjsd) for point in curve.points} == {(None, None)}
+    assert dose_curves(alone) == ()
+
+
+def test_doses_are_compared_over_the_same_seeds() -> None:
+    rows = interventions({SHUFFLE: -2.0}, ["wiki"])
+    for row in rows:
+        if row["seed"] >= 7 and row["gain_over_equal_task"] is not None:
+            row["gain_over_equal_task"] += 0.5  # not of the seeds that have the largest dose
+    rows = [row for row in rows if row["dose"] != 1.0 or row["seed"] < 7]
+    (curve,) = dose_curves(rows)
+    assert {some(point.gain).n for point in curve.points} == {7}
+    first, *_, last = [some(point.gain).mean for point in curve.points]
+    assert last - first == pytest.approx(-2.0, abs=0.3)
