@@ -79,12 +79,12 @@ def in_short(study: Study) -> list[str]:
 def counted(claims: Sequence[Primary]) -> str:
     """Say over how many data sets the answer goes."""
     found = [data for claim in claims for part in claim.parts for data in part.sets]
-    run = {data.dataset for data in found if data.effect}
+    run = {data.dataset for data in found}
     counts = {data.dataset for data in found if data.counts}
     within = {data.dataset for data in found if data.within}
     return (
         f"The unit is the data set. Real ones that were run: {len(run)}; that pass the gates of a "
-        f"claim: {len(counts)}; that also lie within both assumptions of the hypothesis: "
+        f"claim or more: {len(counts)}; that also lie within both assumptions of the hypothesis: "
         f"{len(within)}."
     )
 

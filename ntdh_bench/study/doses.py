@@ -140,11 +140,12 @@ def _target_moved(found: Response) -> Gate:
 
 
 def slope(name: str, sign: Sign | None = None) -> EffectOf:
-    """Return what measures the slope of the gain from no dose, 0, to the largest, 1 (P1, P3).
+    """Return what measures the slope of the gain in the dose, a share (P1, P3).
 
     Args:
         name: of the intervention.
-        sign: which way it is to move NCJSD; None: either, or not at all.
+        sign: which way it is to move NCJSD; None: either, or not at all, and the slope is that from
+            no dose, 0, to the largest, 1, whatever a dose is.
     """
 
     def effect(setting: Setting) -> SettingEffect | None:
@@ -153,8 +154,9 @@ def slope(name: str, sign: Sign | None = None) -> EffectOf:
             return None
         ncjsd, tcjsd, two_way = map(found.change, (found.ncjsd, found.tcjsd, found.two_way))
         own = (found.teacher,) if sign is None else (moved(sign * ncjsd), found.teacher)
+        doses = found.doses if sign else found.doses / found.doses.max()
         return setting.effect(
-            dose_slope(found.gain, (found.doses / found.doses.max()).tolist()),
+            dose_slope(found.gain, doses.tolist()),
             own,
             {
                 "NCJSD moved": float(ncjsd.mean()),

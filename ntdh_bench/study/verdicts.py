@@ -62,11 +62,10 @@ def _undecided(parts: Sequence[Part], within: bool) -> Decision | None:
     if n >= MIN_SETS:
         return None
     fewest = min(parts, key=lambda part: len(_counted(part, within)))
-    run = [found for found in fewest.sets if found.effect]
-    if not run:
-        return Decision(NOT_RUN, 0, reason="not run")
-    reason = f"{_count(n)}, a verdict needs {MIN_SETS}{_left_out(run, within)}"
-    enough = len(run) >= MIN_SETS
+    if not fewest.sets:
+        return Decision(NOT_RUN, 0, reason=NOT_RUN)
+    reason = f"{_count(n)}, a verdict needs {MIN_SETS}{_left_out(fewest.sets, within)}"
+    enough = sum(found.effect is not None for found in fewest.sets) >= MIN_SETS
     return Decision(OUT_OF_SCOPE if enough and not n else INCONCLUSIVE, n, reason=reason)
 
 

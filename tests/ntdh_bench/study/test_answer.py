@@ -52,7 +52,7 @@ def test_five_lines_have_every_number_with_its_gates() -> None:
     lines = in_short(study)
     assert len(lines) == 5
     assert lines[0].startswith("**No: a symptom.** Wrong non-target detail harms")
-    assert "pass the gates of a claim: 6; that also lie within both assumptions" in lines[0]
+    assert "pass the gates of a claim or more: 6; that also lie within both assumptions" in lines[0]
     pooled = study.claims[2].parts[1].summary
     assert pooled is not None
     shown = f"aligned minus uniform {pooled.value:.2f} [{pooled.low:.2f}, {pooled.high:.2f}]"

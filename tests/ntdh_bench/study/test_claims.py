@@ -201,10 +201,19 @@ def test_partial_runs_are_no_obstacle() -> None:
     assert [(e.seeds, some(e.effect).cells) for e in found.sets] == [
         (9, 5), *[(10, 5)] * 4, (10, 4),
     ]  # fmt: skip
+    # Of a unit of dose, even if the largest was not run yet.
+    assert some(found.sets[-1].value) == pytest.approx(-2.0, abs=0.25)
     broken = [{**row, "last_test_score": None, "gain_over_equal_task": None} for row in rows]
     assert verdict("P1", broken) == "not run"
     no_start = [row for row in rows if row["intervention"]]
     assert part("P1", no_start).sets == ()
+
+
+def test_one_seed_is_run_and_decides_nothing() -> None:
+    found = claim("P1", interventions({SHUFFLE: -2.0}, seeds=1))
+    assert found.overall.verdict == "inconclusive"
+    assert found.overall.reason.startswith("no data sets count, a verdict needs 5 (not passed: ")
+    assert "seeds 6" in found.overall.reason
 
 
 def test_nothing_run_yet() -> None:
