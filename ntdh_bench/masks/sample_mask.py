@@ -29,9 +29,9 @@ class SampleMask(Mask):
     negated). The task loss keeps all rows. Where no row is left the distillation term is 0.
 
     Of a student without KD the mask changes nothing but what is measured: its divergences are those
-    of the rows that the mask would leave of each batch of validation or test data, so that they say
-    how far teacher and student are apart *before* distilling with this mask. Whatever counts right
-    answers counts all rows.
+    of the rows that the mask would leave of each batch of validation or test data (at least one, so
+    that there is something to measure), so that they say how far teacher and student are apart
+    *before* distilling with this mask. Whatever counts right answers counts all rows.
 
     ``score: kendall`` with ``threshold: 0`` is the on-the-fly selection distillation of C2KD (Huo
     et al., "C2KD: Bridging the Modality Gap for Cross-Modal Knowledge Distillation", CVPR 2024), on
@@ -131,6 +131,8 @@ class SampleMask(Mask):
     ) -> Tensor:
         """Return the rows that it would leave of a batch that is measured: int64 ``(kept,)``.
 
+        At least one is left.
+
         Args:
             logits_teacher: ``(N, C)``, as those of :meth:`keep_rows`.
             logits_student: ``(N, C)``.
@@ -139,16 +141,21 @@ class SampleMask(Mask):
             first: index of its first sample.
         """
         stream = self._stream_measured(split, first)
-        return self._left(logits_teacher, logits_student, target, stream)
+        return self._left(logits_teacher, logits_student, target, stream, least=1)
 
     def _left(
-        self, teacher: Tensor, student: Tensor, target: Tensor, stream: torch.Generator
+        self,
+        teacher: Tensor,
+        student: Tensor,
+        target: Tensor,
+        stream: torch.Generator,
+        least: int = 0,
     ) -> Tensor:
         if self.removes == "random" and self.threshold is None:
             divergence = torch.zeros(len(target), device=target.device)
         else:
             divergence = self._divergence(teacher, student, target)
-        removed = self._removed(divergence)
+        removed = min(self._removed(divergence), max(len(target) - least, 0))
         return keep_mask(divergence, removed, self.removes, stream).nonzero().squeeze(1)
 
     def _divergence(self, teacher: Tensor, student: Tensor, target: Tensor) -> Tensor:
@@ -210,7 +217,9 @@ class SampleMask(Mask):
             member.seed: member._stream_measured(split, sample)
             for member, sample in zip(members, first, strict=True)
         }
-        return SampleMask._left_of_members(members, logits_teacher, logits_student, target, streams)
+        return SampleMask._left_of_members(
+            members, logits_teacher, logits_student, target, streams, least=1
+        )
 
     @staticmethod
     def _left_of_members(
@@ -219,6 +228,7 @@ class SampleMask(Mask):
         logits_student: Tensor,
         target: Tensor,
         streams: Mapping[int, torch.Generator],
+        least: int = 0,
     ) -> Tensor:
         """Return the rows that stay ``(K, kept)``; random ones by the stream of each seed."""
         mask, count = members[0], target.shape[1]
@@ -230,7 +240,8 @@ class SampleMask(Mask):
             divergence = mask._divergence(teacher, student, target.flatten()).view(target.shape)
             order = removal_order(divergence, mask.removes)
         assert mask.ratio is not None  # see stack_key
-        return order[:, round(mask.ratio * count) :].sort(dim=1).values
+        removed = min(round(mask.ratio * count), max(count - least, 0))
+        return order[:, removed:].sort(dim=1).values
 
     def _stream(self, epoch: int, batch_idx: int) -> torch.Generator:
         """Return what the rows that a batch loses at random are drawn from."""

@@ -71,14 +71,15 @@ def _without(settings: dict[str, Any], names: set[str]) -> dict[str, Any]:
 
 
 def short_name(identity: dict[str, Any]) -> str:
-    """Name the run after its data, method and mask: for people, not for programs."""
+    """Name the run after its data, method, mask and intervention: for people, not for programs."""
     model = identity["model"]
-    distiller = (model.get("init_args") or {}).get("distiller")
+    arguments = model.get("init_args") or {}
+    distiller = arguments.get("distiller")
     parts = [identity["data"]["class_path"], model["class_path"]]
     if arm(identity) != "single":
         parts[1] = distiller["class_path"] if distiller else arm(identity)
-    if identity["mask"]:
-        parts.append(identity["mask"]["class_path"])
+    between = identity["mask"], arguments.get("intervention")
+    parts += [part["class_path"] for part in between if part]
     short = "-".join(part.rpartition(".")[2].replace("DataModule", "") for part in parts)
     return f"{short}-seed{identity['seed']}"
 

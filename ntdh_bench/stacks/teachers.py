@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ntdh_bench.batch import Inputs, PairedBatch, Split
 from ntdh_bench.contract import StackMember
+from ntdh_bench.interventions import Intervention
 from ntdh_bench.layers import LOGITS, LayerMask
 from ntdh_bench.stacks.data import of_members, one_of, together
 from ntdh_bench.stacks.networks import NetworkStack
@@ -200,8 +201,18 @@ def _each_once(
 
 
 def _teacher_key(member: StackMember) -> Hashable:
-    intervention = member.module.frozen_teacher.intervention
-    return *_network_key(member), None if intervention is None else intervention.settings
+    return *_network_key(member), _settings(member.module.frozen_teacher.intervention)
+
+
+def _settings(intervention: Intervention | None) -> Hashable:
+    """Return what tells interventions apart; one whose arguments are no keys is like no other."""
+    if intervention is None:
+        return None
+    try:
+        hash(intervention.settings)
+    except TypeError:
+        return id(intervention)
+    return intervention.settings
 
 
 def _network_key(member: StackMember) -> tuple[Hashable, ...]:

@@ -84,6 +84,21 @@ def test_removes_the_rounded_share(removes: Removes, ratio: float, n: int, left:
     assert SampleMask(ratio, removes).keep_rows(*rows(n), 0, 0).shape == (left,)
 
 
+@pytest.mark.parametrize("removes", ["most_divergent", "least_divergent", "random"])
+def test_a_row_is_left_to_measure(removes: Removes) -> None:
+    """Else a control of a mask that takes all of small batches would measure nothing."""
+    mask, one = SampleMask(1.0, removes), rows(7)
+    (kept,) = mask.keep_measured(*one, "val", 0).tolist()
+    members = [values.unsqueeze(0) for values in one]
+    stacked = SampleMask.keep_measured_of_members([mask], *members, "val", [0])  # type: ignore[arg-type]
+    assert stacked.tolist() == [[kept]]
+    divergence = ncjsd(*one).argsort()
+    assert removes == "random" or kept == divergence[0 if removes == "most_divergent" else -1]
+    strict = SampleMask(score="kendall", threshold=1.0)
+    assert len(strict.keep_measured(*one, "val", 0)) == 1
+    assert len(mask.keep_measured(*rows(0), "val", 0)) == 0
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_takes_any_precision_and_needs_no_gradient(dtype: torch.dtype) -> None:
     teacher, student, target = rows(dtype=dtype)

@@ -12,10 +12,12 @@ import torch
 
 from ntdh_bench.checkpoints import read_checkpoint
 from ntdh_bench.errors import UserError
+from ntdh_bench.interventions import Intervention, Rows
 from ntdh_bench.records.identity import Place, arm, place_of
 from ntdh_bench.records.rows import to_row
 from ntdh_bench.report.pairing import Controls, scored
 from ntdh_bench.runs import Run, fit, map_divergence, measure
+from ntdh_bench.runs.identity import short_name
 from ntdh_bench.runs.session import quiet_lightning
 from ntdh_bench.runs.stacks import fit_stack
 from ntdh_bench.runs.summary import print_fit
@@ -202,6 +204,35 @@ def test_two_classes_are_refused_before_the_teacher_is_trained(
         with pytest.raises(UserError, match=match):
             alone(words, tmp_path / "run")
     assert not list((tmp_path / "cache").glob("teachers/*"))
+
+
+class Spread(Intervention):
+    """One of a user: multiplies the logits of each class."""
+
+    def __init__(self, factors: list[float]) -> None:
+        self.factors = factors
+
+    def changed(self, rows: Rows) -> torch.Tensor:
+        return rows.logits * torch.tensor(self.factors)
+
+
+def test_an_intervention_whose_arguments_are_lists_can_be_stacked(tmp_path: Path) -> None:
+    runs = [run_of(pairs(), tmp_path / str(n)) for n in range(2)]
+    for run, factor in zip(runs, (1.0, 3.0), strict=True):
+        run.model.frozen_teacher.intervention = Spread([factor] * 5)
+    folder = tmp_path / "stack"
+    folder.mkdir()
+    with quiet_lightning():
+        first, second = (record["metrics"]["last"]["val"] for record in fit_stack(runs, folder))  # type: ignore[index]
+    assert first["teacher_accuracy"] == second["teacher_accuracy"]
+    assert first["kl"] != second["kl"]
+
+
+def test_the_folder_of_a_run_names_its_intervention() -> None:
+    run = Run.parse("fit", pairs(*SHUFFLE, "--mask", "SampleMask", "--mask.ratio", "0.5"))
+    with quiet_lightning():
+        run.load_data("fit")
+    assert short_name(run.identity) == "PairedVectors-KD-SampleMask-ShuffleNontarget-seed0"
 
 
 def test_saliency_is_of_the_untouched_teacher(tmp_path: Path) -> None:
