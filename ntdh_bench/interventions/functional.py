@@ -2,7 +2,8 @@
 
 All take logits ``(N, C)``, C > 2, and targets int64 ``(N,)`` in ``[0, C)``, and return float32 (or
 float64) logits of the same shape. None of them changes the log-sum-exp of the non-target logits, or
-none the non-target logits: so p_target, or the non-target distribution, stays.
+none the non-target logits: so p_target, or the non-target distribution, stays. At temperatures
+other than 1 that holds of what permutes and shifts, but not of :func:`mix_nontarget`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def nontarget_log_probs(logits: Tensor, target: Tensor) -> Tensor:
 def permute_nontarget(logits: Tensor, target: Tensor, keys: Tensor) -> Tensor:
     """Permute the non-target logits of each row in the order of ``keys`` ``(N, C - 1)``.
 
-    Leaves p_target as it is.
+    Leaves p_target as it is, at any temperature.
     """
     (logits,) = promote(logits)
     others = nontarget_columns(target, logits.shape[1])
@@ -39,7 +40,8 @@ def permute_nontarget(logits: Tensor, target: Tensor, keys: Tensor) -> Tensor:
 def mix_nontarget(logits: Tensor, target: Tensor, other: Tensor, weight: float) -> Tensor:
     """Mix the non-target distribution with another: (1 - weight) p + weight q.
 
-    Leaves p_target as it is.
+    Leaves p_target as it is at temperature 1. At a higher one, p_target falls as the non-target
+    distribution gets flatter.
 
     Args:
         logits: ``(N, C)``.
@@ -68,6 +70,9 @@ def target_lead(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def shift_target(logits: Tensor, target: Tensor, shift: Tensor) -> Tensor:
-    """Add ``shift`` ``(N,)`` to the target's log-odds; leaves the non-target distribution."""
+    """Add ``shift`` ``(N,)`` to the target's log-odds.
+
+    Leaves the non-target distribution as it is, at any temperature.
+    """
     (logits,) = promote(logits)
     return logits.scatter_add(1, target[:, None], shift[:, None].to(logits))

@@ -92,6 +92,22 @@ def test_one_part_stays_and_the_other_moves(
     assert not torch.allclose(after[1 - stays], before[1 - stays], atol=0.1)
 
 
+@pytest.mark.parametrize("intervention", every(1.0), ids=lambda i: type(i).__name__)
+def test_what_a_distiller_of_another_temperature_sees(
+    intervention: Intervention, rows: dict[str, Tensor]
+) -> None:
+    """What is mixed keeps p_target at temperature 1 alone: it falls as the rest gets flatter."""
+    tempered = (logits / 4 for logits in (rows["teacher"], changed(intervention, rows)))
+    before, after = (parts(logits, rows["target"]) for logits in tempered)
+    if isinstance(intervention, UniformNontarget):
+        assert (after[0] <= before[0] + 1e-6).all()
+    if isinstance(intervention, AlignNontarget | UniformNontarget | ClassNontarget):
+        assert not torch.allclose(after[0], before[0], atol=0.01)
+    else:
+        stays = 0 if isinstance(intervention, NONTARGET) else 1
+        torch.testing.assert_close(after[stays], before[stays], rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("share", [0.5, 1.0])
 @pytest.mark.parametrize("kind", NONTARGET)
 def test_target_divergence_stays(kind: Any, share: float, rows: dict[str, Tensor]) -> None:
