@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from ntdh_bench.records.columns import Row
+from ntdh_bench.report import gates
 from ntdh_bench.study import doses, masks
 from ntdh_bench.study.results import Part, Primary, Sign
 from ntdh_bench.study.sets import part
@@ -37,6 +38,7 @@ class Claim(NamedTuple):
     note: str = ""
 
 
+_DAMAGED = f"that change the teacher's accuracy by more than {gates.TEACHER:g} points are left out"
 CLAIMS = (
     Claim(
         "P1", "The gain falls as the non-target divergence alone is raised",
@@ -60,30 +62,30 @@ CLAIMS = (
         {"aligned": doses.slope(doses.ALIGN, -1), "aligned minus uniform": doses.more_than_uniform},
     ),
     Claim(
-        "P4", "Over random masks, NCJSD predicts the gain given the teacher's accuracy",
+        "P4", "Over random masks, NCJSD predicts the gain given TCJSD and the teacher's accuracy",
         "Partial slope of the gain in NCJSD before distillation, given TCJSD and the accuracy",
         "points per standard deviation", -1, (masks.RANDOM,), {"": masks.slope_of_ncjsd},
-        "Masks that change the teacher's accuracy by more than 3 points are left out",
+        f"Masks {_DAMAGED}",
     ),
     Claim(
         "P5", "It does so better than TCJSD",
         "Partial slope of the gain in NCJSD minus that in TCJSD, jointly and given the teacher's "
         "accuracy",
         "points per standard deviation", -1, (masks.RANDOM,), {"": masks.more_than_tcjsd},
-        "Masks that change the teacher's accuracy by more than 3 points are left out",
+        f"Masks {_DAMAGED}",
     ),
     Claim(
         "P6", "Masks order as T > R > F over methods and ratios",
         "Accuracy of the student, T minus R and R minus F, mean over methods and ratios",
         "points", 1, masks.TABLES,
         {"T minus R": masks.difference("T", "R"), "R minus F": masks.difference("R", "F")},
-        "Ratios that change the teacher's accuracy by more than 3 points are left out",
+        f"Ratios {_DAMAGED}",
     ),
     Claim(
         "P7", "The mask T is better than none over methods and ratios",
         "Accuracy of the student, T minus no mask, mean over methods and ratios",
         "points", 1, masks.TABLES, {"T minus none": masks.difference("T", None)},
-        "Ratios that change the teacher's accuracy by more than 3 points are left out",
+        f"Ratios {_DAMAGED}",
     ),
 )  # fmt: skip
 

@@ -49,8 +49,8 @@ _GATES = {
     "strength": f"Assumption 2: as strong alone, within {gates.STRENGTH:g} points",
 }
 _VERDICTS = (
-    f"Fixed with their gates before the runs. A claim holds, or fails, if the mean over at least "
-    f"{MIN_SETS} data sets of {MIN_SEEDS} seeds lies reliably on its side of 0, or on the other "
+    "Fixed with their gates before the runs; what changed since is in the plan's log. A claim "
+    f"holds, or fails, if the mean over at least {MIN_SETS} data sets of {MIN_SEEDS} seeds lies reliably on its side of 0, or on the other "
     f"(Holm over all of them); it shows no effect if the mean lies reliably within ±{MARGIN:g}."
 )
 _PLANNED = "How verdicts are read was fixed before the runs (plan.md)."
@@ -156,12 +156,13 @@ def _claim(claim: Primary) -> Html:
     told = decided.reason in ("", decided.verdict)
     reason = "" if told else el("div", decided.reason, class_="note")
     effects = [el("div", _effect(part)) for part in claim.parts]
+    known = any(part.summary for part in claim.parts)
     return el(
         "tr",
         el("td", verdict_badge(decided.verdict), class_="text"),
         el("td", el("b", claim.id), f" {claim.statement}", reason, class_="text wide"),
         el("td", str(decided.n)),
-        el("td", *effects, el("div", claim.unit, class_="unit")),
+        el("td", *effects, el("div", claim.unit, class_="unit") if known else ""),
         el("td", wording.p_value(decided.p_holm)),
         el("td", verdict_badge(claim.within.verdict), f" n {claim.within.n}"),
     )
@@ -296,9 +297,10 @@ def _curves(study: Study) -> Html:
         el(
             "p",
             "Interventions on what the trained teacher says move one divergence and leave the "
-            "other, and the teacher's accuracy, as they were. A line a data set: how the gain "
-            "changes against the teacher as it is, and below, how far both divergences moved "
-            "before distillation.",
+            "other as it was. Shuffled non-target classes and exchanged or scaled leads leave the "
+            "teacher's accuracy as well; the rest can change it (see Numbers). A line a data set, "
+            "also of those that fail a gate: how the gain changes against the teacher as it is, "
+            "and below, how far both divergences moved before distillation.",
         ),
         el("figure", el("div", *panels, class_="panels three"), el("div", key, class_="panels")),
         _secondary(study.secondary),

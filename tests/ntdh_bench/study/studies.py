@@ -38,7 +38,8 @@ _STATEMENTS = {
     "P2": ("It does not fall as much as the target divergence is raised by as much", -1, ("",)),
     "P3": ("The gain rises as the non-target divergence alone is lowered, and by more than where "
            "only non-target information is taken away", 1, ("aligned", "aligned minus uniform")),
-    "P4": ("Over random masks, NCJSD predicts the gain given the teacher's accuracy", -1, ("",)),
+    "P4": ("Over random masks, NCJSD predicts the gain given TCJSD and the teacher's accuracy",
+           -1, ("",)),
     "P5": ("It does so better than TCJSD", -1, ("",)),
     "P6": ("Masks order as T > R > F over methods and ratios", 1, ("T minus R", "R minus F")),
     "P7": ("The mask T is better than none over methods and ratios", 1, ("T minus none",)),
