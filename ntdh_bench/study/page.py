@@ -50,8 +50,9 @@ _GATES = {
 }
 _VERDICTS = (
     "Fixed with their gates before the runs; what changed since is in the plan's log. A claim "
-    f"holds, or fails, if the mean over at least {MIN_SETS} data sets of {MIN_SEEDS} seeds lies reliably on its side of 0, or on the other "
-    f"(Holm over all of them); it shows no effect if the mean lies reliably within ±{MARGIN:g}."
+    f"holds, or fails, if the mean over at least {MIN_SETS} data sets of {MIN_SEEDS} "
+    "seeds lies reliably on its side of 0, or on the other (Holm over all of them); it "
+    f"shows no effect if the mean lies reliably within ±{MARGIN:g}."
 )
 _PLANNED = "How verdicts are read was fixed before the runs (plan.md)."
 _FIRST = "P1"  # the claim whose forest plot is on the first screen
