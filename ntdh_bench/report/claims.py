@@ -327,8 +327,8 @@ _QUANTITIES = {
 
 def _hypothesis_result(claim: Hypothesised, summary: Summary | None) -> Result:
     test = (
-        f"{_QUANTITIES[claim.quantity]}, over the cells of each stratum: < 0; random-effects mean "
-        "over data sets, the strata of each made one value first (Hartung-Knapp)"
+        f"{_QUANTITIES[claim.quantity]}, over the cells of each stratum: < 0; mean over data "
+        "sets, each counting the same, its strata made one value first (Student's t)"
     )
     exhibit = claim.id.partition(".")[0]
     result = Result(

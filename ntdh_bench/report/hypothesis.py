@@ -11,7 +11,7 @@ slope of the gain over cells, in points for one standard deviation of the diverg
 stratum: divergences of different data sets are not comparable, and are never compared.
 
 Strata are shown, not judged: they share controls, seeds and divergences. All those of a data set
-are made one effect first, and the verdict is on the random-effects mean over data sets, apart for
+are made one effect first, and the verdict is on the mean over data sets, apart for
 each thing that moves the divergence. It needs five real data sets.
 """
 
@@ -129,7 +129,7 @@ class Summary:
         moved: what moves the divergence.
         strata: how many there are in all data sets.
         sets: the effect in each data set, by name: its strata made one value.
-        pooled: their random-effects mean; None with one data set.
+        pooled: their mean; None with one data set.
         within: that over the data sets within both assumptions; None with fewer than two.
         decision: on the claim "below 0", corrected for all such claims; None with fewer than five
             data sets, on simulated data, and for ``tcjsd``.
@@ -443,9 +443,10 @@ def _summaries(strata: Sequence[Stratum]) -> list[Summary]:
         for quantity in QUANTITIES
         if (summary := _summary(quantity, source, moved, own))
     ]
-    judged = [summary for summary in every if _is_judged(summary)]
-    claims = [sides(pooled, MARGIN, -1) for summary in judged if (pooled := summary.pooled)]
-    decisions = dict(zip(map(id, judged), decide(claims), strict=True))
+    # Data sets that are all alike have no mean to judge.
+    judged = [(s, pooled) for s in every if _is_judged(s) and (pooled := s.pooled)]
+    claims = [sides(pooled, MARGIN, -1) for _, pooled in judged]
+    decisions = dict(zip((id(summary) for summary, _ in judged), decide(claims), strict=True))
     return [replace(summary, decision=decisions.get(id(summary))) for summary in every]
 
 

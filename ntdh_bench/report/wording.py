@@ -38,11 +38,11 @@ HYPOTHESIS_NOTE = (
     "stratum, over cells, which are its units, seeds being averaged; what is given is held "
     "constant, accuracy being the teacher's (in a difference, also the other divergence). Strata "
     "are shown, not judged: those of one data set share controls and seeds. The verdict is on the "
-    "random-effects mean over data sets (Hartung-Knapp), apart for each thing that moves the "
-    f"divergence, and needs {MIN_SETS} real data sets; p is corrected for all of these verdicts "
-    "(Holm). Strata of fewer than three seeds, or of students that still learn, do not count. "
-    "Unclear cells hold several runs of a seed that cannot be told apart; they are left out, as "
-    "are teachers that see the student's modality too."
+    "mean over data sets, each counting the same (Student's t), apart for each thing that moves "
+    f"the divergence, and needs {MIN_SETS} real data sets; p is corrected for all of these "
+    "verdicts (Holm). Strata of fewer than three seeds, or of students that still learn, do not "
+    "count. Unclear cells hold several runs of a seed that cannot be told apart; they are left "
+    "out, as are teachers that see the student's modality too."
 )
 VERDICT_SIGNS = {
     "holds": "✓", "fails": "✗", "no effect": "0", "inconclusive": "~", "out of scope": "∅",

@@ -437,3 +437,14 @@ def test_points_have_the_gain_over_both_controls() -> None:
     ]
     for point in hypothesis.test_hypothesis([*halved, *equal]).points:
         assert point.gain_over_equal_task == pytest.approx(point.gain + 5)
+
+
+def test_data_sets_that_are_all_alike_are_not_judged() -> None:
+    rows = noisy(5, -1.0, source="real", dataset="a")
+    alike = [
+        {**row, "dataset": name, **{k: f"{row[k]} {name}" for k in ("run", "baseline_hash")}}
+        for name in "abcde"
+        for row in rows
+    ]
+    found = [s for s in hypothesis.test_hypothesis(alike).summaries if s.quantity == "ncjsd"]
+    assert [(len(s.sets), s.pooled, s.verdict) for s in found] == [(5, None, "inconclusive")]
