@@ -58,8 +58,9 @@ CLAIMS = (
         "where only non-target information is taken away",
         "Slope of the gain in the dose of alignment with the student, and the same minus that of "
         "the dose of the uniform distribution",
-        "points per unit of dose", 1, (doses.EXPERIMENT,),
+        "points per unit of dose", 1, (doses.AT_ONE,),
         {"aligned": doses.slope(doses.ALIGN, -1), "aligned minus uniform": doses.more_than_uniform},
+        "At temperature 1: at another, mixing moves the target probability that is taught.",
     ),
     Claim(
         "P4", "Over random masks, NCJSD predicts the gain given TCJSD and the teacher's accuracy",

@@ -24,6 +24,8 @@ from ntdh_bench.study.settings import (
 )
 
 EXPERIMENT = "interventions"
+#: The same at temperature 1, where mixed non-target distributions leave p_target as it is taught.
+AT_ONE = "interventions_t1"
 SHUFFLE, ALIGN, UNIFORM, OF_CLASS = (
     "ShuffleNontarget", "AlignNontarget", "UniformNontarget", "ClassNontarget",
 )  # fmt: skip

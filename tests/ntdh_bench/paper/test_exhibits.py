@@ -176,6 +176,7 @@ def test_every_shipped_experiment_of_the_paper_has_an_exhibit() -> None:
         "multimodal_teachers",
         "random_masks",
         "interventions",
+        "interventions_t1",
         "teachers",
         "sensitivity",
     }

@@ -68,7 +68,7 @@ def interventions(
     protocols: Callable[[str], Sequence[str]] = lambda name: [name],
     **given: Any,
 ) -> list[Row]:
-    """Runs of interventions.
+    """Runs of interventions, with the same outcome at both temperatures.
 
     Args:
         gains: of each intervention, in points, from dose 0 to the largest.
@@ -86,14 +86,18 @@ def interventions(
                 first, other = 0.4 + noise.normal(0, 0.02), 0.1 + noise.normal(0, 0.01)
                 for name, share, dose in _doses(gains):
                     ncjsd, tcjsd = (moves or MOVES).get(name or "", (0.0, 0.0))
-                    found += pair(
-                        {"method": "KD", "intervention": name or "none", "dose": f"{dose}"},
+                    values = (
                         0.02 + 0.01 * gains.get(name or "", 0.0) * share + noise.normal(0, NOISE),
                         first + share * ncjsd + (noise.normal(0, 0.002) if ncjsd else 0.0),
                         other + share * tcjsd + (noise.normal(0, 0.001) if tcjsd else 0.0),
-                        **{"experiment": "interventions", "dataset": dataset, "seed": seed,
-                           "protocol": protocol, "intervention": name, "dose": dose, **given},
-                    )  # fmt: skip
+                    )
+                    for experiment in ("interventions", "interventions_t1"):
+                        found += pair(
+                            {"method": "KD", "intervention": name or "none", "dose": f"{dose}"},
+                            *values,
+                            **{"experiment": experiment, "dataset": dataset, "seed": seed,
+                               "protocol": protocol, "intervention": name, "dose": dose, **given},
+                        )  # fmt: skip
     return with_parts(found)
 
 
