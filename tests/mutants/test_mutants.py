@@ -474,7 +474,7 @@ MUTANTS = (
            "value = None if control is None else control[",
            "value = None if control is None else row[", PAIR_TESTS),
     Mutant("a control of other weights is matched", PAIRING,
-           'if _weighed(c, "task_weight") == weight]', "]", PAIR_TESTS),
+           'if isclose(_weighed(c, "task_weight"), weight)]', "]", PAIR_TESTS),
     Mutant("a control from anywhere in the experiment", PAIRING,
            "if _is_beside(row, control)]", "]", PAIR_TESTS),
     Mutant("the lowest score is best", RANKS,
