@@ -60,7 +60,7 @@ CLAIMS = (
         "the dose of the uniform distribution",
         "points per unit of dose", 1, (doses.AT_ONE,),
         {"aligned": doses.slope(doses.ALIGN, -1), "aligned minus uniform": doses.more_than_uniform},
-        "At temperature 1: at another, mixing moves the target probability that is taught.",
+        "At temperature 1: at another, mixing moves the target probability that is taught",
     ),
     Claim(
         "P4", "Over random masks, NCJSD predicts the gain given TCJSD and the teacher's accuracy",
