@@ -217,10 +217,14 @@ def flatten_dense(logits: Tensor, target: Tensor, ignore_index: int = 255) -> tu
     return logits.movedim(1, -1)[kept], target[kept]
 
 
+def nontarget_columns(target: Tensor, classes: int) -> Tensor:
+    """Return the classes other than each of the targets ``(...)``, in order: ``(..., C - 1)``."""
+    columns = torch.arange(classes - 1, device=target.device)
+    return columns + (columns >= target[..., None])  # skips the target's column
+
+
 def _split(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    columns = torch.arange(logits.shape[-1] - 1, device=logits.device)
-    others = columns + (columns >= target[..., None])  # skips the target's column
-    rest = logits.gather(-1, others)
+    rest = logits.gather(-1, nontarget_columns(target, logits.shape[-1]))
     # log p_k as a log-sigmoid of the margin keeps the digits that 1 - p_k loses near 0 and 1.
     margin = logits.gather(-1, target[..., None]).squeeze(-1) - torch.logsumexp(rest, dim=-1)
     return F.logsigmoid(margin), F.logsigmoid(-margin), torch.log_softmax(rest, dim=-1)

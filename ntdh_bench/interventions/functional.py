@@ -11,13 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ntdh_bench.divergence import promote
-
-
-def nontarget_columns(target: Tensor, classes: int) -> Tensor:
-    """Return the classes that are not the target, in order: int64 ``(N, C - 1)``."""
-    columns = torch.arange(classes - 1, device=target.device)
-    return columns + (columns >= target[:, None])
+from ntdh_bench.divergence import nontarget_columns, promote
 
 
 def nontarget_log_probs(logits: Tensor, target: Tensor) -> Tensor:

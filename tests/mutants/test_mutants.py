@@ -129,9 +129,9 @@ MUTANTS = (
            "if untouched(row) and _is_main(row)]", "if _is_main(row)]",
            "tests/ntdh_bench/study/test_guide.py"),
     # -- interventions
-    Mutant("shuffled with the target", "ntdh_bench/interventions/functional.py",
-           "return columns + (columns >= target[:, None])",
-           "return columns + (columns > target[:, None])", I_TESTS),
+    Mutant("shuffled with the target", DIVERGENCE,
+           "columns + (columns >= target[..., None])", "columns + (columns > target[..., None])",
+           I_TESTS),
     Mutant("uniform over all classes", NONTARGET,
            "-math.log(others))", "-math.log(others + 1))", I_TESTS),
     Mutant("class means of log-probabilities", NONTARGET,

@@ -21,6 +21,7 @@ from ntdh_bench.runs.identity import short_name
 from ntdh_bench.runs.session import quiet_lightning
 from ntdh_bench.runs.stacks import fit_stack
 from ntdh_bench.runs.summary import print_fit
+from tests.ntdh_bench.runs.running import alone, parsed, together
 
 CHANGES = (
     [],
@@ -63,22 +64,6 @@ def _quiet() -> list[str]:
     ]  # fmt: skip
 
 
-def run_of(words: list[str], folder: Path) -> Run:
-    folder.mkdir(exist_ok=True, parents=True)
-    return Run.parse("fit", words, folder=folder)
-
-
-def alone(words: list[str], folder: Path) -> dict[str, Any]:
-    with quiet_lightning():
-        return fit(run_of(words, folder), record=False, share_control=True)
-
-
-def together(runs: list[list[str]], folder: Path) -> list[Any]:
-    folder.mkdir()
-    with quiet_lightning():
-        return fit_stack([run_of(words, folder / "runs") for words in runs], folder)
-
-
 @pytest.mark.parametrize("settings", [pairs, mnist])
 def test_a_stack_is_its_runs_alone(settings: Any, tmp_path: Path) -> None:
     words = [settings(*change, seed=n % 2) for n, change in enumerate(CHANGES)]
@@ -117,10 +102,10 @@ def test_what_is_recorded(tmp_path: Path) -> None:
 
 
 def test_the_reference_is_the_student_without_kd(tmp_path: Path) -> None:
-    run = run_of(pairs(*ALIGN), tmp_path / "align")
+    run = parsed(pairs(*ALIGN), tmp_path / "align")
     with quiet_lightning():
         fit(run)
-        control = run_of(pairs(*WITHOUT_KD), tmp_path / "control")
+        control = parsed(pairs(*WITHOUT_KD), tmp_path / "control")
         fit(control)
     reference = run.model.frozen_teacher.reference.state_dict()
     trained = read_checkpoint(control.last_checkpoint)["state_dict"]
@@ -130,14 +115,14 @@ def test_the_reference_is_the_student_without_kd(tmp_path: Path) -> None:
 
 def test_a_given_teacher_brings_no_reference_of_another_run(tmp_path: Path) -> None:
     """That of a run with another seed is not the student that this one would be without KD."""
-    first, other = (run_of(pairs(*ALIGN, seed=n), tmp_path / str(n)) for n in range(2))
+    first, other = (parsed(pairs(*ALIGN, seed=n), tmp_path / str(n)) for n in range(2))
     with quiet_lightning():
         fit(first)
         fit(other)
         given = ["--model.teacher_checkpoint", str(first.folder / "teacher.ckpt")]
-        taught = run_of(pairs(*ALIGN, *given, seed=1), tmp_path / "taught")
+        taught = parsed(pairs(*ALIGN, *given, seed=1), tmp_path / "taught")
         fit(taught)
-        stacked = run_of(pairs(*ALIGN, *given, seed=1), tmp_path / "stack" / "runs")
+        stacked = parsed(pairs(*ALIGN, *given, seed=1), tmp_path / "stack" / "runs")
         fit_stack([stacked], tmp_path / "stack")
     expected = other.model.frozen_teacher.reference.state_dict()
     for run in (taught, stacked):
@@ -147,12 +132,12 @@ def test_a_given_teacher_brings_no_reference_of_another_run(tmp_path: Path) -> N
 
 
 def test_a_kept_teacher_can_be_given_to_a_run_that_asks_for_no_reference(tmp_path: Path) -> None:
-    run, small = run_of(pairs(*ALIGN), tmp_path / "run"), ["--model.student_network.hidden", "[9]"]
+    run, small = parsed(pairs(*ALIGN), tmp_path / "run"), ["--model.student_network.hidden", "[9]"]
     with quiet_lightning():
         fit(run)
         given = ["--model.teacher_checkpoint", str(run.folder / "teacher.ckpt")]
         teacher = ["--model.teacher", "independent", *given]
-        other = run_of(pairs(*small, *teacher), tmp_path / "other")
+        other = parsed(pairs(*small, *teacher), tmp_path / "other")
         fit(other)
     assert other.model.frozen_teacher.reference is None
 
@@ -162,7 +147,7 @@ def test_what_came_from_the_cache_is_said(
 ) -> None:
     records = []
     for name in ("first", "again"):
-        run = run_of(pairs(*ALIGN), tmp_path / name)
+        run = parsed(pairs(*ALIGN), tmp_path / name)
         with quiet_lightning():
             records.append(fit(run))
         print_fit(run, records[-1])
@@ -178,8 +163,8 @@ def test_divergences_from_another_output_are_not_set_beside(
     shown = []
     for change in ([], SHUFFLE):
         with quiet_lightning():
-            fit(run_of(pairs(*WITHOUT_KD), tmp_path / "control"))
-            run = run_of(pairs(*change), tmp_path / "kd")
+            fit(parsed(pairs(*WITHOUT_KD), tmp_path / "control"))
+            run = parsed(pairs(*change), tmp_path / "kd")
             record = fit(run)
         print_fit(run, record)
         found = capsys.readouterr().out.splitlines()
@@ -217,7 +202,7 @@ class Spread(Intervention):
 
 
 def test_an_intervention_whose_arguments_are_lists_can_be_stacked(tmp_path: Path) -> None:
-    runs = [run_of(pairs(), tmp_path / str(n)) for n in range(2)]
+    runs = [parsed(pairs(), tmp_path / str(n)) for n in range(2)]
     for run, factor in zip(runs, (1.0, 3.0), strict=True):
         run.model.frozen_teacher.intervention = Spread([factor] * 5)
     folder = tmp_path / "stack"
@@ -243,7 +228,7 @@ def test_saliency_is_of_the_untouched_teacher(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("beside", [True, False], ids=["kept with the run", "from the cache"])
 def test_a_run_is_measured_with_its_intervention(beside: bool, tmp_path: Path) -> None:
-    run = run_of(pairs(*ALIGN), tmp_path / "run")
+    run = parsed(pairs(*ALIGN), tmp_path / "run")
     with quiet_lightning():
         record = fit(run)
         if not beside:
@@ -257,7 +242,7 @@ def test_a_run_is_measured_with_its_intervention(beside: bool, tmp_path: Path) -
 def test_features_alone_cannot_be_intervened_on(tmp_path: Path) -> None:
     words = pairs("--model.distiller", "FitNet", "--model.distiller.layer", "hidden2", *SHUFFLE)
     with pytest.raises(UserError, match="the distiller compares hidden2 alone: choose a method"):
-        run_of(words, tmp_path / "run")
+        parsed(words, tmp_path / "run")
 
 
 def test_a_student_to_align_with_is_asked_for() -> None:

@@ -13,10 +13,10 @@ import torch
 from ntdh_bench.cache import seal
 from ntdh_bench.contract import BenchModule
 from ntdh_bench.errors import NotStackable, UserError
-from ntdh_bench.runs import Run, fit, stacks
-from ntdh_bench.runs.session import quiet_lightning
-from ntdh_bench.runs.stacks import TooLarge, fit_stack
+from ntdh_bench.runs import stacks
+from ntdh_bench.runs.stacks import TooLarge
 from tests.helpers import batched_products_are_exact
+from tests.ntdh_bench.runs.running import alone, together
 
 METHODS = ("KD", "FitNet", "CRD", "RKD", "PKT", "SP", "DKD", "WeightedKL", "VID")
 FEATURE_MASKS = [
@@ -54,22 +54,6 @@ def settings(*words: str, seed: int = 0, epochs: int = 2) -> list[str]:
         "--trainer.accelerator", "cpu", "--trainer.logger", "false",
         "--trainer.enable_progress_bar", "false", "--seed_everything", str(seed), *words,
     ]  # fmt: skip
-
-
-def parsed(words: Sequence[str], folder: Path) -> Run:
-    folder.mkdir(exist_ok=True, parents=True)
-    return Run.parse("fit", words, folder=folder)
-
-
-def alone(words: Sequence[str], folder: Path) -> dict[str, Any]:
-    with quiet_lightning():
-        return fit(parsed(words, folder), record=False, share_control=True)
-
-
-def together(runs: Sequence[Sequence[str]], folder: Path) -> list[Any]:
-    folder.mkdir(exist_ok=True)
-    with quiet_lightning():
-        return fit_stack([parsed(words, folder / "runs") for words in runs], folder)
 
 
 def every_run() -> list[list[str]]:
