@@ -45,7 +45,8 @@ class Effect:
     Attributes:
         value: in accuracy points (of slopes: a unit of dose, or a standard deviation of a cell's
             predictor).
-        variance: of ``value`` over other seeds, and over other cells where these are units; > 0.
+        variance: of ``value`` over other seeds, and over other cells where these are units; 0 only
+            where no seed shows an effect.
         p_less: permutation p, one-sided, of an effect below 0; in (0, 1].
         p_greater: of one above 0.
         seeds: that count: those with all runs.
@@ -139,6 +140,7 @@ def slopes(gain: ArrayLike, doses: ArrayLike) -> Array:
     x = np.broadcast_to(x[:, None] if x.ndim == 1 else x, y.shape)
     x = x - x.mean(axis=0)
     scale = (x**2).sum(axis=0)
+    y = y - y[:1]  # exactly 0 where a seed's runs are all alike
     found: Array = (x * y).sum(axis=0) / np.where(scale > 0, scale, np.nan)
     return found
 
@@ -153,11 +155,13 @@ def seed_mean(values: ArrayLike, cells: int = 1) -> Effect | None:
         cells: doses or cells behind a value.
 
     Returns:
-        None with fewer than two seeds, or where nothing varies over them.
+        None with fewer than two seeds, or where all have the same value but 0, which leaves nothing
+        to chance. Where it is 0 in all, as of a student that no change of the teacher reaches, so
+        is the effect: leaving it out would favour effects.
     """
     x = np.asarray(values, dtype=float)
     x = x[~np.isnan(x)]
-    if x.size < MIN_SEEDS or _is_constant(x):
+    if x.size < MIN_SEEDS or (x.any() and _is_constant(x)):
         return None
     less, greater = _tails(_signs(x.size) @ x)
     return Effect(
@@ -178,7 +182,7 @@ def dose_slope(gain: ArrayLike, doses: Sequence[float]) -> Effect | None:
         doses: ``(doses,)``.
 
     Returns:
-        None with fewer than two such seeds, or where nothing varies over them.
+        None where :func:`seed_mean` of the slopes is.
     """
     y = np.asarray(gain, dtype=float)
     y = y.reshape(-1, *y.shape[-2:]).mean(axis=0)
@@ -186,6 +190,7 @@ def dose_slope(gain: ArrayLike, doses: Sequence[float]) -> Effect | None:
     found = seed_mean(slopes(y, doses), len(y))
     if found is None:
         return None
+    y = y - y[:1]
     permuted = np.einsum("rsd,ds->rs", _dose_weights(tuple(doses), y.shape[1]), y)
     less, greater = _tails(_ratios(permuted.mean(axis=1), permuted.std(axis=1)))
     return replace(found, p_less=less, p_greater=greater)
@@ -210,17 +215,19 @@ def cell_slopes(
             given, each slope.
 
     Returns:
-        One a contrast; None with fewer than two seeds that have all cells (cells without any run
-        aside), with too few cells, or where a predictor or the gain does not vary by itself.
+        One a contrast; 0 where the gain is the same in all cells. None with fewer than two seeds
+        that have all cells (cells without any run aside), with too few cells, or where a predictor
+        does not vary by itself.
     """
     y, x = _complete(np.asarray(gain, dtype=float), np.asarray(predictors, dtype=float))
     seeds, freedom = y.shape[1], len(y) - len(x) - 1
     if seeds < MIN_SEEDS or freedom < MIN_FREEDOM:
         return None
     y, x = y.mean(axis=1), x.mean(axis=2)
-    if any(_is_constant(each) for each in (y, *x)):
+    if any(map(_is_constant, x)):
         return None
-    y, x = y - y.mean(), (x - x.mean(axis=1, keepdims=True)) / x.std(axis=1, keepdims=True)
+    y = np.zeros_like(y) if _is_constant(y) else y - y.mean()
+    x = (x - x.mean(axis=1, keepdims=True)) / x.std(axis=1, keepdims=True)
     if np.linalg.cond(x) > _COLLINEAR:
         return None
     wanted = np.eye(len(x)) if contrasts is None else np.asarray(contrasts, dtype=float)

@@ -79,7 +79,9 @@ def test_seeds_may_have_doses_of_their_own() -> None:
 
 
 @pytest.mark.parametrize(
-    "gain", [np.zeros((5, 6)), normal(5, 1), np.full((5, 3), np.nan)], ids=["flat", "one", "none"]
+    "gain",
+    [np.outer(DOSES, np.ones(6)), normal(5, 1), np.full((5, 3), np.nan)],
+    ids=["alike", "one", "none"],
 )
 def test_no_slope_without_two_seeds_that_differ(gain: Array) -> None:
     assert effects.dose_slope(gain, DOSES) is None
@@ -166,17 +168,26 @@ def test_cells_without_a_run_are_left_out_before_seeds_that_lack_one() -> None:
 @pytest.mark.parametrize(
     ("gain", "x"),
     [
-        (np.zeros((12, 4)), normal(2, 12, 4)),
         (normal(12, 4), np.stack([normal(12, 4), np.ones((12, 4))])),
         (normal(12, 4), np.stack([normal(12, 4), 2 * normal(12, 4) + 1])),
         (normal(12, 1), normal(2, 12, 1)),
         (normal(5, 4), normal(2, 5, 4)),
         (np.full((12, 4), np.nan), normal(2, 12, 4)),
     ],
-    ids=["flat", "constant", "collinear", "one seed", "few cells", "no runs"],
+    ids=["constant", "collinear", "one seed", "few cells", "no runs"],
 )
 def test_no_cell_slopes_of_what_does_not_vary(gain: Array, x: Array) -> None:
     assert effects.cell_slopes(gain, x) is None
+
+
+@pytest.mark.parametrize("level", [0.0, 1.7])
+def test_a_gain_that_nothing_moves_is_an_effect_of_0(level: float) -> None:
+    gain = np.full((12, 4), level)
+    dosed = some(effects.dose_slope(gain[:5], DOSES))
+    over_cells = some(effects.cell_slopes(gain, normal(2, 12, 4)))
+    for found in (dosed, *over_cells):
+        assert (found.value, found.variance, found.interval()) == (0, 0, (0, 0))
+        assert (found.p_less, found.p_greater, found.seeds) == (1, 1, 4)
 
 
 # -- of one data set, and over data sets ---------------------------------------------------------
