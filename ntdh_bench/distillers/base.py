@@ -136,7 +136,7 @@ class Distiller(nn.Module, ABC):
         weighted losses ``(K,)``. Dense tasks are not stacked.
 
         Raises:
-            ValueError: the members have different ``stack_key``s, or are of another class.
+            ValueError: the ``stack_key`` of members differs, or they are of another class.
         """
         if len({member.stack_key for member in members}) != 1 or type(members[0]) is not cls:
             raise ValueError(f"{cls.__name__}.stack: expected members of one stack_key and class")
