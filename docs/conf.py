@@ -9,7 +9,10 @@ from pathlib import Path
 from sphinx.application import Sphinx
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))  # what is documented is the working tree
+sys.path[:0] = [
+    str(HERE.parent),
+    str(HERE / "extensions"),
+]  # what is documented is the working tree
 
 import ntdh_bench  # noqa: E402
 
@@ -17,7 +20,13 @@ project = "ntdh-bench"
 author = copyright = "The ntdh-bench contributors"
 version = release = ntdh_bench.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.napoleon"]
+extensions = [
+    "facts",
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+]
 exclude_patterns = ["_build"]
 
 myst_enable_extensions = ["dollarmath", "deflist"]
@@ -28,6 +37,7 @@ suppress_warnings = ["myst.header", "toc.empty_glob"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
+napoleon_use_ivar = True  # attributes in the docstring of their class, not once more beside it
 
 html_theme = "furo"
 html_title = f"ntdh-bench {version}"
