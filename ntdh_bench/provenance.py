@@ -21,6 +21,7 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import cache, partial
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import Distribution, distributions, entry_points
@@ -32,6 +33,7 @@ from urllib.request import url2pathname
 
 import ntdh_bench
 from ntdh_bench.cache import digest
+from ntdh_bench.errors import UserError
 
 OWN = "ntdh-bench"
 # Import names of this package and of what it depends on.
@@ -63,10 +65,16 @@ class _Module(NamedTuple):
 def code_of(plain: Any) -> dict[str, str]:
     """Return the third-party code that a config names, at any depth: name to digest.
 
-    The digest of code from an index is its distribution and version. What cannot be found has
-    none: importing it will fail.
+    The digest of code from an index is its distribution and version; of what was written in a
+    notebook, of all that it ran so far. What cannot be found has none: importing it will fail.
+
+    Raises:
+        UserError: code was typed at a prompt, which keeps none.
     """
-    found = {name: _code_digest(name) for name in sorted(_texts(plain))}
+    found = {
+        name: _typed_digest(name) if _is_typed(name) else _code_digest(name)
+        for name in sorted(_texts(plain))
+    }
     return {name: value for name, value in found.items() if value}
 
 
@@ -93,8 +101,33 @@ def _code_digest(name: str) -> str | None:
         return None
     if release := _release(module):
         return " ".join(release)
+    return digest(_digests(module))
+
+
+def _digests(module: str) -> dict[str, str]:
+    """Return what importing a module runs: distribution to version, or module to digest."""
     reachable = _reachable(module, lambda found: _release(found) is None)
-    return digest(dict(_release(found) or (found, _source(found).digest) for found in reachable))
+    return dict(_release(found) or (found, _source(found).digest) for found in reachable)
+
+
+def _is_typed(name: str) -> bool:
+    """Return whether a name is of a notebook's or a prompt's own, which have no file."""
+    return name.startswith("__main__.") and not hasattr(sys.modules["__main__"], "__file__")
+
+
+def _typed_digest(name: str) -> str:
+    cells: list[str] | None = getattr(sys.modules["__main__"], "In", None)  # IPython's
+    if cells is None:
+        raise UserError(
+            f"{name} was typed at a prompt, which keeps no code, but a run is named by its code: "
+            "put it into a file"
+        )
+    found: dict[str, Any] = {"cells": cells}
+    for cell in cells:
+        with suppress(SyntaxError):  # of a cell that could not run either
+            for module in _imports(ast.parse(cell), ""):
+                found |= _digests(module)
+    return digest(found)
 
 
 # -- finding modules -----------------------------------------------------------------------------

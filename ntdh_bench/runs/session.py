@@ -44,16 +44,20 @@ _ADVICE = (
 def quiet_lightning() -> Iterator[None]:
     """Silence Lightning's advice in the block; what it refuses becomes one clear line.
 
+    Log levels and filters of warnings are as before when it ends.
+
     Raises:
         UserError: the settings do not go together, or a checkpoint is of another network.
         Stopped: by Ctrl-C or SIGTERM.
     """
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in _ADVICE:
-        warnings.filterwarnings("ignore", message)
+    logs = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [log.level for log in logs]
     try:
-        with stoppable():
+        with stoppable(), warnings.catch_warnings():
+            for log in logs:
+                log.setLevel(logging.WARNING)
+            for message in _ADVICE:
+                warnings.filterwarnings("ignore", message)
             yield
     except MisconfigurationException as error:
         raise UserError(str(error)) from error
@@ -62,6 +66,9 @@ def quiet_lightning() -> Iterator[None]:
             raise
         detail = str(error).splitlines()[1].strip()
         raise UserError(f"the checkpoint is of another network: {detail}") from error
+    finally:
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
 
 
 @contextmanager
