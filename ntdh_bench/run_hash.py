@@ -42,6 +42,7 @@ CHANGED_DEFAULTS = (ChangedDefault("TwoDPASSModule", "class_weighting", "pmf", "
 # hashed, and so records have it.
 _FEATURE_MASK = "ntdh_bench.masks.FeatureMask"
 _STANDARDIZED = ("KD", "DKD", "WeightedKL")
+_GATHERING = ("CC", "DIST", "MLKD", "PKT", "RKD", "SKD", "SP", "SRD")
 # Arguments that came after the first records, and what they would have been: where they are just
 # that, they are no part of what a run is.
 _LATER: dict[str, Config] = {
@@ -59,7 +60,8 @@ _LATER: dict[str, Config] = {
     "ntdh_bench.models.C2KDModule": {"class_weights": None},
     "ntdh_bench.models.MSTDistillModule": {"class_weights": None},
     "ntdh_bench.datamodules.NYUDepthV2DataModule": {"protocol": "pooled"},
-    "ntdh_bench.distillers.CRD": {"shared_negatives": False},
+    **{f"ntdh_bench.distillers.{name}": {"gather": False} for name in _GATHERING},
+    "ntdh_bench.distillers.CRD": {"shared_negatives": False, "gather": False},
     _FEATURE_MASK: {"score": "ncjsd", "draw": 0, "saliency": "signed"},
     "ntdh_bench.masks.SampleMask": {"score": "ncjsd", "threshold": None},
     **{f"ntdh_bench.distillers.{name}": {"standardize": False} for name in _STANDARDIZED},

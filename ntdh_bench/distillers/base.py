@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Size, Tensor, nn
 
+from ntdh_bench.distillers.ranks import gather_sides, share_of
 from ntdh_bench.errors import UserError
 from ntdh_bench.layers import AVERAGED_LOGITS, LOGITS
 from ntdh_bench.notices import notice
@@ -48,6 +49,8 @@ class Distiller(nn.Module, ABC):
     least_rows = 1
     #: Whether this is a stack of members.
     stacked = False
+    #: Whether it relates the rows of all processes to one another, as one with all of them would.
+    gather = False
 
     def __init__(
         self,
@@ -174,7 +177,7 @@ class Distiller(nn.Module, ABC):
         Returns:
             Scalar; 0 for an empty batch. Of a stack: ``(K,)``.
         """
-        features = (
+        features = self._of_all_ranks(
             self._features(student, *self.student_layers),
             self._features(teacher, *self.teacher_layers),
         )
@@ -209,6 +212,16 @@ class Distiller(nn.Module, ABC):
         if layer == LOGITS and not self.by_row:
             return outputs.get(AVERAGED_LOGITS, outputs[LOGITS])
         return outputs[layer]
+
+    def _of_all_ranks(self, *sides: Tensor) -> tuple[Tensor, ...]:
+        """Return tensors ``(N, ...)`` with the rows of all processes, if it relates these."""
+        return gather_sides(*sides) if self.gather and not self.stacked else sides
+
+    def _weighed(self, mean: Tensor, rows: Tensor) -> Tensor:
+        """Return a mean over ``rows`` ``(N, ...)``, whose mean over processes is that over all."""
+        if not self.gather or self.stacked:
+            return mean
+        return mean * share_of(len(rows), rows.device).weight
 
     def _named(self, layer: str | None, argument: str) -> str:
         if layer is None:
@@ -312,7 +325,15 @@ class LevelledDistiller(LogitDistiller):
 
     In dense tasks the rows are positions, and what is related are the samples, whose logits are
     averaged over positions.
+
+    Args:
+        weight: factor of the term, >= 0.
+        gather: see :attr:`Distiller.gather`.
     """
+
+    def __init__(self, weight: float = 1.0, gather: bool = False) -> None:
+        super().__init__(weight)
+        self.gather = gather
 
     def distill(
         self,
@@ -322,8 +343,10 @@ class LevelledDistiller(LogitDistiller):
         index: Tensor,
     ) -> Tensor:
         """Return the weighted loss of a batch: see :meth:`Distiller.distill`."""
+        rows = student[LOGITS], teacher[LOGITS]
         samples = (outputs.get(AVERAGED_LOGITS, outputs[LOGITS]) for outputs in (student, teacher))
-        loss = self.of_rows(student[LOGITS], teacher[LOGITS]) + self.of_relations(*samples)
+        loss = self._weighed(self.of_rows(*rows), rows[0])
+        loss = loss + self.of_relations(*self._of_all_ranks(*samples))
         return beside(self.weight, loss) * loss
 
     def forward(self, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from ntdh_bench.distillers.base import Distiller, with_numbers
 from ntdh_bench.distillers.contrastive import contrast_losses, log_scores_sum, rows_of
 from ntdh_bench.distillers.negatives import Draws, Negatives, flat, given
 from ntdh_bench.distillers.precision import unit_rows
-from ntdh_bench.distillers.ranks import gather_rows
+from ntdh_bench.distillers.ranks import Share, gather_rows, share_of
 from ntdh_bench.divergence import promote
 from ntdh_bench.errors import UserError
 from ntdh_bench.ranges import check_above, check_at_least, check_within
@@ -44,6 +44,8 @@ class CRD(Distiller):
         weight: factor of the term; 0.8 in the paper.
         shared_negatives: a variant, not the published sampling: K negatives are drawn once a batch
             for all of its samples, so that only their rows of the banks are read.
+        gather: whether the processes draw together as one with the samples of all would, and the
+            mean is over these: each then draws for all, and uses what its own samples have drawn.
         layers: ``layer``, ``student_layer`` and ``teacher_layer`` of a :class:`Distiller`; the
             paper takes the features before the head.
 
@@ -67,6 +69,7 @@ class CRD(Distiller):
         momentum: float = 0.5,
         weight: float = 0.8,
         shared_negatives: bool = False,
+        gather: bool = False,
         **layers: str | None,
     ) -> None:
         super().__init__(weight, **layers)
@@ -79,6 +82,7 @@ class CRD(Distiller):
         self.temperature: float | Tensor = temperature
         self.momentum: float | Tensor = momentum
         self.shared_negatives = shared_negatives
+        self.gather = gather
         self.seed = 0
         self.student_embedding: nn.Linear | StackedLinear | None = None
         self.teacher_embedding: nn.Linear | StackedLinear | None = None
@@ -161,13 +165,14 @@ class CRD(Distiller):
             )
             sides = unit_rows(torch.stack(embedded))
             index = self._members(index)
-            negatives = self._negatives(index, negative_index)
+            share = self._share(index)
+            negatives = self._negatives(index, share, negative_index)
             contrasts = index, negatives, self.temperature
             log_z = self._normalisers(sides, index, negatives)
             losses = contrast_losses(sides, self._memories()[::-1], log_z.T, *contrasts)
             if self.training:
                 self._update(sides.detach(), index)
-        return losses if self.stacked else losses[0]
+        return losses if self.stacked else losses[0] * share.weight
 
     def _sizes(self) -> tuple[int, int, int]:
         assert isinstance(self.student_embedding, nn.Linear)
@@ -213,11 +218,21 @@ class CRD(Distiller):
         (embedded,) = promote(embedding(features.to(embedding.weight.dtype)))
         return self._members(embedded)
 
-    def _negatives(self, index: Tensor, negative_index: Tensor | None) -> Negatives:
+    def _of_all_ranks(self, *sides: Tensor) -> tuple[Tensor, ...]:
+        """Leave the samples where they are: those of others are in the banks."""
+        return sides
+
+    def _share(self, index: Tensor) -> Share:
+        """Return the samples ``(M, B)`` among those that draw together."""
+        rows = index.shape[1]
+        together = self.gather and not self.stacked
+        return share_of(rows, index.device) if together else Share(0, rows, rows)
+
+    def _negatives(self, index: Tensor, share: Share, negative_index: Tensor | None) -> Negatives:
         n_data = self.student_memory.shape[-2]
         if negative_index is not None:
             return given(self._members(negative_index), n_data)
-        return self._draws.at(self._step(self.step), index.shape[1], n_data, index.device)
+        return self._draws.at(self._step(self.step), share, n_data, index.device)
 
     @torch.no_grad()
     def _normalisers(self, sides: Tensor, index: Tensor, negatives: Negatives) -> Tensor:

@@ -21,6 +21,7 @@ class DIST(LogitDistiller):
         gamma: weight of the correlations over the rows of a class.
         temperature: T > 0; 1 on ImageNet, 4 on CIFAR-100.
         weight: factor of the term; 2, the paper's beta and gamma.
+        gather: whether the samples of all processes are related, not only each process's own.
 
     Raises:
         UserError: a temperature that is not above 0, or a weight below 0.
@@ -32,8 +33,10 @@ class DIST(LogitDistiller):
         gamma: float = 1.0,
         temperature: float = 1.0,
         weight: float = 2.0,
+        gather: bool = False,
     ) -> None:
         super().__init__(weight)
+        self.gather = gather
         check_at_least("distiller.beta", beta, 0)
         check_at_least("distiller.gamma", gamma, 0)
         check_above("distiller.temperature", temperature, 0)

@@ -21,13 +21,19 @@ class MLKD(LevelledDistiller):
     Args:
         temperatures: each > 0; ``None``: 2, 3, 4, 5 and 6 as in the paper.
         weight: factor of the term, a mean over temperatures; 5 is the paper's sum over five.
+        gather: whether the samples of all processes are related, not only each process's own.
 
     Raises:
         UserError: no temperature, one that is not above 0, or a weight below 0.
     """
 
-    def __init__(self, temperatures: list[float] | None = None, weight: float = 5.0) -> None:
-        super().__init__(weight)
+    def __init__(
+        self,
+        temperatures: list[float] | None = None,
+        weight: float = 5.0,
+        gather: bool = False,
+    ) -> None:
+        super().__init__(weight, gather)
         self.temperatures: list[float] | Tensor = (
             [2.0, 3.0, 4.0, 5.0, 6.0] if temperatures is None else temperatures
         )

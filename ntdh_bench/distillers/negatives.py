@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ntdh_bench.distillers.ranks import rank
+from ntdh_bench.distillers.ranks import Share, rank
 from ntdh_bench.seeding import generator
 
 # A bank this many times larger than the number of negatives is read row by row instead.
@@ -123,8 +123,8 @@ def _rows(memory: Tensor, drawn: Sequence[Tensor]) -> Tensor:
 class Draws:
     """Draws for M members, uniform over all training samples; those of one seed share a draw.
 
-    A draw depends on (seed, step, rank) alone. For a batch on a GPU, where it takes longer than the
-    step, the next one is made in the background.
+    A draw depends on (seed, step, rank) alone, of ranks that draw together on (seed, step). For a
+    batch on a GPU, where it takes longer than the step, the next one is made in the background.
 
     Args:
         seeds: of the members.
@@ -137,31 +137,36 @@ class Draws:
         self.shared = shared
         self._seeds = list(dict.fromkeys(seeds))
         self._streams = [self._seeds.index(seed) for seed in seeds]
-        self._ahead: dict[tuple[int, int], list[Future[Tensor]]] = {}
+        self._ahead: dict[tuple[int, Share], list[Future[Tensor]]] = {}
 
     def __getstate__(self) -> dict[str, object]:
         """Return what a copy needs: not what is being drawn."""
         return {**vars(self), "_ahead": {}}
 
-    def at(self, step: int, rows: int, n_data: int, device: torch.device) -> Negatives:
-        """Return the negatives of a batch of ``rows`` samples."""
+    def at(self, step: int, share: Share, n_data: int, device: torch.device) -> Negatives:
+        """Return the negatives of a batch, given its share of the samples that draw together."""
         if device.type == "cpu":
-            drawn = [self._draw(seed, step, rows, n_data) for seed in self._seeds]
+            drawn = [self._draw(seed, step, share, n_data) for seed in self._seeds]
         else:
-            pending = self._ahead.get((step, rows)) or self._start(step, rows, n_data)
-            self._ahead = {(step + 1, rows): self._start(step + 1, rows, n_data)}
+            pending = self._ahead.get((step, share)) or self._start(step, share, n_data)
+            self._ahead = {(step + 1, share): self._start(step + 1, share, n_data)}
             drawn = [future.result().to(device, non_blocking=True) for future in pending]
         return _kind(self.number, n_data, self.shared)(drawn, self._streams, self.number)
 
-    def _start(self, step: int, rows: int, n_data: int) -> list[Future[Tensor]]:
-        arguments = step, rows, n_data, torch.cuda.is_available()
+    def _start(self, step: int, share: Share, n_data: int) -> list[Future[Tensor]]:
+        arguments = step, share, n_data, torch.cuda.is_available()
         return [_background().submit(self._draw, seed, *arguments) for seed in self._seeds]
 
-    def _draw(self, seed: int, step: int, rows: int, n_data: int, pinned: bool = False) -> Tensor:
-        stream = generator(seed, "crd shared" if self.shared else "crd", step, rank())
+    def _draw(
+        self, seed: int, step: int, share: Share, n_data: int, pinned: bool = False
+    ) -> Tensor:
+        own = rank() if share.ranks == 1 else 0
+        stream = generator(seed, "crd shared" if self.shared else "crd", step, own)
         kind = _kind(self.number, n_data, self.shared)
-        shape = (self.number,) if kind is Shared else (rows, self.number)
+        shape = (self.number,) if kind is Shared else (share.total, self.number)
         drawn = torch.randint(n_data, shape, generator=stream)
+        if kind is not Shared:
+            drawn = drawn[share.first : share.first + share.rows]
         drawn = _counts(drawn, n_data) if kind is Counted else drawn
         return drawn.pin_memory() if pinned else drawn
 

@@ -18,6 +18,7 @@ class RKD(Distiller):
         distance_weight: weight of the distances; 25 in the paper.
         angle_weight: weight of the angles; 50 in the paper.
         weight: factor of the term; 1 in the paper.
+        gather: whether the samples of all processes are related, not only each process's own.
         layers: ``layer``, ``student_layer`` and ``teacher_layer`` of a :class:`Distiller`; the
             paper takes the embedding before the head.
     """
@@ -29,9 +30,11 @@ class RKD(Distiller):
         distance_weight: float = 25.0,
         angle_weight: float = 50.0,
         weight: float = 1.0,
+        gather: bool = False,
         **layers: str | None,
     ) -> None:
         super().__init__(weight, **layers)
+        self.gather = gather
         check_at_least("distiller.distance_weight", distance_weight, 0)
         check_at_least("distiller.angle_weight", angle_weight, 0)
         self.distance_weight: float | Tensor = distance_weight
@@ -53,14 +56,16 @@ class PKT(Distiller):
 
     Args:
         weight: factor of the term; 30,000 in the comparison of Tian et al., ICLR 2020.
+        gather: whether the samples of all processes are related, not only each process's own.
         layers: ``layer``, ``student_layer`` and ``teacher_layer`` of a :class:`Distiller`; the
             paper takes the features before the head.
     """
 
     least_rows = 2
 
-    def __init__(self, weight: float = 30000.0, **layers: str | None) -> None:
+    def __init__(self, weight: float = 30000.0, gather: bool = False, **layers: str | None) -> None:
         super().__init__(weight, **layers)
+        self.gather = gather
 
     @classmethod
     def batched(cls, members: Sequence[PKT]) -> PKT:
@@ -77,14 +82,16 @@ class SP(Distiller):
 
     Args:
         weight: factor of the term; 3,000 in the paper.
+        gather: whether the samples of all processes are related, not only each process's own.
         layers: ``layer``, ``student_layer`` and ``teacher_layer`` of a :class:`Distiller`; the
             paper takes the last convolutional block.
     """
 
     least_rows = 2
 
-    def __init__(self, weight: float = 3000.0, **layers: str | None) -> None:
+    def __init__(self, weight: float = 3000.0, gather: bool = False, **layers: str | None) -> None:
         super().__init__(weight, **layers)
+        self.gather = gather
 
     @classmethod
     def batched(cls, members: Sequence[SP]) -> SP:
@@ -106,6 +113,7 @@ class CC(Distiller):
         gamma: of the kernel, > 0; 0.4 in the paper.
         order: the last power of its series, >= 1; 2 in the paper.
         weight: factor of the term; 100 in Knowledge-Distillation-Zoo, which has this formula.
+        gather: whether the samples of all processes are related, not only each process's own.
         layers: ``layer``, ``student_layer`` and ``teacher_layer`` of a :class:`Distiller`; the
             paper takes the features before the head.
     """
@@ -113,9 +121,15 @@ class CC(Distiller):
     least_rows = 2
 
     def __init__(
-        self, gamma: float = 0.4, order: int = 2, weight: float = 100.0, **layers: str | None
+        self,
+        gamma: float = 0.4,
+        order: int = 2,
+        weight: float = 100.0,
+        gather: bool = False,
+        **layers: str | None,
     ) -> None:
         super().__init__(weight, **layers)
+        self.gather = gather
         check_above("distiller.gamma", gamma, 0)
         check_at_least("distiller.order", order, 1)
         self.gamma: float | Tensor = gamma

@@ -22,13 +22,20 @@ class SKD(LevelledDistiller):
         temperature: T > 0 of the rows' KL; 4 in the paper.
         ridge: what is added to the variances, > 0; 0.1 in the paper.
         weight: factor of the term; 1 in the paper, which weighs it as the cross entropy.
+        gather: whether the samples of all processes are related, not only each process's own.
 
     Raises:
         UserError: a temperature or ridge that is not above 0, or a weight below 0.
     """
 
-    def __init__(self, temperature: float = 4.0, ridge: float = 0.1, weight: float = 1.0) -> None:
-        super().__init__(weight)
+    def __init__(
+        self,
+        temperature: float = 4.0,
+        ridge: float = 0.1,
+        weight: float = 1.0,
+        gather: bool = False,
+    ) -> None:
+        super().__init__(weight, gather)
         check_above("distiller.temperature", temperature, 0)
         check_above("distiller.ridge", ridge, 0)
         self.temperature: float | Tensor = temperature

@@ -27,6 +27,7 @@ class SRD(Distiller):
         feature_weight: of the features' term; 2 in the code of the paper.
         logit_weight: of the KL divergence; 1 in the code of the paper.
         weight: factor of both.
+        gather: whether the samples of all processes are related, not only each process's own.
         layers: ``layer``, ``student_layer`` and ``teacher_layer`` of a :class:`Distiller`; the
             paper takes the features before the head.
 
@@ -40,9 +41,11 @@ class SRD(Distiller):
         feature_weight: float = 2.0,
         logit_weight: float = 1.0,
         weight: float = 1.0,
+        gather: bool = False,
         **layers: str | None,
     ) -> None:
         super().__init__(weight, **layers)
+        self.gather = gather
         check_at_least("distiller.exponent", exponent, 1)
         check_at_least("distiller.feature_weight", feature_weight, 0)
         check_at_least("distiller.logit_weight", logit_weight, 0)
@@ -95,8 +98,10 @@ class SRD(Distiller):
             raise UserError("SRD has no projector: call build()")
         student, teacher = (_vectors(x, 2 + self.stacked) for x in (student, teacher))
         projected = self.projector(student.to(self.projector.weight.dtype))
+        projected, teacher = self._of_all_ranks(projected, teacher)
         features = srd(projected, teacher, self.exponent, stacked=self.stacked)
         logits = kd(student_logits, teacher_logits, temperature=1.0)
+        logits = self._weighed(logits, student_logits)
         of_features = beside(self.feature_weight, features) * features
         return of_features + beside(self.logit_weight, logits) * logits
 

@@ -13,14 +13,20 @@ import torch
 
 from ntdh_bench.distillers import negatives
 from ntdh_bench.distillers.negatives import Counted, Draws, Listed, Picked, Shared, given
+from ntdh_bench.distillers.ranks import Share
 from ntdh_bench.seeding import generator
 
 N_DATA, BATCH, NUMBER = 30, 4, 7
 CPU = torch.device("cpu")
 
 
+def whole(rows: int) -> Share:
+    """Return the share of a process that draws alone."""
+    return Share(0, rows, rows)
+
+
 def test_draws_are_uniform() -> None:
-    drawn = Draws([1], 3000).at(0, BATCH, N_DATA, CPU)
+    drawn = Draws([1], 3000).at(0, whole(BATCH), N_DATA, CPU)
     assert isinstance(drawn, Counted)
     counts = drawn.drawn[0].sum(0).double()
     expected = BATCH * 3000 / N_DATA
@@ -29,7 +35,7 @@ def test_draws_are_uniform() -> None:
 
 
 def test_members_of_one_seed_share_a_draw() -> None:
-    drawn = Draws([5, 3, 5], NUMBER).at(2, BATCH, N_DATA, CPU)
+    drawn = Draws([5, 3, 5], NUMBER).at(2, whole(BATCH), N_DATA, CPU)
     assert list(drawn.streams) == [0, 1, 0]
     for seed, rows in zip((5, 3), drawn.drawn, strict=True):
         stream = generator(seed, "crd", 2, 0)
@@ -38,16 +44,24 @@ def test_members_of_one_seed_share_a_draw() -> None:
 
 def test_a_smaller_batch_has_the_first_rows_of_the_draw() -> None:
     draws = Draws([0], NUMBER)
-    whole, part = (draws.at(0, rows, N_DATA, CPU).drawn[0] for rows in (BATCH, BATCH - 1))
-    assert torch.equal(whole[:-1], part)
+    every, part = (draws.at(0, whole(rows), N_DATA, CPU).drawn[0] for rows in (BATCH, BATCH - 1))
+    assert torch.equal(every[:-1], part)
+
+
+@pytest.mark.parametrize("number", [NUMBER, 40])
+def test_ranks_that_draw_together_have_the_rows_of_one_draw(number: int) -> None:
+    draws = Draws([0], number)
+    shares = Share(0, 3, BATCH, 2), Share(3, 1, BATCH, 2)
+    parts = [draws.at(1, share, N_DATA, CPU).drawn[0] for share in shares]
+    assert torch.equal(torch.cat(parts), draws.at(1, whole(BATCH), N_DATA, CPU).drawn[0])
 
 
 def test_shared_negatives_are_a_stream_of_their_own() -> None:
-    first, second = (Draws([0], 40, True).at(step, BATCH, 10**6, CPU) for step in (0, 1))
+    first, second = (Draws([0], 40, True).at(step, whole(BATCH), 10**6, CPU) for step in (0, 1))
     assert isinstance(first, Shared)
     assert first.drawn[0].shape == (40,)
     assert not torch.equal(first.drawn[0], second.drawn[0])
-    rows = Draws([0], 40).at(0, 1, 10**6, CPU).drawn[0]
+    rows = Draws([0], 40).at(0, whole(1), 10**6, CPU).drawn[0]
     assert not torch.equal(first.drawn[0], rows[0])
 
 
@@ -65,15 +79,16 @@ def test_draws_ahead_are_those_of_their_step(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(Draws, "_draw", noting)
     ahead, now = Draws([1, 2], NUMBER), Draws([1, 2], NUMBER)
     for step, rows in ((0, 4), (1, 4), (2, 3), (3, 4), (3, 4), (0, 4)):
-        found = ahead.at(step, rows, N_DATA, device).drawn
+        found = ahead.at(step, whole(rows), N_DATA, device).drawn
         threads.clear()
-        for one, other in zip(found, now.at(step, rows, N_DATA, CPU).drawn, strict=True):
+        for one, other in zip(found, now.at(step, whole(rows), N_DATA, CPU).drawn, strict=True):
             assert torch.equal(one, other)
-    ahead.at(1, 4, N_DATA, device)
+    ahead.at(1, whole(4), N_DATA, device)
     assert threading.main_thread() not in threads[2:]
     copied = [copy.deepcopy(ahead), pickle.loads(pickle.dumps(ahead))]
+    same = now.at(0, whole(4), N_DATA, CPU).drawn[1]
     for one in copied:
-        assert torch.equal(one.at(0, 4, N_DATA, CPU).drawn[1], now.at(0, 4, N_DATA, CPU).drawn[1])
+        assert torch.equal(one.at(0, whole(4), N_DATA, CPU).drawn[1], same)
 
 
 @pytest.mark.parametrize("cells", [1, 50, 2**18])
