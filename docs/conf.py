@@ -27,12 +27,9 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
 ]
-exclude_patterns = ["_build"]
 
 myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3
-# Files of the results are made for other readers, too: a table without a heading is none to them.
-suppress_warnings = ["myst.header", "toc.empty_glob"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
@@ -40,14 +37,14 @@ autodoc_typehints_description_target = "documented"
 napoleon_use_ivar = True  # attributes in the docstring of their class, not once more beside it
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
 html_title = f"ntdh-bench {version}"
 html_show_sphinx = False
 html_theme_options = {"navigation_with_keys": True}
 pygments_style = "friendly"
 pygments_dark_style = "monokai"
 
-# Sites of publishers that turn away programs, not people.
-linkcheck_ignore: list[str] = []
 linkcheck_timeout = 20
 linkcheck_retries = 2
 

@@ -115,6 +115,21 @@ def test_another_package_adds_a_data_set_by_a_class_and_an_experiment(
     assert record["metrics"]["last"]["test"]["accuracy"] > 0.9
 
 
+def test_the_method_that_the_readme_shows_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_module: Callable[[str, str], Path]
+) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    code, config = re.search(
+        r"```python\n(import torch.*?)```\n\n```yaml\n(base: quickstart\n.*?)```", text, re.DOTALL
+    ).groups()
+    assert len((code + config).splitlines()) <= 20
+    write_module("angle.py", code)
+    (tmp_path / "angle.yaml").write_text(config)
+    monkeypatch.chdir(tmp_path)
+    quick = ["--trainer.fast_dev_run", "true", "--data.steps_per_epoch", "2"]
+    assert main(["fit", *flags("angle.yaml", tmp_path, *quick)]) == 0
+
+
 def test_own_arrays_are_a_benchmark_by_the_file_that_the_readme_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -136,6 +151,22 @@ def test_own_arrays_are_a_benchmark_by_the_file_that_the_readme_shows(
     record = json.loads(next(tmp_path.glob("*/record.json")).read_text())
     assert (record["dataset"], record["source"]) == ("mine", "real")
     assert record["metrics"]["last"]["test"]["accuracy"] > 0.3
+
+
+def test_the_ten_minutes_of_the_start_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "start.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    config, sweep = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert config in (ROOT / "README.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    Path("mine.yaml").write_text(config)
+    Path("mine_sweep.yaml").write_text(sweep)
+    assert main(["data", "verify", "mine.npz", "--target", "label"]) == 0
+    methods = {run.labels["method"] for run in load_experiment(Path("mine_sweep.yaml")).runs}
+    assert methods == {"without_kd", "KD", "DIST"}
+    words = ["--config", "overlays/without_kd", "--trainer.fast_dev_run", "true"]
+    assert main(["fit", *flags(Path("mine.yaml"), tmp_path, *words)]) == 0
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -54,16 +55,32 @@ def test_the_authors_preset_runs(preset: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_ravdess_command_of_the_readme_teaches_both(tmp_path: Path) -> None:
+def test_the_ravdess_command_of_its_page_teaches_both(tmp_path: Path) -> None:
     """Chance is 12.5 %."""
     start = "ntdh-bench fit --config configs/ravdess_dkd.yaml --data.source simulated"
-    (command,) = (c for c in Path("README.md").read_text().splitlines() if c.startswith(start))
+    page = Path("docs/datasets/ravdess.md").read_text()
+    (command,) = (line for line in page.splitlines() if line.startswith(start))
     more = ["--run_dir", str(tmp_path), "--trainer.enable_progress_bar", "false"]
     assert main([*command.split()[1:], *more]) == 0
     (record,) = tmp_path.rglob("record.json")
     test = json.loads(record.read_text())["metrics"]["last"]["test"]
     assert test["teacher_accuracy"] > 0.3
     assert test["accuracy"] > 0.3
+
+
+@pytest.mark.slow
+def test_the_quickstart_prints_what_the_readme_shows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """But for some points, which depend on the versions."""
+    (shown,) = re.findall(r"```text\n(.*?)```", Path("README.md").read_text(), re.DOTALL)
+    assert main(["fit", *flags(Path("configs/quickstart.yaml"), tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    number = re.compile(r"\d+\.\d+")
+    lines = [number.sub("", line).strip() for line in printed.splitlines()]
+    assert [x for x in shown.splitlines() if number.sub("", x).strip() not in lines] == []
+    accuracies = [[float(x) for x in re.findall(r"\d\d\.\d\d", text)] for text in (shown, printed)]
+    assert accuracies[0] == pytest.approx(accuracies[1], abs=3)
 
 
 @pytest.mark.slow
