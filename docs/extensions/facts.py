@@ -8,6 +8,7 @@ set, ``gains-on DATASET`` what every method gained there, and ``methods`` the me
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -28,6 +29,8 @@ Printer = Callable[[Sequence[str]], Iterable[str]]
 
 _SIGNS = {"True": "helped", "False": "harmed", "": "open"}
 _NOT_RUN = "*Not run yet.*"
+#: Words of a command line, in which two dashes are to stay two.
+_COMMAND = re.compile(r"((?:data )?prepare\b[^,;()]*|--\S+ FILE)")
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -50,7 +53,7 @@ def dataset(words: Sequence[str]) -> list[str]:
         "below the data root": ", ".join(f"`{name}`" for name in info.folders) or "nothing",
         **_sizes(info),
         "licence": info.licence,
-        "how to get it": info.how_to_get,
+        "how to get it": _COMMAND.sub(r"`\1`", info.how_to_get),
         "options of `data prepare`": "; ".join(map(_option, info.options)),
     }
     return table(["", ""], [[f"**{name}**", value] for name, value in facts.items() if value])
@@ -112,8 +115,8 @@ def _gains(what: str, shown: str, key: str, value: str) -> list[str]:
     head = [what, "gain over w/o KD, points [95 %]", "seeds", "teacher ahead by", ""]
     rows = [
         [
-            _name(line[shown], line["teacher"]), _interval(line, "gain"), line["gain_n"],
-            _interval(line, "lead"), _SIGNS[line["helped"]],
+            _name(line[shown], line["teacher"]), _interval(line), line["gain_n"],
+            f"{float(line['lead']):.1f}" if line["lead"] else "–", _SIGNS[line["helped"]],
         ]
         for line in lines
     ]  # fmt: skip
@@ -124,14 +127,12 @@ def _name(name: str, teacher: str) -> str:
     return f"{name} (teacher: both)" if teacher == "both" else name
 
 
-def _interval(line: Line, name: str) -> str:
-    ends = [line[f"{name}{end}"] for end in ("", "_low", "_high")]
-    return _shown(*(float(end) if end else None for end in ends))
+def _interval(line: Line) -> str:
+    low, high = (float(line[end]) if line[end] else None for end in ("gain_low", "gain_high"))
+    return _shown(float(line["gain"]), low, high)
 
 
-def _shown(mean: float | None, low: float | None, high: float | None) -> str:
-    if mean is None:
-        return "–"
+def _shown(mean: float, low: float | None, high: float | None) -> str:
     return f"{mean:.2f}" + ("" if low is None or high is None else f" [{low:.2f}, {high:.2f}]")
 
 
