@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -136,14 +137,15 @@ def test_commands_name_configs_and_sweeps_that_there_are(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_configs_in_the_text_are_there(page: Path) -> None:
     """Names in code that begin as a data set's: configs, protocols of sweeps."""
-    protocols = {
-        name
-        for path in Path("configs/sweeps").glob("*.yaml")
-        for name in yaml.safe_load(path.read_text()).get("protocols", {})
-    }
     for name in quoted(page.read_text()):
-        known = name in protocols or Path(f"configs/{name}.yaml").is_file()
+        known = name in protocols() or Path(f"configs/{name}.yaml").is_file()
         assert known or name in dataset_names(), name
+
+
+@cache
+def protocols() -> set[str]:
+    sweeps = [yaml.safe_load(path.read_text()) for path in Path("configs/sweeps").glob("*.yaml")]
+    return {name for sweep in sweeps for name in sweep.get("protocols", {})}
 
 
 def quoted(text: str) -> Iterator[str]:
