@@ -2,7 +2,8 @@
 
 A page that repeated it would go stale. ``dataset NAME`` prints a data set's entry of the catalogue,
 ``configs PREFIX ...`` the configs called so, ``gains-of METHOD`` what a method gained on every data
-set, ``gains-on DATASET`` what every method gained there, and ``methods`` the means over data sets.
+set, ``gains-on DATASET`` what every method gained there, ``methods`` the means over data sets, and
+``doses INTERVENTION`` what an intervention moved, with the gain at each of its doses.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from ntdh_bench.composition import shipped_configs
 from ntdh_bench.datasets import DatasetInfo, Option, find_dataset
 from ntdh_bench.report.statistics import Estimate, mean_ci
 
-GUIDE = Path(__file__).resolve().parents[2] / "results" / "study_guide.csv"
+_RESULTS = Path(__file__).resolve().parents[2] / "results"
+GUIDE, CURVES = _RESULTS / "study_guide.csv", _RESULTS / "study_curves.csv"
 
 Line = dict[str, str]
 #: Lines of Markdown, of the words behind a directive.
@@ -95,7 +97,11 @@ def _title(path: Path) -> str:
 
 def guide() -> list[Line]:
     """Return the lines of ``results/study_guide.csv``: gains of a method on a data set."""
-    with GUIDE.open(encoding="utf-8", newline="") as file:
+    return _lines(GUIDE)
+
+
+def _lines(path: Path) -> list[Line]:
+    with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -161,6 +167,34 @@ def over_sets(lines: Sequence[Line]) -> Estimate:
     return mean
 
 
+def doses(words: Sequence[str]) -> list[str]:
+    """Print for each data set what an intervention moved, and the gain at each of its doses."""
+    found: dict[str, dict[float, Line]] = {}
+    for line in _lines(CURVES):
+        if line["intervention"] == words[0]:
+            found.setdefault(line["protocols"], {})[float(line["dose"])] = line
+    given = sorted({dose for of in found.values() for dose in of})
+    head = ["data set", "NCJSD", "TCJSD", *(f"gain at {dose:g}" for dose in given)]
+    rows = [
+        [name, _moved(of, "ncjsd"), _moved(of, "tcjsd"), *(_gain(of.get(dose)) for dose in given)]
+        for name, of in found.items()
+    ]
+    return table(head, rows) if rows else [_NOT_RUN]
+
+
+def _moved(of: dict[float, Line], name: str) -> str:
+    """Return a divergence without the intervention, and at its largest dose."""
+    return f"{float(of[min(of)][name]):.3f} → {float(of[max(of)][name]):.3f}"
+
+
+def _gain(line: Line | None) -> str:
+    if line is None:
+        return "–"
+    low, high = line["gain_low"], line["gain_high"]
+    half = f" ± {(float(high) - float(low)) / 2:.2f}" if low and high else ""
+    return f"{float(line['gain']):.2f}{half}"
+
+
 # -- Sphinx --------------------------------------------------------------------------------------
 
 
@@ -173,7 +207,8 @@ class _Printed(SphinxDirective):
 
     def run(self) -> list[Node]:
         words = " ".join(self.arguments).split()
-        self.env.note_dependency(str(GUIDE))
+        for path in (GUIDE, CURVES):
+            self.env.note_dependency(str(path))
         return self.parse_text_to_nodes("\n".join(type(self).printer(words)) + "\n")
 
 
@@ -183,6 +218,7 @@ PRINTERS: dict[str, Printer] = {
     "gains-of": gains_of,
     "gains-on": gains_on,
     "methods": methods,
+    "doses": doses,
 }
 
 

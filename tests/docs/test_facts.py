@@ -21,6 +21,13 @@ LINES = [
     "bdgp,bdgp,both,DIST,0.25,,,1,,,,",
 ]
 
+CURVES = [
+    "wiki,ScaleTarget,16,2,1,3,0.1,0.3",
+    "wiki,ScaleTarget,0,-1,,,0.1,0.2",
+    "bdgp,ScaleTarget,0,0.5,0,1,0.4,0.5",
+    "bdgp,ShiftTarget,8,9,8,10,0,0",
+]
+
 
 @pytest.fixture
 def facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
@@ -33,6 +40,11 @@ def facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     guide = tmp_path / "guide.csv"
     guide.write_text("\n".join([HEAD, *LINES, ""]))
     monkeypatch.setattr(module, "GUIDE", guide)
+    curves = tmp_path / "curves.csv"
+    curves.write_text(
+        "\n".join(["protocols,intervention,dose,gain,gain_low,gain_high,ncjsd,tcjsd", *CURVES, ""])
+    )
+    monkeypatch.setattr(module, "CURVES", curves)
     return module
 
 
@@ -90,3 +102,12 @@ def test_means_are_over_data_sets_not_over_settings(facts: ModuleType) -> None:
 
 def test_a_bar_in_a_cell_ends_no_column(facts: ModuleType) -> None:
     assert facts.table(["a"], [["x | y"]])[2] == "| x \\| y |"
+
+
+def test_doses_show_what_moved_and_the_gain_at_each(facts: ModuleType) -> None:
+    lines = facts.doses(["ScaleTarget"])
+    assert lines[0] == "| data set | NCJSD | TCJSD | gain at 0 | gain at 16 |"
+    assert rows(lines) == [
+        ["wiki", "0.100 → 0.100", "0.200 → 0.300", "-1.00", "2.00 ± 1.00"],
+        ["bdgp", "0.400 → 0.400", "0.500 → 0.500", "0.50 ± 0.50", "–"],
+    ]

@@ -98,7 +98,7 @@ def test_every_intervention_has_its_line_and_section() -> None:
     text = (DOCS / "interventions.md").read_text()
     for name in re.findall(r"autoclass:: ntdh_bench\.interventions\.(\w+)target\n", text):
         assert f"[`{name}target`](#{name.lower()}target)" in text
-        assert f"{name}target" in sections(text)
+        assert fenced(sections(text)[f"{name}target"], "doses") == [f"{name}target"]
 
 
 @pytest.mark.parametrize("name", sorted(dataset_names()))
