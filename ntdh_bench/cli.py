@@ -10,7 +10,6 @@ import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from typing import NamedTuple
 from unicodedata import normalize
 
@@ -18,6 +17,7 @@ from ntdh_bench import __version__
 from ntdh_bench.errors import UserError, one_line
 from ntdh_bench.startup import import_once
 from ntdh_bench.stopping import Stopped
+from ntdh_bench.suggestions import did_you_mean
 
 
 class Command(NamedTuple):
@@ -91,8 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ntdh-bench {__version__}")
         return 0
     if words[0] not in COMMANDS:
-        close = get_close_matches(words[0], COMMANDS, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
+        hint = did_you_mean(words[0], COMMANDS)
         return _fail(f"unknown command {words[0]!r}: {hint}choose one of {', '.join(COMMANDS)}", 2)
     try:
         module = import_once(f"ntdh_bench.commands.{COMMANDS[words[0]].module}")

@@ -11,7 +11,6 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 import ntdh_bench
 from ntdh_bench.errors import FileError, UserError
 from ntdh_bench.files.text import parse_yaml, read_yaml
+from ntdh_bench.suggestions import nearest
 
 Config = dict[str, Any]
 _REMEDY = "give a YAML file or a name of `ntdh-bench config list`"
@@ -74,7 +74,7 @@ def find_config(name: str, folder: Path = Path()) -> Path:
         return shipped[name]
     if os.path.lexists(path):
         return path  # a folder, say, as which it will be refused
-    near = get_close_matches(name.removesuffix(".yaml").removeprefix("configs/"), shipped)
+    near = nearest(name.removesuffix(".yaml").removeprefix("configs/"), shipped, 3)
     named = f", such as {', '.join(near)}" if near else ""
     raise FileError(f"{path} is missing; {_REMEDY}{named}")
 

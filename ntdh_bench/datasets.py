@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from ntdh_bench.errors import UserError
 from ntdh_bench.plugins import load, registered
+from ntdh_bench.suggestions import did_you_mean
 
 #: Lies in every folder of generated files, and makes their source "simulated" wherever they go.
 MARKER = "SIMULATED.json"
@@ -129,7 +130,9 @@ def find_dataset(name: str) -> DatasetInfo:
     """
     known = {info.name: info for info in catalogue()}
     if name not in known:
-        raise UserError(f"unknown data set {name!r}: choose one of {', '.join(known)}")
+        raise UserError(
+            f"unknown data set {name!r}: {did_you_mean(name, known)}choose one of {', '.join(known)}"
+        )
     return known[name]
 
 

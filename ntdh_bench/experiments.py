@@ -57,6 +57,7 @@ from ntdh_bench.composition import (
 from ntdh_bench.datasets import dataset_names
 from ntdh_bench.errors import UserError
 from ntdh_bench.run_hash import pin, run_hashes
+from ntdh_bench.suggestions import did_you_mean, nearest
 
 COMMANDS = ("fit", "saliency")
 MAX_SEED = 2**32 - 1  # of NumPy's generator
@@ -155,9 +156,9 @@ def find_experiment(name: str) -> Path:
     shipped = shipped_experiments()
     if name in shipped:
         return shipped[name]
-    raise UserError(
-        f"no experiment {name}: give a YAML file or one of {', '.join(shipped)} (configs/sweeps/)"
-    )
+    asked = name.removesuffix(".yaml").removeprefix("configs/").removeprefix("sweeps/")
+    named = ", ".join(nearest(asked, shipped, 3)) or "one of `ntdh-bench config list --sweeps`"
+    raise UserError(f"no experiment {name}: give a YAML file or a shipped one, such as {named}")
 
 
 def load_experiment(path: Path, overrides: Mapping[str, Any] | None = None) -> Experiment:
@@ -425,11 +426,15 @@ def _check_keys(given: Iterable[str], valid: set[str], path: Path, where: str) -
     unknown = sorted(set(given) - valid)
     if unknown:
         named = unknown[0] if re.fullmatch(r"[\w.-]{1,40}", unknown[0]) else "(no word)"
-        raise UserError(f"{path}: unknown key {where}{named}; valid are {', '.join(sorted(valid))}")
+        hint = did_you_mean(unknown[0], sorted(valid))
+        raise UserError(
+            f"{path}: unknown key {where}{named}; {hint}valid are {', '.join(sorted(valid))}"
+        )
 
 
 def _choice(value: Any, valid: Sequence[str], path: Path, key: str) -> str:
     if value not in valid:
         given = repr(shortened(value)) if isinstance(value, str) else kind_of(value)
-        raise UserError(f"{path}: {key} is {given}: choose from {', '.join(valid)}")
+        hint = did_you_mean(value, valid) if isinstance(value, str) else ""
+        raise UserError(f"{path}: {key} is {given}: {hint}choose from {', '.join(valid)}")
     return str(value)

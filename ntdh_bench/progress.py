@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Protocol
 
+from ntdh_bench.notices import is_quiet
+
 
 class Update(Protocol):
     """What moves a progress bar."""
@@ -17,8 +19,16 @@ class Update(Protocol):
         advance: float | None = None,
         completed: float | None = None,
         total: float | None = None,
+        description: str | None = None,
     ) -> None:
         """Move it by ``advance``, or to ``completed`` of what is now known to be the ``total``."""
+
+
+def is_shown() -> bool:
+    """Return whether someone looks at bars: on a terminal that is not to be quiet."""
+    from rich.console import Console
+
+    return Console(stderr=True).is_terminal and not is_quiet()
 
 
 @contextmanager
@@ -39,7 +49,7 @@ def progress_bar(
     terminal = Console(stderr=True)
     sizes = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     columns = sizes if in_bytes else Progress.get_default_columns()
-    quiet = not terminal.is_terminal or total == 0
+    quiet = not terminal.is_terminal or is_quiet() or total == 0
     with Progress(*columns, console=terminal, disable=quiet) as bars:
         task = bars.add_task(title, total=total, completed=done)
         yield partial(bars.update, task)

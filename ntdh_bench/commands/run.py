@@ -1,35 +1,63 @@
-"""``ntdh-bench fit | saliency | validate | test | predict``: the commands that run models."""
+"""``ntdh-bench fit | saliency | validate | test | predict``: the commands that run models.
+
+What can be refused without torch, which takes seconds to import, is refused before.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch.utilities import rank_zero_only
+from ntdh_bench.notices import add_verbosity, speaking
+from ntdh_bench.parsing.configs import inline_configs
 
-from ntdh_bench.runs import Run, fit, map_divergence, measure, predict
-from ntdh_bench.runs.session import quiet_lightning
-from ntdh_bench.runs.summary import data_notes, print_fit, print_maps, print_summary, teacher_row
+if TYPE_CHECKING:
+    from ntdh_bench.runs import Run
 
 
-def main(argv: list[str]) -> int:
-    """Run the command that comes first in ``argv``; returns the exit status."""
+def main(argv: Sequence[str]) -> int:
+    """Run the command that comes first in ``argv``; returns the exit status.
+
+    Raises:
+        UserError: the run is refused, or cannot be done.
+        Stopped: by Ctrl-C or SIGTERM.
+    """
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    add_verbosity(own)
+    options, words = own.parse_known_args(argv[1:])
+    inline_configs(words)
+    with speaking(options.verbosity):
+        _run(argv[0], words)
+    return 0
+
+
+def _run(command: str, words: Sequence[str]) -> None:
+    from ntdh_bench.runs import Run, fit, map_divergence
+    from ntdh_bench.runs.session import quiet_lightning
+    from ntdh_bench.runs.summary import print_fit, print_maps
+
     with quiet_lightning():
-        run = Run.parse(argv[0], argv[1:])
-        if run.command == "fit":
+        run = Run.parse(command, words)
+        if command == "fit":
             record = fit(run)
             if run.processes.is_first:
                 print_fit(run, record)
-        elif run.command == "saliency":
+        elif command == "saliency":
             record, paths = map_divergence(run)
             if run.processes.is_first:
                 print_maps(run, record, paths)
         else:
             _evaluate(run)
-    return 0
 
 
 def _evaluate(run: Run) -> None:
     """Measure one checkpoint on validation or test data, or write its predictions."""
+    from lightning.pytorch.utilities import rank_zero_only
+
+    from ntdh_bench.runs import measure, predict
+    from ntdh_bench.runs.summary import data_notes, print_summary, teacher_row
+
     rows: dict[str, Any] = {}
     saved: dict[str, str] = {}
     if run.command == "predict":

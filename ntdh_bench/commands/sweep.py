@@ -35,6 +35,7 @@ from ntdh_bench.sweep.estimate import expected_seconds
 from ntdh_bench.sweep.local import LocalEngine
 from ntdh_bench.sweep.progress import Progress, duration, failed
 from ntdh_bench.sweep.store import Store, finished_runs
+from ntdh_bench.suggestions import did_you_mean
 from ntdh_bench.sweep.transfer import check_target, import_records
 
 _INTERRUPTED = 130
@@ -182,7 +183,8 @@ def _selected(experiment: Experiment, options: argparse.Namespace) -> list[Run]:
     wanted = options.protocol.split(",") if options.protocol else experiment.default
     if unknown := [name for name in wanted if name not in experiment.protocols]:
         raise UserError(
-            f"{experiment.name} has no protocol {unknown[0]}: choose from "
+            f"{experiment.name} has no protocol {unknown[0]}: "
+            f"{did_you_mean(unknown[0], experiment.protocols)}choose from "
             f"{', '.join(experiment.protocols)}"
         )
     runs = [run for run in experiment.runs if run.protocol in wanted]
@@ -198,12 +200,14 @@ def _only(runs: Sequence[Run], text: str) -> list[Run]:
     known = {_labels(run)[axis]: None for run in runs if axis in _labels(run)}
     if not known:
         axes = dict.fromkeys(name for run in runs for name in _labels(run))
-        raise UserError(f"--only {text}: no axis {axis} here; there are {', '.join(axes)}")
+        hint = did_you_mean(axis, axes)
+        raise UserError(f"--only {text}: no axis {axis} here; {hint}there are {', '.join(axes)}")
     wanted = [labels] if labels in known else labels.split(",")  # [4, 4] is one label
     unknown = [label for label in wanted if label not in known]
     if unknown:
         raise UserError(
-            f"--only {text}: {axis} has no {unknown[0]!r} here; there are {', '.join(known)}"
+            f"--only {text}: {axis} has no {unknown[0]!r} here; "
+            f"{did_you_mean(unknown[0], known)}there are {', '.join(known)}"
         )
     return [run for run in runs if _labels(run).get(axis) in wanted]
 

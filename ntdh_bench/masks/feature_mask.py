@@ -23,6 +23,7 @@ from ntdh_bench.masks.nontarget import FeatureScore
 from ntdh_bench.masks.permuted import check_maskable, layer_output
 from ntdh_bench.masks.saliency import FeatureSaliency, Saliency
 from ntdh_bench.networks import device_of, to_device
+from ntdh_bench.notices import say
 from ntdh_bench.progress import progress_bar
 from ntdh_bench.provenance import code_of
 from ntdh_bench.ranges import check_at_least, check_choice, check_within
@@ -229,12 +230,16 @@ class FeatureMask(Mask):
 
         def build(temporary: Path) -> None:
             built.append(temporary)
+            times = algorithm.permutations
+            say(f"Algorithm 1: each feature of {self.layer} is permuted {times} times")
             batches = _with_progress(datamodule, "Algorithm 1 (saliency)")
             found = algorithm.compute(network, companion, batches, datamodule.ignore_index)
             found.write(temporary)
 
         build_once(path, build, self.anew)
         self.from_cache = None if built else origin(path)
+        if self.from_cache:
+            say(f"Algorithm 1: from the cache, made {self.from_cache['created']}")
         return Saliency.load(path)
 
     def state_dict(self) -> dict[str, Any]:

@@ -77,13 +77,14 @@ def _check_class(spec: Namespace, expected: tuple[type, ...], key: str) -> None:
         raise UserError(f"{key} is {spec.class_path}: there is no such class") from None
     _check_callable(component, expected, key)
     given = spec.get("init_args", {})
-    for action in _arguments(component):
+    for action in parameters_of(component):
         if action.dest in given:
             _check(given[action.dest], action, f"{key}.{action.dest}")
 
 
 @lru_cache(maxsize=256)
-def _arguments(component: Any) -> list[Action]:
+def parameters_of(component: Any) -> list[Action]:
+    """Return the arguments of a class or a function, as the parser knows them."""
     arguments = ArgumentParser(exit_on_error=False)
     if inspect.isclass(component):
         arguments.add_class_arguments(component, fail_untyped=False)

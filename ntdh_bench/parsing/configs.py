@@ -10,8 +10,17 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from ntdh_bench.composition import Config, arguments_of, expect, find_config, merge, read_config
+from ntdh_bench.composition import (
+    Config,
+    arguments_of,
+    expect,
+    find_config,
+    merge,
+    read_config,
+    shortened,
+)
 from ntdh_bench.errors import UserError
+from ntdh_bench.suggestions import did_you_mean
 
 # What the command line sets itself: the seed of the run, and the classes of the data.
 _LINKED = {"model": ("seed", "num_classes"), "data": ("seed",), "mask": ("seed",)}
@@ -27,6 +36,12 @@ _PATHS = {
     "data": ("root", "features", "cache_dir"),
     "mask": ("cache_dir",),
 }
+# What a config may hold, and what a part of it that is a class.
+_KEYS = (
+    "seed_everything", "trainer", "model", "data", "mask", "run_dir", "ckpt_path", "no_cache",
+    "output", "logits",
+)  # fmt: skip
+_CLASS_KEYS = ("class_path", "init_args", "dict_kwargs")
 # What of the Trainer is more than a plain setting.
 _OBJECTS = ("callbacks", "logger", "plugins", "profiler")
 # In place of those that a run was trained with, when it is only measured.
@@ -94,11 +109,27 @@ def read_configs(paths: Iterable[Path]) -> Config:
         if not config:
             raise UserError(f"{path} holds no settings: write some, or leave it out")
         expect(config.get("trainer"), dict, path, "trainer")
+        _check_keys(config, path)
         if "seed_everything" in config:  # a later file may change the seed of all
             given = take_linked(config, f"{path}: ", ("seed",))
             check_linked(given, "seed", config["seed_everything"])
         merged = merge(merged, config)
     return merged
+
+
+def _check_keys(config: Config, path: Path) -> None:
+    """Refuse misspelt keys: of the config, and beside the arguments of its classes."""
+    for where, given, known in (
+        ("", config, _KEYS),
+        *((f"{part}.", config.get(part), _CLASS_KEYS) for part in _LINKED),
+    ):
+        unknown = [key for key in given if key not in known] if isinstance(given, dict) else []
+        if unknown:
+            near = did_you_mean(str(unknown[0]), known)
+            raise UserError(
+                f"{path}: there is no {where}{shortened(str(unknown[0]))}; {near}known are "
+                f"{', '.join(known)}"
+            )
 
 
 def with_absolute_paths(config: Config) -> Config:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
+from pkgutil import resolve_name
 from typing import NamedTuple
 
-from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch import Callback, LightningDataModule, LightningModule
+from lightning.pytorch.loggers import Logger
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from ntdh_bench.distillers import Distiller
 from ntdh_bench.interventions import Intervention
 from ntdh_bench.masks import Mask
+from ntdh_bench.parsing.classes import parameters_of
+from ntdh_bench.suggestions import did_you_mean
 
 CHOICES: dict[str, type] = {
     "model": LightningModule,
@@ -17,6 +25,16 @@ CHOICES: dict[str, type] = {
     "distiller": Distiller,
     "intervention": Intervention,
     "mask": Mask,
+}
+
+# By the last words of other keys: classes of which a misspelt name may be one, among many more.
+_MANY: dict[str, type] = {
+    "network": nn.Module,
+    "fusion": nn.Module,
+    "optimizer": Optimizer,
+    "scheduler": LRScheduler,
+    "callbacks": Callback,
+    "logger": Logger,
 }
 
 _FRAME = re.compile(
@@ -27,6 +45,10 @@ _FRAME = re.compile(
 _KEY = re.compile(r'Parser key "([^"]+)":? *')
 _CALLABLE = re.compile(r"Type \S*Callable\[.*?\] expects a function or a callable class: ")
 _NO_PATH = "Expected a dot import path string: "
+_CLASS = re.compile(r"given class_path '([^']+)'|Namespace\(class_path='([^']+)'")
+_NO_OPTION = re.compile(r"Option '([^']+)' is not accepted")
+_NO_MEMBER = re.compile(r"Group '(\w+)' does not accept option '([^']+)'")
+_NO_FLAG = re.compile(r"unrecognized arguments: (--[^\s=]+)")
 _LITERAL = re.compile(r"Expected a typing\.Literal\[(.+?)\]")
 
 
@@ -36,11 +58,20 @@ class _Reason(NamedTuple):
     text: str
 
 
-def explain(message: str) -> str:
+def explain(message: str, flags: Collection[str] = ()) -> str:
     """Return the key and why its value was refused: by the type that came closest.
 
     A class that was found and has a complaint of its own comes closer than types of another kind.
+
+    Args:
+        message: of the parser.
+        flags: all that it takes.
     """
+    if found := _NO_FLAG.match(message):
+        return f"there is no flag {found[1]}: {_near_flag(found[1], flags)}`--help` lists them"
+    if found := _NO_MEMBER.match(message):
+        names = [flag.removeprefix(f"--{found[1]}.") for flag in flags]
+        return f"{found[1]} has no setting {found[2]!r}: {did_you_mean(found[2], names)}".rstrip(" :")
     reasons = _reasons(message)
     if not reasons:
         return message
@@ -50,11 +81,13 @@ def explain(message: str) -> str:
     texts = list(dict.fromkeys(reason.text for reason in closest))
     unknown = [text.removeprefix(_NO_PATH) for text in texts if text.startswith(_NO_PATH)]
     if len(unknown) == len(texts):
-        return f"{key}: unknown {unknown[0]!r}{_valid(key.rpartition('.')[2])}"
+        return f"{key}: unknown {unknown[0]!r}: {_valid(unknown[0], key.rpartition('.')[2])}"
     if literals := [found[1] for text in texts if (found := _LITERAL.match(text))]:
         value = re.search(r"(?:Got|Given) value: (.+)", message)
         given = f" is {value[1]!r}" if value else ""
-        return f"{key}{given}: choose one of {', '.join(literals)}"
+        words = re.findall(r"'([^']+)'", " ".join(literals))
+        near = did_you_mean(value[1].strip("'"), words) if value else ""
+        return f"{key}{given}: {near}choose one of {', '.join(literals)}"
     told = " or ".join(text for text in texts if not text.startswith(_NO_PATH))
     told = re.sub(r" or Expected an? ", " or a ", re.sub(r"<class '([^']+)'>", r"\1", told))
     return told if not key or told.startswith(key) else f"{key}: {told}"
@@ -64,6 +97,7 @@ def _reasons(message: str) -> list[_Reason]:
     """Return why each type refused the value, with the key that it was given to."""
     reasons: list[_Reason] = []
     keys: list[tuple[int, str]] = []
+    class_path = ""
     for line in message.splitlines():
         text = _CALLABLE.sub("", line.strip(" -"))
         depth = len(line) - len(line.lstrip(" -"))
@@ -72,24 +106,54 @@ def _reasons(message: str) -> list[_Reason]:
             if found[1] not in [key for _, key in keys]:
                 keys.append((depth, found[1]))
             text = text[found.end() :]
+        if found := _CLASS.search(text):
+            class_path = found[1] or found[2]
         text = re.sub(r"\.? Got value: Namespace\(.*", "", text)
+        if found := _NO_OPTION.fullmatch(text):
+            text = _no_option(found[1], class_path)
         if text and not _FRAME.match(text):
             reasons.append(_Reason(depth, ".".join(key for _, key in keys), text))
     return reasons
 
 
-def _valid(key: str) -> str:
+def _near_flag(flag: str, flags: Collection[str]) -> str:
+    """Return which flag was meant, or of a class's argument, which part of the run."""
+    if near := did_you_mean(flag, flags):
+        return near
+    part, dot, rest = flag.partition(".")
+    parts = {known.partition(".")[0] for known in flags}
+    near = did_you_mean(part, sorted(parts)) if dot else ""
+    return near.replace("'? ", f".{rest}'? ")
+
+
+def _no_option(name: str, class_path: str) -> str:
+    """Return what to say of an argument that a class does not take."""
+    if not class_path:
+        return f"there is no setting {name!r}"
+    try:
+        taken = [action.dest for action in parameters_of(resolve_name(class_path))]
+    except (ImportError, AttributeError, ValueError):
+        return f"there is no {name!r}"
+    known = [dest for dest in taken if dest != "help"]
+    owner = class_path.rpartition(".")[2]
+    near = did_you_mean(name, known) or f"it takes {', '.join(known)}"
+    return f"{owner} has no argument {name!r}: {near}".rstrip()
+
+
+def _valid(name: str, key: str) -> str:
     base = CHOICES.get(key)
     if base is None:
-        return ": give a class name of a plugin, or its full import path"
+        many = _MANY.get(key.rpartition("_")[2])
+        near = did_you_mean(name, [cls.__name__ for cls in _subclasses(many)] if many else ())
+        return f"{near}give a class name of a plugin, or its full import path"
     names = sorted(
         cls.__name__
         for cls in _subclasses(base)
         if not cls.__name__.startswith("_")
         and not getattr(cls, "__abstractmethods__", None)
-        and not cls.__module__.startswith(("lightning.", "torchmetrics."))
+        and not cls.__module__.startswith(("lightning.", "torchmetrics.", "ntdh_bench.stacks."))
     )
-    return f": choose one of {', '.join(dict.fromkeys(names))}"
+    return f"{did_you_mean(name, names)}choose one of {', '.join(dict.fromkeys(names))}"
 
 
 def _subclasses(base: type) -> list[type]:

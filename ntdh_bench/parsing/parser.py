@@ -243,7 +243,7 @@ def _parse(parser: LightningArgumentParser, words: Sequence[str]) -> Parsed:
     try:
         config = parser.parse_args(words)
     except ArgumentError as error:
-        raise UserError(explain(str(error))) from None
+        raise UserError(explain(str(error), list(parser._option_string_actions))) from None
     unchecked = {"skip_validation": True, "skip_link_targets": False}  # it was just parsed
     dumped = yaml.safe_load(parser.dump(config, format="yaml", skip_none=False, **unchecked))
     plain = without_linked(dumped)

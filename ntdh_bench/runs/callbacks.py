@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, Timer, TQDMProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
@@ -100,26 +100,6 @@ class Curves(Callback):
         if mismatch(state_dict.get("values"), {str: [float]}) is not None:
             raise FileError(f"the checkpoint's curves are damaged: {_RESUME}")
         self.values = {name: list(values) for name, values in state_dict["values"].items()}
-
-
-class ProgressBar(TQDMProgressBar):
-    """Lightning's bar, redrawn rarely (small networks take a millisecond a step)."""
-
-    def __init__(self) -> None:
-        super().__init__(refresh_rate=20)
-
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        """End the bar's line, so that the error starts a new one (Lightning hook)."""
-        if self._train_progress_bar is not None:
-            self._train_progress_bar.close()
-
-    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> Any:
-        """Leave out the logger's version number (Lightning hook)."""
-        metrics = super().get_metrics(trainer, pl_module)
-        metrics.pop("v_num", None)
-        return metrics
 
 
 class BestCheckpoint(ModelCheckpoint):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ntdh_bench import __version__
-from ntdh_bench.cache import default_cache_dir, digest, is_usable, locked, origin, seal
+from ntdh_bench.cache import default_cache_dir, digest, is_usable, locked, seal
 from ntdh_bench.checkpoints import load_network, read_checkpoint, weights_of, write_checkpoint
 from ntdh_bench.notices import notice
 from ntdh_bench.records.columns import CONTROLS
@@ -61,7 +61,7 @@ def _train_once(run: Run, student: Student, train: Callable[[], None]) -> Path:
     path = _path(run, student.trainer.strategy.root_device)
     with locked(path):
         if run.uses_cache and is_usable(path):
-            run.from_cache["control"] = origin(path)
+            run.take_cached("control", path)
             return path
         train()
         if cut_short(student.trainer):

@@ -14,6 +14,7 @@ from ntdh_bench.errors import UserError
 from ntdh_bench.runs.identity import check_evaluated
 from ntdh_bench.runs.predictions import PredictionFiles
 from ntdh_bench.runs.processes import build_trainer
+from ntdh_bench.runs.progress import progress_of
 from ntdh_bench.runs.run import Run
 from ntdh_bench.runs.teacher import load_trained
 from ntdh_bench.runs.trainers import measuring_trainer
@@ -92,8 +93,9 @@ def _prepared(run: Run, split: str, **changes: Any) -> Trainer:
     if teacher := run.described.frozen_teacher:
         load_trained(run, teacher)
     quiet = {"logger": False, "enable_checkpointing": False}
-    callbacks = [] if run.mask is None else [run.mask]
-    return build_trainer({**run.trainer, **quiet, **changes, "callbacks": callbacks})
+    settings = {**run.trainer, **quiet, **changes, "callbacks": None}
+    mask = [] if run.mask is None else [run.mask]
+    return build_trainer({**settings, "callbacks": [*mask, *progress_of(settings, run.command)]})
 
 
 def _measured(

@@ -8,14 +8,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ntdh_bench.cache import origin
 from ntdh_bench.composition import Config
 from ntdh_bench.contract import BenchModule, described
 from ntdh_bench.errors import DataError, UserError
 from ntdh_bench.masks import Mask
+from ntdh_bench.notices import say
 from ntdh_bench.parsing.parser import BenchCLI
 from ntdh_bench.runs.checkpoint_files import LAST
 from ntdh_bench.runs.identity import identify
 from ntdh_bench.runs.processes import Processes
+
+LOG = "run.log"  # what was said while it ran
+# What a run trains or computes, or takes from the cache, as it is called on the screen.
+PARTS = {
+    "teacher": "teacher", "retrained": "retrained teacher", "control": "student",
+    "reference": "reference student", "saliency": "Algorithm 1",
+}  # fmt: skip
 
 
 @dataclass
@@ -89,6 +98,11 @@ class Run:
     def uses_cache(self) -> bool:
         """Whether what earlier runs left may be used."""
         return not self.config["no_cache"]
+
+    def take_cached(self, part: str, path: Path) -> None:
+        """Note, and say, that a part comes from the cache."""
+        self.from_cache[part] = origin(path)
+        say(f"{PARTS[part]}: from the cache, made {self.from_cache[part]['created']}")
 
     @property
     def is_trial(self) -> bool:

@@ -18,13 +18,14 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from ntdh_bench.cache import is_unwritable, unwritable, write_atomic
 from ntdh_bench.errors import UserError
 from ntdh_bench.masks import FeatureMask
+from ntdh_bench.notices import is_verbose, logged_to, say
 from ntdh_bench.parsing.configs import with_absolute_paths
 from ntdh_bench.parsing.parser import CONFIG
 from ntdh_bench.runs.checkpoint_files import check_run_folder
 from ntdh_bench.runs.identity import check_resume, short_name
 from ntdh_bench.runs.measuring import check_measured
 from ntdh_bench.runs.processes import Processes
-from ntdh_bench.runs.run import Run
+from ntdh_bench.runs.run import LOG, Run
 from ntdh_bench.stopping import raise_stopped, stoppable
 
 # Lightning's advice that does not apply to data sets held in memory, or is done here.
@@ -42,7 +43,7 @@ _ADVICE = (
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Silence Lightning's advice in the block; what it refuses becomes one clear line.
+    """Silence Lightning's advice, unless it is asked for; what it refuses becomes one clear line.
 
     Log levels and filters of warnings are as before when it ends.
 
@@ -55,8 +56,8 @@ def quiet_lightning() -> Iterator[None]:
     try:
         with stoppable(), warnings.catch_warnings():
             for log in logs:
-                log.setLevel(logging.WARNING)
-            for message in _ADVICE:
+                log.setLevel(logging.INFO if is_verbose() else logging.WARNING)
+            for message in () if is_verbose() else _ADVICE:
                 warnings.filterwarnings("ignore", message)
             yield
     except MisconfigurationException as error:
@@ -87,6 +88,9 @@ def running(run: Run) -> Iterator[None]:
         run.folder = _first_folder(run, after) if run.processes.is_first else Path()
         try:
             run.processes.meet()
+            if run.processes.is_first and not run.is_trial:
+                after.enter_context(logged_to(run.folder / LOG))
+                say(f"{run.data.name}, seed {run.config['seed_everything']}: {run.folder}")
             run.folder = run.processes.agree(run.folder)
             yield
         except BaseException as error:

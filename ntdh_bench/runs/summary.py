@@ -14,7 +14,7 @@ from ntdh_bench.batch import PairedData
 from ntdh_bench.records.details import MAX_LATE_GAIN, late_gain
 from ntdh_bench.records.files import find_controls
 from ntdh_bench.records.identity import task_weight, threads
-from ntdh_bench.runs.run import Run
+from ntdh_bench.runs.run import LOG, PARTS, Run
 
 _ALWAYS = ("tcjsd", "ncjsd")
 _TITLES = {
@@ -33,10 +33,6 @@ _ORIGINS = {
     "given": "given: model.teacher_checkpoint, or the one beside the checkpoint",
     "trained": "trained in this run",
 }
-_PARTS = {
-    "teacher": "teacher", "retrained": "retrained teacher", "control": "student",
-    "reference": "reference", "saliency": "Algorithm 1",
-}  # fmt: skip
 
 
 def print_summary(
@@ -145,7 +141,7 @@ def _origin_notes(run: Run, teacher: str | None) -> dict[str, str]:
     """Say where the teacher came from, and what else came from the cache."""
     notes = {"teacher": _ORIGINS[teacher]} if teacher in _ORIGINS else {}
     return notes | {
-        _PARTS[part]: f"from the cache, made {entry['created']}: {entry['path']}"
+        PARTS[part]: f"from the cache, made {entry['created']}: {entry['path']}"
         for part, entry in run.from_cache.items()
     }
 
@@ -172,6 +168,7 @@ def _saved_files(folder: Path) -> dict[str, str]:
         "record": str(folder / "record.json"),
         "checkpoints": str(folder / "checkpoints"),
         "settings": str(folder / "config.yaml"),
+        "log": str(folder / LOG),
         "curves": f"tensorboard --logdir {folder}",
     }
 

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 
 from ntdh_bench import __version__
-from ntdh_bench.cache import default_cache_dir, digest, is_intact, is_usable, locked, origin, seal
+from ntdh_bench.cache import default_cache_dir, digest, is_intact, is_usable, locked, seal
 from ntdh_bench.errors import UserError
 from ntdh_bench.frozen_teacher import FrozenTeacher
 from ntdh_bench.layers import INPUT, mask_layer
@@ -149,7 +149,7 @@ def _train_once(
     # The processes of one multi-device run train together: they must not wait for each other.
     with locked(path) if run.processes.alone else nullcontext():
         if run.processes.agree(run.uses_cache and is_usable(path)):
-            run.from_cache[part] = origin(path)
+            run.take_cached(part, path)
             return path, "cached"
         trainer = _trained(run, module, part)
         if cut_short(trainer):

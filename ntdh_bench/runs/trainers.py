@@ -15,7 +15,6 @@ from ntdh_bench.runs.callbacks import (
     BestCheckpoint,
     Curves,
     LastCheckpoint,
-    ProgressBar,
     RememberIdentity,
     Restored,
     StopAtOnce,
@@ -23,7 +22,8 @@ from ntdh_bench.runs.callbacks import (
 from ntdh_bench.runs.checkpoint_files import BEST, LAST, WholeCheckpoints
 from ntdh_bench.runs.logs import Prefixed
 from ntdh_bench.runs.processes import build_trainer
-from ntdh_bench.runs.run import Run
+from ntdh_bench.runs.progress import progress_of
+from ntdh_bench.runs.run import PARTS, Run
 
 
 class Student(NamedTuple):
@@ -45,7 +45,7 @@ def student_trainer(run: Run) -> Student:
     if run.keeps_checkpoints:
         # Two callbacks: `save_last` of the best one would follow the best epoch, not the last.
         callbacks.append(LastCheckpoint(filename=LAST.removesuffix(".ckpt"), **_checkpointing(run)))
-    return Student(make_trainer(run, run.folder, callbacks), curves, best, restored)
+    return Student(make_trainer(run, "student", run.folder, callbacks), curves, best, restored)
 
 
 def teacher_trainer(run: Run, stage: str) -> Trainer:
@@ -61,7 +61,7 @@ def teacher_trainer(run: Run, stage: str) -> Trainer:
     if all(isinstance(logger, Logger) for logger in loggers) and loggers:
         changes["logger"] = [Prefixed(logger, stage) for logger in loggers]
     length = {} if stage == "reference" else teacher_length(run)
-    return make_trainer(run, run.folder / stage, [], **changes, **length)
+    return make_trainer(run, PARTS[stage], run.folder / stage, [], **changes, **length)
 
 
 def teacher_length(run: Run) -> dict[str, Any]:
@@ -77,20 +77,28 @@ def measuring_trainer(run: Run) -> Trainer:
     """
     mask = [] if run.mask is None else [run.mask]
     changes = {"enable_checkpointing": False, "callbacks": None, "logger": False}
-    return make_trainer(run, run.folder, mask, **changes)
+    return make_trainer(run, "measuring", run.folder, mask, **changes)
 
 
 def make_trainer(
-    run: Run, folder: Path, extra_callbacks: Sequence[Callback], **changes: Any
+    run: Run, stage: str, folder: Path, extra_callbacks: Sequence[Callback], **changes: Any
 ) -> Trainer:
-    """Return a Trainer with the configured settings that logs to ``folder``."""
+    """Return a Trainer with the configured settings that logs to ``folder``.
+
+    Args:
+        run: has begun.
+        stage: what it does, on the screen.
+        folder: of its log.
+        extra_callbacks: beside the configured ones.
+        changes: of the settings.
+    """
     settings = {**run.trainer, "default_root_dir": str(folder), **changes}
     if settings.get("logger") in (None, True) and not run.is_trial:
         settings["logger"] = TensorBoardLogger(
             folder, name="tensorboard", version="", default_hp_metric=False
         )
-    bar = [] if settings.get("enable_progress_bar") is False else [ProgressBar()]
-    callbacks = [*as_list(settings.get("callbacks")), StopAtOnce(), *extra_callbacks, *bar]
+    callbacks = [*as_list(settings.get("callbacks")), StopAtOnce(), *extra_callbacks]
+    callbacks += progress_of(settings, stage)
     settings["callbacks"] = callbacks
     settings["enable_autolog_hparams"] = False  # RememberIdentity logs all of them
     plugins = as_list(settings.get("plugins"))
