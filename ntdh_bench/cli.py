@@ -35,9 +35,11 @@ COMMANDS = {
     "saliency": Command("Algorithm 1 alone: which teacher features diverge, with plots", "run"),
     "sweep": Command("run an experiment's whole grid, resuming what is done", "sweep"),
     "tables": Command("tables, figures, claims and the page from the records", "tables"),
-    "config": Command("list the configs that are there, or show one as it is merged", "config"),
+    "config": Command("list, show or copy the configs that come with the package", "config"),
     "data": Command("list, prepare, verify or simulate data sets", "data"),
     "cache": Command("list or prune what earlier runs left to be used again", "cache"),
+    "doctor": Command("what is installed and found here, and what of it a run lacks", "doctor"),
+    "completion": Command("print a script that completes all this in a shell", "completion"),
 }
 
 HELP = f"""\
@@ -46,7 +48,7 @@ usage: ntdh-bench COMMAND [OPTIONS]
 Benchmarks of cross-modal knowledge distillation under the Non-target Divergence Hypothesis.
 
 commands:
-{chr(10).join(f"  {name:<10}{command.help}" for name, command in COMMANDS.items())}
+{chr(10).join(f"  {name:<11}{command.help}" for name, command in COMMANDS.items())}
 
 examples:
   ntdh-bench fit --config configs/quickstart.yaml
@@ -83,6 +85,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0, 1 if the command failed, 2 if it was misspelt.
     """
     print_anywhere()
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks, at a TAB
+        modules = {name: command.module for name, command in COMMANDS.items()}
+        import_once("ntdh_bench.commands.completion").complete(modules)
+        return 0
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):
         print(HELP, end="")

@@ -130,9 +130,8 @@ def find_dataset(name: str) -> DatasetInfo:
     """
     known = {info.name: info for info in catalogue()}
     if name not in known:
-        raise UserError(
-            f"unknown data set {name!r}: {did_you_mean(name, known)}choose one of {', '.join(known)}"
-        )
+        hint = did_you_mean(name, known)
+        raise UserError(f"unknown data set {name!r}: {hint}choose one of {', '.join(known)}")
     return known[name]
 
 

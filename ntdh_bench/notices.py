@@ -36,7 +36,7 @@ def add_verbosity(parser: argparse.ArgumentParser) -> None:
     add("-q", "--quiet", dest="verbosity", action="store_const", const=logging.WARNING,
         help="no progress: only results, notes and errors")  # fmt: skip
     add("-v", "--verbose", dest="verbosity", action="store_const", const=logging.DEBUG,
-        help="every metric of every epoch, every finished run, and what Lightning says")  # fmt: skip
+        help="details as well: every metric, every finished run, what Lightning says")  # fmt: skip
 
 
 @contextmanager
@@ -86,14 +86,14 @@ class _Screen(logging.Handler):
 class _File(logging.FileHandler):
     """A log that ends no run: a full disk is reported by what the run cannot do without."""
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+    def handleError(self, record: logging.LogRecord) -> None:
         pass
 
     def close(self) -> None:
         try:
             super().close()
         except OSError:
-            self.stream = None  # type: ignore[assignment]
+            self.stream = None
 
 
 _SCREEN = _Screen(logging.INFO)

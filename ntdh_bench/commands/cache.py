@@ -12,7 +12,9 @@ from typing import NamedTuple
 from filelock import FileLock, Timeout
 
 from ntdh_bench.cache import default_cache_dir, is_intact, lock_path, remove, seal_path
+from ntdh_bench.commands.arguments import Parser
 from ntdh_bench.errors import UserError
+from ntdh_bench.suggestions import did_you_mean
 
 _DAY = 86_400
 _SEAL_SUFFIX = seal_path(Path("_")).name.removeprefix("_")
@@ -47,20 +49,21 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         UserError: the kind is unknown, nothing says what to prune, or a file cannot be removed.
     """
-    options = _parser().parse_args(argv[1:])
+    options = parser().parse_args(argv[1:])
     action: Callable[[argparse.Namespace, list[Entry]], None] = options.action
     action(options, _chosen(options.kind))
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command's options."""
+    made = Parser(
         prog="ntdh-bench cache",
         description="What earlier runs left to be used again: teachers, students, saliencies, "
         "drawings and prepared data, in $NTDH_CACHE or the user's cache folder. All of it can be "
         "made again.",
     )
-    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    actions = made.add_subparsers(required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="kinds, sizes and ages; of one kind, what it holds")
     listing.set_defaults(action=_list)
     prune = actions.add_parser("prune", help="remove what all given options are true of")
@@ -71,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--older-than", type=_days, metavar="DAYS", help="what was made more days ago")
     add("--damaged", action="store_true", help="what is not whole, or of an earlier version")
     add("--dry-run", action="store_true", help="say what would go; remove nothing")
-    return parser
+    return made
 
 
 def _days(text: str) -> float:
@@ -86,11 +89,21 @@ def _days(text: str) -> float:
 
 def _chosen(kind: str | None) -> list[Entry]:
     entries = sorted(_entries(default_cache_dir()))
-    kinds = dict.fromkeys(entry.kind for entry in entries)
-    if kind is not None and kind not in kinds:
-        known = ", ".join(kinds) or "nothing"
-        raise UserError(f"--kind {kind}: {default_cache_dir()} has none; it has {known}")
+    there = dict.fromkeys(entry.kind for entry in entries)
+    if kind is not None and kind not in there:
+        known, near = ", ".join(there) or "nothing", did_you_mean(kind, there)
+        raise UserError(f"--kind {kind}: {default_cache_dir()} has none; {near}it has {known}")
     return [entry for entry in entries if kind in (None, entry.kind)]
+
+
+def kinds() -> list[str]:
+    """Return what kinds of files the cache holds."""
+    return sorted({entry.kind for entry in _entries(default_cache_dir())})
+
+
+def total() -> str:
+    """Return in words how much the cache holds."""
+    return _total(list(_entries(default_cache_dir())))
 
 
 def _entries(cache: Path) -> Iterator[Entry]:
@@ -126,21 +139,22 @@ def _kind_lines(entries: list[Entry]) -> list[list[str]]:
     for kind in dict.fromkeys(entry.kind for entry in entries):
         own = [entry for entry in entries if entry.kind == kind]
         ages = sorted(entry.age for entry in own)
-        size = _words(sum(entry.size for entry in own))
+        size = size_words(sum(entry.size for entry in own))
         lines.append([kind, f"{len(own)}", size, f"{_age(ages[0])} to {_age(ages[-1])} old"])
     return lines
 
 
 def _names_line(entry: Entry) -> list[str]:
     state = "unfinished" if entry.made != entry.path else ""
-    return [entry.path.name, _words(entry.size), f"{_age(entry.age)} old", state]
+    return [entry.path.name, size_words(entry.size), f"{_age(entry.age)} old", state]
 
 
 def _total(entries: list[Entry]) -> str:
-    return f"{len(entries)} entries, {_words(sum(entry.size for entry in entries))}"
+    return f"{len(entries)} entries, {size_words(sum(entry.size for entry in entries))}"
 
 
-def _words(size: float) -> str:
+def size_words(size: float) -> str:
+    """Return a number of bytes in words."""
     for unit in ("B", "kB", "MB"):
         if size < 1000:
             return f"{size:.3g} {unit}"
@@ -175,7 +189,7 @@ def _remove(entry: Entry, options: argparse.Namespace) -> bool:
     """Remove an entry unless a process is making it; returns whether it goes."""
     try:
         with FileLock(lock_path(entry.made), timeout=0):
-            print(f"{entry.kind}/{entry.path.name}  {_words(entry.size)}")
+            print(f"{entry.kind}/{entry.path.name}  {size_words(entry.size)}")
             if not options.dry_run:
                 if entry.made == entry.path:  # first: what is left without it is made anew
                     seal_path(entry.path).unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ntdh_bench.cache import write_atomic
+from ntdh_bench.commands.arguments import Parser
 from ntdh_bench.datasets import (
     DatasetInfo,
     FileCheck,
@@ -34,14 +35,15 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         UserError: the data set is unknown, or the action failed.
     """
-    arguments = _parser().parse_args(argv[1:])
+    arguments = parser().parse_args(argv[1:])
     action: Callable[[argparse.Namespace], int] = arguments.action
     return action(arguments)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ntdh-bench data", description="Data sets.")
-    actions = parser.add_subparsers(required=True, metavar="ACTION")
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command's options."""
+    made = Parser(prog="ntdh-bench data", description="Data sets.")
+    actions = made.add_subparsers(required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="data sets, and which of them are there")
     listing.set_defaults(action=_list)
     prepare = _add(actions, "prepare", "download the published files and check them", _prepare)
@@ -71,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, metavar="FILE", help="write the numbers as YAML, as the report has them"
     )
     votes.set_defaults(action=_votes)
-    return parser
+    return made
 
 
 def _add_options(parser: argparse.ArgumentParser) -> None:
@@ -94,7 +96,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add(
-    actions: argparse._SubParsersAction[argparse.ArgumentParser],
+    actions: argparse._SubParsersAction[Parser],
     name: str,
     help_text: str,
     action: Callable[[argparse.Namespace], int],

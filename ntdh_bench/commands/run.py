@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ntdh_bench.commands.arguments import Parser
 from ntdh_bench.notices import add_verbosity, speaking
 from ntdh_bench.parsing.configs import inline_configs
 
@@ -23,13 +24,34 @@ def main(argv: Sequence[str]) -> int:
         UserError: the run is refused, or cannot be done.
         Stopped: by Ctrl-C or SIGTERM.
     """
-    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    own = Parser(add_help=False)
     add_verbosity(own)
     options, words = own.parse_known_args(argv[1:])
     inline_configs(words)
     with speaking(options.verbosity):
         _run(argv[0], words)
     return 0
+
+
+def parser(command: str) -> argparse.ArgumentParser:
+    """Return what is known of a command's options without torch, to complete them in a shell."""
+    made = Parser(prog=f"ntdh-bench {command}")
+    add_verbosity(made)
+    add = made.add_argument
+    add("-c", "--config", metavar="CONFIG", action="append")
+    add("--ckpt_path", metavar="CHECKPOINT")
+    add("--seed_everything", metavar="SEED")
+    for part in ("model", "data", "mask"):
+        add(f"--{part}", metavar="CLASS")
+    if command in ("fit", "saliency"):
+        add("--run_dir", metavar="FOLDER")
+        add("--no-cache", action="store_true")
+    if command == "predict":
+        add("--output", metavar="FOLDER")
+        add("--logits", action="store_true")
+    for name in ("max_epochs", "accelerator", "devices", "precision", "logger", "callbacks"):
+        add(f"--trainer.{name}", metavar="VALUE")
+    return made
 
 
 def _run(command: str, words: Sequence[str]) -> None:

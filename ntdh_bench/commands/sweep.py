@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from jsonargparse.typing import NonNegativeInt, PositiveFloat, PositiveInt
 
+from ntdh_bench.commands.arguments import Parser
 from ntdh_bench.commands.sweep_plan import plan_summary, print_plan
 from ntdh_bench.commands.sweep_transfer import print_export, print_import
 from ntdh_bench.composition import parse_assignment
@@ -25,17 +26,18 @@ from ntdh_bench.experiments import (
     load_experiment,
     shipped_experiments,
 )
+from ntdh_bench.notices import add_verbosity, is_quiet, speaking
 from ntdh_bench.records.collecting import collect
 from ntdh_bench.records.csvs import Collected
 from ntdh_bench.records.rows import csv_path
 from ntdh_bench.stacks.plan import Machine, Plan, Stacking, check_stackable, make_plan
+from ntdh_bench.suggestions import did_you_mean
 from ntdh_bench.sweep.driver import Driver, Outcome
 from ntdh_bench.sweep.engine import FUNCTION, Engine, cores, default_jobs, gpus, stack_memory
 from ntdh_bench.sweep.estimate import expected_seconds
 from ntdh_bench.sweep.local import LocalEngine
 from ntdh_bench.sweep.progress import Progress, duration, failed
 from ntdh_bench.sweep.store import Store, finished_runs
-from ntdh_bench.suggestions import did_you_mean
 from ntdh_bench.sweep.transfer import check_target, import_records
 
 _INTERRUPTED = 130
@@ -50,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         UserError: the experiment or an option is wrong, or its data set is not there.
     """
-    options = _parser().parse_args(argv[1:])
+    options = parser().parse_args(argv[1:])
     if options.data_root:
         os.environ["NTDH_DATA"] = str(
             options.data_root.expanduser().absolute()
@@ -74,17 +76,20 @@ def main(argv: Sequence[str]) -> int:
     if options.export:
         check_target(options.export)
     store.prepare()
-    return _sweep(experiment, runs, todo, store, options)
+    with speaking(options.verbosity):
+        return _sweep(experiment, runs, todo, store, options)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command's options."""
+    made = Parser(
         prog="ntdh-bench sweep",
         description="Run an experiment's whole grid. Runs that are complete are skipped: a sweep "
         "that was stopped or killed goes on with the same command.",
     )
-    add = parser.add_argument
-    add("config", metavar="CONFIG", help="a YAML file, or the name of one in configs/sweeps/")
+    add = made.add_argument
+    add("config", metavar="EXPERIMENT", help="a YAML file, or a name of `config list --sweeps`")
+    add_verbosity(made)
     add("--protocol", metavar="NAME[,NAME]",
         help="training protocols; default: the experiment's choice, mostly its first")  # fmt: skip
     add("--only", action="append", default=[], metavar="AXIS=LABEL[,LABEL]",
@@ -94,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--rerun", action="store_true",
         help="do the selected runs although they are complete, and replace their records; teachers "
         "and controls still come from the cache (`ntdh-bench cache prune`)")  # fmt: skip
-    other = parser.add_mutually_exclusive_group().add_argument
+    other = made.add_mutually_exclusive_group().add_argument
     other("--dry-run", action="store_true", help="list the runs and estimate the time; run nothing")
     other("--export", type=Path, metavar="FILE",
         help="then write the records of the selected runs in --runs to one file, for a machine "
@@ -110,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
         help="records, logs and scratch; default: runs/sweep")  # fmt: skip
     add("--results", type=Path, default=Path("results"), metavar="DIR",
         help="where the CSV goes; default: results")  # fmt: skip
-    return parser
+    return made
 
 
 def _add_workers(add: Callable[..., Any]) -> None:
@@ -235,7 +240,8 @@ def _sweep(
     options: argparse.Namespace,
 ) -> int:
     started = time.monotonic()
-    print(f"{experiment.name}: {len(runs)} runs, {len(runs) - len(todo)} complete", flush=True)
+    if not is_quiet():
+        print(f"{experiment.name}: {len(runs)} runs, {len(runs) - len(todo)} complete", flush=True)
     outcome = Outcome(left=len(todo))
     stopped: BaseException | None = None
     try:
@@ -291,7 +297,8 @@ def _drive(
     with closing(_engine(store, len(todo), options)) as engine:
         plan = _plan(todo, store, engine.jobs, engine.n_gpus, options)
         stacks = plan_summary(plan)
-        print(f"{engine.jobs} at once, {engine.threads} thread(s) each{stacks}", flush=True)
+        if not is_quiet():
+            print(f"{engine.jobs} at once, {engine.threads} thread(s) each{stacks}", flush=True)
         with Progress(len(todo), engine.jobs) as progress:
             Driver(
                 plan.jobs,

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ntdh_bench.commands.arguments import Parser
+
 if TYPE_CHECKING:
     from ntdh_bench.report.build import Report
 
@@ -14,7 +16,7 @@ _PROBLEMS = 10  # shown on screen; the page has all
 
 def main(argv: list[str]) -> int:
     """Run ``ntdh-bench tables``; returns the exit status."""
-    arguments = _parser().parse_args(argv[1:])
+    arguments = parser().parse_args(argv[1:])
     if arguments.check:
         return _check(arguments.results, arguments.runs)
     if arguments.upgrade:
@@ -31,28 +33,29 @@ def main(argv: list[str]) -> int:
     return 1 if report.evidence.conflicts else 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command's options."""
+    made = Parser(
         prog="ntdh-bench tables",
         description="Collect the records of sweeps and write all tables, figures, the claims "
         "ledger, the test of the hypothesis and the page (index.html).",
     )
-    parser.add_argument(
+    made.add_argument(
         "--check", action="store_true", help="write nothing; exit status 1 if anything is stale"
     )
-    parser.add_argument(
+    made.add_argument(
         "--upgrade", action="store_true",
         help="only convert records/*.csv of older schemas to this version's",
     )  # fmt: skip
-    parser.add_argument(
+    made.add_argument(
         "--runs", type=Path, default=Path("runs/sweep"), metavar="FOLDER",
         help="records of sweeps; default: runs/sweep",
     )  # fmt: skip
-    parser.add_argument(
+    made.add_argument(
         "--results", type=Path, default=Path("results"), metavar="FOLDER",
         help="what is written; default: results",
     )  # fmt: skip
-    return parser
+    return made
 
 
 def _check(results: Path, runs: Path) -> int:

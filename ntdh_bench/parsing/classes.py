@@ -26,6 +26,8 @@ from ntdh_bench.errors import UserError
 _CLASSES_ONLY = frozenset({
     "torch", "torchmetrics", "torchaudio", "lightning", "lightning_fabric", "pytorch_lightning",
 })  # fmt: skip
+_KNOWN = ", known subclasses: "
+_MANY = _CLASSES_ONLY | {"torchvision", "timm", "sklearn"}
 _CONTAINERS = (list, tuple, set, frozenset, dict, Sequence, Iterable, Mapping)
 
 
@@ -182,8 +184,23 @@ def _int_before_float(subtypes: Sequence[Any], *args: Any, **kwargs: Any) -> lis
     return found
 
 
+def _few_subclasses(action: Any) -> str:
+    """Return the classes that a help page names for an argument: not PyTorch's, which are 700.
+
+    In place of jsonargparse's own method, which names every subclass that was imported.
+    """
+    head, comma, paths = _extra_help(action).partition(_KNOWN)
+    known = paths.split(", ")
+    few = [path for path in known if path.partition(".")[0] not in _MANY]
+    left = sorted({path.partition(".")[0] for path in known} & _MANY)
+    few += [f"any of {' or '.join(left)}"] if left else []
+    return f"{head}{comma}{', '.join(few)}"
+
+
 # There is no setting for them. Configs, flags and defaults all lead through here.
 assert hasattr(_typehints, "discard_init_args_on_class_path_change")
 _typehints.discard_init_args_on_class_path_change = _drop_arguments
+_extra_help: Callable[[Any], str] = _typehints.ActionTypeHint.extra_help
+_typehints.ActionTypeHint.extra_help = _few_subclasses  # type: ignore[method-assign]
 _sort_subtypes: Callable[..., Iterable[Any]] = _typehints.sort_subtypes_for_union
 _typehints.sort_subtypes_for_union = _int_before_float

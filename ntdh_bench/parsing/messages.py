@@ -28,7 +28,7 @@ CHOICES: dict[str, type] = {
 }
 
 # By the last words of other keys: classes of which a misspelt name may be one, among many more.
-_MANY: dict[str, type] = {
+MANY: dict[str, type] = {
     "network": nn.Module,
     "fusion": nn.Module,
     "optimizer": Optimizer,
@@ -71,7 +71,8 @@ def explain(message: str, flags: Collection[str] = ()) -> str:
         return f"there is no flag {found[1]}: {_near_flag(found[1], flags)}`--help` lists them"
     if found := _NO_MEMBER.match(message):
         names = [flag.removeprefix(f"--{found[1]}.") for flag in flags]
-        return f"{found[1]} has no setting {found[2]!r}: {did_you_mean(found[2], names)}".rstrip(" :")
+        near = did_you_mean(found[2], names) or "`--help` lists them"
+        return f"{found[1]} has no setting {found[2]!r}: {near}".rstrip()
     reasons = _reasons(message)
     if not reasons:
         return message
@@ -80,8 +81,8 @@ def explain(message: str, flags: Collection[str] = ()) -> str:
     key = closest[0].key
     texts = list(dict.fromkeys(reason.text for reason in closest))
     unknown = [text.removeprefix(_NO_PATH) for text in texts if text.startswith(_NO_PATH)]
-    if len(unknown) == len(texts):
-        return f"{key}: unknown {unknown[0]!r}: {_valid(unknown[0], key.rpartition('.')[2])}"
+    if unknown and (len(unknown) == len(texts) or class_of(key)):
+        return f"{key}: unknown {unknown[0]!r}: {valid_names(unknown[0], key.rpartition('.')[2])}"
     if literals := [found[1] for text in texts if (found := _LITERAL.match(text))]:
         value = re.search(r"(?:Got|Given) value: (.+)", message)
         given = f" is {value[1]!r}" if value else ""
@@ -140,10 +141,11 @@ def _no_option(name: str, class_path: str) -> str:
     return f"{owner} has no argument {name!r}: {near}".rstrip()
 
 
-def _valid(name: str, key: str) -> str:
+def valid_names(name: str, key: str) -> str:
+    """Return which class an argument ``key`` was to be given, and which there are."""
     base = CHOICES.get(key)
     if base is None:
-        many = _MANY.get(key.rpartition("_")[2])
+        many = class_of(key)
         near = did_you_mean(name, [cls.__name__ for cls in _subclasses(many)] if many else ())
         return f"{near}give a class name of a plugin, or its full import path"
     names = sorted(
@@ -154,6 +156,12 @@ def _valid(name: str, key: str) -> str:
         and not cls.__module__.startswith(("lightning.", "torchmetrics.", "ntdh_bench.stacks."))
     )
     return f"{did_you_mean(name, names)}choose one of {', '.join(dict.fromkeys(names))}"
+
+
+def class_of(key: str) -> type | None:
+    """Return what an argument of this name takes a subclass of, if it is one that takes a class."""
+    last = key.rpartition(".")[2]
+    return CHOICES.get(last) or MANY.get(last.rpartition("_")[2])
 
 
 def _subclasses(base: type) -> list[type]:

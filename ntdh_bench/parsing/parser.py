@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from argparse import ArgumentError
 from collections.abc import Sequence
 from copy import copy, deepcopy
@@ -33,7 +34,7 @@ from ntdh_bench.parsing.configs import (
     take_linked,
     without_linked,
 )
-from ntdh_bench.parsing.messages import explain
+from ntdh_bench.parsing.messages import class_of, explain, valid_names
 from ntdh_bench.plugins import load, registered
 
 register_type(torch.device)  # a default of callbacks that average weights: written as its name
@@ -95,6 +96,7 @@ class BenchCLI(LightningCLI):
     ) -> None:
         self.command = command
         self._seed: int | None = None
+        _help_of_argument(args)
         words, self._given = inline_configs(args)
         if config is None and not any(map(is_config, words)):
             config = self.run_config(words)
@@ -143,8 +145,7 @@ class BenchCLI(LightningCLI):
     def setup_parser(self, *settings: Any) -> None:
         """Make the parser of a command once; what parsing leaves in it is left in a copy."""
         if self.command not in _PARSERS:
-            for plugin in registered("ntdh_bench.plugins").values():
-                load(plugin)  # so that configs can name its classes without their module
+            _load_plugins()
             super().setup_parser(*settings)
             _PARSERS[self.command] = self.parser
         self.parser = copy(_PARSERS[self.command])
@@ -256,9 +257,34 @@ def _parse_once(command: str, *words: str) -> Parsed:
     return _parse(copy(_PARSERS[command]), words)
 
 
+def _help_of_argument(words: Sequence[str]) -> None:
+    """Print the help of a class that an argument of another class takes, and end, if asked to.
+
+    The parser would want all that the other class needs, and print flags that it does not take.
+    """
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        flag, _, name = word.partition("=")
+        found = re.fullmatch(r"--(\w+\.[\w.]+)\.help", flag)
+        if found and (base := class_of(found[1])):
+            _load_plugins()
+            parser = LightningArgumentParser(prog="ntdh-bench", exit_on_error=False)
+            parser.add_subclass_arguments(base, found[1])
+            try:
+                parser.parse_args([flag, name or following])
+            except ArgumentError:
+                wrong, last = name or following, found[1].rpartition(".")[2]
+                raise UserError(f"{flag}: unknown {wrong!r}: {valid_names(wrong, last)}") from None
+
+
 def run_folder(checkpoint: str | Path) -> Path:
     """Return the run that a checkpoint in ``<run>/checkpoints/`` belongs to."""
     return Path(checkpoint).resolve().parent.parent
+
+
+def _load_plugins() -> None:
+    """Import plug-ins, so that configs can name their classes without their module."""
+    for plugin in registered("ntdh_bench.plugins").values():
+        load(plugin)
 
 
 def _option(words: Sequence[str], name: str) -> str | None:

@@ -123,7 +123,9 @@ class StageProgress(ProgressBar):
         """Move the bar (Lightning hook)."""
         self._advance()
 
-    on_predict_batch_end = on_test_batch_end
+    def on_predict_batch_end(self, *args: Any) -> None:
+        """Move the bar (Lightning hook)."""
+        self._advance()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the bar, if it is that of validation (Lightning hook)."""

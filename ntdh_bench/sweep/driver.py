@@ -15,7 +15,7 @@ from ntdh_bench.cache import digest
 from ntdh_bench.composition import arguments_of
 from ntdh_bench.errors import UserError
 from ntdh_bench.experiments import Run
-from ntdh_bench.notices import notice
+from ntdh_bench.notices import notice, say
 from ntdh_bench.records.columns import RecordError
 from ntdh_bench.records.files import check_record, write_record
 from ntdh_bench.stacks.progress import told
@@ -233,6 +233,8 @@ class Driver:
         else:
             self.outcome.done += 1
             self.outcome.left -= 1
+            cell = ", ".join(f"{axis}={label}" for axis, label in run.labels.items())
+            say(f"done: {cell or run.protocol}, seed {run.seed}", detail=True)
 
     def _divide(self, job: Job, finished: Finished) -> None:
         """Queue a stack in halves; run by run if its members do not go together."""

@@ -6,6 +6,7 @@ import sys
 import time
 
 from ntdh_bench.experiments import Run
+from ntdh_bench.notices import is_quiet
 from ntdh_bench.sweep.driver import Failure, Outcome
 
 _PERIOD = 30.0  # seconds between lines where there is no terminal
@@ -42,7 +43,7 @@ def time_left(outcome: Outcome, jobs: int) -> float | None:
 
 
 class Progress:
-    """A bar on a terminal, and otherwise a line every half minute; failures at once.
+    """A bar on a terminal, otherwise a line every half minute, quietly neither; failures at once.
 
     Args:
         total: number of runs to do.
@@ -58,7 +59,8 @@ class Progress:
         self._total, self._jobs = total, jobs
         self._told = 0  # failures
         self._last = time.monotonic()
-        self._by_line = not sys.stderr.isatty()
+        self._by_line = not sys.stderr.isatty() and not is_quiet()
+        hidden = self._by_line or is_quiet()
         fixed, wrapped = Column(no_wrap=True), Column(ratio=1)  # stacks at once: more than a line
         columns = (
             BarColumn(_BAR, table_column=fixed),
@@ -66,7 +68,7 @@ class Progress:
             TextColumn("{task.description}", table_column=wrapped),
         )
         terminal = Console(stderr=True)
-        self._bar = Bar(*columns, console=terminal, refresh_per_second=4, disable=self._by_line)
+        self._bar = Bar(*columns, console=terminal, refresh_per_second=4, disable=hidden)
         self._task = self._bar.add_task("", total=total)
 
     def __enter__(self) -> Progress:
