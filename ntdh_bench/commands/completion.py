@@ -67,7 +67,8 @@ def complete(commands: dict[str, str]) -> None:
         head, tail = line.split(words[1], 1)
         os.environ["COMP_LINE"] = head.rstrip() + tail
         os.environ["COMP_POINT"] = str(end - (len(line) - len(head.rstrip() + tail)))
-        argcomplete.autocomplete(found, always_complete_options="long")
+        options = "long" if commands[words[1]] == "run" else False  # which takes nothing else
+        argcomplete.autocomplete(found, always_complete_options=options)
 
 
 def _parser_of(name: str, module: str, words: Sequence[str]) -> argparse.ArgumentParser:

@@ -10,6 +10,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ProgressBar
+from lightning.pytorch.trainer.states import TrainerFn
 
 from ntdh_bench.composition import as_list
 from ntdh_bench.notices import is_verbose, say
@@ -103,7 +104,7 @@ class StageProgress(ProgressBar):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show a bar of its own, unless this is part of training (Lightning hook)."""
-        if not trainer.training and not trainer.sanity_checking and self._update is None:
+        if _only_validates(trainer):
             self._begin(_total(trainer.num_val_batches))
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -116,7 +117,7 @@ class StageProgress(ProgressBar):
 
     def on_validation_batch_end(self, trainer: Trainer, *args: Any) -> None:
         """Move the bar, if it is that of validation (Lightning hook)."""
-        if trainer.validating:
+        if _only_validates(trainer):
             self._advance()
 
     def on_test_batch_end(self, *args: Any) -> None:
@@ -129,7 +130,7 @@ class StageProgress(ProgressBar):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the bar, if it is that of validation (Lightning hook)."""
-        if trainer.validating:
+        if _only_validates(trainer):
             self._end()
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -165,6 +166,11 @@ class StageProgress(ProgressBar):
             self._update(completed=self._start + self._done)
         self._bar.close()
         self._update = None
+
+
+def _only_validates(trainer: Trainer) -> bool:
+    """Return whether validation is all there is to do, not a part of training."""
+    return trainer.state.fn == TrainerFn.VALIDATING
 
 
 def _total(batches: Any) -> int | None:

@@ -50,8 +50,8 @@ NESTED = """Parser key "model":
         (UNION, "trainer.logger: the following arguments are required: save_dir"),
         (
             LITERALS,
-            "trainer.precision is 'bf16mixed': did you mean 'bf16-mixed'? choose one of '16-mixed', "
-            "'bf16-mixed', '64', '32'",
+            "trainer.precision is 'bf16mixed': did you mean 'bf16-mixed'? choose one of "
+            "'16-mixed', 'bf16-mixed', '64', '32'",
         ),
         (NESTED, "model.optimizer.lr: Expected a float"),
         ("unrecognized arguments: --foo 1", "there is no flag --foo: `--help` lists them"),
