@@ -87,7 +87,7 @@ def parse(words: list[str], page: str) -> None:
     assert command in COMMANDS, f"choose of {', '.join(COMMANDS)}"
     if command not in RUNS:
         module = import_module(f"ntdh_bench.commands.{COMMANDS[command].module}")
-        module._parser().parse_args(options)
+        module.parser().parse_args(options)
         return
     if "--ckpt_path" in words or "--help" in words:
         return
