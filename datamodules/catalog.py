@@ -47,6 +47,7 @@ MNIST = DatasetInfo(
     folders=("mnist", "bsds500"),
     licence="research data; terms of MNIST and BSDS500 at their publishers",
     how_to_get="data prepare mnist",
+    file_urls=_later(".mnist.prepare", "file_urls"),
     **_files("mnist"),
 )
 
@@ -57,6 +58,7 @@ RAVDESS = DatasetInfo(
     folders=("ravdess",),
     licence="CC BY-NC-SA 4.0 (Livingstone and Russo 2018)",
     how_to_get="data prepare ravdess",
+    file_urls=_later(".ravdess.prepare", "file_urls"),
     **_files("ravdess"),
     options=(
         Option("--backend", "computes the MFCCs", DEFAULTS.backend, choices=get_args(Backend)),
@@ -76,6 +78,16 @@ NYUV2 = DatasetInfo(
     folders=("nyuv2", "nyu_ssc"),
     licence="research data; terms of NYU Depth V2 and SSCNet at their publishers",
     how_to_get="fetch, then data prepare --from",
+    page_urls=(
+        "https://cs.nyu.edu/~fergus/datasets/nyu_depth_v2.html",
+        "https://github.com/ankurhanda/nyuv2-meta-data",
+        "https://github.com/waterljwant/SSC",
+    ),
+    file_urls=lambda: (
+        "http://horatio.cs.nyu.edu/mit/silberman/nyu_depth_v2/nyu_depth_v2_labeled.mat",
+        "http://horatio.cs.nyu.edu/mit/silberman/indoor_seg_sup/splits.mat",
+        "http://sscnet.cs.princeton.edu/sscnet_release/data/depthbin_eval.zip",
+    ),
     **_files("nyuv2"),
     options=(Option("--full_size", "labelled pairs of 640x480; default: half of it", False),),
 )
@@ -87,5 +99,9 @@ SEMANTICKITTI = DatasetInfo(
     folders=("semantickitti",),
     licence="CC BY-NC-SA 4.0 (Behley et al. 2019), CC BY-NC-SA 3.0 (Geiger et al. 2012)",
     how_to_get="register, then prepare --from",
+    page_urls=(
+        "https://www.cvlibs.net/datasets/kitti/eval_odometry.php",
+        "https://semantic-kitti.org/dataset.html",
+    ),
     **_files("semantickitti"),
 )

@@ -96,6 +96,9 @@ class DatasetInfo:
             arrays of targets, splits and groups.
         sample: ``(root, seed)`` writes the simulated files.
         either_way: whether any modality may teach any other.
+        file_urls: returns the addresses of the published files, all mirrors, as far as they have
+            any that are open to everybody.
+        page_urls: web pages where the files are found by hand.
     """
 
     name: str
@@ -110,6 +113,8 @@ class DatasetInfo:
     sample: Callable[[Path, int], None] | None = None
     options: tuple[Option, ...] = ()
     either_way: bool = False
+    file_urls: Callable[[], Sequence[str]] = tuple
+    page_urls: tuple[str, ...] = ()
 
 
 def dataset_names() -> set[str]:

@@ -26,6 +26,7 @@ from ntdh_bench.progress import Update, progress_bar
 _BLOCK = 1 << 18
 _EXPANSION, _HEADROOM = 3, 1 << 26  # of an archive of what is compressed already
 _AGAIN = "delete it and try again"
+_WEB_PAGE = "a web page came instead of the file"
 _TIMEOUT = 30.0
 _ATTEMPTS = 4  # with each mirror
 _PAUSE = 1.0  # seconds before the second attempt; doubled every time
@@ -100,31 +101,54 @@ def _from_mirrors(urls: Sequence[str], path: Path, check: Check, fetch: Fetch) -
 
 def _from_mirror(url: str, part: Path, check: Check, fetch: Fetch) -> str | None:
     """Fill ``part`` from one mirror; return what went wrong, or None."""
-    resumed = part.exists()
-    wrong: str | None = "not tried"
+    wrong: str | None = None
+    # What was there from an earlier call may have been the broken part.
+    for _ in range(2 if part.exists() else 1):
+        if (wrong := _tried(lambda: fetch(url, part))) is not None:
+            return wrong
+        if (wrong := check(part)) is None:
+            return None
+        if _is_web_page(part):
+            wrong = _WEB_PAGE
+        part.unlink()
+    return wrong
+
+
+def _tried(ask: Callable[[], None]) -> str | None:
+    """Ask a server, again after a pause if that may help; return what went wrong, or None."""
+    wrong = None
     for attempt in range(_ATTEMPTS):
         if attempt:
             time.sleep(_PAUSE * 2 ** (attempt - 1))
         try:
-            fetch(url, part)
+            ask()
         except urllib.error.HTTPError as error:
             wrong = f"HTTP {error.code} {error.reason}"
             if error.code < 500 and error.code not in (408, 416, 429):
                 return wrong
-            continue
         except _BROKEN as error:
             wrong = f"{type(error).__name__}: {error}"
-            continue
-        wrong = check(part)
-        if wrong is None:
+        else:
             return None
-        if _is_web_page(part):
-            wrong = "a web page came instead of the file"
-        part.unlink()
-        if not resumed:
-            return wrong
-        resumed = False  # what was there from an earlier call may have been the broken part
     return wrong
+
+
+def url_fault(url: str, *, page: bool = False) -> str | None:
+    """Return what is wrong with an address, of which the first byte is asked, or None.
+
+    Args:
+        url: http or https.
+        page: whether a web page is expected there; of a file it is a fault.
+    """
+    types = []
+
+    def ask() -> None:
+        # Not HEAD, which some servers refuse where they give the file.
+        with _opened(url, "bytes=0-0") as response:
+            types.append(response.headers.get_content_type())
+
+    wrong = _tried(ask)
+    return _WEB_PAGE if wrong is None and not page and "text/html" in types else wrong
 
 
 def _is_web_page(path: Path) -> bool:
@@ -139,14 +163,9 @@ def _continue(url: str, part: Path, max_bytes: int, update: Update) -> None:
     Raises:
         OSError: the connection broke, or the server sent too much or too little.
     """
-    if not url.startswith(("http://", "https://")):
-        raise UserError(f"{url}: only http and https addresses are downloaded")
     have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"User-Agent": f"ntdh-bench/{__version__}"})
-    if have:
-        request.add_header("Range", f"bytes={have}-")
     try:
-        response = urllib.request.urlopen(request, timeout=_TIMEOUT)
+        response = _opened(url, f"bytes={have}-" if have else None)
     except urllib.error.HTTPError as error:
         if error.code == 416:  # there is nothing after what we have: complete, or too long
             total = error.headers.get("Content-Range", "").rpartition("/")[2]
@@ -171,6 +190,17 @@ def _continue(url: str, part: Path, max_bytes: int, update: Update) -> None:
                 update(completed=have, total=total_bytes)
     if total_bytes is not None and have < total_bytes:
         raise OSError(f"the connection broke after {have} of {total_bytes} bytes")
+
+
+def _opened(url: str, wanted: str | None) -> http.client.HTTPResponse:
+    """Ask for an address, or for the range of its bytes that is wanted."""
+    if not url.startswith(("http://", "https://")):
+        raise UserError(f"{url}: only http and https addresses are downloaded")
+    request = urllib.request.Request(url, headers={"User-Agent": f"ntdh-bench/{__version__}"})
+    if wanted:
+        request.add_header("Range", wanted)
+    response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=_TIMEOUT)
+    return response
 
 
 @contextmanager

@@ -30,10 +30,10 @@ from .layout import (
 )
 from .mnist_m import archive_files, read_image
 
-#: torchvision's mirrors of MNIST.
+#: Mirrors of MNIST: PyTorch's and TensorFlow's; its author's page gives none of the files any more.
 MNIST_MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
-    "http://yann.lecun.com/exdb/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
 )
 #: The publisher's archive, and a mirror repository in the same layout.
 BSDS500_URLS = (
@@ -44,6 +44,11 @@ _ARCHIVE = "BSR_bsds500.tgz"
 _MB = 1_000_000
 _MAX_UNPACKED = 2000 * _MB
 _GET_ALL = f"get all of BSDS500 (without --from it is downloaded; with it, put {_ARCHIVE} there)"
+
+
+def file_urls() -> list[str]:
+    """Return the addresses of the files that :func:`prepare` downloads."""
+    return [mirror + name for mirror in MNIST_MIRRORS for name in IDX_MD5] + [*BSDS500_URLS]
 
 
 def prepare(root: Path, from_folder: Path | None = None) -> list[str]:

@@ -199,5 +199,6 @@ AV_MNIST = published_set(
     ),
     read=read,
     write=write_simulated,
+    page_urls=("https://github.com/Jakobovski/free-spoken-digit-dataset",),
     images=("speech", "digit"),
 )

@@ -94,4 +94,5 @@ BDGP = published_set(
     how_to_get="BDGP.mat of github scutbioinformatics/CELT",
     read=read,
     write=write_simulated,
+    page_urls=("https://github.com/scutbioinformatics/CELT",),
 )

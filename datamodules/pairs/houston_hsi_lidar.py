@@ -92,4 +92,5 @@ HOUSTON = published_set(
     how_to_get="HSI_LiDAR_FC of github danfenghong/IEEE_TGRS_MDL-RS",
     read=read,
     write=write_simulated,
+    page_urls=("https://github.com/danfenghong/IEEE_TGRS_MDL-RS",),
 )

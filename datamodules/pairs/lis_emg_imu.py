@@ -153,4 +153,7 @@ LIS = published_set(
     how_to_get="Dataset of airtlab on github (doi 10.1016/j.dib.2020.106455)",
     read=read,
     write=write_simulated,
+    page_urls=(
+        "https://github.com/airtlab/An-EMG-and-IMU-Dataset-for-the-Italian-Sign-Language-Alphabet",
+    ),
 )

@@ -67,6 +67,8 @@ def published_set(
     images: tuple[str, ...] = (),
     samples: int = 0,
     fetch: Callable[[Path], None] | None = None,
+    file_urls: tuple[str, ...] = (),
+    page_urls: tuple[str, ...] = (),
 ) -> PublishedSet:
     """Return the catalogue's entry of a set, see :class:`PublishedSet`.
 
@@ -82,6 +84,8 @@ def published_set(
         images: modalities whose arrays ``(N, H, W)`` are images, not series.
         samples: as many as the published files have; 0: any number.
         fetch: downloads the published files into a folder; None: they are fetched by hand.
+        file_urls: from which ``fetch`` downloads.
+        page_urls: web pages where the files are found by hand.
     """
     way = f"{how_to_get}, then data prepare {name}{'' if fetch else ' --from FOLDER'}"
     return PublishedSet(
@@ -97,6 +101,8 @@ def published_set(
         verify=partial(_verify, name=name, how_to_get=way, samples=samples),
         sample=partial(write_simulated, name=name, read=read, write=write),
         either_way=True,
+        file_urls=lambda: file_urls,
+        page_urls=page_urls,
         class_names=class_names,
         read=read,
         write=write,

@@ -171,4 +171,5 @@ SEGLEARN_WATCH = published_set(
     read=read,
     write=write_simulated,
     fetch=fetch,
+    file_urls=(_URL,),
 )

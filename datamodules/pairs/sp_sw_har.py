@@ -176,4 +176,5 @@ SP_SW_HAR = published_set(
     how_to_get="clone github.com/GeoTecINIT/sp-sw-har-dataset (doi 10.5281/zenodo.8398688)",
     read=read,
     write=write_simulated,
+    page_urls=("https://github.com/GeoTecINIT/sp-sw-har-dataset",),
 )

@@ -206,5 +206,6 @@ UTD_MHAD = published_set(
     how_to_get="Skeleton, Inertial and Depth from personal.utdallas.edu/~kehtar/UTD-MHAD.html",
     read=read,
     write=write_simulated,
+    page_urls=("https://personal.utdallas.edu/~kehtar/UTD-MHAD.html",),
     images=("depth_motion",),
 )

@@ -105,4 +105,5 @@ WIKI = published_set(
     how_to_get="wikipedia_dataset of svcl.ucsd.edu/projects/crossmodal",
     read=read,
     write=write_simulated,
+    page_urls=("http://www.svcl.ucsd.edu/projects/crossmodal/",),
 )

@@ -64,6 +64,11 @@ _NAMED = 3  # missing clips that a note names if there are more
 _PAIRS: tuple[tuple[StoreKind, StoreKind], ...] = (("audio", "video"), ("speech", "tracking"))
 
 
+def file_urls() -> list[str]:
+    """Return the addresses of the records that say where the files are."""
+    return [_API + record for record in (CLIPS_RECORD, TRACKING_RECORD)]
+
+
 def prepare(
     root: Path,
     from_folder: Path | None = None,

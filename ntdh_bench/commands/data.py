@@ -66,6 +66,9 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--root", type=Path, metavar="FOLDER", help="data root; default: $NTDH_DATA or data"
         )
+    text = "ask each address of published files if it answers; exit status 1 if any does not"
+    addresses = actions.add_parser("addresses", help=text, description=text)
+    addresses.set_defaults(action=_addresses)
     text = "measure how far people who hear and people who see are apart, on CREMA-D's votes"
     votes = actions.add_parser("votes", help=text, description=text)
     votes.add_argument("file", type=Path, metavar="CSV", help="tabulatedVotes.csv of CREMA-D")
@@ -180,6 +183,26 @@ def _sample(arguments: argparse.Namespace) -> int:
     info.sample(arguments.root, arguments.seed)
     print(f"{info.name}: simulated files in {arguments.root}; use them with --data.root")
     return 0
+
+
+def _addresses(arguments: argparse.Namespace) -> int:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from ntdh_bench.downloads import url_fault
+
+    asked = [
+        (info.name, url, page)
+        for info in catalogue()
+        for urls, page in ((info.file_urls(), False), (info.page_urls, True))
+        for url in urls
+    ]
+    with ThreadPoolExecutor(len(asked)) as pool:
+        faults = list(pool.map(lambda entry: url_fault(entry[1], page=entry[2]), asked))
+    for (name, url, _), fault in zip(asked, faults, strict=True):
+        print(f"{name}: {url}: {fault or 'ok'}")
+    silent = sum(fault is not None for fault in faults)
+    print(f"{silent} of {len(asked)} wrong" if silent else f"all {len(asked)} ok")
+    return 1 if silent else 0
 
 
 def _votes(arguments: argparse.Namespace) -> int:

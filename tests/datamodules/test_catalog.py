@@ -35,6 +35,14 @@ def test_nothing_there(info: DatasetInfo, tmp_path: Path) -> None:
         )
 
 
+@of_files
+def test_a_set_says_where_its_files_are(info: DatasetInfo) -> None:
+    addresses = (*info.file_urls(), *info.page_urls)
+    assert all(url.startswith(("https://", "http://")) for url in addresses)
+    # Whoever wants AVLetters asks its authors.
+    assert bool(addresses) == (info.name != "avletters")
+
+
 @pytest.mark.parametrize(
     "make",
     [

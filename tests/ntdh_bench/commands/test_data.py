@@ -126,6 +126,31 @@ def test_options_reach_prepare_with_their_defaults(
         main(["data", "prepare", "ravdess", "--from", str(tmp_path / "none")])
 
 
+def test_addresses_of_all_sets_are_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: dict[str, bool] = {}
+
+    def url_fault(url: str, *, page: bool = False) -> str | None:
+        asked[url] = page
+        return "HTTP 404 Not Found" if url == gone else None
+
+    monkeypatch.setattr("ntdh_bench.downloads.url_fault", url_fault)
+    gone = "none"
+    assert main(["data", "addresses"]) == 0
+    assert f"all {len(asked)} ok" in capsys.readouterr().out
+    files = {url for info in catalogue() for url in info.file_urls()}
+    assert {url for url, page in asked.items() if not page} == files
+    assert {url for url, page in asked.items() if page} == {
+        url for info in catalogue() for url in info.page_urls
+    }
+    gone = find_dataset("wiki").page_urls[0]
+    assert main(["data", "addresses"]) == 1
+    shown = capsys.readouterr().out
+    assert f"wiki: {gone}: HTTP 404 Not Found" in shown
+    assert f"1 of {len(asked)} wrong" in shown
+
+
 def test_votes_are_measured_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, out = write_votes(tmp_path), tmp_path / "new" / "votes.yaml"
     assert main(["data", "votes", str(path), "--out", str(out)]) == 0
