@@ -230,10 +230,13 @@ def frames(content: bytes, count: int, height: int, width: int) -> Bytes:
     """
     import av
 
+    # Tags that are not UTF-8 matter to nobody: PyAV 19 takes them, earlier ones if they are told.
+    major = int(av.__version__.partition(".")[0])
+    tags: dict[str, Any] = {} if major >= 19 else {"metadata_errors": "replace"}
     with (
         _decoding("an mp4"),
         # Only this demuxer: others, such as that of playlists, would open further files.
-        av.open(BytesIO(content), "r", format="mp4", metadata_errors="replace") as container,
+        av.open(BytesIO(content), "r", format="mp4", **tags) as container,
     ):
         stream = next(iter(container.streams.video), None)
         if stream is None:

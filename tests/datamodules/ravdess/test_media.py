@@ -132,6 +132,13 @@ def test_frames_are_those_of_decoding_everything(options: dict[str, str], count:
     assert np.array_equal(found, np.stack(expected))
 
 
+def test_tags_need_not_be_text() -> None:
+    content = mp4_bytes()
+    assert content.count(b"Lavf") == 1
+    tagged = content.replace(b"Lavf", b"\xff\xfe\x80\x81")
+    assert np.array_equal(frames(tagged, 3, 16, 16), frames(content, 3, 16, 16))
+
+
 def test_the_middle_frame_is_cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     scaled: list[Any] = []
     real = media._scaled

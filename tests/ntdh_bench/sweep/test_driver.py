@@ -25,6 +25,7 @@ from ntdh_bench.sweep.store import Store
 from tests.typed import some
 
 STUBS = Path(__file__).with_name("stubs.py")
+of_linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 
 def stub_runs(trace: Path, count: int, **settings: Any) -> list[Run]:
@@ -140,6 +141,7 @@ def test_what_is_no_record_is_a_failure(store: Store, trace: Path) -> None:
     assert "not JSON serializable" in reasons[1]
 
 
+@of_linux
 def test_a_hanging_run_is_killed_with_its_children(store: Store, trace: Path) -> None:
     (bad,) = stub_runs(trace, 1, act="hang")
     outcome = drive([bad, *stub_runs(trace, 3)], store, jobs=1, timeout=1.0)
@@ -332,6 +334,7 @@ def assert_whole(store: Store, trace: Path, count: int) -> None:
     assert list((store.root / "work").iterdir()) == []
 
 
+@of_linux
 def test_killed_at_random_moments(store: Store, trace: Path) -> None:
     """Five kill -9, of the driver and mostly its workers too: only runs in flight are repeated."""
     count, jobs, kills = 20, 2, 5
@@ -362,6 +365,7 @@ def test_killed_at_random_moments(store: Store, trace: Path) -> None:
     assert count <= len(lines(trace, "start")) <= count + kills * jobs
 
 
+@of_linux
 def test_workers_end_in_mid_run_when_their_driver_is_gone(store: Store, trace: Path) -> None:
     driver = start(store, trace, 1, 1, "hang")
     assert wait_until(lambda: trace.exists() and len(lines(trace, "child")) == 1)
