@@ -207,7 +207,7 @@ class _Printed(SphinxDirective):
 
     def run(self) -> list[Node]:
         words = " ".join(self.arguments).split()
-        for path in (GUIDE, CURVES):
+        for path in (GUIDE, CURVES, Path(__file__)):
             self.env.note_dependency(str(path))
         return self.parse_text_to_nodes("\n".join(type(self).printer(words)) + "\n")
 
