@@ -262,7 +262,7 @@ def _help_of_argument(words: Sequence[str]) -> None:
 
     The parser would want all that the other class needs, and print flags that it does not take.
     """
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words[1:], ""], strict=False):
         flag, _, name = word.partition("=")
         found = re.fullmatch(r"--(\w+\.[\w.]+)\.help", flag)
         if found and (base := class_of(found[1])):

@@ -281,7 +281,7 @@ def test_selection(
     ("words", "message"),
     [
         (["--protocol", "fast"], "no protocol fast: choose from quick, long"),
-        (["--only", "ratio=0.25"], "no axis ratio here; there are method, mask.ratio, seed"),
+        (["--only", "ratio=0.25"], "no axis ratio here; did you mean 'mask.ratio'"),
         (["--only", "method=KD,CRD"], "has no 'CRD' here; there are KD, DKD"),
         (["--set", "a=1"], "--name"),
         (["--name", "stubs_only"], "no experiment's name"),

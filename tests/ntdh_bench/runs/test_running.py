@@ -273,10 +273,10 @@ def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, type[LightningM
 
     def interrupted_by(number: int, module: type[LightningModule]) -> None:
         def with_interruption(
-            run: Run, folder: Path, extra_callbacks: list[Callback], **changes: Any
+            run: Run, stage: str, folder: Path, extra_callbacks: list[Callback], **changes: Any
         ) -> Trainer:
             callbacks = [*extra_callbacks, Interrupting(number, module)]
-            return make(run, folder, callbacks, **changes)
+            return make(run, stage, folder, callbacks, **changes)
 
         monkeypatch.setattr(trainers, "make_trainer", with_interruption)
 
