@@ -10,11 +10,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ntdh_bench.commands.arguments import Parser
+from ntdh_bench.errors import UserError
 from ntdh_bench.notices import add_verbosity, speaking
-from ntdh_bench.parsing.configs import inline_configs
+from ntdh_bench.parsing.configs import inline_configs, is_config
 
 if TYPE_CHECKING:
     from ntdh_bench.runs import Run
+
+_CONTROL = "overlays/without_kd"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -26,11 +29,39 @@ def main(argv: Sequence[str]) -> int:
     """
     own = Parser(add_help=False)
     add_verbosity(own)
+    if argv[0] == "fit":
+        own.add_argument("--with-control", action="store_true")
     options, words = own.parse_known_args(argv[1:])
-    inline_configs(words)
+    _check(argv[0], words)
     with speaking(options.verbosity):
+        if vars(options).get("with_control"):
+            _fit_control(words)
         _run(argv[0], words)
     return 0
+
+
+def _check(command: str, words: Sequence[str]) -> None:
+    """Refuse what needs no torch to be refused.
+
+    Raises:
+        UserError: a config is wrong, or there is nothing to run.
+    """
+    inline_configs(words)
+    names = {word.partition("=")[0] for word in words}
+    if names & {"--model", "--ckpt_path", "-h", "--help", "--print_config"}:
+        return
+    if any(name.endswith(".help") for name in names):
+        return
+    if command not in ("fit", "saliency"):
+        raise UserError(
+            f"`ntdh-bench {command}` measures a checkpoint: give --ckpt_path "
+            "<run>/checkpoints/last.ckpt"
+        )
+    if not any(map(is_config, words)):
+        raise UserError(
+            f"nothing to {command}: give --config quickstart, say (`ntdh-bench config list` has "
+            "more), or --ckpt_path to go on with a run"
+        )
 
 
 def parser(command: str) -> argparse.ArgumentParser:
@@ -43,6 +74,8 @@ def parser(command: str) -> argparse.ArgumentParser:
     add("--seed_everything", metavar="SEED")
     for part in ("model", "data", "mask"):
         add(f"--{part}", metavar="CLASS")
+    if command == "fit":
+        add("--with-control", action="store_true")
     if command in ("fit", "saliency"):
         add("--run_dir", metavar="FOLDER")
         add("--no-cache", action="store_true")
@@ -71,6 +104,27 @@ def _run(command: str, words: Sequence[str]) -> None:
                 print_maps(run, record, paths)
         else:
             _evaluate(run)
+
+
+def _fit_control(words: Sequence[str]) -> None:
+    """Train the student without KD in a folder beside the run's, which then shows the gain.
+
+    Raises:
+        UserError: the run goes on from a checkpoint, or has several processes.
+    """
+    from ntdh_bench.runs import Run, fit
+    from ntdh_bench.runs.processes import Processes
+    from ntdh_bench.runs.session import quiet_lightning
+    from ntdh_bench.runs.summary import print_fit
+
+    with quiet_lightning():
+        control = Run.parse("fit", [*words, "--config", _CONTROL])
+        if control.checkpoint or not Processes(control.trainer).alone:
+            raise UserError(
+                f"--with-control takes a new run of one process: leave it out, and run the control "
+                f"by itself with --config {_CONTROL}"
+            )
+        print_fit(control, fit(control))
 
 
 def _evaluate(run: Run) -> None:

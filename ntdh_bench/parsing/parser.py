@@ -42,6 +42,12 @@ register_type(torch.device)  # a default of callbacks that average weights: writ
 CONFIG = "config.yaml"  # of a run, in its folder
 TRAINING = ("fit", "saliency")  # the commands that train; others measure a checkpoint
 _SEED = "seed_everything"
+# What ``ntdh-bench`` takes itself: no settings, so they are in no config.
+_ALSO = (
+    "Also: -q, --quiet, for results, notes and errors alone; -v, --verbose, for every metric and "
+    "what Lightning says."
+)
+_ALSO_FIT = " --with-control trains the student without KD first, so that the gain is shown."
 # Made once for all runs of a process, by command.
 _PARSERS: dict[str, LightningArgumentParser] = {}
 
@@ -110,7 +116,11 @@ class BenchCLI(LightningCLI):
             save_config_callback=None,
             trainer_defaults={"enable_model_summary": False, "num_sanity_val_steps": 0},
             seed_everything_default=0,
-            parser_kwargs={"prog": f"ntdh-bench {command}", "exit_on_error": False},
+            parser_kwargs={
+                "prog": f"ntdh-bench {command}",
+                "exit_on_error": False,
+                "epilog": _ALSO + (_ALSO_FIT if command == "fit" else ""),
+            },
             subclass_mode_model=True,
             subclass_mode_data=True,
             args=words,

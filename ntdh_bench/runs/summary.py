@@ -75,6 +75,7 @@ def print_fit(run: Run, record: dict[str, Any], recorded: bool = True) -> None:
     if rows and record["arm"] == "kd" and not run.is_trial:
         controls = _controls(run)
         rows |= {name: found and _comparable(found, record) for name, found in controls.items()}
+        notes |= _gain_notes(record, controls)
         without = [threads(found) for found in controls.values() if found]
         if any(number != threads(record) for number in without):
             notes["threads"] = (
@@ -90,6 +91,20 @@ def print_fit(run: Run, record: dict[str, Any], recorded: bool = True) -> None:
         values = ", ".join(f"{name} {100 * iou:.1f}" for name, iou in per_class.items())
         notes = {"IoU %": f"{values} (last epoch)", **notes}
     print_summary(f"{record['dataset']}, test set, seed {record['seed']}", rows, notes)
+
+
+def _gain_notes(
+    record: Mapping[str, Any], controls: Mapping[str, Mapping[str, Any] | None]
+) -> dict[str, str]:
+    """Say what distillation is worth beside each control, at the last epoch of this one seed."""
+    measure = record["measure"]
+    own = record["metrics"]["last"]["test"][measure]
+    gains = [
+        f"{100 * (own - found['metrics']['last']['test'][measure]):+.2f} points over the {name}"
+        for name, found in controls.items()
+        if found
+    ]
+    return {"gain": f"{', '.join(gains)} (last epochs, one seed)"} if gains else {}
 
 
 def _training_notes(curve: Sequence[float]) -> dict[str, str]:
