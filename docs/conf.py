@@ -9,10 +9,8 @@ from pathlib import Path
 from sphinx.application import Sphinx
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [
-    str(HERE.parent),
-    str(HERE / "extensions"),
-]  # what is documented is the working tree
+# What is documented is the working tree.
+sys.path[:0] = [str(HERE.parent), str(HERE / "extensions")]
 
 import ntdh_bench  # noqa: E402
 
@@ -22,9 +20,9 @@ version = release = ntdh_bench.__version__
 
 extensions = [
     "facts",
+    "mathml",
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
 ]
 
@@ -36,6 +34,7 @@ autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 napoleon_use_ivar = True  # attributes in the docstring of their class, not once more beside it
 
+html_math_renderer = "mathml"
 html_theme = "furo"
 html_static_path = ["_static"]
 html_css_files = ["pages.css"]
