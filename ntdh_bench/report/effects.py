@@ -234,6 +234,53 @@ def cell_slopes(
     return [_cell_slope(y, x, contrast, seeds) for contrast in wanted]
 
 
+def run_slopes(
+    gain: ArrayLike, predictors: ArrayLike, contrasts: ArrayLike | None = None
+) -> list[Effect] | None:
+    """Return the same of cells that are other ones in each seed, such as random masks.
+
+    What is drawn in a seed has nothing in common with what is drawn in another but the cell's
+    settings, such as a ratio: means over seeds differ by these alone. Here a run is compared with
+    others of its seed, less what the seeds of its cell share (:func:`run_part`), so that chance
+    alone decides what is left. A slope is one a seed, and its mean is judged as
+    :func:`seed_mean` says.
+
+    Args:
+        gain: ``(cells, seeds)`` in points.
+        predictors: ``(k, cells, seeds)``; each counts in standard deviations of what is left of it.
+        contrasts: as of :func:`cell_slopes`.
+
+    Returns:
+        As :func:`cell_slopes`; an effect is None where :func:`seed_mean` of the slopes is.
+    """
+    y, x = _complete(np.asarray(gain, dtype=float), np.asarray(predictors, dtype=float))
+    if y.shape[1] < MIN_SEEDS or len(y) - len(x) - 1 < MIN_FREEDOM:
+        return None
+    size = np.abs(x).max(axis=(1, 2), keepdims=True)
+    y, x = run_part(y), run_part(x)
+    scale = x.std(axis=(1, 2), keepdims=True)
+    if (scale <= _ROUNDING * size).any():
+        return None
+    of_seed = np.moveaxis(x / scale, 2, 0)  # (seeds, k, cells)
+    if np.linalg.cond(of_seed).max() > _COLLINEAR:
+        return None
+    slopes = np.einsum("sck,cs->ks", np.linalg.pinv(np.swapaxes(of_seed, 1, 2)).swapaxes(1, 2), y)
+    wanted = np.eye(len(x)) if contrasts is None else np.asarray(contrasts, dtype=float)
+    found = [seed_mean(contrast @ slopes, len(y)) for contrast in wanted]
+    return [effect for effect in found if effect] if all(found) else None
+
+
+def run_part(values: Array) -> Array:
+    """Return what is a run's own: less what its seed and what its cell share.
+
+    Args:
+        values: ``(..., cells, seeds)``.
+    """
+    over_cells, over_seeds = (values.mean(axis=axis, keepdims=True) for axis in (-2, -1))
+    own: Array = values - over_cells - over_seeds + over_cells.mean(axis=-1, keepdims=True)
+    return own
+
+
 def average(effects: Sequence[Effect]) -> Effect:
     """Return the mean of effects of one data set, such as its two directions.
 

@@ -25,11 +25,13 @@ Maps = dict[str, dict[int, Image]]
 #: What is measured of a heat map, by name.
 OfMaps = Mapping[str, Callable[[Image], float]]
 
-#: What is known of a run's pair before distillation, in columns ``<metric>_before``.
+#: What is known of a run's pair before distillation, in columns ``<metric>_before``; and on test
+#: data, in columns ``<metric>_before_test``.
 BEFORE = (
     "ncjsd", "tcjsd", "tcjsd_binary", "mi_teacher_student", "mi_student_label", "mi_teacher_label",
     "cka", "cka_logits",
 )  # fmt: skip
+BEFORE_ON_TEST = ("ncjsd", "tcjsd")
 
 
 @dataclass(frozen=True)
@@ -177,6 +179,10 @@ def derived(row: Row, controls: Controls) -> Row:
         "gain_over_equal_task": gains.get("equal_task"),
         "gain_over_matched": gains.get("matched"),
         **{f"{of}_before": controls.before(row, of) if gains else None for of in BEFORE},
+        **{
+            f"{of}_before_test": controls.before(row, of, "test") if gains else None
+            for of in BEFORE_ON_TEST
+        },
         "parameters": row["student_parameters"] or row["teacher_parameters"],
         "kl_bound": tckl + nckl if measured else None,
         "nckl_over_tckl": nckl / tckl if measured and tckl > 0 else None,

@@ -123,12 +123,12 @@ class Controls:
             return None
         return float(row[column] - control[column])
 
-    def before(self, row: Row, metric: str = "ncjsd") -> float | None:
+    def before(self, row: Row, metric: str = "ncjsd", on: str | None = None) -> float | None:
         """Return a metric between the (masked) teacher and the student *before* distillation.
 
-        It is the control's, of the last epoch, on validation data where there are any (see
-        :func:`split`). Metrics: ``ncjsd``, ``tcjsd`` (nats), ``teacher_score`` (a share), ...
+        It is the control's, of the last epoch, on a split; by default on validation data where
+        there are any (:func:`split`). Metrics: ``ncjsd``, ``tcjsd`` (nats), ...
         """
         control = self.control(row)
-        value = None if control is None else control[f"last_{split(control)}_{metric}"]
+        value = None if control is None else control[f"last_{on or split(control)}_{metric}"]
         return None if value is None else float(value)

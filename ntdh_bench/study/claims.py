@@ -38,6 +38,10 @@ class Claim(NamedTuple):
     note: str = ""
 
 
+_WITHIN = (
+    "What a mask removes is drawn anew in each seed, with the same ratio: runs of a seed are "
+    "compared, less what the seeds of a mask share"
+)
 _DAMAGED = f"that change the teacher's accuracy by more than {gates.TEACHER:g} points are left out"
 CLAIMS = (
     Claim(
@@ -66,14 +70,14 @@ CLAIMS = (
         "P4", "Over random masks, NCJSD predicts the gain given TCJSD and the teacher's accuracy",
         "Partial slope of the gain in NCJSD before distillation, given TCJSD and the accuracy",
         "points per standard deviation", -1, (masks.RANDOM,), {"": masks.slope_of_ncjsd},
-        f"Masks {_DAMAGED}",
+        f"{_WITHIN}. Masks {_DAMAGED}",
     ),
     Claim(
         "P5", "It does so better than TCJSD",
         "Partial slope of the gain in NCJSD minus that in TCJSD, jointly and given the teacher's "
         "accuracy",
         "points per standard deviation", -1, (masks.RANDOM,), {"": masks.more_than_tcjsd},
-        f"Masks {_DAMAGED}",
+        f"{_WITHIN}. Masks {_DAMAGED}",
     ),
     Claim(
         "P6", "Masks order as T > R > F over methods and ratios",

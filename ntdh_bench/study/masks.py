@@ -6,13 +6,14 @@ import numpy as np
 
 from ntdh_bench.records.columns import Row
 from ntdh_bench.report.contrasts import Measure
-from ntdh_bench.report.effects import cell_slopes, seed_mean
+from ntdh_bench.report.effects import run_part, run_slopes, seed_mean
 from ntdh_bench.report.gates import untouched, weakest
 from ntdh_bench.report.statistics import Array
 from ntdh_bench.study.results import SettingEffect
 from ntdh_bench.study.settings import (
     GAIN,
     NCJSD,
+    ON_TEST,
     SCORE,
     TCJSD,
     Block,
@@ -45,13 +46,12 @@ def slope_of_ncjsd(setting: Setting) -> SettingEffect | None:
     found = random_masks(setting)
     if found is None:
         return None
-    ncjsd = found.values(NCJSD)
-    predictors = np.stack([ncjsd, found.values(TCJSD), found.values(teacher)])
-    slope = cell_slopes(found.values(GAIN), predictors, [[1, 0, 0]])
+    slope = run_slopes(found.values(GAIN), _predictors(found), [[1, 0, 0]])
+    apart = spread(found, NCJSD)
     return setting.effect(
         slope[0] if slope else None,
-        (moved(spread(ncjsd)), setting.teacher_gate(found.rows)),
-        {"NCJSD moved": float(spread(ncjsd).mean())},
+        (moved(apart), setting.teacher_gate(found.rows)),
+        {"NCJSD moved": float(apart.mean())},
     )
 
 
@@ -60,10 +60,8 @@ def more_than_tcjsd(setting: Setting) -> SettingEffect | None:
     found = random_masks(setting)
     if found is None:
         return None
-    ncjsd, tcjsd = found.values(NCJSD), found.values(TCJSD)
-    predictors = np.stack([ncjsd, tcjsd, found.values(teacher)])
-    slopes = cell_slopes(found.values(GAIN), predictors, [[1, -1, 0]])
-    spreads = spread(ncjsd), spread(tcjsd)
+    slopes = run_slopes(found.values(GAIN), _predictors(found), [[1, -1, 0]])
+    spreads = spread(found, NCJSD), spread(found, TCJSD)
     return setting.effect(
         slopes[0] if slopes else None,
         (weakest(map(moved, spreads)), setting.teacher_gate(found.rows)),
@@ -71,18 +69,25 @@ def more_than_tcjsd(setting: Setting) -> SettingEffect | None:
     )
 
 
-def spread(values: Array) -> Array:
-    """Return how far apart the upper and the lower half of the cells lie, by seed.
+def _predictors(found: Block) -> Array:
+    """Return NCJSD, TCJSD and the teacher's accuracy, ``(3, cells, seeds)``.
 
-    The halves are those of the means over all other seeds, so that noise alone gives 0 on average.
-
-    Args:
-        values: ``(cells, seeds)``.
+    Each is the mean over validation and test data, as noise in what is held constant would be laid
+    to the other.
     """
-    others = (values.sum(axis=1, keepdims=True) - values) / max(1, values.shape[1] - 1)
-    order = np.argsort(others, axis=0)
+    measures = NCJSD, TCJSD, teacher
+    return np.stack([(found.values(m) + found.values(ON_TEST[m])) / 2 for m in measures])
+
+
+def spread(found: Block, measure: Measure) -> Array:
+    """Return how far apart the upper and the lower half of a seed's masks lie, by seed.
+
+    Less what the seeds of a mask share, its ratio. The halves are those of test data, and how far
+    apart they lie is measured on validation data, so that noise alone gives 0 on average.
+    """
+    values, order = (run_part(found.values(m)) for m in (measure, ON_TEST[measure]))
+    ordered = np.take_along_axis(values, np.argsort(order, axis=0), axis=0)
     half = len(values) // 2
-    ordered = np.take_along_axis(values, order, axis=0)
     apart: Array = ordered[len(values) - half :].mean(axis=0) - ordered[:half].mean(axis=0)
     return apart
 
@@ -90,12 +95,14 @@ def spread(values: Array) -> Array:
 def random_masks(setting: Setting, *measures: Measure) -> Block | None:
     """Return the random masks that leave the teacher's accuracy as it is, all if these are few.
 
+    A mask has its ratio in all seeds; which features it removes is drawn anew in each.
+
     Args:
         setting: whose.
         measures: that their runs have beside gain, divergences and the teacher's accuracy.
     """
     rows = [row for row in setting.distilled if row["method"] == "KD" and not untouched(row)]
-    found = block(rows, _label, (GAIN, NCJSD, TCJSD, teacher, *measures))
+    found = block(rows, _label, (GAIN, *ON_TEST, *ON_TEST.values(), *measures))
     sound = found.sound(setting)
     kept = found.only(sound) if len(sound) >= MIN_CELLS else found
     return kept if len(kept.runs) > 1 else None

@@ -86,14 +86,17 @@ def nulls(noise: Sequence[float], cases: int, seed: int = 0) -> list[Rate]:
     for model in (NOTHING, SEEDS, ALIKE):
         drawn = [worlds.doses(rng, float(rng.choice(noise)), model) for _ in range(cases)]
         rates += _rates(rng, DOSED, model, NOW, list(map(worlds.dose_effect, drawn)))
-    for design, world in ((RANDOM, worlds.masks), (PAPER, worlds.paper_masks)):
+    for design, world, effect in (
+        (RANDOM, worlds.masks, worlds.mask_effect),
+        (PAPER, worlds.paper_masks, worlds.paper_effect),
+    ):
         for model in (NOTHING, CELLS, DRIVEN, SHARED):
             found = [world(rng, float(rng.choice(noise)), model) for _ in range(cases)]
             old = [seeds_resampled(each, rng) for each in found[: cases // 4]]
             rates += _opposites(design, model, BEFORE, ONE, old)
-            rates += _rates(rng, design, model, NOW, [worlds.mask_effect(*each) for each in found])
+            rates += _rates(rng, design, model, NOW, [effect(*each) for each in found])
             if model == DRIVEN:  # what accuracy, measured on few rows, does not hold constant
-                less = [worlds.mask_effect(gain, x[[0, 2]]) for gain, x in found]
+                less = [effect(gain, x[[0, 2]]) for gain, x in found]
                 rates += _rates(rng, design, model, LESS, less)
     return [*rates, *_families(rng, cases), *_as_noise(rng, noise, cases)]
 
@@ -262,11 +265,13 @@ _TEXT = """# Null simulations
 How often the rules of the study err where nothing is to be found. {made}
 A run's noise is that of the first records (`power.md`); cells differ by twice as much.
 
-- *doses*: 5 doses, 10 seeds; *random masks*: 40, 10 seeds; *masks of the paper*: 10, 5 seeds.
+- *doses*: 5 doses, 10 seeds; *random masks*: 40, drawn anew in each of 10 seeds; *masks of the
+  paper*: 10, 5 seeds.
 - *before*: the correlation of NCJSD and gain over cells, seeds resampled (Spearman, a percentile
   interval): its verdict on a stratum; over data sets weights of inverse variance (DerSimonian and
-  Laird, Hartung and Knapp). *now*: slopes, doses or cells permuted, and over data sets each
-  counting once (`report/effects.py`). NCJSD is given TCJSD and the teacher's accuracy; given
+  Laird, Hartung and Knapp). *now*: slopes in doses, or over the paper's masks, permuted; of
+  random masks one a seed, less what the seeds of a mask share; over data sets each counting once
+  (`report/effects.py`). NCJSD is given TCJSD and the teacher's accuracy; given
   accuracy alone, which is measured on few rows, it takes the blame for what accuracy does.
 - *data set*: {cases} a line; *over data sets*: the worst of studies of {sets} data sets whose
   true slopes differ around 0 by a standard deviation of {spreads} points. Standard errors are at

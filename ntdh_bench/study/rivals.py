@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from ntdh_bench.records.columns import Row
 from ntdh_bench.report.contrasts import Measure, column
-from ntdh_bench.report.effects import cell_slopes
+from ntdh_bench.report.effects import run_part, run_slopes
 from ntdh_bench.study.masks import RANDOM, random_masks, spread
 from ntdh_bench.study.results import Rival, SettingEffect, Sign
 from ntdh_bench.study.sets import part
@@ -85,10 +85,10 @@ def _slope(measure: Measure, setting: Setting) -> SettingEffect | None:
     found = random_masks(setting, measure)
     if found is None:
         return None
-    predictor, ncjsd = found.values(measure), spread(found.values(NCJSD))
-    slopes = cell_slopes(found.values(GAIN), predictor[None])
+    predictor = found.values(measure)
+    slopes = run_slopes(found.values(GAIN), predictor[None])
     return setting.effect(
         slopes[0] if slopes else None,
-        (moved(ncjsd), setting.teacher_gate(found.rows)),
-        {"predictor moved": float(spread(predictor).mean())},
+        (moved(spread(found, NCJSD)), setting.teacher_gate(found.rows)),
+        {"predictor's standard deviation": float(run_part(predictor).std())},
     )

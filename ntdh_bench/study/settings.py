@@ -38,6 +38,14 @@ def teacher(row: Row) -> float | None:
     return points(f"last_{split(row)}_teacher_score")(row)
 
 
+#: The same on test data.
+ON_TEST: dict[Measure, Measure] = {
+    NCJSD: column("ncjsd_before_test"),
+    TCJSD: column("tcjsd_before_test"),
+    teacher: points("last_test_teacher_score"),
+}
+
+
 @dataclass(frozen=True)
 class Setting:
     """The runs of one protocol of an experiment on a data set.

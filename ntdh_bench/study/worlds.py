@@ -13,7 +13,7 @@ from typing import TypeAlias
 import numpy as np
 
 from ntdh_bench.records.columns import Row, by_key
-from ntdh_bench.report.effects import Effect, Pooled, cell_slopes, dose_slope, pool
+from ntdh_bench.report.effects import Effect, Pooled, cell_slopes, dose_slope, pool, run_slopes
 from ntdh_bench.report.pairing import Controls, scored
 from ntdh_bench.report.statistics import Array
 
@@ -23,6 +23,7 @@ CLAIMS = 7
 SPREADS = (0.0, 0.5, 1.5)  # standard deviation of the true slopes between data sets, in points
 DOSED, RANDOM, PAPER = "doses", "random masks", "masks of the paper"
 _ROWS = 200  # validation rows that accuracies and divergences are measured on
+_BOTH = 500  # as noisy as the mean over these and 400 test rows
 _SHUFFLES = 4  # how often simulated data sets are dealt out to studies anew
 
 NOTHING, CELLS, DRIVEN, SHARED = (
@@ -60,7 +61,9 @@ def doses(rng: Generator, noise: float, model: str, seeds: int = 10) -> Array:
     return noise * runs
 
 
-def masks(rng: Generator, noise: float, model: str, cells: int = 40, seeds: int = 10) -> Masks:
+def masks(
+    rng: Generator, noise: float, model: str, cells: int = 40, seeds: int = 10, rows: int = _BOTH
+) -> Masks:
     """Return gains, and NCJSD, TCJSD and teacher accuracy, of a data set under random masks.
 
     The teacher gets worse with the ratio, and by which features it loses; both divergences rise as
@@ -72,13 +75,14 @@ def masks(rng: Generator, noise: float, model: str, cells: int = 40, seeds: int 
         model: one of ``NOTHING``, ``CELLS``, ``DRIVEN``, ``SHARED``: in none has NCJSD an effect.
         cells: masks.
         seeds: of each.
+        rows: that accuracies and divergences are measured on.
     """
     ratio = rng.uniform(0.05, 0.7, (cells, 1))
     quality = 3 * (0.4 - ratio) + 0.3 * rng.normal(size=(cells, seeds))
-    accuracy = rng.binomial(_ROWS, 1 / (1 + np.exp(-1 - quality))) / _ROWS
+    accuracy = rng.binomial(rows, 1 / (1 + np.exp(-1 - quality))) / rows
     own = 0.15 * rng.normal(size=(cells, 1)) + 0.3 * rng.normal(size=(cells, seeds))
     control = rng.normal(size=seeds) if model == SHARED else np.zeros(seeds)
-    measured = rng.normal(size=(2, cells, seeds)) / math.sqrt(_ROWS) - 0.2 * control
+    measured = rng.normal(size=(2, cells, seeds)) / math.sqrt(rows) - 0.2 * control
     ncjsd, tcjsd = -0.5 * quality + own + measured[0], -0.7 * quality + measured[1]
     runs = rng.normal(size=(cells, seeds)) - control
     if model == CELLS:
@@ -90,7 +94,7 @@ def masks(rng: Generator, noise: float, model: str, cells: int = 40, seeds: int 
 
 def paper_masks(rng: Generator, noise: float, model: str) -> Masks:
     """Return the same for ten masks and five seeds, as the paper's by three ratios and none."""
-    return masks(rng, noise, model, cells=10, seeds=5)
+    return masks(rng, noise, model, cells=10, seeds=5, rows=_ROWS)
 
 
 def dose_effect(gain: Array) -> Effect:
@@ -101,8 +105,16 @@ def dose_effect(gain: Array) -> Effect:
 
 
 def mask_effect(gain: Array, predictors: Array) -> Effect:
-    """Return the slope in NCJSD, the first predictor, given the others."""
-    slopes = cell_slopes(gain, predictors, np.eye(len(predictors))[:1])
+    """Return the slope over random masks in NCJSD, the first predictor, given the others."""
+    return _first(run_slopes(gain, predictors, np.eye(len(predictors))[:1]))
+
+
+def paper_effect(gain: Array, predictors: Array) -> Effect:
+    """Return the same over masks that are the same in all seeds, such as the paper's."""
+    return _first(cell_slopes(gain, predictors, np.eye(len(predictors))[:1]))
+
+
+def _first(slopes: Sequence[Effect] | None) -> Effect:
     assert slopes is not None, "simulated masks vary"
     return slopes[0]
 

@@ -190,6 +190,53 @@ def test_a_gain_that_nothing_moves_is_an_effect_of_0(level: float) -> None:
         assert (found.p_less, found.p_greater, found.seeds) == (1, 1, 4)
 
 
+# -- runs ----------------------------------------------------------------------------------------
+
+
+def test_run_slopes_are_the_seeds_own_less_what_seeds_and_cells_share() -> None:
+    gain, x = normal(12, 4), normal(3, 12, 4, seed=1)
+    dummies = np.column_stack([np.kron(np.eye(12), np.ones((4, 1))), np.tile(np.eye(4), (12, 1))])
+
+    def left(values: Array) -> Array:
+        """The residual of a regression on a constant for each cell and each seed."""
+        flat = values.reshape(-1)
+        return (flat - dummies @ np.linalg.lstsq(dummies, flat, rcond=None)[0]).reshape(12, 4)
+
+    y, own = left(gain), np.stack([left(each) for each in x])
+    assert effects.run_part(x) == pytest.approx(own)
+    scaled = own / own.std(axis=(1, 2), keepdims=True)
+    of_seed = [np.linalg.lstsq(scaled[..., s].T, y[:, s], rcond=None)[0] for s in range(4)]
+    found = some(effects.run_slopes(gain, x))
+    assert [each.value for each in found] == pytest.approx(np.mean(of_seed, axis=0))
+    expected = stats.sem(np.array(of_seed)) ** 2
+    assert [each.variance for each in found] == pytest.approx(expected)
+    assert {(each.seeds, each.cells, each.freedom) for each in found} == {(4, 12, 3)}
+    (difference,) = some(effects.run_slopes(gain, x, [[1, -1, 0]]))
+    assert difference.value == pytest.approx(found[0].value - found[1].value)
+
+
+def test_what_runs_of_a_cell_or_a_seed_share_tells_no_run_slope() -> None:
+    gain, x = normal(9, 4), normal(2, 9, 4, seed=1)
+    of_cell, of_seed = normal(9, 1, seed=2), normal(4, seed=3)
+    moved = some(effects.run_slopes(gain + 5 * of_cell - of_seed, x + of_cell + of_seed))
+    alone = some(effects.run_slopes(gain, x))
+    assert [each.value for each in moved] == pytest.approx([each.value for each in alone])
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        np.broadcast_to(normal(12, 1), (2, 12, 4)),
+        np.stack([normal(12, 4), 2 * normal(12, 4) + 1]),
+        normal(2, 12, 1),
+        normal(9, 12, 4),
+    ],
+    ids=["of cells alone", "collinear", "one seed", "few cells"],
+)
+def test_no_run_slopes_of_what_does_not_vary(x: Array) -> None:
+    assert effects.run_slopes(normal(12, x.shape[-1], seed=7), x) is None
+
+
 # -- of one data set, and over data sets ---------------------------------------------------------
 
 

@@ -48,7 +48,8 @@ def pair(
     start = 0.7 + 0.01 * (common["seed"] % 3)
     measured = {
         "last_val_teacher_score": teacher, "last_test_teacher_score": teacher,
-        "last_val_ncjsd": ncjsd, "last_val_tcjsd": tcjsd, "part_of": common["experiment"],
+        "last_val_ncjsd": ncjsd, "last_val_tcjsd": tcjsd, "last_test_ncjsd": ncjsd,
+        "last_test_tcjsd": tcjsd, "part_of": common["experiment"],
     }  # fmt: skip
     kd = {"arm": "kd", "method": "KD", "last_test_score": start + gain, "cell": cell}
     alone = {"arm": "without_kd", "method": None, "last_test_score": start,
@@ -116,27 +117,30 @@ def random_masks(
     seeds: int = 6,
     masks: int = 18,
     teachers: float = 0.01,
+    shared: float = 0.0,
     **given: Any,
 ) -> list[Row]:
-    """Runs of random masks.
+    """Runs of random masks: all seeds have their ratios, each draws for itself what they remove.
 
     Args:
         slopes: of the gain in points, in NCJSD, TCJSD and the teacher's accuracy, each a standard
             deviation.
         teachers: standard deviation of the teacher's accuracy over masks, a share.
+        shared: of the gain in what the seeds of a mask share, in points.
     """
     random = np.random.default_rng(1)
     found: list[Row] = []
     for dataset in sets:
-        drawn = random.normal(size=(masks, 3))
-        drawn[0] = 0
+        ratios = random.normal(size=masks)
         for seed in range(seeds):
-            for index, cell in enumerate(drawn):
+            drawn = random.normal(size=(masks, 3))
+            drawn[0] = 0
+            for index, (cell, ratio) in enumerate(zip(drawn, ratios, strict=True)):
                 mask = {"mask": "feature", "removes": "random", "ratio": 0.3} if index else {}
                 found += pair(
                     {"method": "KD", "mask": f"r{index:02}" if index else "none"},
-                    0.01 * float(cell @ slopes) + random.normal(0, NOISE),
-                    0.4 + 0.03 * cell[0] + random.normal(0, 0.002),
+                    0.01 * (float(cell @ slopes) + shared * ratio) + random.normal(0, NOISE),
+                    0.4 + 0.03 * (cell[0] + ratio) + random.normal(0, 0.002),
                     0.15 + 0.02 * cell[1] + random.normal(0, 0.002),
                     0.7 + teachers * float(np.clip(cell[2], -2, 2)),
                     **{"experiment": "random_masks", "dataset": dataset, "protocol": dataset,

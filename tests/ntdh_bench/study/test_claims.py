@@ -310,6 +310,10 @@ def test_random_masks_tell_which_divergence_predicts() -> None:
     assert verdict("P4", other) != "holds"
 
 
+def test_what_the_seeds_of_a_random_mask_share_is_not_laid_to_the_divergence() -> None:
+    assert verdict("P4", random_masks((0.0, 0.0, 0.0), shared=-1.0)) == "no effect"
+
+
 def test_random_masks_that_damage_the_teacher_are_left_out() -> None:
     rows = random_masks((-0.6, 0.0, 0.0))
     for row in rows:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ntdh_bench.report.effects import cell_slopes
+from ntdh_bench.report.effects import run_slopes
 from ntdh_bench.study import nulls, simulation, worlds
 from ntdh_bench.study.nulls import BEFORE, COVERAGE, FALSE, LESS, NOW, Rate
 from tests.typed import some
@@ -72,7 +72,7 @@ def test_controls_of_their_own_would_lay_their_noise_to_the_divergence() -> None
         gain, (ncjsd, _, accuracy) = worlds.masks(rng, 1.0, worlds.NOTHING)
         for control, found in ((rng.normal(size=10), shared), (rng.normal(size=gain.shape), own)):
             predictors = np.stack([ncjsd - 0.2 * control, accuracy])
-            found.append(some(cell_slopes(gain - control, predictors))[0].value)
+            found.append(some(run_slopes(gain - control, predictors))[0].value)
     assert abs(np.mean(shared)) < 3 * np.std(shared) / np.sqrt(len(shared))
     assert np.mean(own) > 6 * np.std(own) / np.sqrt(len(own))
 
