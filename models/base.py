@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from ntdh_bench.batch import Inputs, PairedBatch, PairedData, Split, has_both
-from ntdh_bench.contract import BenchModule
+from ntdh_bench.contract import BenchModule, Evaluated
 from ntdh_bench.divergence import promote
 from ntdh_bench.errors import UserError
 from ntdh_bench.layers import LOGITS, features_layer, run_tapped
@@ -422,12 +422,12 @@ class TrainableModule(BenchModule):
         """Measure one batch of validation data (Lightning hook)."""
         self.evaluate(batch, "val")
 
-    def test_step(self, batch: PairedBatch, batch_idx: int) -> None:
-        """Measure one batch of test data (Lightning hook)."""
-        self.evaluate(batch, "test")
+    def test_step(self, batch: PairedBatch, batch_idx: int) -> Evaluated | None:
+        """Measure one batch of test data; callbacks see its logits (Lightning hook)."""
+        return self.evaluate(batch, "test")
 
-    def evaluate(self, batch: PairedBatch, split: EvaluatedSplit) -> None:
-        """Measure a batch, by :meth:`log_single` or :meth:`log_pair`."""
+    def evaluate(self, batch: PairedBatch, split: EvaluatedSplit) -> Evaluated | None:
+        """Measure a batch, by :meth:`log_single` or :meth:`log_pair`, and return what they do."""
         raise NotImplementedError(f"{type(self).__name__} does not say what it measures")
 
     def inputs(self, batch: PairedBatch) -> Inputs:
@@ -439,8 +439,8 @@ class TrainableModule(BenchModule):
         logits = self(self.inputs(batch))
         return {"logits": logits, "target": batch["target"], "index": batch["index"]}
 
-    def log_single(self, split: EvaluatedSplit, logits: Tensor, target: Tensor) -> None:
-        """Add a batch to the metric of one network, and log it.
+    def log_single(self, split: EvaluatedSplit, logits: Tensor, target: Tensor) -> Evaluated:
+        """Add a batch to the metric of one network, and log it; returns what was measured.
 
         Args:
             split: whose metric.
@@ -450,6 +450,7 @@ class TrainableModule(BenchModule):
         metric: Any = self.metrics[split]
         metric.update(logits, target)
         self.log(f"{split}/{self.data.metric}", metric, on_step=False, on_epoch=True)
+        return {"student": logits, "target": target}
 
     def compare(self, teacher: nn.Module, student: nn.Module, batch: PairedBatch) -> None:
         """Make the metrics of two networks that take the inputs of a batch, for both splits."""
@@ -467,8 +468,8 @@ class TrainableModule(BenchModule):
         batch: PairedBatch,
         features: Sequence[Tensor] = (),
         keep: RowChoice | None = None,
-    ) -> None:
-        """Add a batch to the metrics of a teacher and a student, and log them.
+    ) -> Evaluated:
+        """Add a batch to the metrics of a teacher and a student, and log them; returns the logits.
 
         Args:
             split: whose metrics.
@@ -486,6 +487,7 @@ class TrainableModule(BenchModule):
         update_pair(metrics, teacher, student, target, batch, self.ignore_index, features, keep)
         named: Any = {f"{split}/{name}": metric for name, metric in metrics.items()}
         self.log_dict(named, on_step=False, on_epoch=True)
+        return {"teacher": teacher, "student": student, "target": target}
 
     def log_outputs(
         self,
@@ -494,12 +496,12 @@ class TrainableModule(BenchModule):
         student: Mapping[str, Tensor],
         batch: PairedBatch,
         keep: RowChoice | None = None,
-    ) -> None:
+    ) -> Evaluated:
         """Do :meth:`log_pair` with outputs by layer: the logits, and what is ``compared``."""
         pair = zip((teacher, student), self.compared.layers, strict=False)
         features = [outputs[layer] for outputs, layer in pair]
         logits = teacher[LOGITS], student[LOGITS]
-        self.log_pair(split, *logits, batch["target"], batch, features, keep)
+        return self.log_pair(split, *logits, batch["target"], batch, features, keep)
 
     def on_test_epoch_end(self) -> None:
         """Keep the IoU of each class (Lightning hook); every process takes part in the sum."""

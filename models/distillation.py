@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import SGD
 
 from ntdh_bench.batch import Inputs, PairedBatch, TeacherInputs
-from ntdh_bench.contract import RowMask, StackMember
+from ntdh_bench.contract import Evaluated, RowMask, StackMember
 from ntdh_bench.distillers import Distiller
 from ntdh_bench.distillers.mutual import Distance
 from ntdh_bench.errors import UserError
@@ -316,7 +316,7 @@ class DistillationModule(TrainableModule):
         chosen.view(-1)[counted[rows]] = True
         return chosen
 
-    def evaluate(self, batch: PairedBatch, split: EvaluatedSplit) -> None:
+    def evaluate(self, batch: PairedBatch, split: EvaluatedSplit) -> Evaluated:
         """Measure teacher, student and their divergences on a batch."""
         teacher = self.frozen_teacher.outputs(batch, split, self.data)
         student = run_tapped(self.student, self.compared.layers[1:], batch["student"])
@@ -324,7 +324,7 @@ class DistillationModule(TrainableModule):
         if self.distiller is None and self.sample_mask is not None:
             first = int(batch["index"][0])
             keep = partial(self.sample_mask.keep_measured, split=split, first=first)
-        self.log_outputs(split, teacher, student, batch, keep)
+        return self.log_outputs(split, teacher, student, batch, keep)
 
 
 def _check_control(task_weight: float) -> None:

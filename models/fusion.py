@@ -8,7 +8,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
 from ntdh_bench.batch import Inputs, PairedBatch
-from ntdh_bench.contract import RowMask
+from ntdh_bench.contract import Evaluated, RowMask
 from ntdh_bench.metrics import pair_metrics
 from ntdh_bench.ranges import check_at_least
 
@@ -93,9 +93,9 @@ class FusionModule(TrainableModule):
         rows = self.sample_mask.keep_rows(teacher, student, target, self.current_epoch, batch_idx)
         return teacher[rows], student[rows]
 
-    def evaluate(self, batch: PairedBatch, split: EvaluatedSplit) -> None:
+    def evaluate(self, batch: PairedBatch, split: EvaluatedSplit) -> Evaluated:
         """Measure both branches and their divergences on a batch."""
-        self.log_pair(split, *self.evaluated(batch), batch)
+        return self.log_pair(split, *self.evaluated(batch), batch)
 
 
 def check_weights(**weights: float) -> None:

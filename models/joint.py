@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import SGD
 
 from ntdh_bench.batch import PairedBatch, TeacherInputs
-from ntdh_bench.contract import StackMember
+from ntdh_bench.contract import Evaluated, StackMember
 from ntdh_bench.distillers.mutual import Distance, joint_distance
 from ntdh_bench.divergence import flatten_dense
 from ntdh_bench.metrics import single_metric
@@ -96,6 +96,6 @@ class JointModule(TrainableModule):
         loss = task + self.dist_weight * distilled
         return self.checked(loss, batch_idx, task_loss=task, distill_loss=distilled)
 
-    def evaluate(self, batch: PairedBatch, split: EvaluatedSplit) -> None:
+    def evaluate(self, batch: PairedBatch, split: EvaluatedSplit) -> Evaluated:
         """Measure f_a on a batch."""
-        self.log_single(split, self.teacher(batch["teacher"]), batch["target"])
+        return self.log_single(split, self.teacher(batch["teacher"]), batch["target"])

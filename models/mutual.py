@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import SGD
 
 from ntdh_bench.batch import Inputs, PairedBatch
-from ntdh_bench.contract import RowMask
+from ntdh_bench.contract import Evaluated, RowMask
 from ntdh_bench.distillers.mutual import mutual_kl
 from ntdh_bench.divergence import flatten_dense
 from ntdh_bench.layers import run_tapped
@@ -114,11 +114,11 @@ class PairModule(TrainableModule):
         given = teacher.detach(), student.detach(), target
         return self.sample_mask.keep_rows(*given, self.current_epoch, batch_idx)
 
-    def evaluate(self, batch: PairedBatch, split: EvaluatedSplit) -> None:
+    def evaluate(self, batch: PairedBatch, split: EvaluatedSplit) -> Evaluated:
         """Measure teacher, student and their divergences on a batch."""
         teacher = run_tapped(self.teacher, self.compared.layers[:1], batch["teacher"])
         student = run_tapped(self.student, self.compared.layers[1:], batch["student"])
-        self.log_outputs(split, teacher, student, batch)
+        return self.log_outputs(split, teacher, student, batch)
 
 
 class MutualModule(PairModule):

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import SGD
 
 from ntdh_bench.batch import Inputs, Modality, PairedBatch
-from ntdh_bench.contract import StackMember
+from ntdh_bench.contract import Evaluated, StackMember
 from ntdh_bench.metrics import single_metric
 
 from .base import (
@@ -89,6 +89,6 @@ class TeacherModule(TrainableModule):
         """Return what the network sees."""
         return batch[self.entry]
 
-    def evaluate(self, batch: PairedBatch, split: EvaluatedSplit) -> None:
+    def evaluate(self, batch: PairedBatch, split: EvaluatedSplit) -> Evaluated:
         """Measure the network on a batch."""
-        self.log_single(split, self(self.inputs(batch)), batch["target"])
+        return self.log_single(split, self(self.inputs(batch)), batch["target"])

@@ -35,6 +35,8 @@ COMMANDS = {
     "saliency": Command("Algorithm 1 alone: which teacher features diverge, with plots", "run"),
     "sweep": Command("run an experiment's whole grid, resuming what is done", "sweep"),
     "tables": Command("tables, figures, claims and the page from the records", "tables"),
+    "show": Command("one page of a run: result, curves, classes, samples, mask", "show"),
+    "compare": Command("a table of runs: what differs in settings and results", "compare"),
     "config": Command("list, show or copy the configs that come with the package", "config"),
     "data": Command("list, prepare, verify or simulate data sets", "data"),
     "cache": Command("list or prune what earlier runs left to be used again", "cache"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypedDict, cast, runtime_checkable
 
 from lightning.pytorch import LightningModule
 from torch import Tensor
@@ -12,6 +12,18 @@ from ntdh_bench.batch import Modality, Split, TeacherInputs
 from ntdh_bench.errors import NotStackable
 from ntdh_bench.frozen_teacher import FrozenTeacher, TeacherKind
 from ntdh_bench.layers import LayerMask
+
+
+class Evaluated(TypedDict, total=False):
+    """What a test step measured, which callbacks see as its outputs.
+
+    Logits ``(N, C, *spatial)`` of the ``student``, or of the only network, and of its ``teacher``,
+    and their ``target``, int64 ``(N, *spatial)``.
+    """
+
+    teacher: Tensor
+    student: Tensor
+    target: Tensor
 
 
 class StackMember(NamedTuple):

@@ -11,6 +11,7 @@ from typing import Any
 
 from ntdh_bench.cache import write_atomic
 from ntdh_bench.errors import FileError
+from ntdh_bench.files.reading import read_bytes
 from ntdh_bench.files.text import read_json
 from ntdh_bench.records.columns import CONTROLS, RecordError, cut
 from ntdh_bench.records.details import detail_rows
@@ -77,12 +78,16 @@ def of_schema(record: Any, name: str) -> dict[str, Any]:
     return dict(record)
 
 
-def find_controls(root: Path, identity: dict[str, Any]) -> dict[float, dict[str, Any]]:
-    """Return the latest of ``root/*/record.json`` of a run's controls, by their task weight."""
+def find_controls(
+    root: Path, identity: dict[str, Any], pattern: str = "*/record.json"
+) -> dict[float, dict[str, Any]]:
+    """Return the latest of a run's controls among ``root/pattern``, by their task weight."""
     wanted = baseline_hash(identity)
     found = {}
-    for path in sorted(root.glob("*/record.json")):
-        with suppress(RecordError):  # one that is not as it was written is none
+    for path in sorted(root.glob(pattern)):
+        with suppress(FileError):  # one that is not as it was written is none
+            if wanted.encode() not in read_bytes(path, MAX_BYTES):
+                continue  # a sweep has thousands
             record = read_record(path)
             if record.get("arm") in CONTROLS and record.get("baseline_hash") == wanted:
                 check_record({"run": "of fit", **record}, ())

@@ -2,11 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ntdh_bench.report.html import Html, el, join
 from ntdh_bench.report.wording import VERDICT_SIGNS
+
+_FOLDER = Path(__file__).parent
+
+
+def document(
+    title: str, top: Html, sections: Mapping[str, str], body: Html, foot: Html, style: str = ""
+) -> str:
+    """Return a page with its styles and script inside, which loads nothing.
+
+    Args:
+        title: of the window.
+        top: what comes before the links to the sections.
+        sections: the headings of the sections in ``body`` by their ids.
+        body: the sections.
+        foot: what comes last.
+        style: of this page alone.
+    """
+    common, script = ((_FOLDER / name).read_text("utf-8") for name in ("page.css", "page.js"))
+    head = join(
+        el("meta", charset="utf-8"),
+        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        el("meta", name="color-scheme", content="light dark"),
+        el("title", f"ntdh-bench: {title}"),
+        el("link", rel="icon", href="data:,"),
+        el("style", Html(common + style)),
+    )
+    links = [el("li", el("a", text, href=f"#{name}")) for name, text in sections.items()]
+    page = join(
+        el("a", "Skip to the content", class_="skip", href=f"#{next(iter(sections))}"),
+        top,
+        el("nav", el("ul", *links), aria_label="Sections"),
+        el("main", body),
+        el("footer", foot),
+        el("script", Html(script)),
+    )
+    return f"<!doctype html>\n{el('html', el('head', head), el('body', page), lang='en')}\n"
+
+
+def section(name: str, heading: str, *content: str) -> Html:
+    """Return a section of a page, to which a link of its name leads."""
+    return el("section", el("h2", heading), *content, id=name, aria_label=heading)
 
 
 def badge(text: str, kind: str | None = None) -> Html:

@@ -23,7 +23,7 @@ def el(name: str, /, *content: str, **attributes: str | int | bool | None) -> Ht
     given = {key.rstrip("_").replace("_", "-"): value for key, value in attributes.items()}
     words = [name, *(_attribute(key, value) for key, value in given.items())]
     start = f"<{' '.join(filter(None, words))}>"
-    if name in ("input", "link", "meta"):
+    if name in ("br", "img", "input", "link", "meta"):
         return Html(start)
     return Html(f"{start}{join(*content)}</{name}>")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
-from pathlib import Path
 from statistics import fmean
 
 from ntdh_bench import __version__
@@ -18,10 +17,12 @@ from ntdh_bench.report.contents import Content, Variant
 from ntdh_bench.report.effects import NOT_RUN
 from ntdh_bench.report.elements import (
     badge,
+    document,
     file_links,
     heads,
     labelled,
     scroll,
+    section,
     sort_value,
     verdict_badge,
 )
@@ -44,7 +45,6 @@ SECTIONS = {
     "extras": "Extras",
     "records": "Records",
 }
-_FOLDER = Path(__file__).parent
 
 
 def render(
@@ -75,8 +75,8 @@ def render(
         by_exhibit[anchors[result.id]].append(result)
     parts = {name: Html() for name in ("tables", "figures", "experiments", "extras")}
     for content in contents:
-        section = _exhibit(content, known, by_exhibit[content.exhibit.name])
-        parts[_part(content)] = join(parts[_part(content)], section)
+        exhibit = _exhibit(content, known, by_exhibit[content.exhibit.name])
+        parts[_part(content)] = join(parts[_part(content)], exhibit)
     body = join(
         *([_section("study", front)] if front else []),
         _section("summary", _summary(found, contents, claims, hypothesis)),
@@ -90,36 +90,17 @@ def render(
 
 
 def _document(body: Html, sections: Sequence[str], citations: str) -> str:
-    style, script = ((_FOLDER / name).read_text("utf-8") for name in ("page.css", "page.js"))
-    head = join(
-        el("meta", charset="utf-8"),
-        el("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        el("meta", name="color-scheme", content="light dark"),
-        el("title", f"ntdh-bench: {TITLE}"),
-        el("link", rel="icon", href="data:,"),
-        el("style", Html(style)),
+    foot = el(
+        "p",
+        f"Made by ntdh-bench {__version__} from the files in records/: every number comes "
+        f"from a recorded run. Papers whose numbers stand beside ours: {citations}.",
     )
-    links = [el("li", el("a", SECTIONS[name], href=f"#{name}")) for name in sections]
-    page = join(
-        el("a", "Skip to the content", class_="skip", href=f"#{sections[0]}"),
-        el("header", el("h1", TITLE)),
-        el("nav", el("ul", *links), aria_label="Sections"),
-        el("main", body),
-        el(
-            "footer",
-            el(
-                "p",
-                f"Made by ntdh-bench {__version__} from the files in records/: every number comes "
-                f"from a recorded run. Papers whose numbers stand beside ours: {citations}.",
-            ),
-        ),
-        el("script", Html(script)),
-    )
-    return f"<!doctype html>\n{el('html', el('head', head), el('body', page), lang='en')}\n"
+    named = {name: SECTIONS[name] for name in sections}
+    return document(TITLE, el("header", el("h1", TITLE)), named, body, foot)
 
 
 def _section(name: str, *content: str) -> Html:
-    return el("section", el("h2", SECTIONS[name]), *content, id=name, aria_label=SECTIONS[name])
+    return section(name, SECTIONS[name], *content)
 
 
 def _part(content: Content) -> str:

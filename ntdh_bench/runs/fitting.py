@@ -15,6 +15,7 @@ from ntdh_bench.errors import FileError, UserError
 from ntdh_bench.frozen_teacher import FrozenTeacher
 from ntdh_bench.masks import FeatureMask
 from ntdh_bench.notices import notice
+from ntdh_bench.pictures.gathering import Gathering
 from ntdh_bench.provenance import plugins
 from ntdh_bench.records.files import write_record
 from ntdh_bench.records.identity import arm, baseline_hash, config_hash, environment
@@ -22,6 +23,7 @@ from ntdh_bench.runs import control
 from ntdh_bench.runs.checkpoint_files import check_run_folder
 from ntdh_bench.runs.logs import log_results
 from ntdh_bench.runs.measuring import measure_splits
+from ntdh_bench.runs.pictures import keep_pictures
 from ntdh_bench.runs.run import Run
 from ntdh_bench.runs.session import running
 from ntdh_bench.runs.teacher import TEACHER_FILE, prepare_teacher
@@ -45,12 +47,15 @@ def fit(run: Run, *, record: bool = True, share_control: bool = False) -> dict[s
         student = student_trainer(run)
         frozen = run.described.frozen_teacher
         teacher = _give_teacher(run, frozen) if frozen else None
-        outcome = _trained(run, student, share_control)
+        gathering = Gathering(run.mask) if record and not run.is_trial else None
+        outcome = _trained(run, student, share_control, gathering)
         seconds = time.monotonic() - started
         made = make_record(run, student.trainer, outcome, teacher, seconds)
         if record and run.processes.is_first and not run.is_trial:
             check_run_folder(run.folder)
             write_record(run.folder / "record.json", made)
+            assert gathering is not None
+            keep_pictures(run, student.trainer, gathering.pictures(run.data))
     return made
 
 
@@ -67,7 +72,9 @@ def _give_teacher(run: Run, teacher: FrozenTeacher) -> str:
     return origin
 
 
-def _trained(run: Run, student: Student, share_control: bool) -> dict[str, Any]:
+def _trained(
+    run: Run, student: Student, share_control: bool, gathering: Gathering | None
+) -> dict[str, Any]:
     """Train the student; returns its epochs, metrics and curves."""
     if share_control and control.is_control(run):
         train, test = lambda: train_student(run, student), lambda: measure_splits(run, None)
@@ -77,7 +84,7 @@ def _trained(run: Run, student: Student, share_control: bool) -> dict[str, Any]:
     return {
         **({"estimates": estimates} if estimates else {}),
         "epochs": student.trainer.current_epoch,
-        "metrics": _measure_checkpoints(run, student),
+        "metrics": _measure_checkpoints(run, student, gathering),
         "curves": student.curves.values,
     }
 
@@ -125,10 +132,11 @@ def _keep_averaged(model: LightningModule, last: Path) -> None:
         write_checkpoint({**saved, "state_dict": ended, TRAINED: trained}, last)
 
 
-def _measure_checkpoints(run: Run, student: Student) -> dict[str, Any]:
+def _measure_checkpoints(run: Run, student: Student, gathering: Gathering | None) -> dict[str, Any]:
     """Return the metrics of the last epoch and of the best one on validation data (or None)."""
+    watching = [] if gathering is None else [gathering]
     loggers, path = student.trainer.loggers, run.last_checkpoint if run.keeps_checkpoints else None
-    last = {"checkpoint": path and path.name, **measure_splits(run, path)}
+    last = {"checkpoint": path and path.name, **measure_splits(run, path, watching)}
     log_results(loggers, "last", last, student.trainer.global_step)
     if student.best is None:
         return {"last": last, "best": None}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 
 from ntdh_bench.cache import write_atomic
 from ntdh_bench.errors import UserError
@@ -55,13 +55,17 @@ def predict(run: Run, output: str | None = None, logits: bool = False) -> Path:
     return path
 
 
-def measure_splits(run: Run, path: Path | None) -> dict[str, Any]:
+def measure_splits(
+    run: Run, path: Path | None, watching: Sequence[Callback] = ()
+) -> dict[str, Any]:
     """Return the metrics of each split, of a checkpoint or (None) of the model as it is.
+
+    ``watching`` are callbacks that see the batches and what is measured on them.
 
     ``test_per_class`` holds the student's IoU of each class that is evaluated, where the data are
     judged by the mean IoU.
     """
-    trainer = measuring_trainer(run)
+    trainer = measuring_trainer(run, watching)
     result: dict[str, Any] = {}
     if run.data.has_validation and trainer.limit_val_batches:
         result["val"] = _measured(run, trainer, "val", path)

@@ -185,6 +185,7 @@ def _saved_files(folder: Path) -> dict[str, str]:
         "settings": str(folder / "config.yaml"),
         "log": str(folder / LOG),
         "curves": f"tensorboard --logdir {folder}",
+        "page": f"ntdh-bench show {folder}",
     }
 
 

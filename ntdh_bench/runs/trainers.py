@@ -70,14 +70,14 @@ def teacher_length(run: Run) -> dict[str, Any]:
     return {"max_epochs": epochs, "max_steps": -1} if epochs else {}
 
 
-def measuring_trainer(run: Run) -> Trainer:
+def measuring_trainer(run: Run, watching: Sequence[Callback] = ()) -> Trainer:
     """Return a Trainer that measures checkpoints as they are on disk.
 
     Callbacks of the training would restore their state from them, or change the weights.
     """
-    mask = [] if run.mask is None else [run.mask]
+    callbacks = [*([] if run.mask is None else [run.mask]), *watching]
     changes = {"enable_checkpointing": False, "callbacks": None, "logger": False}
-    return make_trainer(run, "measuring", run.folder, mask, **changes)
+    return make_trainer(run, "measuring", run.folder, callbacks, **changes)
 
 
 def make_trainer(

@@ -38,7 +38,7 @@ def test_a_run_leaves_all_it_promises(finished: Path) -> None:
     record = record_of(finished)
     assert {path.name for path in finished.iterdir()} == {
         "config.yaml", "record.json", "checkpoints", "teacher.ckpt", "tensorboard", "teacher",
-        "run.log",
+        "run.log", "pictures.npz",
     }  # fmt: skip
     assert list((finished / "tensorboard").glob("events*"))
     assert record["source"] == "simulated"

@@ -1,0 +1,1 @@
+"""A run's page, and tables that compare runs: from their files alone, without torch."""

@@ -1,0 +1,204 @@
+"""Runs in one table: in what they differ, what they measured, and which cannot be compared."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ntdh_bench import __version__
+from ntdh_bench.cache import write_atomic
+from ntdh_bench.records.identity import baseline_hash
+from ntdh_bench.report.elements import badge, document, heads, scroll, section, sort_value
+from ntdh_bench.report.html import Html, el
+from ntdh_bench.show.runs import ShownRun, scores
+from ntdh_bench.show.settings import flat
+
+_OF_DATA = ("dataset", "source", "measure")
+_BATCHES = ("batch_size", "steps_per_epoch")  # of training
+_HIDDEN = ("data.fingerprint", "third_party")  # told by a mark, or by no person
+_MEASURED = ("accuracy", "miou", "teacher_accuracy", "teacher_miou", "ncjsd", "tcjsd")
+_SHARES = ("accuracy", "miou", "teacher_accuracy", "teacher_miou")
+_TITLE = "Runs compared"
+_STYLE = (Path(__file__).parent / "run.css").read_text("utf-8")
+_NOTE = (
+    "Test data, last epoch; accuracy and mIoU in per cent, divergences in nats, gains in points "
+    "over the control beside each run (same seed). Marked runs are measured otherwise than the "
+    "first: `other data` is another data set, source, split or preparation, so that the scores are "
+    "of different things; `other training` is another student, optimiser, schedule or number of "
+    "epochs, so that a difference is not the method's alone."
+)
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    """A line of the table.
+
+    Attributes:
+        name: of the run.
+        settings: those in which the runs differ, by key; empty where a run has none such.
+        values: what it measured, shares and gains times 100, by name.
+        mark: why it cannot be compared with the first run; empty if it can.
+    """
+
+    name: str
+    settings: Mapping[str, str]
+    values: Mapping[str, float]
+    mark: str
+
+
+def compare(runs: Sequence[ShownRun]) -> list[ComparedRun]:
+    """Return a line a run, in order."""
+    flattened = [flat(run.settings) if run.record is not None else {} for run in runs]
+    keys = _differing([settings for settings in flattened if settings])
+    first = next((run for run in runs if run.record is not None), None)
+    return [
+        ComparedRun(
+            run.name,
+            {key: settings.get(key, "") for key in keys},
+            _values(run),
+            _mark(run, first),
+        )
+        for run, settings in zip(runs, flattened, strict=True)
+    ]
+
+
+def _differing(settings: Sequence[Mapping[str, str]]) -> list[str]:
+    keys = dict.fromkeys(key for each in settings for key in each)
+    shown = [key for key in keys if not key.startswith(_HIDDEN)]
+    return [key for key in shown if len({each.get(key) for each in settings}) > 1]
+
+
+def _values(run: ShownRun) -> dict[str, float]:
+    if run.record is None:
+        return {}
+    measured = scores(run.record)
+    found = {
+        name: measured[name] * (100 if name in _SHARES else 1)
+        for name in _MEASURED
+        if name in measured
+    }
+    measure = str((run.row or {}).get("measure"))
+    for name, control in run.baselines().items():
+        other = scores(control)
+        if measure in measured and measure in other:
+            found[f"gain over {name}"] = 100 * (measured[measure] - other[measure])
+    return found
+
+
+def _mark(run: ShownRun, first: ShownRun | None) -> str:
+    """Return why a run cannot be compared with the first that finished."""
+    if run.record is None:
+        return "not finished"
+    assert first is not None
+    assert first.record is not None
+    if not _same_data(run.record, first.record):
+        return "other data"
+    if _training(run.record) != _training(first.record):
+        return "other training"
+    return ""
+
+
+def _same_data(record: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether two runs are tested on the same; of another seed noise may differ."""
+    if any(record.get(name) != other.get(name) for name in _OF_DATA):
+        return False
+    if record["seed"] == other["seed"]:
+        return bool(record.get("data_fingerprint") == other.get("data_fingerprint"))
+    first, second = (flat(each["config"]["data"]) for each in (record, other))
+    keys = (first.keys() | second.keys()) - {"fingerprint", *_BATCHES}
+    return all(first.get(key) == second.get(key) for key in keys)
+
+
+def _training(record: Mapping[str, Any]) -> str:
+    """Return a hash of the student's own training, whatever the seed and the teacher."""
+    settings = record["config"]
+    data = {**settings["data"], "fingerprint": ""}
+    return baseline_hash({**settings, "seed": 0, "data": data})
+
+
+# -- shown ---------------------------------------------------------------------------------------
+
+
+def columns(lines: Sequence[ComparedRun]) -> list[str]:
+    """Return the names of what was measured, in order, gains last."""
+    found = dict.fromkeys(name for line in lines for name in line.values)
+    return sorted(found, key=lambda name: name.startswith("gain"))
+
+
+def text(lines: Sequence[ComparedRun]) -> list[str]:
+    """Return the table as padded lines."""
+    measured, keys = columns(lines), list(lines[0].settings)
+    rows = [["run", *keys, *measured, ""]]
+    for line in lines:
+        values = [shown(name, line.values.get(name)) for name in measured]
+        rows.append([line.name, *line.settings.values(), *values, line.mark])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    left = 1 + len(keys)
+    return [
+        "  ".join(
+            cell.ljust(width) if place < left or place == len(widths) - 1 else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def shown(name: str, value: float | None) -> str:
+    """Return a value of a column as text."""
+    if value is None:
+        return "-"
+    if name.startswith("gain"):
+        return f"{value:+.2f}"
+    return f"{value:.2f}" if name in _SHARES else f"{value:.4f}"
+
+
+def write_table(path: Path, lines: Sequence[ComparedRun]) -> None:
+    """Write the table as CSV, numbers with all digits.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    measured, keys = columns(lines), list(lines[0].settings)
+    with write_atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["run", *keys, *measured, "not_comparable"])
+        for line in lines:
+            words = map(_plain, (line.name, *line.settings.values()))
+            values = [line.values.get(name, "") for name in measured]
+            writer.writerow([*words, *values, line.mark])
+
+
+def _plain(text: str) -> str:
+    """Return text that no spreadsheet takes for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+
+
+def render(lines: Sequence[ComparedRun]) -> str:
+    """Return the table as a page."""
+    measured, keys = columns(lines), list(lines[0].settings)
+    rows = [_row(line, measured) for line in lines]
+    head = heads(["run", "", *keys, *measured], 2 + len(keys))
+    table = el("table", el("thead", head), el("tbody", *rows))
+    body = section("runs", "Runs", scroll(table, _TITLE), el("p", _NOTE, class_="note"))
+    top = el("header", el("h1", _TITLE))
+    foot = el("p", f"Made by ntdh-bench {__version__} from the records of the runs.")
+    return document(_TITLE, top, {"runs": "Runs"}, body, foot, _STYLE)
+
+
+def _row(line: ComparedRun, measured: Sequence[str]) -> Html:
+    kinds = {"": "", "not finished": "fails"}
+    mark = badge(line.mark, kinds.get(line.mark, "inconclusive")) if line.mark else Html()
+    return el(
+        "tr",
+        el("th", line.name, scope="row"),
+        el("td", mark, class_="text"),
+        *(el("td", value or "–", class_="text") for value in line.settings.values()),
+        *(
+            el("td", shown(name, line.values.get(name)),
+               data_value=sort_value(line.values.get(name)))
+            for name in measured
+        ),
+    )  # fmt: skip
