@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -115,12 +116,13 @@ def _data(trainer: Trainer) -> PairedData:
 
 def _chosen(batch: int, batches: float, size: int) -> list[int]:
     """Return the rows of a batch that are kept, so that all lie evenly over the batches."""
-    if isinstance(batches, float):  # infinite: how many there are is not known
+    if math.isinf(batches):  # how many there are is not known
         return _chosen(0, 1, size) if batch == 0 else []
-    if batches >= _SAMPLES:
-        places = {number * batches // _SAMPLES for number in range(_SAMPLES)}
+    count = int(batches)
+    if count >= _SAMPLES:
+        places = {number * count // _SAMPLES for number in range(_SAMPLES)}
         return [0] if batch in places else []
-    each = min(size, -(-_SAMPLES // batches))
+    each = min(size, -(-_SAMPLES // count))
     return [number * size // each for number in range(each)]
 
 
