@@ -7,20 +7,21 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import yaml
 
-from ntdh_bench import distillers, interventions, masks
+from ntdh_bench import distillers, interventions, masks, models
 from ntdh_bench.composition import find_config
+from ntdh_bench.datamodules import plugin
 from ntdh_bench.datasets import dataset_names
 from ntdh_bench.distillers import functional
 from ntdh_bench.experiments import find_experiment
-from ntdh_bench.models import C2KDModule, MSTDistillModule, MutualModule
 
 DOCS = Path("docs")
 METHODS = {path.name: path.read_text() for path in sorted((DOCS / "methods").glob("*.md"))}
-PAIR_MODULES = [MutualModule, C2KDModule, MSTDistillModule]
+PAIR_MODULES = [models.MutualModule, models.C2KDModule, models.MSTDistillModule]
 #: Pages of this package's things, which name its configs and sweeps.
 PAGES = [
     *sorted((DOCS / "methods").glob("*.md")), *sorted((DOCS / "datasets").glob("*.md")),
@@ -165,3 +166,21 @@ def test_numbers_in_the_text_are_the_defaults(
 def test_every_loss_is_in_the_reference() -> None:
     text = (DOCS / "api" / "distillers.md").read_text()
     assert f"automodule:: {functional.__name__}\n   :members:" in text
+
+
+def reference() -> str:
+    return "\n".join(page.read_text() for page in [*PAGES, *sorted((DOCS / "api").glob("*.md"))])
+
+
+@pytest.mark.parametrize("package", [distillers, interventions, masks, models], ids=str)
+def test_every_class_has_one_place(package: ModuleType) -> None:
+    text = reference()
+    for name in package.__all__:
+        if inspect.isclass(getattr(package, name)):
+            assert text.count(f"autoclass:: {package.__name__}.{name}\n") == 1, name
+
+
+def test_every_data_module_has_one_place() -> None:
+    text = reference()
+    for of in filter(inspect.isclass, vars(plugin).values()):
+        assert text.count(f"autoclass:: {of.__module__}.{of.__name__}\n") == 1, of.__name__
