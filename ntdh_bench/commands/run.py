@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ntdh_bench.commands.arguments import Parser
 from ntdh_bench.errors import UserError
 from ntdh_bench.notices import add_verbosity, speaking
-from ntdh_bench.parsing.configs import inline_configs, is_config
+from ntdh_bench.parsing.configs import checkpoint_of, inline_configs, is_config
 
 if TYPE_CHECKING:
     from ntdh_bench.runs import Run
@@ -44,9 +44,10 @@ def _check(command: str, words: Sequence[str]) -> None:
     """Refuse what needs no torch to be refused.
 
     Raises:
-        UserError: a config is wrong, or there is nothing to run.
+        UserError: a config is wrong, a checkpoint is missing, or there is nothing to run.
     """
     inline_configs(words)
+    checkpoint_of(words)
     names = {word.partition("=")[0] for word in words}
     if names & {"--model", "--ckpt_path", "-h", "--help", "--print_config"}:
         return

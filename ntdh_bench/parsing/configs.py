@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -89,6 +90,27 @@ def inline_configs(words: Sequence[str]) -> tuple[list[str], list[Given]]:
         if left:
             inlined.append(left.pop(0))
     return inlined, [*given, *flags_linked(words)]
+
+
+def checkpoint_of(words: Sequence[str]) -> str | None:
+    """Return the checkpoint that the words of a command name, None if they name none.
+
+    Raises:
+        UserError: it is not there.
+    """
+    path = _option(words, "--ckpt_path")
+    if path is not None and not os.path.isfile(path):  # noqa: PTH113 (a name may be too long)
+        raise UserError(f"no checkpoint {path}: give --ckpt_path <run>/checkpoints/last.ckpt")
+    return path
+
+
+def _option(words: Sequence[str], name: str) -> str | None:
+    for number, word in enumerate(words):
+        if word.startswith(f"{name}="):
+            return word.partition("=")[2]
+        if word == name and number + 1 < len(words):
+            return words[number + 1]
+    return None
 
 
 def config_words(config: Config) -> list[str]:

@@ -25,6 +25,7 @@ from ntdh_bench.parsing.checks import check_settings
 from ntdh_bench.parsing.classes import check_classes, take_no_files
 from ntdh_bench.parsing.configs import (
     check_linked,
+    checkpoint_of,
     config_words,
     for_measuring,
     inline_configs,
@@ -136,11 +137,9 @@ class BenchCLI(LightningCLI):
         Raises:
             UserError: there is no such checkpoint, or no config in its run.
         """
-        path = _option(words, "--ckpt_path")
+        path = checkpoint_of(words)
         if path is None:
             return {}
-        if not Path(path).is_file():
-            raise UserError(f"no checkpoint {path}: give --ckpt_path <run>/checkpoints/last.ckpt")
         config = run_folder(path) / CONFIG
         if config.is_file():
             settings = read_configs([config])
@@ -295,12 +294,3 @@ def _load_plugins() -> None:
     """Import plug-ins, so that configs can name their classes without their module."""
     for plugin in registered("ntdh_bench.plugins").values():
         load(plugin)
-
-
-def _option(words: Sequence[str], name: str) -> str | None:
-    for number, word in enumerate(words):
-        if word.startswith(f"{name}="):
-            return word.partition("=")[2]
-        if word == name and number + 1 < len(words):
-            return words[number + 1]
-    return None

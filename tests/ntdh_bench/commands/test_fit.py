@@ -307,3 +307,28 @@ def test_lam_does_not_survive_without_kd(
     run = fit(tmp_path, *lam, "--config", "configs/overlays/without_kd.yaml")
     assert record_of(run)["arm"] == "without_kd"
     assert record_of(run)["config"]["model"]["init_args"]["lam"] is None
+
+
+def test_with_its_control_a_run_says_what_distillation_is_worth(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["fit", *flags(QUICKSTART, tmp_path, *SHORT)]
+    assert main([*words, "--with-control"]) == 0
+    arms = {record["arm"]: record for record in map(record_of, tmp_path.iterdir())}
+    scores = [arms[arm]["metrics"]["last"]["test"]["accuracy"] for arm in ("kd", "without_kd")]
+    gain = f"{100 * (scores[0] - scores[1]):+.2f} points over the student without KD"
+    assert gain in capsys.readouterr().out
+    last = next(tmp_path.iterdir()) / "checkpoints" / "last.ckpt"
+    again = ["fit", "--ckpt_path", str(last), "--with-control"]
+    assert "takes a new run" in refusal(again, capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["fit"], "nothing to fit: give --config quickstart"),
+        (["test", "--config", "quickstart"], "measures a checkpoint: give --ckpt_path"),
+    ],
+)
+def test_nothing_to_run(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert said in refusal(words, capsys)

@@ -7,8 +7,8 @@ import yaml
 from lightning.pytorch import Callback
 
 from ntdh_bench.errors import UserError
-from ntdh_bench.parsing.configs import with_absolute_paths
-from ntdh_bench.parsing.parser import BenchCLI, run_folder
+from ntdh_bench.parsing.configs import _KEYS, with_absolute_paths
+from ntdh_bench.parsing.parser import _PARSERS, BenchCLI, run_folder
 from tests.helpers import flags
 
 # Nine lists of nine aliases of the list before: 3.9e9 values in 400 characters.
@@ -21,8 +21,11 @@ QUICKSTART = Path("configs/quickstart.yaml")
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--model.distiller", "KDX"], r"model.distiller: unknown 'KDX': choose one of .*CRD.*KD,"),
-        (["--mask", "Feature"], "mask: unknown 'Feature': choose one of FeatureMask, SampleMask"),
+        (
+            ["--model.distiller", "KDX"],
+            r"model.distiller: unknown 'KDX': .*choose one of .*CRD.*KD,",
+        ),
+        (["--mask", "Feature"], "mask: unknown 'Feature': .*choose one of FeatureMask, SampleMask"),
         (["--data", "MNIST"], "data: unknown 'MNIST': choose one of .*MNISTPairDataModule"),
         (["--mask.removes", "most"], "mask.removes is 'most': choose one of 'most_divergent'"),
         (["--mask.ratio", "1.5"], r"mask.ratio is 1.5: it must lie in \[0, 1\]"),
@@ -52,6 +55,86 @@ def test_wrong_arguments_give_one_line(words: list[str], message: str, tmp_path:
         BenchCLI("fit", flags(QUICKSTART, tmp_path, *words))
     assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--confg", "x"], "there is no flag --confg: did you mean '--config'?"),
+        (
+            ["--modle.distiller", "KD"],
+            "there is no flag --modle.distiller: .* '--model.distiller'?",
+        ),
+        (["--trainer.max_epohs", "3"], "--trainer.max_epohs: did you mean '--trainer.max_epochs'?"),
+        (
+            ["--model.distller", "KD"],
+            "DistillationModule has no argument 'distller': .*'distiller'",
+        ),
+        (["--model.distiller.temprature", "3"], "KD has no argument 'temprature': .*'temperature'"),
+        (["--model.optimizer.lrr", "3"], "Adam has no argument 'lrr': did you mean 'lr'"),
+        (["--data.batchsize", "3"], "SyntheticDataModule has no argument .*mean 'batch_size'"),
+        (["--data.qqq", "3"], "SyntheticDataModule has no argument 'qqq': it takes gap, "),
+        (["--mask.rato", "0.5"], "FeatureMask has no argument 'rato': did you mean 'ratio'"),
+        (["--model.distiller", "dkd"], "unknown 'dkd': did you mean 'DKD'"),
+        (["--model.student_network", "MLPClasifier"], "did you mean 'MLPClassifier'"),
+        (["--model.optimizer", "Adm"], "did you mean 'Adam'"),
+        (["--trainer.logger", "CSVLoger"], "did you mean 'CSVLogger'"),
+        (["--trainer.callbacks+=EarlyStoping"], "did you mean 'EarlyStopping'"),
+        (["--model.distiller.help", "DKDD"], "--model.distiller.help: unknown 'DKDD': .* 'DKD'"),
+    ],
+)
+def test_misspelt_words_are_told_what_was_meant(
+    words: list[str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=message):
+        BenchCLI("fit", flags(QUICKSTART, tmp_path, *words))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("modle: {}", "there is no modle; did you mean 'model'"),
+        ("data: {clas_path: X}", "there is no data.clas_path; did you mean 'class_path'"),
+        (
+            "trainer: {max_epohs: 3}",
+            "trainer has no setting 'max_epohs': did you mean 'max_epochs'",
+        ),
+        ("data: {init_args: {batchsize: 3}}", "no argument 'batchsize': did you mean 'batch_size'"),
+    ],
+)
+def test_misspelt_keys_of_a_config_are_told_what_was_meant(
+    content: str, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(f"base: quickstart\n{content}\n")
+    with pytest.raises(UserError, match=message):
+        BenchCLI("fit", ["--config", str(path)])
+
+
+def test_a_config_may_hold_what_the_parser_takes() -> None:
+    taken: set[str] = set()
+    for command in ("fit", "predict"):
+        with pytest.raises(SystemExit):
+            BenchCLI(command, ["--help"])
+        taken |= {action.dest.partition(".")[0] for action in _PARSERS[command]._actions}
+    assert taken - {"help", "config", "print_config", "print_shtab"} == set(_KEYS)
+
+
+@pytest.mark.parametrize(("flag", "lines"), [("--model.help=DistillationModule", 400)])
+def test_help_pages_are_short(flag: str, lines: int, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        BenchCLI("fit", [flag])
+    shown = capsys.readouterr().out
+    assert len(shown.splitlines()) < lines
+    assert "ntdh_bench.models.MLPClassifier" in shown.replace("\n", "").replace(" ", "")
+    assert "torch.nn.Linear" not in shown
+
+
+def test_help_of_a_class_that_another_one_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        BenchCLI("fit", ["--model.distiller.help", "DKD"])
+    assert end.value.code == 0
+    assert "--model.distiller.beta BETA" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
