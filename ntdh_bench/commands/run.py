@@ -27,17 +27,22 @@ def main(argv: Sequence[str]) -> int:
         UserError: the run is refused, or cannot be done.
         Stopped: by Ctrl-C or SIGTERM.
     """
-    own = Parser(add_help=False)
-    add_verbosity(own)
-    if argv[0] == "fit":
-        own.add_argument("--with-control", action="store_true")
-    options, words = own.parse_known_args(argv[1:])
+    options, words = own_options(argv[0], argv[1:])
     _check(argv[0], words)
     with speaking(options.verbosity):
-        if vars(options).get("with_control"):
+        if argv[0] == "fit" and options.with_control:
             _fit_control(words)
         _run(argv[0], words)
     return 0
+
+
+def own_options(command: str, words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Return the options that are no settings of a run, and the words that are."""
+    own = Parser(prog=f"ntdh-bench {command}", add_help=False)
+    add_verbosity(own)
+    if command == "fit":
+        own.add_argument("--with-control", action="store_true")
+    return own.parse_known_args(words)
 
 
 def _check(command: str, words: Sequence[str]) -> None:

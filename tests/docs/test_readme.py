@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ntdh_bench import distillers, interventions, masks
 from ntdh_bench.cli import COMMANDS
+from ntdh_bench.commands.run import own_options
 from ntdh_bench.composition import shipped_files
 from ntdh_bench.datasets import dataset_names
 from ntdh_bench.distillers import Distiller
@@ -93,4 +94,4 @@ def parse(words: list[str], page: str) -> None:
         return
     configs = [words[place + 1] for place, word in enumerate(words) if word == "--config"]
     if not any(f"`{name}`" in page and not Path(name).exists() for name in configs):
-        BenchCLI(command, options)  # other configs are shown on the page
+        BenchCLI(command, own_options(command, options)[1])  # other configs are shown on the page
