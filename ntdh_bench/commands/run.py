@@ -123,13 +123,16 @@ def _fit_control(words: Sequence[str]) -> None:
     from ntdh_bench.runs.session import quiet_lightning
     from ntdh_bench.runs.summary import print_fit
 
+    refusal = UserError(
+        "--with-control takes a new run of one process: leave it out, and run the control by "
+        f"itself with --config {_CONTROL}"
+    )
+    if checkpoint_of(words):
+        raise refusal
     with quiet_lightning():
         control = Run.parse("fit", [*words, "--config", _CONTROL])
-        if control.checkpoint or not Processes(control.trainer).alone:
-            raise UserError(
-                f"--with-control takes a new run of one process: leave it out, and run the control "
-                f"by itself with --config {_CONTROL}"
-            )
+        if not Processes(control.trainer).alone:
+            raise refusal
         print_fit(control, fit(control))
 
 
