@@ -47,6 +47,14 @@ def target_nontarget(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Te
     Raises:
         ValueError: shapes do not fit.
         TargetError: a target outside ``[0, C)`` (checked on every device, on GPUs without waiting).
+
+    Example:
+        >>> logits = torch.tensor([[2.0, 0.0, 0.0]])
+        >>> log_p, log_rest, log_others = target_nontarget(logits, torch.tensor([0]))
+        >>> bool((log_p.exp() + log_rest.exp()).isclose(torch.ones(1)))
+        True
+        >>> log_others.exp()
+        tensor([[0.5000, 0.5000]])
     """
     check_targets(logits, target)
     return _split(promote(logits)[0], target.long())
@@ -110,6 +118,12 @@ def kl(logits_a: Tensor, logits_b: Tensor) -> Tensor:
 
     Raises:
         ValueError: shapes do not fit.
+
+    Example:
+        >>> teacher = torch.tensor([[3.0, 1.0, 0.0]])
+        >>> student = torch.tensor([[1.0, 0.0, 2.0]])
+        >>> round(kl(teacher, student).item(), 4)
+        0.9555
     """
     _check_same_shape(logits_a, logits_b)
     logits_a, logits_b = promote(logits_a, logits_b)
@@ -135,6 +149,15 @@ def tckl(logits_a: Tensor, logits_b: Tensor, target: Tensor, binary: bool = Fals
 
     Raises:
         ValueError: shapes do not fit, or a target outside ``[0, C)``.
+
+    Example:
+        >>> teacher = torch.tensor([[3.0, 1.0, 0.0]])
+        >>> student = torch.tensor([[1.0, 0.0, 2.0]])
+        >>> target = torch.tensor([0])
+        >>> round(tckl(teacher, student, target).item(), 4)
+        1.0444
+        >>> round(tckl(teacher, student, target, binary=True).item(), 4)
+        0.7983
     """
     return Comparison(logits_a, logits_b, target).tckl(binary)
 
@@ -152,6 +175,16 @@ def nckl(logits_a: Tensor, logits_b: Tensor, target: Tensor) -> Tensor:
 
     Raises:
         ValueError: shapes do not fit, or a target outside ``[0, C)``.
+
+    Example:
+        >>> teacher = torch.tensor([[3.0, 1.0, 0.0]])
+        >>> student = torch.tensor([[1.0, 0.0, 2.0]])
+        >>> target = torch.tensor([0])
+        >>> round(nckl(teacher, student, target).item(), 4)
+        1.0068
+        >>> surer = student + torch.tensor([5.0, 0.0, 0.0])  # of the target: the others stay
+        >>> bool(nckl(teacher, surer, target) == nckl(teacher, student, target))
+        True
     """
     return Comparison(logits_a, logits_b, target).nckl()
 
@@ -173,6 +206,15 @@ def tcjsd(logits_a: Tensor, logits_b: Tensor, target: Tensor, binary: bool = Fal
 
     Raises:
         ValueError: shapes do not fit, or a target outside ``[0, C)``.
+
+    Example:
+        >>> teacher = torch.tensor([[3.0, 1.0, 0.0]])
+        >>> student = torch.tensor([[1.0, 0.0, 2.0]])
+        >>> target = torch.tensor([0])
+        >>> round(tcjsd(teacher, student, target).item(), 4)
+        0.0872
+        >>> round(tcjsd(teacher, student, target, binary=True).item(), 4)
+        0.1943
     """
     return Comparison(logits_a, logits_b, target).tcjsd(binary)
 
@@ -190,6 +232,16 @@ def ncjsd(logits_a: Tensor, logits_b: Tensor, target: Tensor) -> Tensor:
 
     Raises:
         ValueError: shapes do not fit, or a target outside ``[0, C)``.
+
+    Example:
+        >>> teacher = torch.tensor([[3.0, 1.0, 0.0]])
+        >>> student = torch.tensor([[1.0, 0.0, 2.0]])
+        >>> target = torch.tensor([0])
+        >>> round(ncjsd(teacher, student, target).item(), 4)
+        0.2081
+        >>> surer = teacher + torch.tensor([9.0, 0.0, 0.0])  # of the target: the others stay
+        >>> ncjsd(teacher, surer, target)
+        tensor([0.])
     """
     return Comparison(logits_a, logits_b, target).ncjsd()
 
@@ -207,6 +259,13 @@ def flatten_dense(logits: Tensor, target: Tensor, ignore_index: int = 255) -> tu
 
     Raises:
         ValueError: shapes do not fit.
+
+    Example:
+        >>> logits, target = torch.zeros(2, 5, 4, 4), torch.full((2, 4, 4), 255)
+        >>> target[0, 0, :3] = 1
+        >>> rows, labels = flatten_dense(logits, target)
+        >>> rows.shape, labels
+        (torch.Size([3, 5]), tensor([1, 1, 1]))
     """
     if logits.dim() < 2 or target.shape != logits.shape[:1] + logits.shape[2:]:
         raise ValueError(

@@ -52,6 +52,14 @@ def crd(
 
     Returns:
         Scalar in nats, mean over rows of the sum over K + 1 contrasts and both directions.
+
+    Example:
+        >>> student = teacher = torch.eye(2)  # unit rows
+        >>> banks = torch.eye(2), torch.eye(2)
+        >>> contrast = torch.tensor([[0, 1], [1, 0]])  # each row's own, then a negative
+        >>> log_z = torch.zeros(2)
+        >>> round(crd(student, teacher, *banks, contrast, log_z, temperature=1.0).item(), 4)
+        2.5349
     """
     negatives = given(contrast[None, :, 1:], len(student_memory))
     contrasts = contrast[None, :, 0], negatives, temperature

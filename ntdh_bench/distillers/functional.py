@@ -68,6 +68,10 @@ def fitnet(student: Tensor, teacher: Tensor, *, stacked: bool = False) -> Tensor
 
     Raises:
         ValueError: shapes differ.
+
+    Example:
+        >>> fitnet(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 5.0]]))
+        tensor(4.5000)
     """
     check_same_shape(student, teacher)
     if not stacked:
@@ -90,6 +94,14 @@ def pkt(student: Tensor, teacher: Tensor, *, stacked: bool = False) -> Tensor:
 
     Returns:
         Scalar or ``(K,)`` in nats. A zero row has affinity 1/2 to all others and gets no gradient.
+
+    Example:
+        >>> teacher = torch.tensor([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]])
+        >>> student = torch.tensor([[1.0], [2.0], [4.0]])
+        >>> round(pkt(student, teacher).item(), 4)
+        0.0088
+        >>> bool(pkt(3 * teacher, teacher) < 1e-6)
+        True
     """
     p, q = (_affinities(x.flatten(1 + stacked)) for x in (teacher, student))
     return (p * ((p + PKT_EPSILON).log() - (q + PKT_EPSILON).log())).mean(dim=(-2, -1))
@@ -109,6 +121,14 @@ def sp(student: Tensor, teacher: Tensor, *, stacked: bool = False) -> Tensor:
     Returns:
         Scalar or ``(K,)`` in [0, 4 / N]. A zero row stays zero and gets no gradient of its own
         similarities.
+
+    Example:
+        >>> teacher = torch.tensor([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]])
+        >>> student = torch.tensor([[1.0], [2.0], [4.0]])
+        >>> round(sp(student, teacher).item(), 4)
+        0.1116
+        >>> bool(sp(3 * teacher, teacher) < 1e-6)
+        True
     """
     ours, theirs = (_similarities(x.flatten(1 + stacked)) for x in (student, teacher))
     return (ours - theirs).square().mean(dim=(-2, -1))
@@ -134,6 +154,13 @@ def srd(
 
     Raises:
         ValueError: shapes differ.
+
+    Example:
+        >>> teacher = torch.tensor([[0.0], [1.0], [5.0]])
+        >>> srd(teacher, teacher)
+        tensor(0.)
+        >>> round(srd(teacher.flip(0), teacher).item(), 4)
+        4.05
     """
     check_same_shape(student, teacher)
     ours, theirs = (_standardised(x) for x in (student, teacher))
@@ -182,6 +209,14 @@ def cc(
 
     Returns:
         Scalar or ``(K,)``. A zero row is at a right angle to all others and gets no gradient.
+
+    Example:
+        >>> teacher = torch.tensor([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]])
+        >>> student = torch.tensor([[1.0], [2.0], [4.0]])
+        >>> round(cc(student, teacher).item(), 4)
+        0.0702
+        >>> bool(cc(3 * teacher, teacher) < 1e-6)
+        True
     """
     ours, theirs = (_kernel(x.flatten(1 + stacked), gamma, order) for x in (student, teacher))
     return (ours - theirs).square().mean(dim=(-2, -1))

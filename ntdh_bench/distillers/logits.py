@@ -42,6 +42,14 @@ def kd(
 
     Raises:
         ValueError: shapes do not fit, or T is not positive.
+
+    Example:
+        >>> teacher = torch.tensor([[3.0, 1.0, 0.0]])
+        >>> student = torch.tensor([[1.0, 0.0, 2.0]])
+        >>> round(kd(student, teacher, temperature=2.0).item(), 4)
+        1.2792
+        >>> bool(kd(student + 1, student) < 1e-6)
+        True
     """
     check_logits(student_logits, teacher_logits, temperature)
     if standardize:
@@ -83,6 +91,19 @@ def dkd(
 
     Raises:
         ValueError: shapes do not fit, T is not positive, or a target lies outside ``[0, C)``.
+
+    Example:
+        >>> teacher = torch.tensor([[3.0, 1.0, 0.0]])
+        >>> student = torch.tensor([[1.0, 0.0, 2.0]])
+        >>> target = torch.tensor([0])
+        >>> round(dkd(student, teacher, target).item(), 4)
+        9.7487
+        >>> # with beta = 1 - p_target of the teacher it is KD
+        >>> beta = 1 - teacher.softmax(dim=1)[0, 0].item()
+        >>> round(dkd(student, teacher, target, beta=beta, temperature=1.0).item(), 4)
+        0.9555
+        >>> round(kd(student, teacher, temperature=1.0).item(), 4)
+        0.9555
     """
     check_logits(student_logits, teacher_logits, temperature)
     if standardize:
@@ -122,6 +143,13 @@ def nkd(
 
     Raises:
         ValueError: shapes do not fit, T is not positive, or a target lies outside ``[0, C)``.
+
+    Example:
+        >>> teacher = torch.tensor([[3.0, 1.0, 0.0]])
+        >>> student = torch.tensor([[1.0, 0.0, 2.0]])
+        >>> target = torch.tensor([0])
+        >>> round(nkd(student, teacher, target).item(), 4)
+        3.5713
     """
     check_logits(student_logits, teacher_logits, temperature)
     sides = student_logits, teacher_logits
@@ -154,6 +182,12 @@ def wttm(
 
     Raises:
         ValueError: shapes do not fit, or T is not positive.
+
+    Example:
+        >>> teacher = torch.tensor([[3.0, 1.0, 0.0]])
+        >>> student = torch.tensor([[1.0, 0.0, 2.0]])
+        >>> round(wttm(student, teacher).item(), 4)
+        0.8495
     """
     check_logits(student_logits, teacher_logits, temperature)
     powers = torch.log_softmax(teacher_logits, dim=-1) / beside(temperature, teacher_logits)
@@ -189,6 +223,13 @@ def ofa(
 
     Raises:
         ValueError: shapes do not fit, T is not positive, or a target lies outside ``[0, C)``.
+
+    Example:
+        >>> teacher = torch.tensor([[3.0, 1.0, 0.0]])
+        >>> student = torch.tensor([[1.0, 0.0, 2.0]])
+        >>> target = torch.tensor([0])
+        >>> round(ofa(student, teacher, target).item(), 4)
+        1.4798
     """
     check_logits(student_logits, teacher_logits, temperature)
     check_targets(student_logits, target)

@@ -81,6 +81,14 @@ def at(
 
     Raises:
         ValueError: vectors, which have no positions, or another number of axes.
+
+    Example:
+        >>> teacher = torch.tensor([[[1.0, 3.0], [0.0, 0.0]]])
+        >>> student = torch.tensor([[[1.0, 0.0], [2.0, 1.0]]])
+        >>> round(at(student, teacher).item(), 4)
+        0.6968
+        >>> bool(at(3 * teacher, teacher) < 1e-6)
+        True
     """
     if student.dim() < 3 + stacked:
         raise ValueError(f"features are {tuple(student.shape)}: expected maps (N, C, *spatial)")
@@ -117,6 +125,13 @@ def vid(
 
     Raises:
         ValueError: shapes differ.
+
+    Example:
+        >>> teacher = torch.tensor([[[1.0, 3.0], [0.0, 0.0]]])
+        >>> student = torch.tensor([[[1.0, 0.0], [2.0, 1.0]]])
+        >>> variance = torch.tensor([0.5, 2.0])
+        >>> round(vid(student, teacher, variance).item(), 4)
+        2.5625
     """
     _check(student, teacher)
     spread = variance.to(student).unsqueeze(-2)
@@ -145,6 +160,12 @@ def simkd(
 
     Raises:
         ValueError: another number of channels or axes.
+
+    Example:
+        >>> teacher = torch.tensor([[[1.0, 3.0], [0.0, 0.0]]])
+        >>> student = torch.tensor([[[1.0, 0.0], [2.0, 1.0]]])
+        >>> round(simkd(student, teacher).item(), 4)
+        3.5
     """
     student, teacher, share = on_one_grid(student, teacher, share, stacked=stacked)
     _check(student, teacher)
@@ -171,6 +192,12 @@ def reviewkd(
 
     Raises:
         ValueError: shapes differ.
+
+    Example:
+        >>> teacher = torch.tensor([[[1.0, 3.0], [0.0, 0.0]]])
+        >>> student = torch.tensor([[[1.0, 0.0], [2.0, 1.0]]])
+        >>> round(reviewkd(student, teacher).item(), 4)
+        3.0833
     """
     _check(student, teacher)
     grid = tuple(student.shape[2 + stacked :])

@@ -44,6 +44,12 @@ def dist(
 
     Raises:
         ValueError: shapes do not fit, or T is not positive.
+
+    Example:
+        >>> teacher = torch.tensor([[3.0, 1.0, 0.0]])
+        >>> student = torch.tensor([[1.0, 0.0, 2.0]])
+        >>> round(dist(student, teacher, gamma=0.0).item(), 4)
+        1.3356
     """
     check_logits(student_logits, teacher_logits, temperature)
     divisor = beside(temperature, student_logits)
@@ -78,6 +84,14 @@ def mlkd(
 
     Raises:
         ValueError: shapes do not fit, there is no temperature, or one is not positive.
+
+    Example:
+        >>> stream = torch.Generator().manual_seed(0)
+        >>> teacher, student = torch.randn(2, 8, 5, generator=stream)
+        >>> bool(mlkd(student, teacher) > mlkd(teacher, teacher))
+        True
+        >>> bool(mlkd(teacher, teacher) < 1e-6)
+        True
     """
     sides = student_logits, teacher_logits
     return instance_level(*sides, temperatures) + relation_levels(*sides, temperatures)
@@ -134,6 +148,14 @@ def skd(
 
     Raises:
         ValueError: shapes do not fit, or T or the ridge is not positive.
+
+    Example:
+        >>> stream = torch.Generator().manual_seed(0)
+        >>> teacher, student = torch.randn(2, 8, 5, generator=stream)
+        >>> bool(skd(student, teacher) > skd(teacher, teacher))
+        True
+        >>> bool(skd(teacher, teacher) < 1e-6)
+        True
     """
     sides = student_logits, teacher_logits
     return kd(*sides, temperature) + direction_level(*sides, ridge)

@@ -51,6 +51,14 @@ def rkd(
 
     Returns:
         Scalar or ``(K,)``.
+
+    Example:
+        >>> teacher = torch.tensor([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]])
+        >>> student = torch.tensor([[1.0], [2.0], [4.0]])
+        >>> round(rkd(student, teacher).item(), 4)
+        14.376
+        >>> bool(rkd(3 * teacher, teacher) < 1e-6)
+        True
     """
     if not stacked:
         student, teacher = student[None], teacher[None]

@@ -143,6 +143,24 @@ class FeatureSaliency:
 
     Raises:
         UserError: ``permutations`` below 1, or an unknown score.
+
+    Example:
+        >>> stream = torch.Generator().manual_seed(0)
+        >>> shared, own = torch.randn(2, 64, 1, generator=stream)
+        >>> teacher, student = torch.nn.Linear(2, 3, bias=False), torch.nn.Linear(1, 3, bias=False)
+        >>> weights = torch.tensor([[0.0], [2.0], [-2.0]])
+        >>> _ = student.weight.data.copy_(weights)
+        >>> _ = teacher.weight.data.copy_(torch.cat([weights, weights], dim=1))
+        >>> batch = {
+        ...     "teacher": torch.cat([shared, own], dim=1),  # the student does not see the second
+        ...     "student": shared,
+        ...     "target": torch.zeros(64, dtype=torch.long),
+        ... }
+        >>> found = FeatureSaliency("input").compute(teacher, student, [batch])
+        >>> found.values > 0  # which make teacher and student disagree
+        tensor([False,  True])
+        >>> found.normalised()
+        tensor([0., 1.], dtype=torch.float64)
     """
 
     layer: str

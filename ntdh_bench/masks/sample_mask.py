@@ -116,6 +116,13 @@ class SampleMask(Mask):
             target: int64 ``(N,)``.
             epoch: current epoch.
             batch_idx: number of the batch in the epoch.
+
+        Example:
+            >>> teacher = torch.tensor([[0.0, 4.0, 0.0], [0.0, 4.0, 0.0], [0.0, 1.0, 1.0]])
+            >>> student = torch.tensor([[0.0, 4.0, 0.0], [0.0, 0.0, 4.0], [0.0, 1.0, 0.0]])
+            >>> mask = SampleMask(ratio=1 / 3)
+            >>> mask.keep_rows(teacher, student, torch.zeros(3).long(), epoch=0, batch_idx=0)
+            tensor([0, 2])
         """
         stream = self._stream(epoch, batch_idx)
         return self._left(logits_teacher, logits_student, target, stream)
