@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ntdh_bench.api import Result, fit
     from ntdh_bench.errors import UserError
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Result",
     "UserError",

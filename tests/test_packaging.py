@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+
+from ntdh_bench import __version__
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -120,6 +124,14 @@ def test_every_python_folder_is_listed() -> None:
         for path in (ROOT / folder).rglob("*.py"):
             found.add(".".join((name, *path.parent.relative_to(ROOT / folder).parts)))
     assert found | {"ntdh_bench.configs"} == set(SETUPTOOLS["packages"])
+
+
+def test_version_citation_and_changelog_agree() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    version, date = re.findall(r"^## \[(\d\S*)\] - (\S+)$", changes, re.MULTILINE)[0]
+    assert (version, date) == (__version__, str(citation["date-released"]))
+    assert citation["version"] == __version__
 
 
 def test_wheel_has_one_top_level_name(unpacked: Path) -> None:
