@@ -87,6 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0, 1 if the command failed, 2 if it was misspelt.
     """
     print_anywhere()
+    if "" not in sys.path:  # a user's classes, as with `python -m`, but after what is installed
+        sys.path.append("")
     if "_ARGCOMPLETE" in os.environ:  # a shell asks, at a TAB
         modules = {name: command.module for name, command in COMMANDS.items()}
         import_once("ntdh_bench.commands.completion").complete(modules)

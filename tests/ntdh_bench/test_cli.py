@@ -3,6 +3,9 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
+from importlib.machinery import PathFinder
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -81,3 +84,18 @@ def test_a_name_that_is_too_long_is_one_line(
 ) -> None:
     assert main([*words, "a" * 5000]) == 1
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_the_installed_command_finds_modules_of_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    (tmp_path / "angle.py").write_text("")
+    (tmp_path / "pytest.py").write_text("")
+    assert find_spec("angle") is None
+    assert cli.main(["--version"]) == 0
+    assert find_spec("angle") is not None
+    found = PathFinder.find_spec("pytest")
+    assert found is not None
+    assert found.origin == pytest.__file__
