@@ -11,11 +11,12 @@ from typing import Any
 from ntdh_bench import __version__
 from ntdh_bench.cache import write_atomic
 from ntdh_bench.records.identity import baseline_hash
-from ntdh_bench.report.elements import badge, document, heads, scroll, section, sort_value
+from ntdh_bench.report.elements import badge, document, scroll, section, sort_value
 from ntdh_bench.report.html import Html, el
 from ntdh_bench.show.runs import ShownRun, scores
 from ntdh_bench.show.settings import flat
 
+OTHER_TRAINING, UNFINISHED = "other training", "not finished"
 _OF_DATA = ("dataset", "source", "measure")
 _BATCHES = ("batch_size", "steps_per_epoch")  # of training
 _HIDDEN = ("data.fingerprint", "third_party")  # told by a mark, or by no person
@@ -50,18 +51,17 @@ class ComparedRun:
 
 
 def compare(runs: Sequence[ShownRun]) -> list[ComparedRun]:
-    """Return a line a run, in order."""
-    flattened = [flat(run.settings) if run.record is not None else {} for run in runs]
-    keys = _differing([settings for settings in flattened if settings])
+    """Return a line a run, in order, with the settings in which those on the same data differ."""
     first = next((run for run in runs if run.record is not None), None)
+    marks = [_mark(run, first) for run in runs]
+    flattened = [
+        flat(run.settings) if mark in ("", OTHER_TRAINING) else {}
+        for run, mark in zip(runs, marks, strict=True)
+    ]
+    keys = _differing([settings for settings in flattened if settings])
     return [
-        ComparedRun(
-            run.name,
-            {key: settings.get(key, "") for key in keys},
-            _values(run),
-            _mark(run, first),
-        )
-        for run, settings in zip(runs, flattened, strict=True)
+        ComparedRun(run.name, {key: own.get(key, "") for key in keys}, _values(run), mark)
+        for run, own, mark in zip(runs, flattened, marks, strict=True)
     ]
 
 
@@ -91,13 +91,13 @@ def _values(run: ShownRun) -> dict[str, float]:
 def _mark(run: ShownRun, first: ShownRun | None) -> str:
     """Return why a run cannot be compared with the first that finished."""
     if run.record is None:
-        return "not finished"
+        return UNFINISHED
     assert first is not None
     assert first.record is not None
     if not _same_data(run.record, first.record):
-        return "other data"
+        return f"other data: {run.record['dataset']}, {run.record['source']}"
     if _training(run.record) != _training(first.record):
-        return "other training"
+        return OTHER_TRAINING
     return ""
 
 
@@ -131,15 +131,15 @@ def columns(lines: Sequence[ComparedRun]) -> list[str]:
 def text(lines: Sequence[ComparedRun]) -> list[str]:
     """Return the table as padded lines."""
     measured, keys = columns(lines), list(lines[0].settings)
-    rows = [["run", *keys, *measured, ""]]
+    rows = [["run", *measured, "", *keys]]
     for line in lines:
         values = [shown(name, line.values.get(name)) for name in measured]
-        rows.append([line.name, *line.settings.values(), *values, line.mark])
+        rows.append([line.name, *values, line.mark, *line.settings.values()])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    left = 1 + len(keys)
+    numbers = range(1, 1 + len(measured))
     return [
         "  ".join(
-            cell.ljust(width) if place < left or place == len(widths) - 1 else cell.rjust(width)
+            cell.rjust(width) if place in numbers else cell.ljust(width)
             for place, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
@@ -164,11 +164,11 @@ def write_table(path: Path, lines: Sequence[ComparedRun]) -> None:
     measured, keys = columns(lines), list(lines[0].settings)
     with write_atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["run", *keys, *measured, "not_comparable"])
+        writer.writerow(["run", *measured, "not_comparable", *keys])
         for line in lines:
-            words = map(_plain, (line.name, *line.settings.values()))
             values = [line.values.get(name, "") for name in measured]
-            writer.writerow([*words, *values, line.mark])
+            words = map(_plain, (line.mark, *line.settings.values()))
+            writer.writerow([_plain(line.name), *values, *words])
 
 
 def _plain(text: str) -> str:
@@ -180,8 +180,17 @@ def render(lines: Sequence[ComparedRun]) -> str:
     """Return the table as a page."""
     measured, keys = columns(lines), list(lines[0].settings)
     rows = [_row(line, measured) for line in lines]
-    head = heads(["run", "", *keys, *measured], 2 + len(keys))
-    table = el("table", el("thead", head), el("tbody", *rows))
+    names = ["run", *measured, "comparable", *keys]
+    head = (
+        el(
+            "th",
+            el("button", name, type="button"),
+            scope="col",
+            class_=None if name in measured else "text",
+        )
+        for name in names
+    )
+    table = el("table", el("thead", el("tr", *head)), el("tbody", *rows))
     body = section("runs", "Runs", scroll(table, _TITLE), el("p", _NOTE, class_="note"))
     top = el("header", el("h1", _TITLE))
     foot = el("p", f"Made by ntdh-bench {__version__} from the records of the runs.")
@@ -189,16 +198,12 @@ def render(lines: Sequence[ComparedRun]) -> str:
 
 
 def _row(line: ComparedRun, measured: Sequence[str]) -> Html:
-    kinds = {"": "", "not finished": "fails"}
-    mark = badge(line.mark, kinds.get(line.mark, "inconclusive")) if line.mark else Html()
+    kind = "fails" if line.mark == UNFINISHED else "inconclusive"
+    values = [(shown(name, line.values.get(name)), line.values.get(name)) for name in measured]
     return el(
         "tr",
         el("th", line.name, scope="row"),
-        el("td", mark, class_="text"),
+        *(el("td", text, data_value=sort_value(value)) for text, value in values),
+        el("td", badge(line.mark, kind) if line.mark else "✓", class_="text"),
         *(el("td", value or "–", class_="text") for value in line.settings.values()),
-        *(
-            el("td", shown(name, line.values.get(name)),
-               data_value=sort_value(line.values.get(name)))
-            for name in measured
-        ),
-    )  # fmt: skip
+    )

@@ -20,6 +20,7 @@ import scipy.io
 import torch
 import yaml
 from PIL import Image
+from torch.utils.tensorboard import SummaryWriter
 
 from ntdh_bench.cache import build_once, digest
 from ntdh_bench.checkpoints import read_checkpoint, read_weights
@@ -56,11 +57,13 @@ from ntdh_bench.errors import FileError, UserError
 from ntdh_bench.experiments import load_experiment
 from ntdh_bench.masks.saliency import Saliency
 from ntdh_bench.people.votes import read_votes
+from ntdh_bench.pictures.file import FILE, MAX_SAMPLES, read_pictures, write_pictures
 from ntdh_bench.records.files import read_run, write_record
 from ntdh_bench.records.identity import Place
 from ntdh_bench.records.rows import read_rows, to_row, write_rows
 from ntdh_bench.report import evidence
 from ntdh_bench.report.check import check
+from ntdh_bench.show.events import read_curves
 from ntdh_bench.sweep.store import Store
 from ntdh_bench.sweep.transfer import export_records, import_records
 from tests.datamodules.nyuv2 import files as nyu_files
@@ -70,6 +73,7 @@ from tests.datamodules.semantickitti import files as kitti_files
 from tests.fuzz import mutations as m
 from tests.helpers import network
 from tests.ntdh_bench.people.files import write_votes
+from tests.ntdh_bench.pictures.made import made_pictures
 from tests.ntdh_bench.report.rows import RUN, make_record
 
 SIDE = 28
@@ -556,6 +560,30 @@ def _is_saliency(saliency: Any) -> bool:
     return bool(torch.isfinite(saliency.values).all()) and 0 <= saliency.unmasked <= 0.7
 
 
+def _pictures(folder: Path) -> Path:
+    write_pictures(folder, made_pictures())
+    return folder / FILE
+
+
+def _is_pictures(found: Any) -> bool:
+    return found.samples() <= MAX_SAMPLES and all(
+        values.shape == (len(found.classes),) * 2 and (values >= 0).all()
+        for values in found.confusion.values()
+    )
+
+
+def _log(folder: Path) -> Path:
+    with SummaryWriter(str(folder / "tensorboard")) as writer:
+        for step in range(5):
+            writer.add_scalar("train/loss", 1 / (step + 1), step)
+    (path,) = (folder / "tensorboard").iterdir()
+    return path
+
+
+def _is_curves(found: Any) -> bool:
+    return all(np.isfinite(curve.values).all() for curve in found.values())
+
+
 def _record(folder: Path) -> Path:
     path = folder / "record.json"
     write_record(path, make_record())
@@ -816,6 +844,9 @@ READERS = (
     Reader("pretrained_weights", _weights, lambda p: read_weights(p, "give another"),
            m.weights, lambda v: all(torch.isfinite(w).all() for w in v.values())),
     Reader("saliency_npz", _saliency, Saliency.load, m.arrays, _is_saliency),
+    Reader("run_pictures", _pictures, lambda path: read_pictures(path.parent), m.arrays,
+           _is_pictures, named=("cat", "dog <b>", "bird")),
+    Reader("run_log", _log, lambda path: read_curves(path.parents[1]), valid=_is_curves),
     Reader("record_json", _record, _read_record, m.json_values, _is_row),
     Reader("results_csv", _rows, _read_rows, m.text, lambda v: all(map(_is_row, v))),
     Reader("tables_curves", _curves, _read_evidence, m.text, share=0.2),

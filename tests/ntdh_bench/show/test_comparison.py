@@ -45,7 +45,9 @@ def test_other_data_splits_and_trainings_are_marked(tmp_path: Path) -> None:
     split = made_run(tmp_path / "split", settings(seed=1, split="random"))
     training = made_run(tmp_path / "training", settings(lr=0.2))
     lines = compared(first, other, split, training)
-    assert [line.mark for line in lines] == ["", "other data", "other data", "other training"]
+    other_data = "other data: mnist, real"
+    assert [line.mark for line in lines] == ["", other_data, other_data, "other training"]
+    assert list(lines[0].settings) == ["model.optimizer.lr"], "settings of other data are shown"
 
 
 def test_an_unfinished_run_has_a_line(tmp_path: Path) -> None:
@@ -63,7 +65,8 @@ def test_the_table_as_text_csv_and_page(tmp_path: Path, capsys: pytest.CaptureFi
     words = ["compare", str(first), str(second), "--csv", str(written), "--html", str(page)]
     assert main(words) == 0
     shown = capsys.readouterr().out.splitlines()
-    assert shown[0].split()[:2] == ["run", "model.distiller"]
+    assert shown[0].split()[:2] == ["run", "accuracy"]
+    assert "model.distiller" in shown[0]
     assert len({line.index("75.00") for line in shown[1:3]}) == 1, "columns are not aligned"
     with written.open() as file:
         lines = list(csv.DictReader(file))
