@@ -80,6 +80,8 @@ def _trained(
         train, test = lambda: train_student(run, student), lambda: measure_splits(run, None)
         return control.measure(run, student, train, test)
     train_student(run, student)
+    if run.processes.divide_weights:
+        run.model = _whole(run)
     estimates = run.described.estimates()  # of the last epoch
     return {
         **({"estimates": estimates} if estimates else {}),
@@ -108,6 +110,17 @@ def train_student(run: Run, student: Student) -> None:
         _settle(run, student)
 
 
+def _whole(run: Run) -> LightningModule:
+    """Return the trained module made anew, of whose weights this process was left a part."""
+    module: Any = Run.parse(run.command, config=run.config).model
+    if run.described.frozen_teacher:
+        module.frozen_teacher = run.model.frozen_teacher
+    saved = read_checkpoint(run.last_checkpoint)
+    module.on_load_checkpoint(saved)
+    module.load_state_dict(saved["state_dict"])
+    return module
+
+
 def _settle(run: Run, student: Student) -> None:
     """Let last.ckpt hold what training ended with.
 
@@ -116,7 +129,7 @@ def _settle(run: Run, student: Student) -> None:
     """
     last, trainer = run.last_checkpoint, student.trainer
     if trainer.strategy.broadcast(last.is_file()):
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and not run.processes.divide_weights:
             _keep_averaged(run.model, last)
     elif run.checkpoint is None:
         trainer.save_checkpoint(last)

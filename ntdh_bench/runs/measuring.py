@@ -99,7 +99,8 @@ def _prepared(run: Run, split: str, **changes: Any) -> Trainer:
     quiet = {"logger": False, "enable_checkpointing": False}
     settings = {**run.trainer, **quiet, **changes, "callbacks": None}
     mask = [] if run.mask is None else [run.mask]
-    return build_trainer({**settings, "callbacks": [*mask, *progress_of(settings, run.command)]})
+    settings["callbacks"] = [*mask, *progress_of(settings, run.command)]
+    return build_trainer(settings, trains=False)
 
 
 def _measured(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import signal
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -17,7 +18,6 @@ from ntdh_bench.composition import as_list
 from ntdh_bench.errors import UserError
 
 T = TypeVar("T")
-_SHARDING = (FSDPStrategy, ModelParallelStrategy)
 
 
 class Processes:
@@ -45,6 +45,11 @@ class Processes:
         """Whether this is the one that writes and prints."""
         return self._strategy is None or self._strategy.is_global_zero
 
+    @property
+    def divide_weights(self) -> bool:
+        """Whether a training leaves each a part of the weights."""
+        return isinstance(self._strategy, FSDPStrategy)
+
     def meet(self) -> None:
         """Start the others, if that is not a launcher's task, and let all find each other."""
         if self._strategy is not None:
@@ -62,28 +67,35 @@ class Processes:
             self._strategy.launcher.kill(signal.SIGTERM)
 
 
-def build_trainer(settings: Mapping[str, Any]) -> Trainer:
+def build_trainer(settings: Mapping[str, Any], *, trains: bool = True) -> Trainer:
     """Return a Trainer; one of a single process pays no attention to a cluster's variables.
 
+    Args:
+        settings: of the Trainer.
+        trains: whether it may leave each process a part of the weights; one that measures takes
+            ``ddp`` in place of FSDP.
+
     Raises:
-        UserError: the Trainer refuses the settings, or several processes would each be left with a
-            part of the weights, which nothing after the training can measure.
+        UserError: the Trainer refuses the settings.
     """
     plugins = as_list(settings.get("plugins"))
     if _is_alone(settings) and not any(isinstance(p, ClusterEnvironment) for p in plugins):
         alone = LightningEnvironment()
         alone.set_global_rank(0)  # SLURM_PROCID and the like may say otherwise
         plugins = [*plugins, alone]
+    # A strategy belongs to the Trainer that it is given to, and a run has several.
+    own = {"plugins": plugins or None, "strategy": copy.deepcopy(settings.get("strategy", "auto"))}
     try:
-        trainer = Trainer(**{**settings, "plugins": plugins or None})
+        trainer = Trainer(**{**settings, **own})
     except (MisconfigurationException, RuntimeError, ValueError) as error:
         raise UserError(f"the Trainer refuses its settings: {error}") from error
-    if trainer.world_size > 1 and isinstance(trainer.strategy, _SHARDING):
+    if trainer.world_size > 1 and isinstance(trainer.strategy, ModelParallelStrategy):
         raise UserError(
-            f"trainer.strategy is {settings['strategy']}, which leaves each of "
-            f"{trainer.world_size} processes a part of the weights, but a run measures them whole: "
-            "choose ddp, or a single device"
+            f"trainer.strategy is {settings['strategy']}, for networks that say how they are "
+            "divided, which those of a run do not: choose ddp or fsdp, or a single device"
         )
+    if not trains and trainer.world_size > 1 and isinstance(trainer.strategy, FSDPStrategy):
+        return build_trainer({**settings, "strategy": "ddp"})
     return trainer
 
 

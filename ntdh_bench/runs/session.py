@@ -82,6 +82,7 @@ def running(run: Run) -> Iterator[None]:
     """
     _load(run)  # wrong data end the command before a folder is made
     run.processes = Processes(run.trainer)
+    _check_kept(run)
     with ExitStack() as after:
         after.callback(setattr, threading, "excepthook", threading.excepthook)
         threading.excepthook = _quiet
@@ -111,6 +112,20 @@ def _load(run: Run) -> None:
         run.mask.anew = not run.uses_cache
     if run.checkpoint:
         check_resume(run.checkpoint, run.identity)
+
+
+def _check_kept(run: Run) -> None:
+    """Refuse to train parts of weights that no checkpoint puts together.
+
+    Raises:
+        UserError: they could not be measured.
+    """
+    if run.processes.divide_weights and not run.keeps_checkpoints:
+        raise UserError(
+            f"trainer.strategy is {run.trainer['strategy']}, which leaves each process a part of "
+            "the weights, and a run measures them as its checkpoint has them: leave out "
+            "trainer.enable_checkpointing and trainer.fast_dev_run, or choose ddp"
+        )
 
 
 def _first_folder(run: Run, after: ExitStack) -> Path:

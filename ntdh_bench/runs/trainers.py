@@ -77,11 +77,17 @@ def measuring_trainer(run: Run, watching: Sequence[Callback] = ()) -> Trainer:
     """
     callbacks = [*([] if run.mask is None else [run.mask]), *watching]
     changes = {"enable_checkpointing": False, "callbacks": None, "logger": False}
-    return make_trainer(run, "measuring", run.folder, callbacks, **changes)
+    return make_trainer(run, "measuring", run.folder, callbacks, trains=False, **changes)
 
 
 def make_trainer(
-    run: Run, stage: str, folder: Path, extra_callbacks: Sequence[Callback], **changes: Any
+    run: Run,
+    stage: str,
+    folder: Path,
+    extra_callbacks: Sequence[Callback],
+    *,
+    trains: bool = True,
+    **changes: Any,
 ) -> Trainer:
     """Return a Trainer with the configured settings that logs to ``folder``.
 
@@ -90,6 +96,7 @@ def make_trainer(
         stage: what it does, on the screen.
         folder: of its log.
         extra_callbacks: beside the configured ones.
+        trains: see :func:`build_trainer`.
         changes: of the settings.
     """
     settings = {**run.trainer, "default_root_dir": str(folder), **changes}
@@ -104,7 +111,7 @@ def make_trainer(
     plugins = as_list(settings.get("plugins"))
     if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
         plugins = [*plugins, WholeCheckpoints(run.folder)]
-    return build_trainer({**settings, "plugins": plugins})
+    return build_trainer({**settings, "plugins": plugins}, trains=trains)
 
 
 def _checkpointing(run: Run) -> dict[str, Any]:

@@ -146,6 +146,38 @@ def test_two_processes_on_the_cpu(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_weights_in_parts_train_and_measure_as_whole_ones(tmp_path: Path) -> None:
+    """FSDP of a dense network on two processes, its teacher too, against DDP."""
+    sharded = tmp_path / "fsdp.yaml"
+    sharded.write_text("trainer:\n  strategy: {class_path: tests.fsdp.FSDPOnCPU}\n")
+    environment = {name: value for name, value in os.environ.items() if name != "LOCAL_RANK"}
+    records, states = [], []
+    for name, how in {
+        "fsdp": ["--config", str(sharded)], "ddp": ["--trainer.strategy", "ddp", "--no-cache"],
+    }.items():  # fmt: skip
+        words = [
+            *COMMAND, "fit", "--config", "nyuv2_seg_dkd", "--run_dir", str(tmp_path / name),
+            "--data.source", "simulated", "--data.simulated_rooms", "8", "--data.scale", "0.25",
+            "--data.batch_size", "1", "--trainer.max_epochs", "1", "--trainer.devices", "2",
+            "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false",
+            "--trainer.logger", "false", *how,
+        ]  # fmt: skip
+        done = subprocess.run(words, capture_output=True, text=True, timeout=900, env=environment)
+        assert done.returncode == 0, done.stderr
+        (folder,) = (tmp_path / name).iterdir()
+        records.append(record_of(folder))
+        files = folder / "teacher.ckpt", folder / "checkpoints" / "last.ckpt"
+        states.append([torch.load(file, weights_only=True)["state_dict"] for file in files])
+    assert records[0]["teacher"] == records[1]["teacher"] == "trained"
+    for ours, whole in zip(*states, strict=True):
+        assert ours.keys() == whole.keys()
+        for name, value in whole.items():
+            torch.testing.assert_close(ours[name], value, rtol=1e-3, atol=1e-4)
+    one, two = (record["metrics"]["last"]["test"] for record in records)
+    assert one == pytest.approx(two, rel=1e-2, abs=1e-3)
+
+
+@pytest.mark.slow
 def test_processes_of_another_launcher_share_a_folder(tmp_path: Path) -> None:
     """As torchrun or a cluster starts them: by variables, each for itself."""
     words = [
