@@ -110,9 +110,9 @@ def train_student(run: Run, student: Student) -> None:
         _settle(run, student)
 
 
-def _whole(run: Run) -> LightningModule:
+def _whole(run: Run) -> Any:
     """Return the trained module made anew, of whose weights this process was left a part."""
-    module: Any = Run.parse(run.command, config=run.config).model
+    module = Run.parse(run.command, config=run.config).model
     if run.described.frozen_teacher:
         module.frozen_teacher = run.model.frozen_teacher
     saved = read_checkpoint(run.last_checkpoint)

@@ -134,7 +134,7 @@ def _streams(runs: Sequence[Run]) -> list[Any]:
 
 def _training(run: Run, folder: Path, name: str, started: float, **changes: Any) -> Trainer:
     """Return a Trainer with a run's settings that keeps what it trains in ``<name>.ckpt``."""
-    quiet = {"callbacks": None, "logger": False, "enable_checkpointing": True}
+    quiet: dict[str, Any] = {"callbacks": None, "logger": False, "enable_checkpointing": True}
     keeper = StackCheckpoint(folder / f"{name}.ckpt", started)
     return make_trainer(run, "stack", folder, [keeper], **quiet, **changes)
 
@@ -403,7 +403,7 @@ def _part(run: Run, streams: Sequence[Any]) -> StackMember:
 
 def _measured(run: Run, stack: Any, streams: Sequence[Any]) -> dict[str, dict[str, Tensor]]:
     """Return the metrics of each split by name, ``(R,)``, with the students as they are."""
-    quiet = {"enable_checkpointing": False, "callbacks": None, "logger": False}
+    quiet: dict[str, Any] = {"enable_checkpointing": False, "callbacks": None, "logger": False}
     trainer = make_trainer(run, "measuring", run.folder, [], **quiet)
     stack.measured = {}
     data = StackedData(streams)
