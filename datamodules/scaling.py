@@ -8,6 +8,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+#: What :func:`standardised` does, for model cards.
+STANDARDISED = (
+    "each feature (channel of images) less its mean, divided by its deviation, over the training "
+    "samples"
+)
+
 
 def standardised(values: NDArray[Any], train: Tensor, kept: int = 1) -> Tensor:
     """Return float32 values with mean 0 and deviation 1 over the training samples.

@@ -15,6 +15,7 @@ from ntdh_bench.ranges import check_at_least, check_within
 from ntdh_bench.seeding import generator
 
 from .paired import PairedDataModule, PairedDataset, TensorPairs
+from .scaling import STANDARDISED
 
 _MAX_VALUES, _MAX_CLASSES = 1 << 29, 10_000
 
@@ -56,6 +57,7 @@ class SyntheticDataModule(PairedDataModule):
 
     name = "synthetic"
     source = "simulated"
+    normalisation = STANDARDISED
 
     def __init__(
         self,

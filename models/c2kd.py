@@ -137,7 +137,6 @@ class C2KDModule(PairModule):
         self.distill_weight = distill_weight
         self.teacher_checkpoint = teacher_checkpoint
         self.teacher_epochs = teacher_epochs
-        self.teacher_network = teacher_network
         self.layers: dict[Side, str] = {
             "student": student_layer or layer,
             "teacher": teacher_layer or layer,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any, get_args
 
 import torch
@@ -11,8 +12,8 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 from torch.optim import SGD
 
-from ntdh_bench.batch import Inputs, PairedBatch, TeacherInputs
-from ntdh_bench.contract import Evaluated, RowMask, StackMember
+from ntdh_bench.batch import Inputs, Modality, PairedBatch, TeacherInputs
+from ntdh_bench.contract import Evaluated, RowMask, StackMember, Trained
 from ntdh_bench.distillers import Distiller
 from ntdh_bench.distillers.mutual import Distance
 from ntdh_bench.errors import UserError
@@ -195,6 +196,14 @@ class DistillationModule(TrainableModule):
         return {
             "teacher": count_parameters(self.frozen_teacher.network),
             "student": count_parameters(self.student),
+        }
+
+    def trained(self) -> dict[Modality, Trained]:
+        """Return the teacher, without its mask, and the student."""
+        teacher = self.frozen_teacher
+        return {
+            "teacher": Trained(teacher.network, teacher.untrained, itemgetter("teacher")),
+            "student": Trained(self.student, self.student_network, itemgetter("student")),
         }
 
     def estimates(self) -> dict[str, list[float]]:

@@ -7,8 +7,8 @@ from abc import abstractmethod
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
-from ntdh_bench.batch import Inputs, PairedBatch
-from ntdh_bench.contract import Evaluated, RowMask
+from ntdh_bench.batch import Inputs, Modality, PairedBatch
+from ntdh_bench.contract import Evaluated, RowMask, Trained
 from ntdh_bench.metrics import pair_metrics
 from ntdh_bench.ranges import check_at_least
 
@@ -49,8 +49,13 @@ class FusionModule(TrainableModule):
     ) -> None:
         super().__init__(num_classes, optimizer, scheduler, seed, ignore_index)
         self.stage_name = f"{self.method}'s training"
+        self.network_factory = network
         self.network = build_network(network, seed, "student")
         self.sample_mask: RowMask | None = None
+
+    def trained(self) -> dict[Modality, Trained]:
+        """Return the whole network, which is the student's."""
+        return {"student": Trained(self.network, self.network_factory, self.inputs)}
 
     @abstractmethod
     def inputs(self, batch: PairedBatch) -> Inputs:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any, get_args
 
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 from torch.optim import SGD
 
-from ntdh_bench.batch import PairedBatch, TeacherInputs
-from ntdh_bench.contract import Evaluated, StackMember
+from ntdh_bench.batch import Modality, PairedBatch, TeacherInputs
+from ntdh_bench.contract import Evaluated, StackMember, Trained
 from ntdh_bench.distillers.mutual import Distance, joint_distance
 from ntdh_bench.divergence import flatten_dense
 from ntdh_bench.metrics import single_metric
@@ -67,8 +68,17 @@ class JointModule(TrainableModule):
         self.dist_weight: float = dist_weight
         self.dist: Distance = dist
         self.teacher_inputs = teacher_inputs
+        self.teacher_network = teacher_network
+        self.student_network = student_network
         self.teacher = build_network(teacher_network, seed, "teacher")
         self.companion = build_network(student_network, seed, "companion")
+
+    def trained(self) -> dict[Modality, Trained]:
+        """Return f_a and f_b."""
+        return {
+            "teacher": Trained(self.teacher, self.teacher_network, itemgetter("teacher")),
+            "student": Trained(self.companion, self.student_network, itemgetter("student")),
+        }
 
     def setup(self, stage: str) -> None:
         """Check that data and networks fit (Lightning hook)."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from operator import itemgetter
 
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 from torch.optim import SGD
 
-from ntdh_bench.batch import Inputs, PairedBatch
-from ntdh_bench.contract import Evaluated, RowMask
+from ntdh_bench.batch import Inputs, Modality, PairedBatch
+from ntdh_bench.contract import Evaluated, RowMask, Trained
 from ntdh_bench.distillers.mutual import mutual_kl
 from ntdh_bench.divergence import flatten_dense
 from ntdh_bench.layers import run_tapped
@@ -63,6 +64,8 @@ class PairModule(TrainableModule):
     ) -> None:
         super().__init__(num_classes, optimizer, scheduler, seed, ignore_index, class_weights)
         self.stage_name = f"{self.method}'s training"
+        self.teacher_network = teacher_network
+        self.student_network = student_network
         self.student = build_network(student_network, seed, "student")
         self.teacher = build_network(teacher_network, seed, "teacher")
         self.sample_mask: RowMask | None = None
@@ -84,6 +87,13 @@ class PairModule(TrainableModule):
         return {
             "teacher": count_parameters(self.teacher),
             "student": count_parameters(self.student),
+        }
+
+    def trained(self) -> dict[Modality, Trained]:
+        """Return the teacher and the student."""
+        return {
+            "teacher": Trained(self.teacher, self.teacher_network, itemgetter("teacher")),
+            "student": Trained(self.student, self.student_network, itemgetter("student")),
         }
 
     def forward(self, inputs: Inputs) -> Tensor:

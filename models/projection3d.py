@@ -36,6 +36,8 @@ def project_to_voxels(features: Tensor, position: Tensor, grid: Grid) -> Tensor:
             f"{tuple(position.shape)}: the data module must give one voxel for each pixel"
         )
     size = grid[0] * grid[1] * grid[2]
+    if torch.compiler.is_exporting():
+        return _in_one_step(features, position, size).view(batch, channels, *grid)
     if not (position >= -1).all() or not (position < size).all():
         raise UserError(
             f"positions from {int(position.min())} to {int(position.max())} in a grid of {size} "
@@ -53,3 +55,17 @@ def project_to_voxels(features: Tensor, position: Tensor, grid: Grid) -> Tensor:
     volume = features.new_zeros(batch, channels, size)
     volume[voxels // size, :, voxels % size] = largest
     return volume.view(batch, channels, *grid)
+
+
+def _in_one_step(features: Tensor, position: Tensor, size: int) -> Tensor:
+    """Do the same without sizes that depend on the data, which no exported program can have."""
+    batch, channels = features.shape[:2]
+    beyond = torch.where(position < 0, size, position).flatten(1)
+    volume = features.new_zeros(batch, channels, size + 1).scatter_reduce(
+        2,
+        beyond[:, None].expand(-1, channels, -1),
+        features.flatten(2),
+        "amax",
+        include_self=False,
+    )
+    return volume[:, :, :size].contiguous()

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import SGD
 
 from ntdh_bench.batch import Inputs, Modality, PairedBatch
-from ntdh_bench.contract import Evaluated, StackMember
+from ntdh_bench.contract import Evaluated, StackMember, Trained
 from ntdh_bench.metrics import single_metric
 
 from .base import (
@@ -57,6 +57,7 @@ class TeacherModule(TrainableModule):
         self.stage_name = f"training on {seen}"
         #: what of a batch the network sees
         self.entry: Modality = self.modality or "teacher"
+        self.network_factory = network
         self.network = build_network(network, seed, self.entry)
 
     def setup(self, stage: str) -> None:
@@ -75,6 +76,10 @@ class TeacherModule(TrainableModule):
     def parameter_counts(self) -> dict[str, int]:
         """Return how many parameters the network has, as the teacher's unless it is a student."""
         return {self.entry: count_parameters(self.network)}
+
+    def trained(self) -> dict[Modality, Trained]:
+        """Return the network, as the teacher unless it is a student."""
+        return {self.entry: Trained(self.network, self.network_factory, self.inputs)}
 
     def stack(self, members: Sequence[StackMember], streams: Sequence[Any]) -> SingleStack:
         """Return members of this class as one module."""

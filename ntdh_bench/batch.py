@@ -112,6 +112,8 @@ class PairedData(Protocol):
     modality: Modality | None = None
     #: what batches hold for the teacher: set before :meth:`setup`
     teacher_inputs: TeacherInputs = "own"
+    #: how inputs are scaled, for people who feed an exported network: one sentence a modality
+    normalisation: str = ""
     #: published weights of the classes in a loss, float32 ``(C,)``, by the method's name
     class_weights: Mapping[str, Tensor] = MappingProxyType({})
 

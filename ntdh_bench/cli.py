@@ -32,6 +32,7 @@ COMMANDS = {
     "validate": Command("measure a checkpoint on validation data", "run"),
     "test": Command("measure a checkpoint on test data", "run"),
     "predict": Command("write a checkpoint's predictions on test data", "run"),
+    "export": Command("write a trained network to a file for other programs", "export"),
     "saliency": Command("Algorithm 1 alone: which teacher features diverge, with plots", "run"),
     "sweep": Command("run an experiment's whole grid, resuming what is done", "sweep"),
     "tables": Command("tables, figures, claims and the page from the records", "tables"),

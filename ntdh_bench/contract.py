@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypedDict, cast, runtime_checkable
 
 from lightning.pytorch import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 
-from ntdh_bench.batch import Modality, Split, TeacherInputs
+from ntdh_bench.batch import Inputs, Modality, PairedBatch, Split, TeacherInputs
 from ntdh_bench.errors import NotStackable
 from ntdh_bench.frozen_teacher import FrozenTeacher, TeacherKind
 from ntdh_bench.layers import LayerMask
@@ -42,6 +42,20 @@ class StackMember(NamedTuple):
     mask: LayerMask | None = None
 
 
+class Trained(NamedTuple):
+    """A network that training gives, to be kept without its module.
+
+    Attributes:
+        network: as it is trained so far.
+        build: gives an untrained one.
+        inputs: what it takes of a batch.
+    """
+
+    network: nn.Module
+    build: Callable[[], nn.Module]
+    inputs: Callable[[PairedBatch], Inputs]
+
+
 class BenchModule(LightningModule):
     """What runs, masks and records ask of a LightningModule, with the answers of a plain one.
 
@@ -69,6 +83,10 @@ class BenchModule(LightningModule):
 
     def parameter_counts(self) -> dict[str, int]:
         """Return how many parameters each network has (the capacity of Table I), by its part."""
+        return {}
+
+    def trained(self) -> Mapping[Modality, Trained]:
+        """Return the networks that training gives, the student's last, for `ntdh-bench export`."""
         return {}
 
     def estimates(self) -> dict[str, list[float]]:

@@ -128,6 +128,7 @@ class MNISTPairDataModule(FilePairs):
     """
 
     name = "mnist"
+    normalisation = "pixels / 255, plus noise, clipped to [0, 1]; then (x - 0.5) / 0.5"
     aligned = True
 
     def __init__(

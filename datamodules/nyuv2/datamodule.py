@@ -177,6 +177,10 @@ class NYUDepthV2DataModule(FilePairs):
     """
 
     name = "nyuv2"
+    normalisation = (
+        f"RGB / 255, less {IMAGENET_MEAN}, divided by {IMAGENET_STD}; depth in metres, less "
+        f"{_DEPTH_MEAN}, divided by {_DEPTH_STD}, and 0 where none was measured"
+    )
     metric: Measure = "miou"
 
     def __init__(

@@ -21,7 +21,7 @@ from ntdh_bench.ranges import check_within
 
 from ..files import FilePairs
 from ..paired import PairedDataset, TensorPairs
-from ..scaling import standardised
+from ..scaling import STANDARDISED, standardised
 from .arrays import PairedArrays, array_names, read_arrays
 from .published import FOLDER, PublishedSet, npz_of, write_simulated
 from .splits import split_rows
@@ -63,6 +63,8 @@ class PairedVectorsDataModule(FilePairs):
         UserError: an argument is out of range or does not go with the others; at ``setup``, the
             file is missing or broken, or a class has no training samples.
     """
+
+    normalisation = STANDARDISED
 
     def __init__(
         self,

@@ -21,6 +21,12 @@ from ..store import Arrays
 _MFCC_MEAN, _MFCC_STD = -10.59, 85.66
 _RGB_MEAN, _RGB_STD = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
 
+#: What is done to clips, for model cards.
+NORMALISATION = (
+    f"MFCCs less {_MFCC_MEAN}, divided by {_MFCC_STD}; RGB / 255, less {IMAGENET_MEAN}, divided by "
+    f"{IMAGENET_STD}"
+)
+
 _TALLEST, _WIDEST = 8, 32  # of a SpecAugment band: MFCCs, frames
 _GAIN, _BIAS = 0.2, 0.1  # contrast changes by up to ±20 %, brightness by ±10 % of the range
 

@@ -19,8 +19,8 @@ from ntdh_bench.ranges import check_at_least, check_choice, check_within
 
 from ..files import FilePairs
 from ..paired import PairedDataset, TensorPairs
-from ..scaling import standardised
-from .clips import ClipPairs
+from ..scaling import STANDARDISED, standardised
+from .clips import NORMALISATION, ClipPairs
 from .features import FeatureTable, read_features
 from .layout import FEATURES, dataset_folder
 from .names import EMOTIONS, ClipName
@@ -117,6 +117,7 @@ class RAVDESSDataModule(FilePairs):
                 f"data.features {features} needs data.view features and data.source real"
             )
         self.view = view
+        self.normalisation = NORMALISATION if view == "clips" else STANDARDISED
         self.split = split
         self.features = features
         self.preparation = Preparation(backend, songs, frames, image_height, image_width)

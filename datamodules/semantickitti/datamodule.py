@@ -27,7 +27,7 @@ from .layout import (
     present_sequences,
     sequences_folder,
 )
-from .projection import CHANNEL_MEAN, channels
+from .projection import CHANNEL_MEAN, CHANNEL_STD, channels
 from .simulate import Rig, write_simulated
 from .store import PreparedSequence, Seen, prepared
 
@@ -238,6 +238,10 @@ class SemanticKITTIDataModule(FilePairs):
     """
 
     name = "semantickitti"
+    normalisation = (
+        f"RGB / 255; range, x, y, z and remission less {CHANNEL_MEAN}, divided by {CHANNEL_STD}, "
+        "and 0 where no point is seen"
+    )
     num_classes = len(CLASS_NAMES)
     class_names = CLASS_NAMES
     class_weights = MappingProxyType(

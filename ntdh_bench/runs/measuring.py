@@ -26,7 +26,7 @@ def measure(run: Run, split: Literal["val", "test"] = "test") -> dict[str, float
     Raises:
         UserError: there is no such split, or the checkpoint or its teacher does not fit.
     """
-    return _measured(run, _prepared(run, split), split, run.checkpoint)
+    return _measured(run, prepared(run, split), split, run.checkpoint)
 
 
 def predict(run: Run, output: str | None = None, logits: bool = False) -> Path:
@@ -41,7 +41,7 @@ def predict(run: Run, output: str | None = None, logits: bool = False) -> Path:
         UserError: it is there already, or cannot be written; or the checkpoint does not fit.
     """
     # Several processes would each return a part.
-    trainer = _prepared(run, "predict", devices=1, num_nodes=1, strategy="auto")
+    trainer = prepared(run, "predict", devices=1, num_nodes=1, strategy="auto")
     path = Path(output).absolute() if output else _beside_checkpoint(run)
     if path.exists():
         raise UserError(f"{path} is there already: remove it, or name another folder by --output")
@@ -86,8 +86,17 @@ def _beside_checkpoint(run: Run) -> Path:
     return checkpoint.with_name(f"predictions-{checkpoint.stem}{'-part' if part else ''}")
 
 
-def _prepared(run: Run, split: str, **changes: Any) -> Trainer:
-    """Load data and teacher; returns a Trainer without log and checkpoints, the mask in place."""
+def prepared(run: Run, split: str, **changes: Any) -> Trainer:
+    """Load data and teacher; returns a Trainer without log and checkpoints, the mask in place.
+
+    Args:
+        run: made from a checkpoint.
+        split: ``val``, ``test``, or ``predict`` for the test data.
+        changes: of the Trainer's settings.
+
+    Raises:
+        UserError: there is no such split, or the checkpoint or its teacher does not fit.
+    """
     run.load_data("test")
     if split == "val" and not run.data.has_validation:
         raise UserError(f"{run.data.name} has no validation split here: use `test`")

@@ -76,6 +76,14 @@ def test_the_type_stays(dtype: torch.dtype) -> None:
     torch.testing.assert_close(volume, project_to_voxels(features, position, GRID).to(dtype))
 
 
+def test_an_exported_program_does_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, position = draw()
+    expected = project_to_voxels(features, position, GRID)
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    assert torch.equal(project_to_voxels(features, position, GRID), expected)
+    assert not project_to_voxels(features, torch.full_like(position, -1), GRID).any()
+
+
 def test_positions_that_do_not_fit_are_refused() -> None:
     features, position = draw()
     with pytest.raises(UserError, match=r"\(2, 6, 7\), the position of its pixels \(2, 6, 6\)"):
