@@ -5,10 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from ntdh_bench.exporting import FORMATS
-from ntdh_bench.runs.export import checkpoint_in, export
-from ntdh_bench.runs.session import quiet_lightning
-from ntdh_bench.runs.summary import data_notes, print_summary
+from ntdh_bench.commands.arguments import Parser
 
 
 def main(argv: Sequence[str]) -> int:
@@ -17,7 +14,11 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         UserError: there is no such run or network, or it cannot be written so.
     """
-    options, settings = _parser().parse_known_args(argv[1:])
+    options, settings = parser().parse_known_args(argv[1:])
+    from ntdh_bench.runs.export import checkpoint_in, export
+    from ntdh_bench.runs.session import quiet_lightning
+    from ntdh_bench.runs.summary import data_notes, print_summary
+
     checkpoint = checkpoint_in(options.run)
     with quiet_lightning():
         made = export(checkpoint, options.format, options.network, options.output, settings)
@@ -33,16 +34,17 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command's options."""
+    made = Parser(
         prog="ntdh-bench export",
         description="Write the student (or the teacher) of a run to a file, load it again, compare "
         "its logits on test data with the network's, and write a model card beside it.",
         epilog="Other options, such as --data.root, are settings of the run, as `test` takes them.",
     )
-    add = parser.add_argument
-    add("run", metavar="RUN_OR_CHECKPOINT", help="folder of a run, or a checkpoint of one")
-    add("--format", default="torch_export", metavar="FORMAT", help=f"{', '.join(FORMATS)}")
+    add = made.add_argument
+    add("run", metavar="RUN", help="folder of a run, or a checkpoint of one")
+    add("--format", default="torch_export", help="torch_export (default), state_dict or onnx")
     add("--network", metavar="NAME", help="student (default) or teacher")
     add("--output", metavar="FOLDER", help="where to; default: RUN/export")
-    return parser
+    return made
