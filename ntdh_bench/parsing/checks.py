@@ -10,6 +10,7 @@ from lightning.pytorch.plugins import MixedPrecision, Precision
 
 from ntdh_bench.composition import as_list
 from ntdh_bench.errors import UserError
+from ntdh_bench.ranges import check_at_least
 
 _PRECISIONS = {"32-true", "32", "16-mixed", "16", "bf16-mixed", "bf16"}
 _MAX_DEVICES = 256  # of a machine: on CPUs each is a process, however many are asked for
@@ -20,12 +21,15 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     """Refuse settings of the Trainer that no command can follow.
 
     Raises:
-        UserError: a precision of the weights other than float32, batches to overfit, too many
+        UserError: steps over no batch, a negative bound of gradients, a precision of the weights
+            other than float32, batches to overfit, too many
             devices, a strategy whose processes are copies of this one, or a callback that changes
             what is given.
     """
     _check_devices(settings.get("devices"))
     _check_precision(settings.get("precision"), as_list(settings.get("plugins")))
+    check_at_least("trainer.accumulate_grad_batches", settings.get("accumulate_grad_batches"), 1)
+    check_at_least("trainer.gradient_clip_val", settings.get("gradient_clip_val"), 0)
     if settings.get("overfit_batches"):
         raise UserError(
             f"trainer.overfit_batches is {settings['overfit_batches']}: the order of batches is "

@@ -63,6 +63,8 @@ def quiet_lightning() -> Iterator[None]:
     except MisconfigurationException as error:
         raise UserError(str(error)) from error
     except RuntimeError as error:
+        if str(error).startswith("Early stopping conditioned on metric"):
+            raise UserError(f"trainer.callbacks: {error}") from error
         if "loading state_dict" not in str(error):
             raise
         detail = str(error).splitlines()[1].strip()

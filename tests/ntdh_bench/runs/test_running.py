@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -142,6 +143,8 @@ def test_a_run_without_a_best_epoch_is_recorded(
         (["--trainer.limit_test_batches", "0"], "limit_test_batches is 0, which leaves none"),
         (["--trainer.limit_test_batches", "0.001"], "limit_test_batches is 0.001, which leaves"),
         (["--trainer.overfit_batches", "1"], "use trainer.limit_train_batches"),
+        (["--trainer.accumulate_grad_batches", "0"], "trainer.accumulate_grad_batches is 0"),
+        (["--trainer.gradient_clip_val", "-1"], "trainer.gradient_clip_val is -1"),
         (["--trainer.devices", "1000000"], "trainer.devices is 1000000"),
         (["--trainer.precision", "16-true"], "trainer.precision is 16-true: weights are float32"),
         (["--trainer.precision", "bf16-true"], "choose 32-true, bf16-mixed or 16-mixed"),
@@ -158,6 +161,24 @@ def test_what_a_run_cannot_do_is_refused_before_anything_is_trained(
 ) -> None:
     assert message in refusal(["fit", *flags(QUICKSTART, tmp_path, *SHORT, *words)], capsys)
     assert not list(tmp_path.glob("*/teacher*"))
+
+
+@pytest.mark.parametrize(("logger", "package"), [("Wandb", "wandb"), ("MLFlow", "mlflow")])
+def test_a_logger_whose_package_is_not_installed_is_refused(
+    logger: str, package: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if find_spec(package):
+        pytest.skip(f"{package} is installed")
+    words = ["fit", *flags(QUICKSTART, tmp_path, "--trainer.logger", f"{logger}Logger")]
+    assert f"Requirement '{package}" in refusal(words, capsys)
+
+
+def test_a_metric_that_nothing_measures_stops_a_run_in_one_line(
+    given: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watching = ("--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "val/acc")
+    error = refusal(["fit", *flags(QUICKSTART, tmp_path, *SHORT, *given, *watching)], capsys)
+    assert "trainer.callbacks: Early stopping conditioned on metric `val/acc`" in error
 
 
 @pytest.mark.parametrize(
