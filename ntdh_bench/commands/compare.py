@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"csv   {options.csv}")
     if options.html:
         with write_atomic(options.html) as temporary:
-            temporary.write_text(render(lines), encoding="utf-8")
+            temporary.write_text(render(lines), encoding="utf-8", errors="replace")
         print(f"open  {options.html}")
     return 0
 

@@ -116,8 +116,10 @@ def _fit_control(words: Sequence[str]) -> None:
     """Train the student without KD in a folder beside the run's, which then shows the gain.
 
     Raises:
-        UserError: the run goes on from a checkpoint, or has several processes.
+        UserError: the run is refused, has no KD, goes on from a checkpoint, or has several
+            processes.
     """
+    from ntdh_bench.records.identity import arm
     from ntdh_bench.runs import Run, fit
     from ntdh_bench.runs.processes import Processes
     from ntdh_bench.runs.session import quiet_lightning
@@ -130,6 +132,8 @@ def _fit_control(words: Sequence[str]) -> None:
     if checkpoint_of(words):
         raise refusal
     with quiet_lightning():
+        if arm(Run.parse("fit", words).identity) != "kd":  # refused before a training, not after
+            raise UserError("--with-control takes a run with model.distiller: leave it out")
         control = Run.parse("fit", [*words, "--config", _CONTROL])
         if not Processes(control.trainer).alone:
             raise refusal

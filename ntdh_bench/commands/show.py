@@ -24,7 +24,7 @@ def main(argv: Sequence[str]) -> int:
     run = read_run(options.run)
     page = options.output or _beside(run.path)
     with write_atomic(page) as temporary:
-        temporary.write_text(render(run), encoding="utf-8")
+        temporary.write_text(render(run), encoding="utf-8", errors="replace")
     for line in run.missing:
         print(f"missing: {line}")
     print(f"open     {page}")

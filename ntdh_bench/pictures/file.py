@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ntdh_bench.cache import write_atomic
 from ntdh_bench.errors import FileError
 from ntdh_bench.files.arrays import Spec, read_npz
+from ntdh_bench.files.reading import reading
 
 FILE = "pictures.npz"
 #: Samples that are kept at most, and the longest side of what is kept of one.
@@ -104,7 +105,10 @@ def read_pictures(folder: Path) -> Pictures:
     path = folder / FILE
     # Any array may be an input, whose name is the data module's own.
     arrays = read_npz(path, _SPECS, default=Spec("uf"), max_bytes=_MAX_BYTES, remedy=_REMEDY)
-    classes = tuple(str(name)[:100] for name in arrays.pop("classes", ()))
+    with reading(path, "text in Unicode", _REMEDY):
+        classes = tuple(str(name)[:100] for name in arrays.pop("classes", ()))
+    if any(0 in values.shape or not values.ndim for values in arrays.values()):
+        raise FileError(f"{path}: an array holds nothing, or a single number; {_REMEDY}")
     fields: dict[str, Any] = {name: arrays[name] for name in _SINGLE if name in arrays}
     for kind in _BY_NETWORK:
         fields[kind] = {n: arrays[f"{n}_{kind}"] for n in NETWORKS if f"{n}_{kind}" in arrays}
@@ -123,6 +127,8 @@ def read_pictures(folder: Path) -> Pictures:
 def _mismatch(found: Pictures) -> str | None:
     """Return what of arrays does not go together, in words."""
     count, samples = len(found.classes), found.samples()
+    if found.dropped is not None and "student" not in found.confusion:
+        return "rows are dropped of no student"
     if count > _MAX_CLASSES or samples > MAX_SAMPLES:
         return f"{count} classes and {samples} samples, too many"
     for name, values in _by_class(found).items():
@@ -133,6 +139,10 @@ def _mismatch(found: Pictures) -> str | None:
             return f"{name} is not of {samples} samples of at most {MAX_SIDE} values a side"
     target = found.target
     labels = [target, *found.prediction.values()] if target is not None else []
+    if found.dropped_map is not None and (
+        target is None or found.dropped_map.shape != target.shape
+    ):
+        return "the map of what is dropped is not of the target's shape"
     for values in labels:
         if values.shape != labels[0].shape or values.ndim not in (1, 3):
             return "targets and predictions differ in shape"

@@ -10,6 +10,7 @@ from typing import Any
 
 from ntdh_bench import __version__
 from ntdh_bench.cache import write_atomic
+from ntdh_bench.errors import one_line
 from ntdh_bench.records.identity import baseline_hash
 from ntdh_bench.report.elements import badge, document, scroll, section, sort_value
 from ntdh_bench.report.html import Html, el
@@ -135,6 +136,7 @@ def text(lines: Sequence[ComparedRun]) -> list[str]:
     for line in lines:
         values = [shown(name, line.values.get(name)) for name in measured]
         rows.append([line.name, *values, line.mark, *line.settings.values()])
+    rows = [[one_line(cell) for cell in row] for row in rows]  # settings may hold any text
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     numbers = range(1, 1 + len(measured))
     return [
@@ -162,7 +164,10 @@ def write_table(path: Path, lines: Sequence[ComparedRun]) -> None:
         UserError: the folder cannot be written.
     """
     measured, keys = columns(lines), list(lines[0].settings)
-    with write_atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with (
+        write_atomic(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="replace") as file,
+    ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["run", *measured, "not_comparable", *keys])
         for line in lines:

@@ -92,9 +92,20 @@ def read_run(path: Path, whole: bool = True) -> ShownRun:
     if (path / RECORD).is_file():
         return _finished(path, path / RECORD, missing, pictures, curves)
     missing.insert(0, f"no {RECORD}: the run did not finish, so that nothing was tested")
-    settings = read_yaml(path / CONFIG)
-    settings = settings if isinstance(settings, dict) else {}
+    settings = _config(path / CONFIG)
     return ShownRun(path, None, None, settings, {}, pictures, curves, tuple(missing))
+
+
+def _config(path: Path) -> Mapping[str, Any]:
+    """Return the config of a run that has no record, which would have been checked."""
+    settings = read_yaml(path)
+    if not isinstance(settings, dict):
+        return {}
+    for part in ("model", "data", "mask"):
+        given = settings.get(part) or {}
+        if not isinstance(given, dict) or not isinstance(given.get("init_args") or {}, dict):
+            raise FileError(f"{path}: {part} is not as a run writes it, a class with its init_args")
+    return settings
 
 
 def _finished(

@@ -326,6 +326,21 @@ def test_with_its_control_a_run_says_what_distillation_is_worth(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["--config", "overlays/without_kd"], "takes a run with model.distiller"),
+        (["--mask.ratio", "7"], "mask.ratio"),
+    ],
+)
+def test_no_control_is_trained_for_a_run_that_is_refused(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["fit", *flags(QUICKSTART, tmp_path), *words, "--with-control"]
+    assert said in refusal(asked, capsys)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
         (["fit"], "nothing to fit: give --config quickstart"),
         (["test", "--config", "quickstart"], "measures a checkpoint: give --ckpt_path"),
     ],

@@ -48,6 +48,12 @@ def test_a_run_that_says_nothing_leaves_a_file_that_is_read(tmp_path: Path) -> N
         ({"input_teacher": np.zeros((2, 2000, 3, 3), np.uint8)}, "at most 1024"),
         ({"input_teacher": np.zeros((2, 8), np.float32)}, "neither an image nor lines"),
         ({"kept": np.ones(2, np.bool_)}, "not of the same features"),
+        ({"kept": np.ones(0, np.bool_), "divergence": np.zeros(0)}, "holds nothing"),
+        ({"input_teacher": np.zeros((2, 0, 5), np.uint8)}, "holds nothing"),
+        ({"input_teacher": np.zeros((2, 3, 0), np.float32)}, "holds nothing"),
+        ({"input_x": np.array(1.0)}, "a single number"),
+        ({"dropped_map": np.zeros((2, 4, 4), np.bool_)}, "not of the target's shape"),
+        ({"classes": np.full(3, 1 << 30, np.uint32).view("U1")}, "not text in Unicode"),
         ({"teacher_prediction": np.array(["x", "y"])}, "expected kind i"),
         ({"classes": np.array([1, 2, 3])}, "expected kind U"),
     ],
@@ -63,6 +69,15 @@ def test_arrays_that_do_not_go_together_are_refused(
         read_pictures(tmp_path)
     assert said in str(refused.value)
     assert "run it again" in str(refused.value)
+
+
+def test_dropped_rows_are_those_of_a_student(tmp_path: Path) -> None:
+    pictures = made_pictures()
+    pictures.dropped = np.zeros(3, np.int64)
+    del pictures.confusion["student"]
+    write_pictures(tmp_path, pictures)
+    with pytest.raises(FileError, match="dropped of no student"):
+        read_pictures(tmp_path)
 
 
 def test_no_pickle_is_read(tmp_path: Path) -> None:

@@ -76,6 +76,19 @@ def test_the_table_as_text_csv_and_page(tmp_path: Path, capsys: pytest.CaptureFi
     assert "<kd>" not in page.read_text()
 
 
+def test_settings_of_any_text_end_nothing_and_move_no_cursor(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hostile = {"class_path": "X", "init_args": {"a\x1b[31m\nb": "\x1b[2J\ud800"}}
+    runs = [made_run(tmp_path / "a"), made_run(tmp_path / "b", settings(distiller=hostile))]
+    written, page = tmp_path / "t.csv", tmp_path / "t.html"
+    assert main(["compare", *map(str, runs), "--csv", str(written), "--html", str(page)]) == 0
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    assert shown.splitlines()[2].startswith("b ")
+    assert "?" in written.read_text("utf-8")
+
+
 def test_one_run_is_a_table(tmp_path: Path) -> None:
     lines = compared(made_run(tmp_path / "run"))
     assert len(text(lines)) == 2

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ntdh_bench.cli import main
 from ntdh_bench.errors import UserError
 from ntdh_bench.pictures.file import FILE, Pictures
 from ntdh_bench.show.page import render
@@ -99,6 +100,21 @@ def test_an_interrupted_run_has_a_page(tmp_path: Path) -> None:
     page = page_of(run)
     assert "not finished" in page
     assert "goes on where it stopped" in page
+
+
+@pytest.mark.parametrize("text", ["model: x", "mask: {init_args: y}", "data: 3"])
+def test_a_config_that_no_run_wrote_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(UserError, match="is not as a run writes it"):
+        read_run(tmp_path)
+
+
+def test_a_name_that_is_no_unicode_ends_no_page(tmp_path: Path) -> None:
+    pictures = made_pictures()
+    pictures.classes = ("\ud800", "b", "c")
+    folder = made_run(tmp_path / "run", pictures=pictures)
+    assert main(["show", str(folder)]) == 0
+    assert "?" in (folder / "run.html").read_text("utf-8")
 
 
 def test_a_record_of_a_sweep_has_a_page_with_its_controls(tmp_path: Path) -> None:
