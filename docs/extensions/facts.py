@@ -118,7 +118,7 @@ def gains_on(words: Sequence[str]) -> list[str]:
 def _gains(what: str, shown: str, key: str, value: str) -> list[str]:
     lines = [line for line in guide() if line[key] == value]
     lines.sort(key=lambda line: -float(line["gain"]))
-    head = [what, "gain over w/o KD, points [95 %]", "seeds", "teacher ahead by", ""]
+    head = [what, "gain over w/o KD, points [95 %]", "seeds", "teacher ahead by", "outcome"]
     rows = [
         [
             _name(line[shown], line["teacher"]), _interval(line), line["gain_n"],

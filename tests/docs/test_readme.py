@@ -63,6 +63,13 @@ def test_the_readme_names_every_data_set_method_mask_and_intervention() -> None:
     assert modules <= named & {name.removeprefix("methods/") for name in shipped_files("methods/*")}
 
 
+def test_the_page_of_commands_names_each_once_or_with_others() -> None:
+    text = Path("docs/commands.md").read_text(encoding="utf-8")
+    first = shell_lines(text)[: text.split("```sh\n")[1].split("```")[0].count("\n")]
+    assert len(set(first)) == len(first)
+    assert all(re.search(rf"\b{name}\b", "\n".join(first)) for name in COMMANDS)
+
+
 def test_every_page_has_commands_that_parse() -> None:
     assert sum(len(commands(page.read_text(encoding="utf-8"))) for page in PAGES) > 30
     wrong = [f"{page}: {' '.join(words)}: {why}" for page in PAGES for words, why in refused(page)]
