@@ -10,7 +10,6 @@ from latex2mathml.converter import convert
 from sphinx.application import Sphinx
 from sphinx.writers.html5 import HTML5Translator
 
-
 _STYLED = re.compile(r'<mi mathvariant="(script|double-struck)">([A-Z])</mi>')
 
 
