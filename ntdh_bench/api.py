@@ -126,6 +126,9 @@ def _words(flags: Mapping[str, Any]) -> list[str]:
     """Return the words of a command line with these flags."""
     words = []
     for name, value in flags.items():
+        if name in ("no_cache", "no-cache"):  # the one flag without a value
+            words += ["--no-cache"] if value else []
+            continue
         plain = _plain(value, name)
         text = plain if isinstance(plain, str) else yaml.safe_dump(plain, default_flow_style=True)
         words.append(f"--{name}={text.removesuffix(_END_OF_SCALAR)}")

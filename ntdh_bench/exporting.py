@@ -119,6 +119,7 @@ def tensors_of(value: Outputs | Inputs) -> dict[str, Tensor]:
 def _converting(failure: str) -> Iterator[None]:
     """Let nothing be printed in the block; whatever is raised in it becomes one clear line."""
     unseen = io.StringIO()
+    before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings(), redirect_stdout(unseen), redirect_stderr(unseen):
@@ -129,7 +130,7 @@ def _converting(failure: str) -> Iterator[None]:
     except Exception as error:  # PyTorch's and ONNX's converters raise errors of many kinds
         raise UserError(f"{failure}: {_cause(error)}; {_OTHERS}") from error
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(before)
 
 
 def _cause(error: BaseException) -> str:

@@ -64,7 +64,8 @@ def complete(commands: dict[str, str]) -> None:
         argcomplete.autocomplete(first)
     elif words[1] in commands:
         found = _parser_of(words[1], commands[words[1]], words[2:])
-        head, tail = line.split(words[1], 1)
+        place = line.index(words[1], line.index(words[0]) + len(words[0]))  # not in its path
+        head, tail = line[:place], line[place + len(words[1]) :]
         os.environ["COMP_LINE"] = head.rstrip() + tail
         os.environ["COMP_POINT"] = str(end - (len(line) - len(head.rstrip() + tail)))
         options = "long" if commands[words[1]] == "run" else False  # which takes nothing else

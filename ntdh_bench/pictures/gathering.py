@@ -46,7 +46,7 @@ class Gathering(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Add a batch (Lightning hook)."""
-        if not isinstance(outputs, Mapping) or "student" not in outputs:
+        if not isinstance(outputs, Mapping) or not {"student", "target"} <= outputs.keys():
             return  # a module of one's own, which says nothing
         found, data = cast(Evaluated, outputs), _data(trainer)
         self._count(found, data)
@@ -162,6 +162,8 @@ def _joined(batches: list[dict[str, Any]]) -> dict[str, Any]:
     if not batches:
         return {}
     rows = _stacked([batch["rows"] for batch in batches])
+    if "target" not in rows:
+        return {}  # of another size in each batch
     outputs = _stacked([batch["outputs"] for batch in batches])
     target, ignored = rows.pop("target"), rows.pop("ignored")
     shown: dict[str, Any] = {

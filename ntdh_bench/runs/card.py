@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,12 @@ _UNKNOWN = "not known here: see who published the data"
 
 
 def model_card(
-    run: Run, modality: str, path: Path, format_name: str, inputs: Inputs, difference: float
+    run: Run,
+    modality: str,
+    path: Path,
+    loading: Sequence[str],
+    inputs: Inputs,
+    difference: float,
 ) -> str:
     """Return the card of an exported network, as Markdown.
 
@@ -31,7 +36,7 @@ def model_card(
         run: measured, its data loaded.
         modality: which of its networks: ``student`` or ``teacher``.
         path: of the network's file.
-        format_name: of that file.
+        loading: the lines of :func:`loading_lines`.
         inputs: of some samples.
         difference: the largest between two logits of the network and of the file.
     """
@@ -51,10 +56,9 @@ def model_card(
         "Checked": f"logits of test samples differ by at most {difference:.2g} from the network's",
     }
     table = "\n".join(["| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in facts.items())])
-    lines = "\n".join(loading_lines(run, modality, path.name, format_name, inputs))
     settings = yaml.safe_dump(identity, sort_keys=False, default_flow_style=None, width=100)
     parts = [
-        f"# {path.name}", table, "## Load it", f"```python\n{lines}\n```",
+        f"# {path.name}", table, "## Load it", "\n".join(["```python", *loading, "```"]),
         "## Measured", _measured(run, modality, record), "## Versions", _versions(record),
         "## Settings", f"```yaml\n{settings}```",
     ]  # fmt: skip
@@ -67,7 +71,11 @@ def model_card(
 def loading_lines(
     run: Run, modality: str, file: str, format_name: str, inputs: Inputs
 ) -> list[str]:
-    """Return the Python that loads an exported file and runs it on one sample of zeros."""
+    """Return the Python that loads an exported file and runs it on one sample of zeros.
+
+    Raises:
+        UserError: the run's config does not say, in a few words, how the network is made.
+    """
     zeros = _zeros(inputs)
     if format_name == "torch_export":
         return [
@@ -104,7 +112,12 @@ def _constructor(run: Run, modality: str) -> tuple[list[str], str]:
     """Return the imports and the expression that build an untrained network, from the config."""
     settings = arguments_of(run.config["model"])
     own = settings.get("network") or settings.get(f"{modality}_network")
-    own = own or settings["student_network"]  # a teacher like the student
+    own = own or settings.get("student_network")  # a teacher like the student
+    if own is None:
+        raise UserError(
+            f"{run.config['model']['class_path']} has no argument {modality}_network, by which "
+            "five lines of Python could make it: choose --format torch_export"
+        )
     fusion = settings.get("teacher_fusion") if modality == "teacher" else None
     if not fusion:
         return [_import(own)], _call(own)

@@ -13,7 +13,7 @@ from ntdh_bench.contract import Trained
 from ntdh_bench.errors import UserError
 from ntdh_bench.exporting import FORMATS, check_format, export_network, tensors_of
 from ntdh_bench.parsing.parser import run_folder
-from ntdh_bench.runs.card import model_card
+from ntdh_bench.runs.card import loading_lines, model_card
 from ntdh_bench.runs.checkpoint_files import LAST
 from ntdh_bench.runs.measuring import prepared
 from ntdh_bench.runs.run import Run
@@ -80,9 +80,10 @@ def export(
     batch = next(run.data.batches("test", batch_size=_SAMPLES))
     inputs = trained.inputs(batch)
     several = [inputs, _first(inputs)]
+    lines = loading_lines(run, modality, path.name, format_name, inputs)  # or nothing is written
     difference = export_network(trained.network, trained.build, several, path, format_name)
     card = path.with_name(f"{path.name}.md")
-    text = model_card(run, modality, path, format_name, inputs, difference)
+    text = model_card(run, modality, path, lines, inputs, difference)
     with write_atomic(card) as temporary:
         temporary.write_text(text, encoding="utf-8")
     _keep_record(run, folder)

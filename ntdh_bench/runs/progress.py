@@ -62,7 +62,9 @@ class StageProgress(ProgressBar):
         if not self._is_first:
             return
         first, last = trainer.current_epoch, trainer.max_epochs or 0
-        length = f"{last} epochs" if last > 0 else f"{trainer.max_steps} steps"
+        length = f"{last} epochs" if last > 0 else "no fixed number of epochs"
+        if last <= 0 < trainer.max_steps:
+            length = f"{trainer.max_steps} steps"
         resumed = f", from epoch {first + 1} on" if first else ""
         batches = trainer.num_training_batches
         say(f"{self._stage}: {length}{resumed}, {batches} batches an epoch")

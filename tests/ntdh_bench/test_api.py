@@ -219,6 +219,8 @@ def test_later_configs_win_and_flags_over_all() -> None:
     ("name", "value"),
     [
         ("run_dir", "null of 3: [x]"),
+        ("no_cache", True),
+        ("no_cache", False),
         ("ckpt_path", None),
         ("trainer.limit_train_batches", 0.125),
         ("trainer.devices", [0]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
@@ -150,3 +151,13 @@ def test_formats_that_cannot_be_written_are_refused(
     monkeypatch.setattr(exporting, "find_spec", found)
     with pytest.raises(UserError, match=message):
         exporting.check_format(name)
+
+
+def test_what_logging_was_told_stays() -> None:
+    logging.disable(logging.INFO)
+    try:
+        with exporting._converting("it"):
+            assert logging.root.manager.disable == logging.CRITICAL
+        assert logging.root.manager.disable == logging.INFO
+    finally:
+        logging.disable(logging.NOTSET)

@@ -58,6 +58,7 @@ def test_bash_completes_commands_options_and_names() -> None:
     flags = at_tab("ntdh-bench fit --config mnist_mine.yaml --model.distiller.")
     assert flags == {f"--model.distiller.{name}" for name in ("alpha", "beta", "temperature")}
     assert at_tab("ntdh-bench data pre") == {"prepare"}
+    assert at_tab("/data/bin/ntdh-bench data pre") == {"prepare"}
 
 
 @pytest.mark.slow

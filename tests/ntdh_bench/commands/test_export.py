@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ import torch
 
 from ntdh_bench import runs
 from ntdh_bench.cli import main
+from ntdh_bench.errors import UserError
 from ntdh_bench.runs import Run
+from ntdh_bench.runs.card import loading_lines
 from tests.helpers import fitted, refusal
 
 SHORT = (
@@ -132,3 +135,9 @@ def test_what_cannot_be_exported(
 ) -> None:
     given = [str(finished) if word == "RUN" else word for word in words]
     assert message in refusal(["export", *given], capsys)
+
+
+def test_weights_of_a_network_that_no_setting_makes_have_no_lines() -> None:
+    run: Any = SimpleNamespace(config={"model": {"class_path": "mine.Module", "init_args": {}}})
+    with pytest.raises(UserError, match="has no argument student_network"):
+        loading_lines(run, "student", "student.pt", "state_dict", torch.zeros(1, 2))

@@ -11,7 +11,7 @@ from ntdh_bench.distillers import KD
 from ntdh_bench.masks import SampleMask
 from ntdh_bench.models import TeacherModule
 from ntdh_bench.pictures.file import Pictures
-from ntdh_bench.pictures.gathering import Gathering, _chosen
+from ntdh_bench.pictures.gathering import Gathering, _chosen, _joined
 from tests.helpers import CLASSES, distillation, joint_checkpoint, network, optimizer, quiet_trainer
 from tests.helpers import small_data as data
 
@@ -88,6 +88,17 @@ def test_a_module_that_says_nothing_leaves_nothing(teacher: Path, tmp_path: Path
     found, _ = gathered(module, tmp_path)
     assert not found.confusion
     assert found.samples() == 0
+
+
+def test_what_another_module_returns_is_left_alone() -> None:
+    gathering: Any = Gathering(None)
+    gathering.on_test_batch_end(None, None, {"student": torch.zeros(2, 3)}, {}, 0)
+    assert not gathering._rows
+
+
+def test_samples_of_several_sizes_are_not_joined() -> None:
+    rows = [{"rows": {"target": torch.zeros(1, side, side)}, "outputs": {}} for side in (4, 5)]
+    assert _joined(rows) == {}
 
 
 @pytest.mark.parametrize("batches", [1, 2, 3, 6, 7, 100])

@@ -81,6 +81,14 @@ def test_a_training_that_ends_early_says_so(
     assert lines(capsys.readouterr().err)[-1] == "teacher: ended after 2 of 9 epochs"
 
 
+def test_a_training_of_as_long_as_it_takes_names_no_number(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stop = EarlyStopping("val/accuracy", patience=1, mode="max")
+    trainer(tmp_path, epochs=-1, callbacks=[stop]).fit(Measured())
+    assert lines(capsys.readouterr().err)[0].startswith("teacher: no fixed number of epochs, ")
+
+
 def test_a_bar_of_the_users_own_stands_alone() -> None:
     assert len(progress_of({}, "student")) == 1
     assert progress_of({"enable_progress_bar": False}, "student") == []
