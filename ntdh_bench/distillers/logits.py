@@ -98,8 +98,7 @@ def dkd(
         >>> target = torch.tensor([0])
         >>> round(dkd(student, teacher, target).item(), 4)
         9.7487
-        >>> # with beta = 1 - p_target of the teacher it is KD
-        >>> beta = 1 - teacher.softmax(dim=1)[0, 0].item()
+        >>> beta = 1 - teacher.softmax(dim=1)[0, 0].item()  # with which it is KD
         >>> round(dkd(student, teacher, target, beta=beta, temperature=1.0).item(), 4)
         0.9555
         >>> round(kd(student, teacher, temperature=1.0).item(), 4)

@@ -17,6 +17,7 @@ from ntdh_bench.exporting import tensors_of
 from ntdh_bench.parsing.parser import run_folder
 from ntdh_bench.records.files import find_controls, read_record
 from ntdh_bench.records.identity import environment
+from ntdh_bench.report.tables import markdown_rows
 from ntdh_bench.runs.run import Run
 
 _UNKNOWN = "not known here: see who published the data"
@@ -55,7 +56,7 @@ def model_card(
         "Classes": _classes(data),
         "Checked": f"logits of test samples differ by at most {difference:.2g} from the network's",
     }
-    table = "\n".join(["| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in facts.items())])
+    table = markdown_rows(["", ""], [[key, value] for key, value in facts.items()])
     settings = yaml.safe_dump(identity, sort_keys=False, default_flow_style=None, width=100)
     parts = [
         f"# {path.name}", table, "## Load it", "\n".join(["```python", *loading, "```"]),
@@ -177,10 +178,11 @@ def _measured(run: Run, modality: str, record: Mapping[str, Any]) -> str:
         return f"Not recorded: `ntdh-bench test --ckpt_path {run.checkpoint}` measures it."
     metrics = found[kind]
     splits = [split for split in ("val", "test") if split in metrics]
-    lines = [f"| metric | {' | '.join(splits)} |", f"|---|{'---|' * len(splits)}"]
-    for name in _named(metrics["test"], modality):
-        cells = (f"{metrics[split][name]:.4f}" for split in splits)
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+    rows = [
+        [name, *(f"{metrics[split][name]:.4f}" for split in splits)]
+        for name in _named(metrics["test"], modality)
+    ]
+    lines = [markdown_rows(["metric", *splits], rows, numbers=len(splits))]
     if modality == "teacher" and run.identity["mask"]:
         lines += ["", "Measured with the run's mask, which is not part of the file."]
     if modality == "student" and record["arm"] == "kd":

@@ -13,6 +13,7 @@ import torch
 
 from ntdh_bench import runs
 from ntdh_bench.cli import main
+from ntdh_bench.datamodules import SyntheticDataModule
 from ntdh_bench.errors import UserError
 from ntdh_bench.runs import Run
 from ntdh_bench.runs.card import loading_lines
@@ -23,6 +24,9 @@ SHORT = (
     "--model.teacher_network.init_args.hidden", "[24, 16]", "--mask.permutations", "1",
 )  # fmt: skip
 BOTH = ("--config", "configs/overlays/teacher_both.yaml", "--mask", "null")
+
+
+NAMES = ("a|b", "<img src=x>", "c", "d")
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +139,16 @@ def test_what_cannot_be_exported(
 ) -> None:
     given = [str(finished) if word == "RUN" else word for word in words]
     assert message in refusal(["export", *given], capsys)
+
+
+def test_names_of_classes_end_no_cell_and_make_no_element(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SyntheticDataModule, "class_names", NAMES)
+    words = ["export", str(finished), "--format", "state_dict", "--output", str(tmp_path)]
+    assert main(words) == 0
+    card = (tmp_path / "student-last.pt.md").read_text()
+    assert "in the order of the logits: a\\|b, &lt;img src=x>, c, d |" in card
 
 
 def test_weights_of_a_network_that_no_setting_makes_have_no_lines() -> None:
