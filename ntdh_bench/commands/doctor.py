@@ -217,7 +217,7 @@ def _data(root: Path) -> Iterator[Finding]:
 
 def _folders() -> Iterator[Finding]:
     cache = default_cache_dir()
-    entries = total() if cache.is_dir() else "empty"
+    entries = total() if os.path.isdir(cache) else "empty"  # noqa: PTH112 (it may be closed)
     for what, folder, more in (
         ("cache", cache, f"{entries}; "),
         ("runs", Path("runs"), ""),
@@ -228,7 +228,8 @@ def _folders() -> Iterator[Finding]:
 
 def _writable(what: str, folder: Path, more: str) -> Finding:
     """Try to write where a run would, at the nearest folder that is there."""
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    above = folder.absolute(), *folder.absolute().parents
+    there = next(path for path in above if os.path.exists(path))  # noqa: PTH110 (or closed)
     try:
         with tempfile.NamedTemporaryFile(dir=there):
             free = shutil.disk_usage(there).free

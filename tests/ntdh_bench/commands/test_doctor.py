@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,6 +59,23 @@ def test_a_folder_that_cannot_be_written_is_broken(
     monkeypatch.setenv("NTDH_CACHE", str(tmp_path / "file" / "cache"))
     assert main(["doctor"]) == 1
     assert findings(capsys)["cache"][0] == "broken"
+
+
+def test_a_folder_that_is_closed_to_the_user_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stat = os.stat
+
+    def closed(path: Any, *args: Any, **options: Any) -> os.stat_result:
+        if str(path).startswith(f"{tmp_path / 'closed'}{os.sep}"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, *args, **options)
+
+    (tmp_path / "closed").mkdir()
+    monkeypatch.setenv("NTDH_CACHE", str(tmp_path / "closed" / "x" / "cache"))
+    monkeypatch.setattr(os, "stat", closed)
+    assert main(["doctor"]) == 0
+    assert "closed/x/cache" in findings(capsys)["cache"][1]
 
 
 def test_gpus_that_torch_does_not_see_are_broken(
