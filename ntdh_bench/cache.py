@@ -81,7 +81,7 @@ def write_atomic(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     except OSError as error:
         if is_unwritable(error):
-            raise unwritable(path.parent, error) from None
+            raise unwritable(path if path.is_dir() else path.parent, error) from None
         raise
     finally:
         remove(temporary)

@@ -94,3 +94,11 @@ def test_one_run_is_a_table(tmp_path: Path) -> None:
     assert len(text(lines)) == 2
     assert "run" in render(lines)
     write_table(tmp_path / "t.csv", lines)
+
+
+def test_a_folder_is_no_file_to_write(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, taken = made_run(tmp_path / "run"), tmp_path / "taken"
+    taken.mkdir()
+    assert main(["compare", str(run), "--html", str(taken)]) == 1
+    assert f"cannot write to {taken}: Is a directory" in capsys.readouterr().err
+    assert not list(taken.iterdir())
