@@ -90,15 +90,15 @@ def counted(claims: Sequence[Primary]) -> str:
 
 
 def _told(claim: Primary) -> str:
-    """Return the verdict on a claim with its numbers, or why there is none."""
+    """Return what a claim says, and the verdict with its numbers, or why there is none."""
     decided = claim.overall
+    told = f"{claim.statement} ({claim.id}): {decided.verdict}"
     if decided.p_holm is None:
-        why = f" ({decided.reason})" if decided.reason not in ("", decided.verdict) else ""
-        return f"{claim.id} {_VERBS[decided.verdict][0]}{why}"
+        return f"{told}, {decided.reason}" if decided.reason not in ("", decided.verdict) else told
     means = [f"{part.name} {wording.pooled(part.summary)}".strip() for part in claim.parts]
     return (
-        f"{claim.id} {_VERBS[decided.verdict][0]}: {', '.join(means)} {claim.unit} over the "
-        f"{decided.n} data sets that pass its gates, Holm p {wording.p_value(decided.p_holm)}"
+        f"{told}; {', '.join(means)} {claim.unit} over the {decided.n} data sets that pass its "
+        f"gates, Holm p {wording.p_value(decided.p_holm)}"
     )
 
 
