@@ -92,7 +92,7 @@ def counted(claims: Sequence[Primary]) -> str:
 def _told(claim: Primary) -> str:
     """Return what a claim says, and the verdict with its numbers, or why there is none."""
     decided = claim.overall
-    told = f"{claim.statement} ({claim.id}): {decided.verdict}"
+    told = f"*{claim.statement}* ({claim.id}): {decided.verdict}"
     if decided.p_holm is None:
         return f"{told}, {decided.reason}" if decided.reason not in ("", decided.verdict) else told
     means = [f"{part.name} {wording.pooled(part.summary)}".strip() for part in claim.parts]

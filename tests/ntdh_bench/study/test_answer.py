@@ -57,7 +57,7 @@ def test_five_lines_have_every_number_with_its_gates() -> None:
     assert pooled is not None
     shown = f"aligned minus uniform {pooled.value:.2f} [{pooled.low:.2f}, {pooled.high:.2f}]"
     assert f"{shown} points per unit of dose over the 6 data sets that pass its gates" in lines[1]
-    assert "(P5): inconclusive, 2 data sets count, a verdict needs 5" in lines[2]
+    assert "* (P5): inconclusive, 2 data sets count, a verdict needs 5" in lines[2]
     assert "(P7): not run." in lines[3]
     best = study.guide.methods[0]
     assert f"it helped in {best.helped} and harmed in {best.harmed} of {best.lines}" in lines[4]
@@ -67,7 +67,7 @@ def test_five_lines_have_every_number_with_its_gates() -> None:
 def test_what_was_not_run_says_so() -> None:
     lines = in_short(empty_study())
     assert lines[0].startswith("**Not tested yet.** No primary claim was run.")
-    assert lines[2].endswith("(P4): not run. It does so better than TCJSD (P5): not run.")
+    assert lines[2].endswith("(P4): not run. *It does so better than TCJSD* (P5): not run.")
     assert lines[4] == "**What to do.** No method was run on real data."
     assert (
         "(P1): inconclusive, 1 data set counts, a verdict needs 5."
