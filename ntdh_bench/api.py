@@ -22,7 +22,7 @@ from ntdh_bench.checkpoints import read_checkpoint
 from ntdh_bench.composition import Config, find_config, merge
 from ntdh_bench.errors import UserError
 from ntdh_bench.parsing.configs import read_configs
-from ntdh_bench.records.files import find_controls
+from ntdh_bench.records.files import find_controls, gain
 from ntdh_bench.runs.session import quiet_lightning
 
 #: A config: the name of a shipped one, a YAML file, or what such a file holds.
@@ -98,13 +98,8 @@ def _gains(record: Mapping[str, Any], run_dir: Path) -> dict[str, float]:
     """Return what the student has over that of each control in a folder of runs."""
     if record["arm"] != "kd":
         return {}
-
-    def score(of: Mapping[str, Any]) -> float:
-        value: float = of["metrics"]["last"]["test"][record["measure"]]
-        return value
-
     controls = find_controls(run_dir, record["config"]).values()
-    return {control["arm"]: score(record) - score(control) for control in controls}
+    return {control["arm"]: gain(record, control) for control in controls}
 
 
 # -- settings ------------------------------------------------------------------------------------

@@ -201,7 +201,16 @@ def _seen(found: dict[str, object], there: Sequence[str]) -> Iterator[Finding]:
 
 
 def _data(root: Path) -> Iterator[Finding]:
-    yield Finding("data root", "ok", f"{root.absolute()}{'' if root.is_dir() else ' (not there)'}")
+    where = root.absolute()
+    try:
+        yield Finding("data root", "ok", f"{where}{'' if root.is_dir() else ' (not there)'}")
+        yield from _data_sets(root)
+    except PermissionError as error:
+        said = f"{error.filename} is closed to you: open it, or name another root"
+        yield Finding("data root", "broken", said if error.filename else f"{where}: {error}")
+
+
+def _data_sets(root: Path) -> Iterator[Finding]:
     by_state: dict[str, list[str]] = {}
     for info in catalogue():
         found = state_of(info, root)

@@ -95,6 +95,19 @@ def find_controls(
     return found
 
 
+def gain(record: Mapping[str, Any], control: Mapping[str, Any], checkpoint: str = "last") -> float:
+    """Return how much more a run scores on test data than its control, a share; of one seed.
+
+    Args:
+        record: of the run.
+        control: of :func:`find_controls`.
+        checkpoint: ``last`` or ``best``; of a control without the best one the last counts.
+    """
+    own = record["metrics"][checkpoint]["test"][record["measure"]]
+    other = control["metrics"][checkpoint] or control["metrics"]["last"]
+    return float(own - other["test"][record["measure"]])
+
+
 def read_run(path: Path, run: str, keep: Iterable[str] = ()) -> dict[str, Any]:
     """Return the record of a run.
 

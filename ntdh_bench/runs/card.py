@@ -15,7 +15,7 @@ from ntdh_bench.datasets import dataset_names, find_dataset
 from ntdh_bench.errors import UserError
 from ntdh_bench.exporting import tensors_of
 from ntdh_bench.parsing.parser import run_folder
-from ntdh_bench.records.files import find_controls, read_record
+from ntdh_bench.records.files import find_controls, gain, read_record
 from ntdh_bench.records.identity import environment
 from ntdh_bench.report.tables import markdown_rows
 from ntdh_bench.runs.run import Run
@@ -199,15 +199,13 @@ def _named(metrics: Mapping[str, float], modality: str) -> Iterator[str]:
 
 def _gains(run: Run, record: Mapping[str, Any], kind: str) -> Iterator[str]:
     """Yield a line on each control of the same seed beside the run."""
-    measure = record["measure"]
     beside = run_folder(str(run.checkpoint)).parent
     controls = find_controls(beside, record["config"])
     for weight, control in sorted(controls.items()):
-        other = control["metrics"][kind] or control["metrics"]["last"]
-        gain = record["metrics"][kind]["test"][measure] - other["test"][measure]
+        points = f"{100 * gain(record, control, kind):+.2f} points of {record['measure']}"
         yield (
             f"- Gain over the same student without KD (task weight {weight:g}, the same seed): "
-            f"{100 * gain:+.2f} points of {measure}; one seed says little."
+            f"{points}; one seed says little."
         )
     if not controls:
         yield f"- Gain: not known, there is no control of this seed in {beside}."

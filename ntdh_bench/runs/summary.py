@@ -12,7 +12,7 @@ from rich.table import Table
 
 from ntdh_bench.batch import PairedData
 from ntdh_bench.records.details import MAX_LATE_GAIN, late_gain
-from ntdh_bench.records.files import find_controls
+from ntdh_bench.records.files import find_controls, gain
 from ntdh_bench.records.identity import task_weight, threads
 from ntdh_bench.runs.run import LOG, PARTS, Run
 
@@ -97,10 +97,8 @@ def _gain_notes(
     record: Mapping[str, Any], controls: Mapping[str, Mapping[str, Any] | None]
 ) -> dict[str, str]:
     """Say what distillation is worth beside each control, at the last epoch of this one seed."""
-    measure = record["measure"]
-    own = record["metrics"]["last"]["test"][measure]
     gains = [
-        f"{100 * (own - found['metrics']['last']['test'][measure]):+.2f} points over the {name}"
+        f"{100 * gain(record, found):+.2f} points over the {name}"
         for name, found in controls.items()
         if found
     ]

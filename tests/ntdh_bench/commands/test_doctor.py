@@ -76,6 +76,10 @@ def test_a_folder_that_is_closed_to_the_user_ends_nothing(
     monkeypatch.setattr(os, "stat", closed)
     assert main(["doctor"]) == 0
     assert "closed/x/cache" in findings(capsys)["cache"][1]
+    assert main(["doctor", "--root", str(tmp_path / "closed" / "data")]) == 1
+    state, text = findings(capsys)["data root"]
+    assert state == "broken"
+    assert f"{tmp_path}/closed/data is closed to you" in text
 
 
 def test_gpus_that_torch_does_not_see_are_broken(

@@ -24,7 +24,7 @@ from ntdh_bench.records.collecting import (
 from ntdh_bench.records.columns import COLUMNS, RecordError
 from ntdh_bench.records.csvs import Collected
 from ntdh_bench.records.details import read_details
-from ntdh_bench.records.files import SCHEMA, find_controls, read_record, write_record
+from ntdh_bench.records.files import SCHEMA, find_controls, gain, read_record, write_record
 from ntdh_bench.records.identity import Place, arm, baseline_hash, config_hash, environment
 from ntdh_bench.records.rows import csv_path, read_rows, to_row, write_rows
 
@@ -140,6 +140,17 @@ def test_records_are_found_and_damaged_ones_skipped(tmp_path: Path) -> None:
     assert {weight: record["run"] for weight, record in found.items()} == {1.0: "c", 0.5: "i"}
     assert find_controls(tmp_path, {**identity(), "seed": 1}) == {}
     assert json.loads((tmp_path / "a" / "record.json").read_text())["schema"] == SCHEMA
+
+
+def test_a_gain_is_over_the_controls_best_where_it_has_one() -> None:
+    def scores(last: float, best: float | None) -> dict[str, Any]:
+        made = {"last": {"test": {"accuracy": last}}, "best": best and {"test": {"accuracy": best}}}
+        return {"measure": "accuracy", "metrics": made}
+
+    own = scores(0.75, 0.5)
+    assert gain(own, scores(0.5, 0.25)) == 0.25
+    assert gain(own, scores(0.5, 0.25), "best") == 0.25
+    assert gain(own, scores(0.5, None), "best") == 0.0
 
 
 def test_environment_is_plain() -> None:
