@@ -11,7 +11,7 @@ import inspect
 import math
 from argparse import Action
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pkgutil import resolve_name
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
@@ -84,15 +84,42 @@ def _check_class(spec: Namespace, expected: tuple[type, ...], key: str) -> None:
             _check(given[action.dest], action, f"{key}.{action.dest}")
 
 
-@lru_cache(maxsize=256)
+def leave_uncalled(spec: Namespace) -> Namespace:
+    """Return a class's settings with what makes an argument for it, a function, left uncalled.
+
+    jsonargparse calls a function that stands with its arguments where a callable is expected, as
+    torchvision's ``resnet18`` does for a network; of a class it gives what makes one.
+    """
+    found = spec.clone()
+    for action in parameters_of(resolve_name(spec.class_path)):
+        value = spec.init_args.get(action.dest)
+        if not isinstance(value, Namespace) or not _takes_callable(action):
+            continue
+        function = resolve_name(value.class_path)
+        if not inspect.isclass(function):
+            given = _parser_of(function).instantiate_classes(value.get("init_args", Namespace()))
+            found.init_args[action.dest] = partial(function, **dict(given.items(nested=False)))
+    return found
+
+
+def _takes_callable(action: Action) -> bool:
+    hint = getattr(action, "_typehint", None)
+    return any(get_origin(each) is Callable for each in (hint, *get_args(hint)))
+
+
 def parameters_of(component: Any) -> list[Action]:
     """Return the arguments of a class or a function, as the parser knows them."""
+    return _parser_of(component)._actions
+
+
+@lru_cache(maxsize=256)
+def _parser_of(component: Any) -> ArgumentParser:
     arguments = ArgumentParser(exit_on_error=False)
     if inspect.isclass(component):
         arguments.add_class_arguments(component, fail_untyped=False)
     else:
         arguments.add_function_arguments(component, fail_untyped=False)
-    return arguments._actions
+    return arguments
 
 
 def _check_callable(component: Any, expected: tuple[type, ...], key: str) -> None:

@@ -22,7 +22,7 @@ from ntdh_bench.errors import UserError
 from ntdh_bench.experiments import MAX_SEED, is_seed
 from ntdh_bench.masks import Mask
 from ntdh_bench.parsing.checks import check_settings
-from ntdh_bench.parsing.classes import check_classes, take_no_files
+from ntdh_bench.parsing.classes import check_classes, leave_uncalled, take_no_files
 from ntdh_bench.parsing.configs import (
     check_linked,
     checkpoint_of,
@@ -49,6 +49,10 @@ _ALSO = (
     "what Lightning says."
 )
 _ALSO_FIT = " --with-control trains the student without KD first, so that the gain is shown."
+_NOT_A_FLAG = (
+    "a flag names an argument of a function, such as one that makes a network: give it in a "
+    "config, where functions take theirs"
+)
 # Made once for all runs of a process, by command.
 _PARSERS: dict[str, LightningArgumentParser] = {}
 
@@ -238,6 +242,7 @@ class BenchCLI(LightningCLI):
         Raises:
             UserError: likewise, or the settings do not go together.
         """
+        self.config.model = leave_uncalled(self.config.model)
         try:
             super().instantiate_classes()
         except ValueError as error:
@@ -253,6 +258,8 @@ def _parse(parser: LightningArgumentParser, words: Sequence[str]) -> Parsed:
     try:
         config = parser.parse_args(words)
     except ArgumentError as error:
+        if "linked_targets" in str(error):  # which jsonargparse hands on to functions as well
+            raise UserError(_NOT_A_FLAG) from None
         raise UserError(explain(str(error), list(parser._option_string_actions))) from None
     unchecked = {"skip_validation": True, "skip_link_targets": False}  # it was just parsed
     dumped = yaml.safe_load(parser.dump(config, format="yaml", skip_none=False, **unchecked))

@@ -14,6 +14,7 @@ from torch.optim import SGD, Optimizer
 from ntdh_bench.cli import main
 from ntdh_bench.errors import UserError
 from ntdh_bench.experiments import load_experiment
+from ntdh_bench.models.base import build_network
 from ntdh_bench.parsing.parser import BenchCLI
 from tests.helpers import flags
 
@@ -55,6 +56,10 @@ def unannotated(epoch):  # type: ignore[no-untyped-def]
 
 def make_network() -> nn.Linear:
     return nn.Linear(50, 4)
+
+
+def made_wide(width: int, activation: nn.Module) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(50, width), activation, nn.Linear(width, 4))
 
 
 def make_optimizer(params: Any) -> Optimizer:
@@ -143,6 +148,29 @@ def test_a_config_runs_nothing_that_its_arguments_do_not_expect(
 def test_what_arguments_expect_is_taken(settings: dict[str, Any], tmp_path: Path) -> None:
     words = flags(QUICKSTART, tmp_path, *overlay(tmp_path, settings, tmp_path))
     parsed(words)
+
+
+WIDE = {
+    "class_path": f"{__name__}.made_wide",
+    "init_args": {"width": 5, "activation": {"class_path": "torch.nn.Tanh"}},
+}
+
+
+def test_a_function_makes_networks_when_it_is_their_turn(tmp_path: Path) -> None:
+    settings = in_model("teacher_network", WIDE)
+    cli = BenchCLI("fit", flags(QUICKSTART, tmp_path, *overlay(tmp_path, settings, tmp_path)))
+    first, second = (build_network(cli.model.teacher_network, 3, "teacher") for _ in range(2))
+    assert first is not second
+    assert [type(layer) for layer in first] == [nn.Linear, nn.Tanh, nn.Linear]
+    assert torch.equal(first[0].weight, second[0].weight)  # the seed's
+    assert cli.plain["model"]["init_args"]["teacher_network"] == WIDE
+
+
+def test_a_flag_of_a_function_says_where_it_goes(tmp_path: Path) -> None:
+    settings = in_model("teacher_network", WIDE)
+    words = flags(QUICKSTART, tmp_path, *overlay(tmp_path, settings, tmp_path))
+    with pytest.raises(UserError, match="give it in a config"):
+        BenchCLI("fit", [*words, "--model.teacher_network.init_args.width", "7"])
 
 
 @pytest.mark.parametrize("command", ["test", "validate", "predict"])
