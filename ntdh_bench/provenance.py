@@ -41,7 +41,7 @@ _GIVEN = frozenset({
     "ntdh_bench", "torch", "torchvision", "torchaudio", "torchmetrics", "lightning",
     "pytorch_lightning", "lightning_fabric", "jsonargparse", "sklearn", "numpy", "scipy",
     "tensorboard", "rich", "matplotlib", "PIL", "librosa", "soundfile", "av", "h5py", "filelock",
-    "platformdirs", "yaml",
+    "platformdirs", "yaml", "argcomplete", "packaging",
 })  # fmt: skip
 # Its folders whose classes configs name.
 _NAMED = ("datamodules", "distillers", "masks", "models", "paper")

@@ -97,7 +97,7 @@ def leave_uncalled(spec: Namespace) -> Namespace:
             continue
         function = resolve_name(value.class_path)
         if not inspect.isclass(function):
-            given = _parser_of(function).instantiate_classes(value.get("init_args", Namespace()))
+            given = _parser_of(function).instantiate_classes(value.get("init_args") or {})
             found.init_args[action.dest] = partial(function, **dict(given.items(nested=False)))
     return found
 

@@ -572,7 +572,7 @@ def _is_pictures(found: Any) -> bool:
     )
 
 
-def _log(folder: Path) -> Path:
+def _events(folder: Path) -> Path:
     with SummaryWriter(str(folder / "tensorboard")) as writer:
         for step in range(5):
             writer.add_scalar("train/loss", 1 / (step + 1), step)
@@ -846,7 +846,7 @@ READERS = (
     Reader("saliency_npz", _saliency, Saliency.load, m.arrays, _is_saliency),
     Reader("run_pictures", _pictures, lambda path: read_pictures(path.parent), m.arrays,
            _is_pictures, named=("cat", "dog <b>", "bird")),
-    Reader("run_log", _log, lambda path: read_curves(path.parents[1]), valid=_is_curves),
+    Reader("run_log", _events, lambda path: read_curves(path.parents[1]), valid=_is_curves),
     Reader("record_json", _record, _read_record, m.json_values, _is_row),
     Reader("results_csv", _rows, _read_rows, m.text, lambda v: all(map(_is_row, v))),
     Reader("tables_curves", _curves, _read_evidence, m.text, share=0.2),
