@@ -159,11 +159,10 @@ def step_of(network: nn.Module, inputs: Any) -> Step:
         network: on the device of the inputs; ``meta`` needs no memory.
         inputs: of a batch.
     """
-    kept: dict[int, int] = {}
+    kept: dict[int, Tensor] = {}  # by where they are: that of one that is gone may be another's
 
     def keep(x: Tensor) -> Tensor:
-        storage = x.untyped_storage()
-        kept[storage._cdata] = storage.nbytes()
+        kept[x.untyped_storage()._cdata] = x
         return x
 
     weights = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
@@ -173,7 +172,7 @@ def step_of(network: nn.Module, inputs: Any) -> Step:
         forward = counter.get_total_flops()
         logits.sum().backward()
     size = sum(parameter.numel() for parameter in network.parameters())
-    saved = sum(size for storage, size in kept.items() if storage not in weights)
+    saved = sum(x.untyped_storage().nbytes() for at, x in kept.items() if at not in weights)
     return Step(counter.get_total_flops(), forward, saved, size)
 
 
