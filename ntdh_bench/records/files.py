@@ -13,7 +13,7 @@ from ntdh_bench.cache import write_atomic
 from ntdh_bench.errors import FileError
 from ntdh_bench.files.reading import read_bytes
 from ntdh_bench.files.text import read_json
-from ntdh_bench.records.columns import CONTROLS, RecordError, cut
+from ntdh_bench.records.columns import CONTROLS, Item, RecordError, cut
 from ntdh_bench.records.details import detail_rows
 from ntdh_bench.records.identity import Place, baseline_hash, task_weight
 from ntdh_bench.records.rows import to_row
@@ -93,6 +93,11 @@ def find_controls(
                 check_record({"run": "of fit", **record}, ())
                 found[task_weight(record["config"]["model"]["init_args"]) or 1.0] = record
     return found
+
+
+def equal_task(controls: Mapping[float, Item], weight: float) -> Item | None:
+    """Return that of :func:`find_controls` whose task weight is this one: 1 - 0.9 is not 0.1."""
+    return next((found for own, found in controls.items() if math.isclose(own, weight)), None)
 
 
 def gain(record: Mapping[str, Any], control: Mapping[str, Any], checkpoint: str = "last") -> float:

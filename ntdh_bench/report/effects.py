@@ -264,7 +264,7 @@ def run_slopes(
     of_seed = np.moveaxis(x / scale, 2, 0)  # (seeds, k, cells)
     if np.linalg.cond(of_seed).max() > _COLLINEAR:
         return None
-    slopes = np.einsum("sck,cs->ks", np.linalg.pinv(np.swapaxes(of_seed, 1, 2)).swapaxes(1, 2), y)
+    slopes = np.einsum("skc,cs->ks", np.linalg.pinv(of_seed.swapaxes(1, 2)), y)
     wanted = np.eye(len(x)) if contrasts is None else np.asarray(contrasts, dtype=float)
     found = [seed_mean(contrast @ slopes, len(y)) for contrast in wanted]
     return [effect for effect in found if effect] if all(found) else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import isclose
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from rich.table import Table
 
 from ntdh_bench.batch import PairedData
 from ntdh_bench.records.details import MAX_LATE_GAIN, late_gain
-from ntdh_bench.records.files import find_controls, gain
+from ntdh_bench.records.files import equal_task, find_controls, gain
 from ntdh_bench.records.identity import task_weight, threads
 from ntdh_bench.runs.run import LOG, PARTS, Run
 
@@ -119,8 +118,8 @@ def _controls(run: Run) -> dict[str, dict[str, Any] | None]:
     found = find_controls(run.folder.parent, run.identity)
     controls = {_STUDENT["without_kd"]: found.get(1.0)}
     weight = task_weight(run.identity["model"]["init_args"])
-    if weight and weight != 1:  # 1 - 0.9 is not quite 0.1
-        equal = next((record for other, record in found.items() if isclose(other, weight)), None)
+    if weight and weight != 1:
+        equal = equal_task(found, weight)
         controls[f"student without KD, task weight {weight:g}"] = equal
     return controls
 

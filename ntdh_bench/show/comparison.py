@@ -14,7 +14,7 @@ from ntdh_bench.errors import one_line
 from ntdh_bench.records.identity import baseline_hash
 from ntdh_bench.report.elements import badge, document, scroll, section, sort_value
 from ntdh_bench.report.html import Html, el
-from ntdh_bench.show.runs import ShownRun, scores
+from ntdh_bench.show.runs import ShownRun, gain, scores
 from ntdh_bench.show.settings import flat
 
 OTHER_TRAINING, UNFINISHED = "other training", "not finished"
@@ -83,9 +83,9 @@ def _values(run: ShownRun) -> dict[str, float]:
     }
     measure = str((run.row or {}).get("measure"))
     for name, control in run.baselines().items():
-        other = scores(control)
-        if measure in measured and measure in other:
-            found[f"gain over {name}"] = 100 * (measured[measure] - other[measure])
+        over = gain(measured, scores(control), measure)
+        if over is not None:
+            found[f"gain over {name}"] = over
     return found
 
 

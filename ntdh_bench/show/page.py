@@ -16,7 +16,7 @@ from ntdh_bench.records.identity import threads
 from ntdh_bench.report.elements import badge, document, heads, scroll, section
 from ntdh_bench.report.html import Html, el, join
 from ntdh_bench.show import drawings
-from ntdh_bench.show.runs import CONFIG, ShownRun, scores
+from ntdh_bench.show.runs import CONFIG, ShownRun, gain, scores
 from ntdh_bench.show.settings import in_words
 
 _STYLE = (Path(__file__).parent / "run.css").read_text("utf-8")
@@ -113,13 +113,7 @@ def _rows(
     arm = _ARMS.get(run.record["arm"], "student")
     for name, found in ((f"{arm}, last epoch", last), (f"{arm}, best on validation", best)):
         if found:
-            yield name, found, [_gain(found, scores(c), measure) for c in baselines.values()]
-
-
-def _gain(own: Mapping[str, float], control: Mapping[str, float], measure: str) -> float | None:
-    if measure not in own or measure not in control:
-        return None
-    return 100 * (own[measure] - control[measure])
+            yield name, found, [gain(found, scores(c), measure) for c in baselines.values()]
 
 
 def _line(

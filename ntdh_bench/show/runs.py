@@ -13,7 +13,7 @@ from ntdh_bench.errors import FileError, UserError
 from ntdh_bench.files.text import read_yaml
 from ntdh_bench.pictures.file import FILE, Pictures, read_pictures
 from ntdh_bench.records.columns import MALFORMED, RecordError, Row, told
-from ntdh_bench.records.files import find_controls, read_record
+from ntdh_bench.records.files import equal_task, find_controls, read_record
 from ntdh_bench.records.identity import Place, task_weight
 from ntdh_bench.records.rows import to_row
 from ntdh_bench.show.events import LoggedCurve, read_curves
@@ -61,7 +61,7 @@ class ShownRun:
         weight = task_weight(self.settings["model"].get("init_args") or {})
         equal = None
         if weight and not isclose(weight, 1):
-            equal = next((r for w, r in self.controls.items() if isclose(w, weight)), None)
+            equal = equal_task(self.controls, weight)
         found = {"equal task": equal, "w/o KD": self.controls.get(1.0)}
         return {name: record for name, record in found.items() if record is not None}
 
@@ -161,3 +161,10 @@ def scores(record: Mapping[str, Any], checkpoint: str = "last") -> Mapping[str, 
         found: Mapping[str, float] = record["metrics"][checkpoint]["test"]
         return found
     return {}
+
+
+def gain(own: Mapping[str, float], control: Mapping[str, float], measure: str) -> float | None:
+    """Return by how many points one score is above another; None where a record has none."""
+    if measure not in own or measure not in control:
+        return None
+    return 100 * (own[measure] - control[measure])

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ntdh_bench import models
+from ntdh_bench.commands.cache import size_words
 from ntdh_bench.composition import find_config, read_config
 
 GIB = 2**30
@@ -244,11 +245,12 @@ def operations(counted: Mapping[str, Steps]) -> str:
     ]
     for name, data in DATA_SETS.items():
         teacher, student, _ = counted[name]
+        kept = size_words(teacher.kept), size_words(student.kept)
         gflop = (teacher.flops / data.batch / 1e9, student.flops / data.batch / 1e9)
         lines.append(
-            f"| {name} | {data.samples:,} | {_bytes(data.samples * data.stored)} | "
+            f"| {name} | {data.samples:,} | {size_words(data.samples * data.stored)} | "
             f"{data.batch:,} | {teacher.parameters:,}, {student.parameters:,} | "
-            f"{gflop[0]:.3g}, {gflop[1]:.3g} | {_bytes(teacher.kept)}, {_bytes(student.kept)} |"
+            f"{gflop[0]:.3g}, {gflop[1]:.3g} | {kept[0]}, {kept[1]} |"
         )
     return "\n".join(lines)
 
@@ -272,14 +274,6 @@ def hours(counted: Mapping[str, Steps]) -> str:
             f"{_number(eight.sent)}, {_number(many.sent)} |"
         )
     return "\n".join(lines)
-
-
-def _bytes(size: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} GB"
 
 
 def _number(value: float) -> str:
