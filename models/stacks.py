@@ -376,10 +376,24 @@ class DistillationStack(ModuleStack):
         """Move the teachers to where the stack will be (Lightning hook)."""
         self.teachers.to(self.trainer.strategy.root_device)
 
+    def on_train_start(self) -> None:
+        """Run the teachers where all of an epoch is run at once (Lightning hook)."""
+        self._begin_epoch()
+        super().on_train_start()
+
+    def on_train_epoch_start(self) -> None:
+        """Run the teachers anew on what is new in the epoch (Lightning hook)."""
+        self._begin_epoch()
+        super().on_train_epoch_start()
+
+    def _begin_epoch(self) -> None:
+        with self.trainer.precision_plugin.forward_context():
+            self.teachers.begin(self.current_epoch, self.streams)
+
     @property
     def graphable(self) -> bool:
         """Whether nothing draws numbers or keeps a state from step to step."""
-        if self.teachers.intervened:
+        if self.teachers.varies:
             return False
         distillers = [group.distiller for group in self._groups]
         parts = [part for distiller in distillers for part in distiller.modules()]

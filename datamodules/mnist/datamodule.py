@@ -19,7 +19,15 @@ from ntdh_bench.ranges import check_at_least, check_choice, check_within
 from ntdh_bench.seeding import uniform
 
 from ..files import FilePairs
-from ..paired import LabelledPairs, PairedDataset, TensorPairs, blocks, stratified
+from ..paired import (
+    RESIDENT_SHARE,
+    LabelledPairs,
+    PairedDataset,
+    TensorPairs,
+    blocks,
+    free_bytes,
+    stratified,
+)
 from .idx import MAX_COUNT, Bytes, read_images, read_labels
 from .layout import ARCHIVE_FOLDER, IDX_FOLDER, PHOTO_FOLDER, content_digests, idx_file, photographs
 from .mnist_m import SIDE, archive_files, build_mnist_m, read_archive
@@ -49,6 +57,9 @@ def add_noise(images: Tensor, level: float, noise: Tensor | None) -> Tensor:
 class NoisyPairs(LabelledPairs):
     """Pairs of images kept as bytes; fresh noise in every epoch, the same whatever the batch.
 
+    On a GPU all noise of an epoch is made at once, where there is room for it: the launches of a
+    batch's take longer than its training step.
+
     Args:
         teacher: uint8 (N, 1, 28, 28).
         student: uint8 (N, C, 28, 28).
@@ -75,10 +86,27 @@ class NoisyPairs(LabelledPairs):
         self.seed = seed
         self.purpose = purpose
         self.teacher_fixed, self.student_fixed = (not level for level in levels)
+        self._epoch = -1
+        self._made: dict[str, Tensor] = {}
 
     def inputs(self, indices: Tensor, epoch: int) -> tuple[Inputs, Inputs]:
         """Return noisy float32 images in [-1, 1] of both modalities."""
+        if self.device.type != "cpu":
+            self._make(epoch)
+        if self._made:
+            teacher, student = (self._made[name].index_select(0, indices) for name in self.images)
+            return teacher, student
         return self._noisy("teacher", indices, epoch), self._noisy("student", indices, epoch)
+
+    def _make(self, epoch: int) -> None:
+        """Make the noisy images of an epoch, unless there is no room for them."""
+        if epoch == self._epoch:
+            return
+        self._epoch, self._made = epoch, {}  # the last epoch's make room
+        needed = sum(4 * images.numel() for images in self.images.values())
+        if needed < RESIDENT_SHARE * free_bytes(self.device):
+            every = torch.arange(len(self), device=self.device)
+            self._made = {name: self._noisy(name, every, epoch) for name in self.images}
 
     def _noisy(self, modality: str, indices: Tensor, epoch: int) -> Tensor:
         size = _BLOCK if self.device.type == "cpu" else len(indices)

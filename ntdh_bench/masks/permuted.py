@@ -63,6 +63,8 @@ class PermutedTeacher:
         self.chain = self._chain(logits)
         self.linear_at = self._linear_at(logits)
         if self.linear_at is not None:
+            if self.features.device.type != "cpu":  # where a launch costs more than its rows
+                self.chunk = max(1, min(self.width, _MAX_ROWS // self.size))
             self._prepare_rank_one(self.linear_at)
             logits = tail.run(self.after_linear, self.pre.clone())
             self.base = self.reference.distances(class_rows(logits, 1))[0]

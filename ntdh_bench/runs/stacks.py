@@ -62,7 +62,7 @@ def fit_stack(runs: Sequence[Run], folder: Path) -> list[dict[str, Any] | UserEr
         members = _members(runs, folder)
         started -= _give_teachers(members, folder)
         trainer = _training(runs[0], folder, "students", started)
-        _give_masks(members, trainer.strategy.root_device)
+        _give_masks(members, trainer)
         _give_references(members, folder)
         if left := _left(members):
             _fit_students(left, trainer)
@@ -330,10 +330,20 @@ def _untrained(run: Run, stage: Literal["teachers", "references"]) -> Any:
     return run.model.teacher_module(run.model.frozen_teacher.kind)
 
 
-def _give_masks(members: Sequence[_Member], device: torch.device) -> None:
+def _give_masks(members: Sequence[_Member], trainer: Trainer) -> None:
     """Choose the features that stay; a saliency is found once for all ratios of a teacher."""
+    data = StackedData(_streams([member.run for member in members]))
+    data.trainer = trainer  # batches are made where it computes
+    data.setup("fit")
+    try:
+        _choose_features(_left(members), trainer.strategy.root_device)
+    finally:
+        data.teardown("fit")
+
+
+def _choose_features(members: Sequence[_Member], device: torch.device) -> None:
     found: dict[tuple[Any, ...], FeatureMask] = {}
-    for member in _left(members):
+    for member in members:
         mask, teacher = member.run.mask, member.run.model.frozen_teacher
         if not isinstance(mask, FeatureMask):
             continue

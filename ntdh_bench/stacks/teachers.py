@@ -18,12 +18,14 @@ from ntdh_bench.stacks.data import of_members, one_of, together
 from ntdh_bench.stacks.networks import NetworkStack
 
 _LIMIT = 2 * 2**30  # bytes of one split's outputs that are kept
+_AT_ONCE = 2**28  # bytes of inputs that a GPU is given at once, for tables of outputs
 
 
 class TeacherStack:
     """Outputs of T frozen teachers, looked up where their inputs never change.
 
-    A network with a mask is run once, whatever interventions on its output there are.
+    A network with a mask is run once, whatever interventions on its output there are. Where inputs
+    are new in every epoch, a GPU runs all of an epoch at once, as launches cost it more than rows.
 
     It is no ``nn.Module``, as the frozen teacher of a run alone is none.
 
@@ -50,13 +52,15 @@ class TeacherStack:
         self._evaluated_layers = {LOGITS, *evaluated_layers}
         tapped = NetworkStack(networks, self._layers | self._evaluated_layers)
         self._networks = tapped.eval().requires_grad_(False)
-        self._tables: dict[str, dict[str, Tensor]] = {}
         self._mask(masked)
         self._teachers = teachers
         #: whether there is an intervention on the output of any
         self.intervened = any(t.module.frozen_teacher.intervention for t in teachers)
         self._bound = False
-        self._changed: dict[str, Tensor | None] = {}
+        self._epoch = -1
+        # Of splits: what teachers say, and as interventions change it. Empty: there is no room.
+        self._tables: dict[str, dict[str, Tensor]] = {}
+        self._changed: dict[str, dict[str, Tensor]] = {}
 
     def _mask(self, teachers: Sequence[StackMember]) -> None:
         for layer in dict.fromkeys(teacher.layer for teacher in teachers if teacher.layer):
@@ -74,6 +78,25 @@ class TeacherStack:
             self._network_of = self._network_of.to(device)
             for teacher in self._teachers:
                 teacher.module.frozen_teacher.to(device)
+
+    def begin(self, epoch: int, streams: Sequence[Any]) -> None:
+        """Run the teachers over the training data of an epoch, where that pays and there is room.
+
+        Outputs are kept where those of the last epoch were, as a graph may have been recorded that
+        looks them up.
+        """
+        if epoch == self._epoch or not _launches_cost(self._streams.device):
+            return
+        self._epoch = epoch
+        if "train" not in self._tables or not _all_fixed("train", streams):
+            _keep(self._tables, self._table("train", streams, epoch))
+        if self.intervened and ("train" not in self._changed or not _both_fixed("train", streams)):
+            _keep(self._changed, self._changed_table("train", streams, epoch))
+
+    @property
+    def varies(self) -> bool:
+        """Whether what is given of a batch of training data is more than looked up."""
+        return self.intervened and not self._changed.get("train")
 
     def outputs(
         self, batch: PairedBatch, split: Split, streams: Sequence[Any]
@@ -95,29 +118,33 @@ class TeacherStack:
         self, batch: PairedBatch, split: Split, streams: Sequence[Any]
     ) -> dict[str, Tensor]:
         if split not in self._tables:
-            fixed = all(stream.cacheable(split) for stream in streams)
+            fixed = _all_fixed(split, streams)
             self._tables[split] = self._table(split, streams) if fixed else {}
         table = self._tables[split]
         if not table:
-            return self._run(batch["teacher"], split)
+            return self._run(batch, split)
         return _looked_up(table, batch["index"][self._streams])
 
     def _intervene(
         self, logits: Tensor, batch: PairedBatch, split: Split, streams: Sequence[Any]
     ) -> Tensor:
         """Return the logits ``(T, B, C)`` as changed, looked up where nothing varies."""
-        if not self._bound:
-            self._bind(streams)
+        self._bind(streams)
         if split not in self._changed:
-            self._changed[split] = self._changed_table(split, streams)
+            fixed = _both_fixed(split, streams)
+            self._changed[split] = self._changed_table(split, streams) if fixed else {}
         table, stream_of = self._changed[split], self._streams[self._network_of]
-        if table is None:
-            return torch.stack([self._change(t, logits, batch, split) for t in range(len(self))])
-        return _looked_up({LOGITS: table}, batch["index"][stream_of])[LOGITS]
+        if not table:
+            return self._change_all(logits, batch, split)
+        return _looked_up(table, batch["index"][stream_of])[LOGITS]
 
     def __len__(self) -> int:
         """Return T."""
         return len(self._teachers)
+
+    def _change_all(self, logits: Tensor, batch: PairedBatch, split: Split) -> Tensor:
+        changed = [self._change(number, logits, batch, split) for number in range(len(self))]
+        return torch.stack(changed)
 
     def _change(self, number: int, logits: Tensor, batch: PairedBatch, split: Split) -> Tensor:
         """Return what a teacher says of a batch ``(S, B, ...)``, ``(B, C)``."""
@@ -127,21 +154,23 @@ class TeacherStack:
             return own
         return cast(Tensor, intervention(own, one_of(batch, teacher.stream), split))
 
-    def _changed_table(self, split: Split, streams: Sequence[Any]) -> Tensor | None:
-        fixed = all(stream.both_cacheable(split) for stream in streams)
+    def _changed_table(
+        self, split: Split, streams: Sequence[Any], epoch: int = 0
+    ) -> dict[str, Tensor]:
+        """Return the changed logits ``(T, N, C)`` of a split; nothing if they are too large."""
         table = self._tables[split].get(LOGITS)
-        if not fixed or table is None or table[0].numel() * 4 * len(self) > _LIMIT:
-            return None
+        if table is None or table[0].numel() * 4 * len(self) > _LIMIT:
+            return {}
+        self._bind(streams)
         parts = []
-        for batches in zip(*(stream.batches(split) for stream in streams), strict=True):
-            batch = together(move_data_to_device(batches, self._streams.device))
+        for batch in self._batches(split, streams, epoch):
             logits = self._untouched(batch, split, streams)[LOGITS]
-            parts.append(
-                torch.stack([self._change(t, logits, batch, split) for t in range(len(self))])
-            )
-        return torch.cat(parts, dim=1)
+            parts.append(self._change_all(logits, batch, split))
+        return {LOGITS: torch.cat(parts, dim=1)}
 
     def _bind(self, streams: Sequence[Any]) -> None:
+        if self._bound:
+            return
         self._bound = True
         seen: dict[Split, list[tuple[Tensor, Tensor]]] = {}
 
@@ -156,28 +185,63 @@ class TeacherStack:
                 teacher.module.frozen_teacher.bind(partial(rows, *place), streams[teacher.stream])
 
     def _seen(self, split: Split, streams: Sequence[Any]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield untouched logits ``(U, B, C)`` of the networks, and targets ``(S, B)``."""
-        for batches in zip(*(stream.batches(split) for stream in streams), strict=True):
-            batch = together(move_data_to_device(batches, self._streams.device))
-            yield self._untouched(batch, split, streams)[LOGITS], batch["target"]
+        """Yield what the untouched teachers say of a split, that of its first epoch."""
+        fixed = _all_fixed(split, streams)
+        for batch in self._batches(split, streams):
+            outputs = self._untouched(batch, split, streams) if fixed else self._run(batch, split)
+            yield outputs[LOGITS], batch["target"]
 
     @torch.no_grad()
-    def _run(self, inputs: Inputs, split: Split) -> dict[str, Tensor]:
-        outputs: dict[str, Tensor] = self._networks(of_members(inputs, self._streams))
+    def _run(self, batch: PairedBatch, split: Split) -> dict[str, Tensor]:
+        outputs: dict[str, Tensor] = self._networks(of_members(batch["teacher"], self._streams))
         wanted = self._layers if split == "train" else self._evaluated_layers
         return {name: value for name, value in outputs.items() if name in wanted}
 
-    def _table(self, split: Split, streams: Sequence[Any]) -> dict[str, Tensor]:
+    def _table(self, split: Split, streams: Sequence[Any], epoch: int = 0) -> dict[str, Tensor]:
         """Return the outputs ``(T, N, ...)`` of a whole split; nothing if they are too large."""
         size = streams[0].split_size(split)
         parts: list[dict[str, Tensor]] = []
-        for batches in zip(*(stream.batches(split) for stream in streams), strict=True):
-            there = move_data_to_device(batches, self._streams.device)
-            outputs = self._run(together(there)["teacher"], split)
+        for batch in self._batches(split, streams, epoch):
+            outputs = self._run(batch, split)
             if not parts and _bytes_a_sample(outputs) * size > _LIMIT:
                 return {}
             parts.append(outputs)
         return {name: torch.cat([part[name] for part in parts], dim=1) for name in parts[0]}
+
+    def _batches(
+        self, split: Split, streams: Sequence[Any], epoch: int = 0
+    ) -> Iterator[PairedBatch]:
+        """Yield all of a split in order, ``(S, B, ...)``, on the teachers' device."""
+        device, rows = self._streams.device, streams[0].batch_size
+        if rows is not None and _launches_cost(device):
+            one = next(streams[0].batches(split, batch_size=1))["teacher"]
+            rows = max(rows, _AT_ONCE // (_bytes(one) * len(self._streams)))
+        for batches in zip(*(s.batches(split, rows, epoch) for s in streams), strict=True):
+            yield together(move_data_to_device(batches, device))
+
+
+def _launches_cost(device: torch.device) -> bool:
+    return device.type == "cuda"
+
+
+def _all_fixed(split: Split, streams: Sequence[Any]) -> bool:
+    return all(stream.cacheable(split) for stream in streams)
+
+
+def _both_fixed(split: Split, streams: Sequence[Any]) -> bool:
+    return all(stream.both_cacheable(split) for stream in streams)
+
+
+def _keep(tables: dict[str, dict[str, Tensor]], found: dict[str, Tensor]) -> None:
+    """Put a table of training data where the last one was."""
+    kept = tables.setdefault("train", found)
+    if kept is not found:
+        for name, values in found.items():
+            kept[name].copy_(values)
+
+
+def _bytes(inputs: Inputs) -> int:
+    return sum(v.nbytes for v in (inputs.values() if isinstance(inputs, dict) else [inputs]))
 
 
 def _bytes_a_sample(outputs: Mapping[str, Tensor]) -> int:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from ntdh_bench.batch import Split
+from ntdh_bench.batch import Inputs, Split
 from ntdh_bench.contract import StackMember
 from ntdh_bench.datamodules.paired import PairedDataset, TensorPairs
 from ntdh_bench.datamodules.synthetic import SyntheticDataModule
@@ -21,12 +21,13 @@ from ntdh_bench.distillers import CRD, DKD, KD, OFA, Combined, Distiller, FitNet
 from ntdh_bench.distillers.base import OneByOne
 from ntdh_bench.distillers.simkd import ReusedHead
 from ntdh_bench.errors import NotStackable
-from ntdh_bench.interventions import ShuffleTarget
+from ntdh_bench.interventions import ClassNontarget, ShuffleNontarget, ShuffleTarget
 from ntdh_bench.layers import LayerMask, mask_layer
 from ntdh_bench.masks import Removes, SampleMask
 from ntdh_bench.metrics import DEPENDENCE
 from ntdh_bench.models import DistillationModule, JointModule, TeacherModule
 from ntdh_bench.models.stacks import DistillationStack
+from ntdh_bench.stacks import teachers
 from ntdh_bench.stacks.data import StackedData, together
 from ntdh_bench.stacks.graphs import StepGraph
 from tests.fake_gpu import GPU, fake_gpu, moved, moved_batch
@@ -270,6 +271,45 @@ def test_recorded_steps_train_the_same(tmp_path: Path, monkeypatch: pytest.Monke
     assert_same(stack.state_dict(), plain.state_dict())
 
 
+class Drifting(TensorPairs):
+    """Pairs that are others in every epoch."""
+
+    teacher_fixed = student_fixed = False
+
+    def inputs(self, indices: Tensor, epoch: int) -> tuple[Inputs, Inputs]:
+        """Return the rows asked for, scaled."""
+        teacher, student = super().inputs(indices, epoch)
+        assert isinstance(teacher, Tensor)
+        assert isinstance(student, Tensor)
+        return teacher * (1 + epoch), student * (1 + epoch)
+
+
+@pytest.mark.parametrize(("limit", "looked_up"), [(2**30, True), (0, False)])
+def test_an_epoch_of_the_teachers_at_once(
+    limit: int, looked_up: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU: the same students, by steps that look their teachers up if there is room."""
+
+    def drifting(self: DoubleData, data: PairedDataset) -> PairedDataset:
+        assert isinstance(data, TensorPairs)
+        double = [values.double() for values in (data.teacher, data.student) if values is not None]
+        return Drifting(*double, data.target)
+
+    monkeypatch.setattr(DoubleData, "_double", drifting)
+    changes = ShuffleNontarget(0.5), ClassNontarget(0.5), ShuffleTarget(0.7)
+    cases = [Case(KD, n % 2, intervention=change) for n, change in enumerate(changes)]
+    cases += [Case(KD, 0), Case(None, 1), Case(methods("hidden2")["FitNet"], 0, mask=removing(0))]
+    plain = trained(cases, tmp_path)
+    assert plain.teachers.varies
+    monkeypatch.setattr(teachers, "_launches_cost", lambda device: True)
+    monkeypatch.setattr(teachers, "_LIMIT", limit)
+    monkeypatch.setattr(teachers, "_AT_ONCE", 40 * 12 * 8 * 3)  # several blocks of larger size
+    stack = trained(cases, tmp_path)
+    assert stack.teachers.varies != looked_up
+    assert stack.graphable == looked_up
+    assert_same(stack.state_dict(), plain.state_dict())
+
+
 def test_steps_that_draw_numbers_are_not_recorded() -> None:
     def stack(case: Case) -> DistillationStack:
         member = case.member()
@@ -308,13 +348,13 @@ def test_a_step_waits_for_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     batch = together([next(stream.batches("train", batch_size=8)) for stream in data])
     monkeypatch.setattr(DistillationStack, "streams", data)
     monkeypatch.setattr(DistillationStack, "device", GPU)
-    teachers = stack.teachers
-    teachers._tables["train"] = {}  # the teachers are run at every step
+    taught = stack.teachers
+    taught._tables["train"] = {}  # the teachers are run at every step
     with fake_gpu():
         moved(stack)
-        moved(teachers._networks)
-        teachers._streams, teachers.of_member = (
-            places.to(GPU) for places in (teachers._streams, teachers.of_member)
+        moved(taught._networks)
+        taught._streams, taught.of_member = (
+            places.to(GPU) for places in (taught._streams, taught.of_member)
         )
         assert stack.losses(moved_batch(batch), 0).device == GPU
         stack.training_step(moved_batch(batch), 0)

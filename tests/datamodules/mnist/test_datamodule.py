@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ntdh_bench import seeding
 from ntdh_bench.batch import PairedBatch
 from ntdh_bench.cache import file_digest
 from ntdh_bench.datamodules import MNISTPairDataModule
+from ntdh_bench.datamodules.mnist import datamodule
 from ntdh_bench.datamodules.mnist.datamodule import NoisyPairs, add_noise, stratified
 from ntdh_bench.datamodules.mnist.idx import read_images, read_labels, write_idx
 from ntdh_bench.datamodules.mnist.layout import (
@@ -144,13 +146,29 @@ def test_blocks_of_a_large_batch_equal_one_block() -> None:
     assert torch.equal(clean, add_noise(images, 0, None))
 
 
-def test_noise_is_made_on_the_device_of_the_images() -> None:
+@pytest.mark.parametrize("room", [0, 2**40])
+def test_noise_is_made_on_the_device_of_the_images(
+    room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datamodule, "free_bytes", lambda device: room)
     images = torch.randint(0, 256, (300, 1, 5, 5), dtype=torch.uint8)
     pairs = NoisyPairs(images, images, torch.zeros(300).long(), (2.0, 0.0), seed=0)
     assert pairs.held_bytes == 2 * 300 * 25 + 300 * 8  # bytes, not what the networks see
     with fake_gpu():
         batch = pairs.on(GPU).samples(torch.arange(5).to(GPU), 0)
     assert {value.device for value in batch.values() if isinstance(value, Tensor)} == {GPU}
+
+
+def test_noise_of_an_epoch_at_once_is_that_of_its_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datamodule, "free_bytes", lambda device: 2**40)
+    images = torch.randint(0, 256, (300, 1, 5, 5), dtype=torch.uint8)
+    make = partial(NoisyPairs, images, images.flip(0), torch.zeros(300).long(), (2.0, 0.5), seed=0)
+    pairs, index = make(), torch.tensor([7, 290, 7])
+    for epoch in (0, 3, 1):
+        pairs._make(epoch)
+        assert pairs._made
+        found, wanted = pairs.inputs(index, epoch), make().inputs(index, epoch)
+        assert all(map(torch.equal, found, wanted))
 
 
 def test_noise_of_a_device_is_that_of_the_cpu(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
