@@ -214,7 +214,7 @@ class TeacherStack:
         """Yield all of a split in order, ``(S, B, ...)``, on the teachers' device."""
         device, rows = self._streams.device, streams[0].batch_size
         if rows is not None and _launches_cost(device):
-            one = next(streams[0].batches(split, batch_size=1))["teacher"]
+            one = next(streams[0].batches(split, 1, epoch))["teacher"]
             rows = max(rows, _AT_ONCE // (_bytes(one) * len(self._streams)))
         for batches in zip(*(s.batches(split, rows, epoch) for s in streams), strict=True):
             yield together(move_data_to_device(batches, device))

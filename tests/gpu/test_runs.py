@@ -78,6 +78,23 @@ def test_a_stack_ends_where_its_runs_do(tmp_path: Path) -> None:
         assert measured(record) == pytest.approx(measured(alone), rel=1e-2, abs=0.02)
 
 
+def test_a_stack_under_interventions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Changed teachers are looked up, an epoch at a time, by steps that are recorded."""
+    changes = ("ShuffleNontarget", "AlignNontarget", "ClassNontarget", "ShuffleTarget")
+    words = [["--model.intervention", c, "--model.intervention.share", "0.5"] for c in changes]
+    words += [["--mask", "FeatureMask", "--mask.ratio", "0.5", "--mask.removes", "random"]]
+    words += [[], ["--model.distiller", "null"]]
+    alike = [*test_stacks.method("KD"), "--model.teacher", "independent", *ONE_GPU]
+    runs = [
+        test_stacks.settings(*alike, *each, seed=number % 2) for number, each in enumerate(words)
+    ]
+    stacked = test_stacks.together(runs, tmp_path / "stack")
+    assert "without a CUDA graph" not in "".join(capsys.readouterr())
+    for number, (each, record) in enumerate(zip(runs, stacked, strict=True)):
+        alone = test_stacks.alone(each, tmp_path / str(number))
+        assert measured(record) == pytest.approx(measured(alone), rel=1e-2, abs=0.02)
+
+
 def masked(folder: Path, *words: str) -> dict[str, float]:
     """Train teacher and student and run Algorithm 1 on the GPU; returns what the test measures."""
     mask = ["--config", "configs/overlays/feature_mask.yaml", "--trainer.max_epochs", "1"]
