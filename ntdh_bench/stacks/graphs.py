@@ -43,6 +43,9 @@ class StepGraph:
     It is recorded at its first batch, and compared with that step as it is without a graph. Where
     it cannot be recorded, or gives something else, this is said and steps stay as they were.
 
+    A recorded step adds to the gradients where they were in memory, so that they are held here, and
+    given back to parameters that lost them: Lightning drops all gradients before a validation.
+
     Args:
         losses: of a batch, ``(K,)``; without state and random numbers.
         parameters: those that are trained get gradients, and keep the tensors of these.
@@ -54,15 +57,18 @@ class StepGraph:
     ) -> None:
         self._losses, self._record = losses, record
         self._parameters = [value for value in parameters if value.requires_grad]
+        self._gradients = [torch.zeros_like(parameter) for parameter in self._parameters]
         self._batch: PairedBatch | None = None
         self._replay: Pass | None = None
 
     def zero_grad(self) -> None:
         """Set the gradients to zero where they are."""
-        for parameter in self._parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        torch._foreach_zero_(self._gradients())
+        torch._foreach_zero_(self._gradients)
+
+    def _give_back(self) -> None:
+        for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
+            if parameter.grad is not gradient:
+                parameter.grad = gradient.zero_()
 
     def __call__(self, batch: PairedBatch, scale: float) -> Tensor | None:
         """Return the losses ``(K,)``; ``None`` of a batch for which there is no graph.
@@ -71,6 +77,7 @@ class StepGraph:
             batch: whose losses are summed up and differentiated.
             scale: of the gradients.
         """
+        self._give_back()
         if self._batch is None:
             self._batch = cast(PairedBatch, {n: _copied(v) for n, v in batch.items()})
             return self._recorded(scale)
@@ -80,9 +87,6 @@ class StepGraph:
             _copy(value, self._batch[name])  # type: ignore[literal-required]
         return self._replay()
 
-    def _gradients(self) -> list[Tensor]:
-        return [p.grad for p in self._parameters if p.grad is not None]
-
     def _recorded(self, scale: float) -> Tensor:
         def run() -> Tensor:
             assert self._batch is not None
@@ -90,13 +94,13 @@ class StepGraph:
             (losses.sum() * scale).backward()  # type: ignore[no-untyped-call]
             return losses.detach()
 
-        before = [gradient.clone() for gradient in self._gradients()]
+        before = [gradient.clone() for gradient in self._gradients]
         losses = run().clone()
-        after = [gradient.clone() for gradient in self._gradients()]
+        after = [gradient.clone() for gradient in self._gradients]
         try:
             replay = self._record(run)
             self._set(before)
-            same = _close([replay(), *self._gradients()], [losses, *after])
+            same = _close([replay(), *self._gradients], [losses, *after])
             reason = "its first replay gives other numbers"
         except RuntimeError as error:
             same, reason = False, str(error).splitlines()[0]
@@ -108,7 +112,7 @@ class StepGraph:
         return losses
 
     def _set(self, gradients: list[Tensor]) -> None:
-        torch._foreach_copy_(self._gradients(), gradients)
+        torch._foreach_copy_(self._gradients, gradients)
 
 
 def _close(found: list[Tensor], wanted: list[Tensor]) -> bool:

@@ -257,10 +257,17 @@ def test_recorded_steps_train_the_same(tmp_path: Path, monkeypatch: pytest.Monke
     plain = trained(cases, tmp_path, accumulate_grad_batches=2)
     replays: list[int] = []
 
-    def repeated(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        return lambda: replays.append(1) or run()  # type: ignore[func-returns-value]
-
     def record(self: DistillationStack) -> None:
+        def repeated(run: Callable[[], Tensor]) -> Callable[[], Tensor]:
+            places = {p: p.grad for p in self.parameters()}  # that a GPU's kernels add to
+
+            def replay() -> Tensor:
+                replays.append(1)
+                assert all(p.grad is place for p, place in places.items())
+                return run()
+
+            return replay
+
         self._graph = StepGraph(self.losses, self.parameters(), repeated)
 
     monkeypatch.setattr(DistillationStack, "on_train_start", record)

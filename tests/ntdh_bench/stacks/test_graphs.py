@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ntdh_bench.batch import PairedBatch
 from ntdh_bench.stacks.graphs import StepGraph
+from tests.typed import some
 
 Pass = Callable[[], Tensor]
 
@@ -96,6 +97,40 @@ def test_gradients_add_up_until_they_are_zeroed(layer: nn.Linear) -> None:
     torch.testing.assert_close(layer.weight.grad, 2 * once)
     graph.zero_grad()
     assert not layer.weight.grad.any()
+
+
+@pytest.mark.parametrize("zeroed", [True, False])
+def test_gradients_that_were_dropped_are_given_back(zeroed: bool, layer: nn.Linear) -> None:
+    """As Lightning does before a validation; a recorded step knows no other place for them."""
+
+    def at_its_place(run: Pass) -> Pass:
+        run()
+        places = [parameter.grad for parameter in layer.parameters()]
+
+        def replay() -> Tensor:
+            now = [parameter.grad for parameter in layer.parameters()]
+            give(places)
+            result = run()
+            give(now)
+            return result
+
+        return replay
+
+    def give(gradients: list[Tensor | None]) -> None:
+        for parameter, gradient in zip(layer.parameters(), gradients, strict=True):
+            parameter.grad = gradient
+
+    graph = StepGraph(losses_of(layer), layer.parameters(), at_its_place)
+    graph.zero_grad()
+    graph(batch(seed=0), 1.0)
+    layer.zero_grad()
+    if zeroed:
+        graph.zero_grad()
+    graph(batch(seed=1), 1.0)
+    found = [some(parameter.grad).clone() for parameter in layer.parameters()]
+    layer.zero_grad()
+    losses_of(layer)(batch(seed=1), 0).sum().backward()  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(found, [parameter.grad for parameter in layer.parameters()])
 
 
 def test_a_member_that_is_not_finite_leaves_the_others_their_graph(
