@@ -268,7 +268,7 @@ def _parse(parser: LightningArgumentParser, words: Sequence[str]) -> Parsed:
     return Parsed(config, dumped, plain, provenance.code_of(plain))
 
 
-@lru_cache(maxsize=64)  # the seeds of an experiment vary fastest
+@lru_cache(maxsize=512)  # the cells of a stack, whose runs go by seeds
 def _parse_once(command: str, *words: str) -> Parsed:
     return _parse(copy(_PARSERS[command]), words)
 
