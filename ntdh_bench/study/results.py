@@ -99,9 +99,13 @@ class SetEffect:
 
     @property
     def gates(self) -> tuple[Gate, ...]:
-        """Each gate of the setting that comes off worst: not passed, else unknown, else passed."""
+        """Each gate of the setting that comes off worst: not passed, else unknown, else passed.
+
+        Of the settings that the effect is the mean of: those that count, if any does.
+        """
         names = (*COUNTING, *ASSUMPTIONS)
-        found = [[g for s in self.settings for g in s.gates if g.name == name] for name in names]
+        meant = [setting for setting in self.settings if setting.counts] or self.settings
+        found = [[g for s in meant for g in s.gates if g.name == name] for name in names]
         return tuple(weakest(same) for same in found if same)
 
 

@@ -133,6 +133,7 @@ def test_one_direction_that_fails_a_gate_leaves_the_other() -> None:
     found = part("P1", rows + reverse)
     assert [len(each.settings) for each in found.sets] == [2] * len(SETS)
     assert [each.value for each in found.sets] == [each.value for each in part("P1", rows).sets]
+    assert [each.gates for each in found.sets] == [each.gates for each in part("P1", rows).sets]
 
 
 def test_target_doses_that_damage_the_teacher_are_left_out() -> None:
