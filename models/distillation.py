@@ -34,9 +34,9 @@ from .base import (
     layer_sizes,
 )
 from .dense import kept_outputs, samples_kept
+from .distillation_stack import DistillationStack
 from .joint import JointModule
 from .multimodal import FusionCallable
-from .stacks import DistillationStack
 from .teacher import TeacherModule
 
 

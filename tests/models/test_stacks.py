@@ -26,7 +26,7 @@ from ntdh_bench.layers import LayerMask, mask_layer
 from ntdh_bench.masks import Removes, SampleMask
 from ntdh_bench.metrics import DEPENDENCE
 from ntdh_bench.models import DistillationModule, JointModule, TeacherModule
-from ntdh_bench.models.stacks import DistillationStack
+from ntdh_bench.models.distillation_stack import DistillationStack
 from ntdh_bench.stacks import teachers
 from ntdh_bench.stacks.data import StackedData, together
 from ntdh_bench.stacks.graphs import StepGraph

@@ -75,6 +75,7 @@ MODULE, M_TESTS = "models/distillation.py", "tests/models/test_distillation.py"
 ESTIMATE = "ntdh_bench/sweep/estimate.py"
 ESTIMATE_TESTS = "tests/ntdh_bench/sweep/test_estimate.py"
 STACK, STACK_TESTS = "models/stacks.py", "tests/models/test_stacks.py"
+DISTILLATION_STACK = "models/distillation_stack.py"
 SEGMENTATION, SEG_TESTS = "ntdh_bench/segmentation.py", "tests/ntdh_bench/test_segmentation.py"
 FUSED, FUSED_TESTS = "models/losses.py", "tests/models/test_losses.py"
 PROJECTION, P_TESTS = (
@@ -331,18 +332,20 @@ MUTANTS = (
     Mutant("a row that just meets the threshold stays", "ntdh_bench/masks/sample_mask.py",
            "divergence >= -self.threshold", "divergence > -self.threshold", SAMPLE_TESTS),
     # -- stacks
+    Mutant("recorded steps add to gradients that were dropped", "ntdh_bench/stacks/graphs.py",
+           "        self._give_back()\n", "", "tests/ntdh_bench/stacks/test_graphs.py"),
     Mutant("a stack's members clipped together", STACK,
            "squares.index_add_(0, members.reshape(-1), square.to(squares))",
            "squares += square.sum()", STACK_TESTS),
-    Mutant("a later epoch as good as the best is taken", STACK,
+    Mutant("a later epoch as good as the best is taken", DISTILLATION_STACK,
            "better = score > self._best_score", "better = score >= self._best_score", STACK_TESTS),
     Mutant("all members get the batches of one seed", "ntdh_bench/stacks/data.py",
            "return inputs.index_select(0, streams)",
            "return inputs.index_select(0, torch.zeros_like(streams))", STACK_TESTS),
-    Mutant("students with other teachers' outputs", STACK,
+    Mutant("students with other teachers' outputs", DISTILLATION_STACK,
            "teachers = {n: teacher[n][taught]", "teachers = {n: teacher[n][taught.flip(0)]",
            STACK_TESTS),
-    Mutant("controls of different weights share a student", STACK,
+    Mutant("controls of different weights share a student", DISTILLATION_STACK,
            'return "without KD", module.seed, member.stream, module.task_weight',
            'return "without KD", module.seed, member.stream', STACK_TESTS),
     Mutant("a recorded step without its new batch", "ntdh_bench/stacks/graphs.py",
