@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -21,6 +21,7 @@ from ntdh_bench.batch import (
     Split,
     TeacherInputs,
     both_inputs,
+    tensors_of,
 )
 from ntdh_bench.cache import digest
 from ntdh_bench.errors import UserError
@@ -67,7 +68,9 @@ class PairedDataset(Dataset[PairedBatch], ABC):
     @property
     def held_bytes(self) -> int:
         """Size of what is held in memory; 0 if samples can be made on the CPU alone."""
-        return sum(tensor.nbytes for name in self.held for tensor in _tensors(getattr(self, name)))
+        return sum(
+            tensor.nbytes for name in self.held for tensor in tensors_of(getattr(self, name))
+        )
 
     def on(self, device: torch.device) -> PairedDataset:
         """Return the same samples, which are held and made on ``device``."""
@@ -174,10 +177,6 @@ class TensorPairs(LabelledPairs):
         return PairedBatch(
             teacher=self.teacher, student=self.student, target=self.target, index=index
         )
-
-
-def _tensors(inputs: Inputs) -> Iterable[Tensor]:
-    return inputs.values() if isinstance(inputs, dict) else [inputs]
 
 
 def _rows(inputs: Inputs, indices: Tensor) -> Inputs:

@@ -48,6 +48,11 @@ class PairedBatch(BatchExtras):
     index: Tensor
 
 
+def tensors_of(inputs: Inputs) -> list[Tensor]:
+    """Return the tensors that inputs are made of."""
+    return list(inputs.values()) if isinstance(inputs, dict) else [inputs]
+
+
 def both_inputs(teacher: Inputs, student: Inputs) -> dict[str, Tensor]:
     """Return the inputs of both modalities as those of one network: ``teacher`` and ``student``.
 

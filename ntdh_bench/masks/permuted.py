@@ -51,7 +51,6 @@ class PermutedTeacher:
     ) -> None:
         self.teacher, self.layer, self.inputs = teacher, layer, inputs
         self.size = len(target)
-        self.chunk = max(1, min(_CHUNK, _MAX_ROWS // self.size))
         logits, self.features = layer_output(teacher, layer, inputs)
         self.width = self.features.shape[1]
         labels = target.flatten()
@@ -62,9 +61,10 @@ class PermutedTeacher:
         )
         self.chain = self._chain(logits)
         self.linear_at = self._linear_at(logits)
+        # On a GPU a launch costs more than its rows, which here are those of one layer's output.
+        wide = self.linear_at is not None and self.features.device.type != "cpu"
+        self.chunk = max(1, min(self.width if wide else _CHUNK, _MAX_ROWS // self.size))
         if self.linear_at is not None:
-            if self.features.device.type != "cpu":  # where a launch costs more than its rows
-                self.chunk = max(1, min(self.width, _MAX_ROWS // self.size))
             self._prepare_rank_one(self.linear_at)
             logits = tail.run(self.after_linear, self.pre.clone())
             self.base = self.reference.distances(class_rows(logits, 1))[0]

@@ -8,7 +8,7 @@ from typing import TypeAlias, cast
 import torch
 from torch import Tensor, nn
 
-from ntdh_bench.batch import Inputs, PairedBatch
+from ntdh_bench.batch import Inputs, PairedBatch, tensors_of
 from ntdh_bench.notices import notice
 
 Losses: TypeAlias = Callable[[PairedBatch, int], Tensor]
@@ -132,11 +132,7 @@ def _finite(value: Tensor) -> Tensor:
 
 
 def _shapes(batch: PairedBatch) -> list[torch.Size]:
-    return [value.shape for inputs in batch.values() for value in _tensors(cast(Inputs, inputs))]
-
-
-def _tensors(inputs: Inputs) -> list[Tensor]:
-    return list(inputs.values()) if isinstance(inputs, dict) else [inputs]
+    return [value.shape for inputs in batch.values() for value in tensors_of(cast(Inputs, inputs))]
 
 
 def _copied(inputs: object) -> Inputs:
@@ -146,6 +142,6 @@ def _copied(inputs: object) -> Inputs:
 
 
 def _copy(inputs: object, to: object) -> None:
-    pairs = zip(_tensors(cast(Inputs, inputs)), _tensors(cast(Inputs, to)), strict=True)
+    pairs = zip(tensors_of(cast(Inputs, inputs)), tensors_of(cast(Inputs, to)), strict=True)
     for value, place in pairs:
         place.copy_(value)

@@ -10,7 +10,7 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
-from ntdh_bench.batch import Inputs, PairedBatch, Split
+from ntdh_bench.batch import PairedBatch, Split, tensors_of
 from ntdh_bench.contract import StackMember
 from ntdh_bench.interventions import Intervention
 from ntdh_bench.layers import LOGITS, LayerMask
@@ -88,9 +88,9 @@ class TeacherStack:
         if epoch == self._epoch or not _launches_cost(self._streams.device):
             return
         self._epoch = epoch
-        if "train" not in self._tables or not _all_fixed("train", streams):
+        if _is_due(self._tables, _all_fixed("train", streams)):
             _keep(self._tables, self._table("train", streams, epoch))
-        if self.intervened and ("train" not in self._changed or not _both_fixed("train", streams)):
+        if self.intervened and _is_due(self._changed, _both_fixed("train", streams)):
             _keep(self._changed, self._changed_table("train", streams, epoch))
 
     @property
@@ -215,7 +215,8 @@ class TeacherStack:
         device, rows = self._streams.device, streams[0].batch_size
         if rows is not None and _launches_cost(device):
             one = next(streams[0].batches(split, 1, epoch))["teacher"]
-            rows = max(rows, _AT_ONCE // (_bytes(one) * len(self._streams)))
+            size = sum(values.nbytes for values in tensors_of(one))
+            rows = max(rows, _AT_ONCE // (size * len(self._streams)))
         for batches in zip(*(s.batches(split, rows, epoch) for s in streams), strict=True):
             yield together(move_data_to_device(batches, device))
 
@@ -232,16 +233,17 @@ def _both_fixed(split: Split, streams: Sequence[Any]) -> bool:
     return all(stream.both_cacheable(split) for stream in streams)
 
 
+def _is_due(tables: Mapping[str, Mapping[str, Tensor]], fixed: bool) -> bool:
+    """Return whether an epoch needs a table of its own; not where the first had no room."""
+    return "train" not in tables or (bool(tables["train"]) and not fixed)
+
+
 def _keep(tables: dict[str, dict[str, Tensor]], found: dict[str, Tensor]) -> None:
     """Put a table of training data where the last one was."""
     kept = tables.setdefault("train", found)
     if kept is not found:
         for name, values in found.items():
             kept[name].copy_(values)
-
-
-def _bytes(inputs: Inputs) -> int:
-    return sum(v.nbytes for v in (inputs.values() if isinstance(inputs, dict) else [inputs]))
 
 
 def _bytes_a_sample(outputs: Mapping[str, Tensor]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,15 @@ def test_every_method_ends_where_the_cpu_does(method: str, tmp_path: Path) -> No
     assert measured(there) == pytest.approx(measured(here), rel=1e-2, abs=0.02)
 
 
+def assert_ends_as_alone(
+    runs: Sequence[list[str]], stacked: Sequence[dict[str, Any]], folder: Path
+) -> None:
+    for number, (words, record) in enumerate(zip(runs, stacked, strict=True)):
+        alone = test_stacks.alone(words, folder / str(number))
+        assert record["stack"] == len(runs)
+        assert measured(record) == pytest.approx(measured(alone), rel=1e-2, abs=0.02)
+
+
 def test_a_stack_ends_where_its_runs_do(tmp_path: Path) -> None:
     """All methods, with joint teachers of several distances."""
     dists = [], ["--model.teacher_dist", "ncjsd"], ["--model.teacher_dist_weight", "0.1"]
@@ -72,10 +81,7 @@ def test_a_stack_ends_where_its_runs_do(tmp_path: Path) -> None:
         for number, method in enumerate(test_stacks.METHODS)
     ]
     stacked = test_stacks.together(runs, tmp_path / "stack")
-    for number, (words, record) in enumerate(zip(runs, stacked, strict=True)):
-        alone = test_stacks.alone(words, tmp_path / str(number))
-        assert record["stack"] == len(runs)
-        assert measured(record) == pytest.approx(measured(alone), rel=1e-2, abs=0.02)
+    assert_ends_as_alone(runs, stacked, tmp_path)
 
 
 def test_a_stack_under_interventions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,9 +96,7 @@ def test_a_stack_under_interventions(tmp_path: Path, capsys: pytest.CaptureFixtu
     ]
     stacked = test_stacks.together(runs, tmp_path / "stack")
     assert "without a CUDA graph" not in "".join(capsys.readouterr())
-    for number, (each, record) in enumerate(zip(runs, stacked, strict=True)):
-        alone = test_stacks.alone(each, tmp_path / str(number))
-        assert measured(record) == pytest.approx(measured(alone), rel=1e-2, abs=0.02)
+    assert_ends_as_alone(runs, stacked, tmp_path)
 
 
 def masked(folder: Path, *words: str) -> dict[str, float]:
