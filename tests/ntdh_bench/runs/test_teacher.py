@@ -19,7 +19,7 @@ from tests.helpers import fitted, flags, record_of
 
 Write = Callable[[str, str], Path]
 SHORT = ("--trainer.max_epochs", "1", "--data.steps_per_epoch", "3", "--mask.permutations", "1")
-OWN = ("--model.teacher_network", "own.Net", "--model.distiller", "own_kd.DIST")
+OWN = ("--model.teacher_network", "own.Net", "--model.distiller", "own_kd.Squares")
 NET = """
 from torch import nn
 
@@ -34,11 +34,11 @@ class Net(nn.Module):
     def forward(self, inputs):
         return self.out(act(self.hidden1(inputs)))
 """
-DIST = """
+SQUARES = """
 from ntdh_bench.distillers.base import LogitDistiller
 
 
-class DIST(LogitDistiller):
+class Squares(LogitDistiller):
     def forward(self, student, teacher):
         return (student - teacher).square().mean()
 """
@@ -55,7 +55,7 @@ def own(write_module: Write) -> Write:
     """A network, a function it uses and a distiller that are not this package's."""
     write_module("own.py", NET)
     write_module("own_parts.py", "from torch import relu as act\n")
-    write_module("own_kd.py", DIST)
+    write_module("own_kd.py", SQUARES)
     return write_module
 
 
@@ -98,8 +98,8 @@ def test_an_edited_network_is_another_teacher(
     first = fit(*OWN)
     assert "teacher trained in this run" in _spaced(capsys)
     assert (first["teacher"], first["from_cache"]) == ("trained", {})
-    assert [part["name"] for part in first["plugins"]] == ["own.Net", "own_kd.DIST"]
-    assert first["config"]["third_party"].keys() == {"own.Net", "own_kd.DIST"}
+    assert [part["name"] for part in first["plugins"]] == ["own.Net", "own_kd.Squares"]
+    assert first["config"]["third_party"].keys() == {"own.Net", "own_kd.Squares"}
 
     again = fit(*OWN)
     shown = _spaced(capsys)
@@ -123,7 +123,7 @@ def _spaced(capsys: pytest.CaptureFixture[str]) -> str:
 
 def test_an_edited_distiller_has_the_same_teacher_and_baseline(fit: Fit, own: Write) -> None:
     first = fit(*OWN)
-    own("own_kd.py", DIST.replace(".mean()", ".mean() * 2"))
+    own("own_kd.py", SQUARES.replace(".mean()", ".mean() * 2"))
     edited = fit(*OWN)
     assert edited["teacher"] == "cached"
     assert edited["teacher_hash"] == first["teacher_hash"]
